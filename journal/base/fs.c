@@ -1,0 +1,278 @@
+#include "journal/base/fs.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static int
+px_open(const struct mw_fs *fs, const char *path, int flags)
+{
+	(void)fs;
+	int f = O_CLOEXEC | O_NOFOLLOW;
+	if ((flags & MW_OPEN_WRITE) && (flags & MW_OPEN_READ))
+		f |= O_RDWR;
+	else if (flags & MW_OPEN_WRITE)
+		f |= O_WRONLY;
+	if (flags & MW_OPEN_CREATE)
+		f |= O_CREAT | O_EXCL;
+	int fd = open(path, f, 0640);
+	if (fd < 0)
+		return -errno;
+	if (flags & MW_OPEN_NOCACHE)
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	return fd;
+}
+
+static int
+px_close(const struct mw_fs *fs, int fd)
+{
+	(void)fs;
+	return close(fd) < 0 ? -errno : 0;
+}
+
+static int64_t
+px_pread(const struct mw_fs *fs, int fd, void *p, size_t n, uint64_t off)
+{
+	(void)fs;
+	size_t done = 0;
+	while (done < n) {
+		ssize_t r = pread(fd, (char *)p + done, n - done, (off_t)(off + done));
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		if (r == 0)
+			break;
+		done += (size_t)r;
+	}
+	return (int64_t)done;
+}
+
+static int
+px_pwritev(const struct mw_fs *fs, int fd, struct iovec *iov, int n, uint64_t off)
+{
+	(void)fs;
+	while (n > 0) {
+		ssize_t r = pwritev(fd, iov, n > IOV_MAX ? IOV_MAX : n, (off_t)off);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return -errno;
+		if (r == 0 && iov->iov_len)
+			return -EIO;
+		off += (uint64_t)r;
+		size_t left = (size_t)r;
+		while (n > 0 && left >= iov->iov_len) {
+			left -= iov->iov_len;
+			iov++;
+			n--;
+		}
+		if (n > 0) {
+			iov->iov_base = (char *)iov->iov_base + left;
+			iov->iov_len -= left;
+		}
+	}
+	return 0;
+}
+
+static int
+px_sync(const struct mw_fs *fs, int fd)
+{
+	(void)fs;
+	return fdatasync(fd) < 0 ? -errno : 0;
+}
+
+static int
+px_truncate(const struct mw_fs *fs, int fd, uint64_t size)
+{
+	(void)fs;
+	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+}
+
+static int64_t
+px_size(const struct mw_fs *fs, int fd)
+{
+	(void)fs;
+	struct stat st;
+	return fstat(fd, &st) < 0 ? -errno : (int64_t)st.st_size;
+}
+
+static int
+px_unlink(const struct mw_fs *fs, const char *path)
+{
+	(void)fs;
+	return unlink(path) < 0 ? -errno : 0;
+}
+
+static int
+px_rename(const struct mw_fs *fs, const char *from, const char *to)
+{
+	(void)fs;
+	return rename(from, to) < 0 ? -errno : 0;
+}
+
+static int
+px_mkdir(const struct mw_fs *fs, const char *path)
+{
+	(void)fs;
+	return mkdir(path, 0750) < 0 ? -errno : 0;
+}
+
+static int
+px_sync_dir(const struct mw_fs *fs, const char *path)
+{
+	(void)fs;
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	int r = fsync(fd) < 0 ? -errno : 0;
+	(void)close(fd);
+	return r;
+}
+
+static int
+px_list(const struct mw_fs *fs, const char *path, int (*cb)(void *, const char *),
+	void *arg)
+{
+	(void)fs;
+	DIR *d = opendir(path);
+	if (!d)
+		return -errno;
+	int r = 0;
+	for (;;) {
+		errno = 0;
+		struct dirent *e = readdir(d);
+		if (!e) {
+			r = errno ? -errno : 0;
+			break;
+		}
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		r = cb(arg, e->d_name);
+		if (r)
+			break;
+	}
+	(void)closedir(d);
+	return r;
+}
+
+static int64_t
+px_free_space(const struct mw_fs *fs, const char *path)
+{
+	(void)fs;
+	struct statvfs v;
+	if (statvfs(path, &v) < 0)
+		return -errno;
+	return (int64_t)(v.f_bavail * v.f_frsize);
+}
+
+static int
+px_open_temp(const struct mw_fs *fs, const char *path)
+{
+	(void)fs;
+	int fd = open(path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		return fd;
+	if (errno != EOPNOTSUPP && errno != EISDIR)
+		return -errno;
+	char tmp[PATH_MAX];
+	if (snprintf(tmp, sizeof tmp, "%s/.spill-XXXXXX", path) >= (int)sizeof tmp)
+		return -ENAMETOOLONG;
+	fd = mkostemp(tmp, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	(void)unlink(tmp);
+	return fd;
+}
+
+const struct mw_fs *
+mw_fs_posix(void)
+{
+	static const struct mw_fs fs = {
+		.open = px_open,
+		.close = px_close,
+		.pread = px_pread,
+		.pwritev = px_pwritev,
+		.sync = px_sync,
+		.truncate = px_truncate,
+		.size = px_size,
+		.unlink = px_unlink,
+		.rename = px_rename,
+		.mkdir = px_mkdir,
+		.sync_dir = px_sync_dir,
+		.list = px_list,
+		.free_space = px_free_space,
+		.open_temp = px_open_temp,
+	};
+	return &fs;
+}
+
+int
+mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name, const void *p,
+		 size_t n)
+{
+	char tmp[PATH_MAX], path[PATH_MAX];
+	if (snprintf(tmp, sizeof tmp, "%s/.%s.tmp", dir, name) >= (int)sizeof tmp ||
+	    snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path)
+		return -ENAMETOOLONG;
+	(void)fs->unlink(fs, tmp);
+	int fd = fs->open(fs, tmp, MW_OPEN_WRITE | MW_OPEN_CREATE);
+	if (fd < 0)
+		return fd;
+	char *copy = malloc(n ? n : 1); /* iovec wants a mutable base */
+	int r = copy ? 0 : -ENOMEM;
+	if (!r) {
+		memcpy(copy, p, n);
+		struct iovec iov = {copy, n};
+		r = fs->pwritev(fs, fd, &iov, 1, 0);
+	}
+	free(copy);
+	if (!r)
+		r = fs->sync(fs, fd);
+	int c = fs->close(fs, fd);
+	if (!r)
+		r = c;
+	if (!r)
+		r = fs->rename(fs, tmp, path);
+	if (!r)
+		return fs->sync_dir(fs, dir);
+	(void)fs->unlink(fs, tmp);
+	return r;
+}
+
+int
+mw_fs_read_file(const struct mw_fs *fs, const char *path, size_t max, void **ret,
+		size_t *ret_n)
+{
+	int fd = fs->open(fs, path, MW_OPEN_READ);
+	if (fd < 0)
+		return fd;
+	int64_t size = fs->size(fs, fd);
+	int r = size < 0 ? (int)size : (uint64_t)size > max ? -EFBIG : 0;
+	char *p = r ? NULL : malloc((size_t)size + 1);
+	if (!r && !p)
+		r = -ENOMEM;
+	if (!r) {
+		int64_t n = fs->pread(fs, fd, p, (size_t)size, 0);
+		if (n < 0)
+			r = (int)n;
+		else
+			size = n;
+	}
+	(void)fs->close(fs, fd);
+	if (r) {
+		free(p);
+		return r;
+	}
+	p[size] = '\0';
+	*ret = p;
+	*ret_n = (size_t)size;
+	return 0;
+}

@@ -1,0 +1,61 @@
+/* fs.h - the file system behind a table, so that tests can fail it and crash it.
+ *
+ * Every call returns >= 0 or a negative errno value. What a crash may do before the next
+ * sync is said at each entry; tests/support brings implementations that do just that.
+ * A directory entry is durable only after sync_dir() of its directory returned 0.
+ */
+#ifndef MW_BASE_FS_H
+#define MW_BASE_FS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+enum mw_open {
+	MW_OPEN_READ = 1,
+	MW_OPEN_WRITE = 2,
+	MW_OPEN_CREATE = 4, /* with MW_OPEN_WRITE; fails with EEXIST if it is there */
+	MW_OPEN_NOCACHE = 8 /* drop cached pages first: read what the disk has */
+};
+
+struct mw_fs {
+	/* A descriptor. Mode of a new file: 0640 less umask. */
+	int (*open)(const struct mw_fs *fs, const char *path, int flags);
+	int (*close)(const struct mw_fs *fs, int fd);
+	/* Bytes read, less than n only at the end of the file. */
+	int64_t (*pread)(const struct mw_fs *fs, int fd, void *p, size_t n, uint64_t off);
+	/* All bytes or an error; before the next sync a crash may keep any of the
+	 * 512-byte sectors touched, old or new. The iovec array may be changed. */
+	int (*pwritev)(const struct mw_fs *fs, int fd, struct iovec *iov, int n,
+		       uint64_t off);
+	/* Makes all written data and the size durable. After a failure the state of
+	 * every write since the last success is unknown: never write or sync again. */
+	int (*sync)(const struct mw_fs *fs, int fd);
+	int (*truncate)(const struct mw_fs *fs, int fd, uint64_t size);
+	int64_t (*size)(const struct mw_fs *fs, int fd);
+	int (*unlink)(const struct mw_fs *fs, const char *path);
+	int (*rename)(const struct mw_fs *fs, const char *from, const char *to);
+	int (*mkdir)(const struct mw_fs *fs, const char *path);
+	int (*sync_dir)(const struct mw_fs *fs, const char *path);
+	/* Calls cb for every entry but "." and ".."; stops when it returns non-zero. */
+	int (*list)(const struct mw_fs *fs, const char *path,
+		    int (*cb)(void *arg, const char *name), void *arg);
+	/* Bytes that an unprivileged writer can still use. */
+	int64_t (*free_space)(const struct mw_fs *fs, const char *path);
+	/* An open, unlinked file for spilling, in directory path. */
+	int (*open_temp)(const struct mw_fs *fs, const char *path);
+	void *ctx;
+};
+
+const struct mw_fs *mw_fs_posix(void);
+
+/* Writes a whole new file: temp, sync, rename, sync of the directory. */
+int mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name,
+		     const void *p, size_t n);
+/* Reads a whole file of at most max bytes into a malloc'd, NUL-terminated buffer;
+ * *ret_n without the NUL. Negative errno; -EFBIG beyond max. */
+int mw_fs_read_file(const struct mw_fs *fs, const char *path, size_t max, void **ret,
+		    size_t *ret_n);
+
+#endif

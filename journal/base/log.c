@@ -1,0 +1,48 @@
+#include "journal/base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+static bool to_syslog;
+static enum mw_level most_level = MW_LOG_INFO;
+static char prog[32] = "mailwal";
+
+void
+mw_log_open(const char *program, bool use_syslog, enum mw_level most)
+{
+	(void)snprintf(prog, sizeof prog, "%s", program);
+	to_syslog = use_syslog;
+	most_level = most;
+	if (use_syslog)
+		openlog(prog, LOG_PID | LOG_NDELAY, LOG_MAIL);
+}
+
+void
+mw_log(enum mw_level level, const char *id, const char *fmt, ...)
+{
+	char line[1200];
+	if (level > most_level)
+		return;
+	int n = id && *id ? snprintf(line, sizeof line, "%s: ", id) : 0;
+	if (n < 0 || (size_t)n >= sizeof line)
+		n = 0;
+	va_list ap;
+	va_start(ap, fmt);
+	(void)vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);
+	va_end(ap);
+	for (char *p = line; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
+	if (to_syslog) {
+		syslog(level, "%s", line);
+	} else {
+		char out[1300];
+		int m = snprintf(out, sizeof out, "%s: %s\n", prog, line);
+		if (m > 0)
+			(void)!write(STDERR_FILENO, out,
+				     (size_t)m < sizeof out ? (size_t)m : sizeof out - 1);
+	}
+}
