@@ -1,0 +1,88 @@
+#include "journal/codec/aead.h"
+
+#include <limits.h>
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <string.h>
+
+static EVP_CIPHER *gcm;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void
+fetch(void)
+{
+	gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+	mw_assert(gcm != NULL);
+}
+
+int
+mw_aead_init(struct mw_aead *a, const uint8_t key[MW_AEAD_KEY])
+{
+	(void)pthread_once(&once, fetch);
+	a->ctx = EVP_CIPHER_CTX_new();
+	if (!a->ctx)
+		return MW_ENOMEM;
+	if (EVP_CipherInit_ex2(a->ctx, gcm, key, NULL, 1, NULL) != 1) {
+		mw_aead_done(a);
+		return MW_ENOMEM;
+	}
+	return 0;
+}
+
+void
+mw_aead_done(struct mw_aead *a)
+{
+	EVP_CIPHER_CTX_free(a->ctx); /* cleanses the schedule */
+	a->ctx = NULL;
+}
+
+static int
+start(struct mw_aead *a, const struct mw_aead_in *in, int enc)
+{
+	int len;
+	if (in->n > INT_MAX || in->aad_n > INT_MAX)
+		return MW_ELIMIT;
+	if (EVP_CipherInit_ex2(a->ctx, NULL, NULL, in->nonce, enc, NULL) != 1 ||
+	    (in->aad_n &&
+	     EVP_CipherUpdate(a->ctx, NULL, &len, in->aad, (int)in->aad_n) != 1))
+		return MW_ENOMEM;
+	return 0;
+}
+
+int
+mw_aead_seal(struct mw_aead *a, const struct mw_aead_in *in, uint8_t *out)
+{
+	int len = 0;
+	int r = start(a, in, 1);
+	if (r < 0)
+		return r;
+	if ((in->n && EVP_CipherUpdate(a->ctx, out, &len, in->p, (int)in->n) != 1) ||
+	    EVP_CipherFinal_ex(a->ctx, out + in->n, &len) != 1 ||
+	    EVP_CIPHER_CTX_ctrl(a->ctx, EVP_CTRL_GCM_GET_TAG, MW_AEAD_TAG,
+				out + in->n) != 1)
+		return MW_ENOMEM;
+	return 0;
+}
+
+int
+mw_aead_open(struct mw_aead *a, const struct mw_aead_in *in, uint8_t *out)
+{
+	if (in->n < MW_AEAD_TAG)
+		return MW_EDAMAGED;
+	size_t n = in->n - MW_AEAD_TAG;
+	uint8_t tag[MW_AEAD_TAG];
+	memcpy(tag, (const uint8_t *)in->p + n, MW_AEAD_TAG);
+	int len = 0;
+	int r = start(a, in, 0);
+	if (r < 0)
+		return r;
+	if ((n && EVP_CipherUpdate(a->ctx, out, &len, in->p, (int)n) != 1) ||
+	    EVP_CIPHER_CTX_ctrl(a->ctx, EVP_CTRL_GCM_SET_TAG, MW_AEAD_TAG, tag) != 1)
+		return MW_ENOMEM;
+	uint8_t none[16];
+	if (EVP_CipherFinal_ex(a->ctx, none, &len) != 1) {
+		memset(out, 0, n);
+		return MW_EDAMAGED;
+	}
+	return 0;
+}

@@ -1,0 +1,195 @@
+#include "journal/codec/zstd.h"
+
+#include "journal/base/util.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <zstd.h>
+
+enum {
+	STREAM_WINDOW_LOG = 18, /* 256 KiB: bounds a session's memory */
+	READ_WINDOW_LOG = 27,   /* what a reader accepts: 128 MiB */
+	OUT = 32768,
+	POOL = 8
+};
+
+struct mw_zc {
+	ZSTD_CCtx *c;
+	uint8_t out[OUT];
+};
+
+struct mw_zd {
+	ZSTD_DCtx *d;
+	uint64_t made;
+	bool complete;
+	uint8_t out[OUT];
+};
+
+/* Compressors for small parts, kept between messages: setting one up costs more than
+ * compressing a short mail. */
+static pthread_mutex_t pool_mu = PTHREAD_MUTEX_INITIALIZER; /* guards pool, pooled */
+static struct mw_zc *pool[POOL];
+static int pooled;
+
+static int
+new_ctx(struct mw_zc **ret)
+{
+	struct mw_zc *z = malloc(sizeof *z);
+	if (!z)
+		return MW_ENOMEM;
+	z->c = ZSTD_createCCtx();
+	if (!z->c) {
+		free(z);
+		return MW_ENOMEM;
+	}
+	*ret = z;
+	return 0;
+}
+
+int
+mw_zc_new(int level, struct mw_zc **ret)
+{
+	struct mw_zc *z = NULL;
+	int r = new_ctx(&z);
+	if (r < 0)
+		return r;
+	if (ZSTD_isError(ZSTD_CCtx_setParameter(z->c, ZSTD_c_compressionLevel, level)) ||
+	    ZSTD_isError(
+		    ZSTD_CCtx_setParameter(z->c, ZSTD_c_windowLog, STREAM_WINDOW_LOG))) {
+		mw_zc_free(z);
+		return MW_EBUG;
+	}
+	*ret = z;
+	return 0;
+}
+
+void
+mw_zc_free(struct mw_zc *z)
+{
+	if (!z)
+		return;
+	ZSTD_freeCCtx(z->c);
+	free(z);
+}
+
+int
+mw_zc_put(struct mw_zc *z, const void *p, size_t n, bool end, mw_zstd_sink *sink,
+	  void *arg)
+{
+	ZSTD_inBuffer in = {p, n, 0};
+	for (;;) {
+		ZSTD_outBuffer out = {z->out, sizeof z->out, 0};
+		size_t left = ZSTD_compressStream2(z->c, &out, &in,
+						   end ? ZSTD_e_end : ZSTD_e_continue);
+		if (ZSTD_isError(left))
+			return MW_ENOMEM;
+		if (out.pos) {
+			int r = sink(arg, z->out, out.pos);
+			if (r < 0)
+				return r;
+		}
+		if (end ? left == 0 : in.pos == in.size)
+			return 0;
+	}
+}
+
+static struct mw_zc *
+pool_get(void)
+{
+	(void)pthread_mutex_lock(&pool_mu);
+	struct mw_zc *z = pooled ? pool[--pooled] : NULL;
+	(void)pthread_mutex_unlock(&pool_mu);
+	return z;
+}
+
+static void
+pool_put(struct mw_zc *z)
+{
+	(void)pthread_mutex_lock(&pool_mu);
+	if (pooled < POOL) {
+		pool[pooled++] = z;
+		z = NULL;
+	}
+	(void)pthread_mutex_unlock(&pool_mu);
+	mw_zc_free(z);
+}
+
+int
+mw_zc_all(int level, const void *p, size_t n, mw_zstd_sink *sink, void *arg)
+{
+	struct mw_zc *z = pool_get();
+	if (!z) {
+		int r = new_ctx(&z);
+		if (r < 0)
+			return r;
+	}
+	(void)ZSTD_CCtx_reset(z->c, ZSTD_reset_session_and_parameters);
+	int r = 0;
+	if (ZSTD_isError(ZSTD_CCtx_setParameter(z->c, ZSTD_c_compressionLevel, level)) ||
+	    ZSTD_isError(ZSTD_CCtx_setPledgedSrcSize(z->c, n)))
+		r = MW_EBUG;
+	if (r == 0)
+		r = mw_zc_put(z, p, n, true, sink, arg);
+	pool_put(z);
+	return r;
+}
+
+int
+mw_zd_new(struct mw_zd **ret)
+{
+	struct mw_zd *z = malloc(sizeof *z);
+	if (!z)
+		return MW_ENOMEM;
+	z->made = 0;
+	z->complete = false;
+	z->d = ZSTD_createDCtx();
+	if (!z->d || ZSTD_isError(ZSTD_DCtx_setParameter(z->d, ZSTD_d_windowLogMax,
+							 READ_WINDOW_LOG))) {
+		mw_zd_free(z);
+		return MW_ENOMEM;
+	}
+	*ret = z;
+	return 0;
+}
+
+void
+mw_zd_free(struct mw_zd *z)
+{
+	if (!z)
+		return;
+	ZSTD_freeDCtx(z->d);
+	free(z);
+}
+
+bool
+mw_zd_complete(const struct mw_zd *z)
+{
+	return z->complete;
+}
+
+int
+mw_zd_put(struct mw_zd *z, const void *p, size_t n, uint64_t max_plain, mw_zstd_sink *sink,
+	  void *arg)
+{
+	ZSTD_inBuffer in = {p, n, 0};
+	while (in.pos < in.size || !z->complete) {
+		if (z->complete) /* bytes after the frame */
+			return MW_EDAMAGED;
+		ZSTD_outBuffer out = {z->out, sizeof z->out, 0};
+		size_t left = ZSTD_decompressStream(z->d, &out, &in);
+		if (ZSTD_isError(left))
+			return MW_EDAMAGED;
+		z->complete = left == 0;
+		z->made += out.pos;
+		if (z->made > max_plain)
+			return MW_ELIMIT;
+		if (out.pos) {
+			int r = sink(arg, z->out, out.pos);
+			if (r < 0)
+				return r;
+		}
+		if (in.pos == in.size && out.pos < sizeof z->out)
+			break;
+	}
+	return in.pos < in.size ? MW_EDAMAGED : 0;
+}
