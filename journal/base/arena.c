@@ -17,7 +17,9 @@ struct mw_arena {
 	size_t limit, used;
 };
 
-enum { FIRST_BLOCK = 2048 };
+enum {
+	FIRST_BLOCK = 2048
+};
 
 struct mw_arena *
 mw_arena_new(size_t limit)

@@ -24,7 +24,7 @@ void mw_buf_putc(struct mw_buf *b, char c);
 void mw_buf_puts(struct mw_buf *b, const char *z);
 void mw_buf_putstr(struct mw_buf *b, struct mw_str s);
 void mw_buf_printf(struct mw_buf *b, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 /* 0, or the error that an append met. */
 int mw_buf_ok(const struct mw_buf *b) MW_CHECK;
 /* Adds a terminating NUL (not counted in n) and returns the text; "" on failure. */

@@ -44,14 +44,15 @@ mw_rd64(struct mw_rd *r)
 	return p ? mw_get64(p) : 0;
 }
 
-
 static uint32_t
 crc_soft(uint32_t c, const uint8_t *p, size_t n)
 {
-	static const uint32_t nibble[16] = {
-		0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
-		0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
-		0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75};
+	static const uint32_t nibble[16] = {0x00000000, 0x105ec76f, 0x20bd8ede,
+	                                    0x30e349b1, 0x417b1dbc, 0x5125dad3,
+	                                    0x61c69362, 0x7198540d, 0x82f63b78,
+	                                    0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+	                                    0xc38d26c4, 0xd3d3e1ab, 0xe330a81a,
+	                                    0xf36e6f75};
 	while (n--) {
 		c ^= *p++;
 		c = c >> 4 ^ nibble[c & 15];

@@ -51,8 +51,8 @@ mw_time_rfc3339(char *out, size_t n, int64_t us)
 	if (!gmtime_r(&t, &tm))
 		memset(&tm, 0, sizeof tm);
 	(void)snprintf(out, n, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", tm.tm_year + 1900,
-		       tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
-		       (int)(us - (int64_t)t * SEC));
+	               tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+	               (int)(us - (int64_t)t * SEC));
 }
 
 void
@@ -63,11 +63,11 @@ mw_time_local(char *out, size_t n, int64_t us)
 	if (!localtime_r(&t, &tm))
 		memset(&tm, 0, sizeof tm);
 	(void)snprintf(out, n, "%04d-%02d-%02d %02d:%02d:%02d", tm.tm_year + 1900,
-		       tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	               tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
 }
 
 static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-				     "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+                                     "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
 
 void
 mw_time_imap(char *out, size_t n, int64_t us)
@@ -77,8 +77,8 @@ mw_time_imap(char *out, size_t n, int64_t us)
 	if (!gmtime_r(&t, &tm))
 		memset(&tm, 0, sizeof tm);
 	(void)snprintf(out, n, "%02d-%s-%04d %02d:%02d:%02d +0000", tm.tm_mday,
-		       months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min,
-		       tm.tm_sec);
+	               months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min,
+	               tm.tm_sec);
 }
 
 /* One unit of a duration; longest names first so that "min" is not read as "m". */
@@ -86,35 +86,35 @@ static const struct {
 	const char *name;
 	int64_t us;
 } units[] = {
-	{"microseconds", 1},
-	{"milliseconds", 1000},
-	{"seconds", SEC},
-	{"minutes", 60 * SEC},
-	{"months", 2629800 * SEC}, /* 30.44 days, as systemd.time(7) */
-	{"second", SEC},
-	{"minute", 60 * SEC},
-	{"month", 2629800 * SEC},
-	{"weeks", 7 * 86400 * SEC},
-	{"years", 31557600 * SEC},
-	{"hours", 3600 * SEC},
-	{"week", 7 * 86400 * SEC},
-	{"year", 31557600 * SEC},
-	{"hour", 3600 * SEC},
-	{"days", 86400 * SEC},
-	{"msec", 1000},
-	{"min", 60 * SEC},
-	{"sec", SEC},
-	{"day", 86400 * SEC},
-	{"ms", 1000},
-	{"us", 1},
-	{"hr", 3600 * SEC},
-	{"M", 2629800 * SEC},
-	{"y", 31557600 * SEC},
-	{"w", 7 * 86400 * SEC},
-	{"d", 86400 * SEC},
-	{"h", 3600 * SEC},
-	{"m", 60 * SEC},
-	{"s", SEC},
+    {"microseconds", 1},
+    {"milliseconds", 1000},
+    {"seconds", SEC},
+    {"minutes", 60 * SEC},
+    {"months", 2629800 * SEC}, /* 30.44 days, as systemd.time(7) */
+    {"second", SEC},
+    {"minute", 60 * SEC},
+    {"month", 2629800 * SEC},
+    {"weeks", 7 * 86400 * SEC},
+    {"years", 31557600 * SEC},
+    {"hours", 3600 * SEC},
+    {"week", 7 * 86400 * SEC},
+    {"year", 31557600 * SEC},
+    {"hour", 3600 * SEC},
+    {"days", 86400 * SEC},
+    {"msec", 1000},
+    {"min", 60 * SEC},
+    {"sec", SEC},
+    {"day", 86400 * SEC},
+    {"ms", 1000},
+    {"us", 1},
+    {"hr", 3600 * SEC},
+    {"M", 2629800 * SEC},
+    {"y", 31557600 * SEC},
+    {"w", 7 * 86400 * SEC},
+    {"d", 86400 * SEC},
+    {"h", 3600 * SEC},
+    {"m", 60 * SEC},
+    {"s", SEC},
 };
 
 static const char *

@@ -80,7 +80,7 @@ mw_fail_errno(struct mw_err *err, const char *fmt, ...)
 		if (n >= 0 && (size_t)n < sizeof err->msg - 2) {
 			char tmp[128];
 			(void)snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %s",
-				       strerror_r(e, tmp, sizeof tmp));
+			               strerror_r(e, tmp, sizeof tmp));
 		}
 		err->code = code;
 		err->sys_errno = e;

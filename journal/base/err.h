@@ -33,18 +33,18 @@ struct mw_err {
 
 /* Sets text and code, returns code. `err` may be NULL. errno is kept. */
 int mw_fail(struct mw_err *err, int code, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 /* Like mw_fail, appends ": strerror(errno)" and picks the code that fits errno
  * (ENOSPC, EDQUOT, EFBIG: MW_ENOSPC; EACCES, EPERM, EROFS: MW_EPERM; ENOMEM: MW_ENOMEM;
  * ENOENT: MW_ENOTFOUND; else MW_EIO). */
 int mw_fail_errno(struct mw_err *err, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 /* Adds or replaces the hint; returns err->code (or 0 without err). */
 int mw_err_hint(struct mw_err *err, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 /* Puts "prefix: " before the text; returns err->code. */
 int mw_err_prefix(struct mw_err *err, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+    __attribute__((format(printf, 2, 3)));
 void mw_err_clear(struct mw_err *err);
 
 const char *mw_err_name(int code); /* "io", "locked", …; "ok" for >= 0 */

@@ -139,7 +139,7 @@ px_sync_dir(const struct mw_fs *fs, const char *path)
 
 static int
 px_list(const struct mw_fs *fs, const char *path, int (*cb)(void *, const char *),
-	void *arg)
+        void *arg)
 {
 	(void)fs;
 	DIR *d = opendir(path);
@@ -196,27 +196,27 @@ const struct mw_fs *
 mw_fs_posix(void)
 {
 	static const struct mw_fs fs = {
-		.open = px_open,
-		.close = px_close,
-		.pread = px_pread,
-		.pwritev = px_pwritev,
-		.sync = px_sync,
-		.truncate = px_truncate,
-		.size = px_size,
-		.unlink = px_unlink,
-		.rename = px_rename,
-		.mkdir = px_mkdir,
-		.sync_dir = px_sync_dir,
-		.list = px_list,
-		.free_space = px_free_space,
-		.open_temp = px_open_temp,
+	    .open = px_open,
+	    .close = px_close,
+	    .pread = px_pread,
+	    .pwritev = px_pwritev,
+	    .sync = px_sync,
+	    .truncate = px_truncate,
+	    .size = px_size,
+	    .unlink = px_unlink,
+	    .rename = px_rename,
+	    .mkdir = px_mkdir,
+	    .sync_dir = px_sync_dir,
+	    .list = px_list,
+	    .free_space = px_free_space,
+	    .open_temp = px_open_temp,
 	};
 	return &fs;
 }
 
 int
 mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name, const void *p,
-		 size_t n)
+                 size_t n)
 {
 	char tmp[PATH_MAX], path[PATH_MAX];
 	if (snprintf(tmp, sizeof tmp, "%s/.%s.tmp", dir, name) >= (int)sizeof tmp ||
@@ -249,7 +249,7 @@ mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name, cons
 
 int
 mw_fs_read_file(const struct mw_fs *fs, const char *path, size_t max, void **ret,
-		size_t *ret_n)
+                size_t *ret_n)
 {
 	int fd = fs->open(fs, path, MW_OPEN_READ);
 	if (fd < 0)

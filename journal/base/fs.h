@@ -28,7 +28,7 @@ struct mw_fs {
 	/* All bytes or an error; before the next sync a crash may keep any of the
 	 * 512-byte sectors touched, old or new. The iovec array may be changed. */
 	int (*pwritev)(const struct mw_fs *fs, int fd, struct iovec *iov, int n,
-		       uint64_t off);
+	               uint64_t off);
 	/* Makes all written data and the size durable. After a failure the state of
 	 * every write since the last success is unknown: never write or sync again. */
 	int (*sync)(const struct mw_fs *fs, int fd);
@@ -40,7 +40,7 @@ struct mw_fs {
 	int (*sync_dir)(const struct mw_fs *fs, const char *path);
 	/* Calls cb for every entry but "." and ".."; stops when it returns non-zero. */
 	int (*list)(const struct mw_fs *fs, const char *path,
-		    int (*cb)(void *arg, const char *name), void *arg);
+	            int (*cb)(void *arg, const char *name), void *arg);
 	/* Bytes that an unprivileged writer can still use. */
 	int64_t (*free_space)(const struct mw_fs *fs, const char *path);
 	/* An open, unlinked file for spilling, in directory path. */
@@ -52,10 +52,10 @@ const struct mw_fs *mw_fs_posix(void);
 
 /* Writes a whole new file: temp, sync, rename, sync of the directory. */
 int mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name,
-		     const void *p, size_t n);
+                     const void *p, size_t n);
 /* Reads a whole file of at most max bytes into a malloc'd, NUL-terminated buffer;
  * *ret_n without the NUL. Negative errno; -EFBIG beyond max. */
 int mw_fs_read_file(const struct mw_fs *fs, const char *path, size_t max, void **ret,
-		    size_t *ret_n);
+                    size_t *ret_n);
 
 #endif

@@ -65,7 +65,8 @@ mw_id_parse(const char *text, uint8_t ret_id[MW_ID_LEN], unsigned *ret_bits)
 		for (unsigned b = 0; b < 5; b++) {
 			unsigned bit = i * 5 + b;
 			if (bit < 128 && v >> (4 - b) & 1)
-				id[bit / 8] = (uint8_t)(id[bit / 8] | 1U << (7 - bit % 8));
+				id[bit / 8] =
+				    (uint8_t)(id[bit / 8] | 1U << (7 - bit % 8));
 		}
 	}
 	memcpy(ret_id, id, MW_ID_LEN);

@@ -22,6 +22,6 @@ void mw_id_text(char *out, const uint8_t id[MW_ID_LEN]);
  * ret_id (rest zero). I, L read as 1, O as 0; case does not matter. */
 bool mw_id_parse(const char *text, uint8_t ret_id[MW_ID_LEN], unsigned *ret_bits);
 bool mw_id_match(const uint8_t id[MW_ID_LEN], const uint8_t prefix[MW_ID_LEN],
-		 unsigned bits);
+                 unsigned bits);
 
 #endif

@@ -43,6 +43,6 @@ mw_log(enum mw_level level, const char *id, const char *fmt, ...)
 		int m = snprintf(out, sizeof out, "%s: %s\n", prog, line);
 		if (m > 0)
 			(void)!write(STDERR_FILENO, out,
-				     (size_t)m < sizeof out ? (size_t)m : sizeof out - 1);
+			             (size_t)m < sizeof out ? (size_t)m : sizeof out - 1);
 	}
 }

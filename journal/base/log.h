@@ -22,6 +22,6 @@ void mw_log_open(const char *program, bool use_syslog, enum mw_level most);
 /* id: queue ID or NULL ("-" is printed by none). fmt gives "event=… key=value". Control
  * characters that a value brings along are replaced by '?'. */
 void mw_log(enum mw_level level, const char *id, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -32,7 +32,7 @@ bool mw_str_istarts(struct mw_str s, struct mw_str pre);
 struct mw_str mw_str_trim(struct mw_str s); /* space, tab, CR, LF off both ends */
 /* Part before / after the first `c`; returns false and leaves outputs when absent. */
 bool mw_str_cut(struct mw_str s, char c, struct mw_str *ret_before,
-		struct mw_str *ret_after);
+                struct mw_str *ret_after);
 /* The domain of an address: after the last '@', empty if none. */
 struct mw_str mw_addr_domain(struct mw_str addr);
 /* The local part: before the last '@', all of it if none. */

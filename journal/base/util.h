@@ -18,7 +18,7 @@
 		(fd) = -1;                                                               \
 		mw_taken_;                                                               \
 	})
-#define MW_COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define MW_COUNT(a)  (sizeof(a) / sizeof((a)[0]))
 #define MW_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MW_MAX(a, b) ((a) > (b) ? (a) : (b))
 

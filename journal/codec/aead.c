@@ -58,8 +58,8 @@ mw_aead_seal(struct mw_aead *a, const struct mw_aead_in *in, uint8_t *out)
 		return r;
 	if ((in->n && EVP_CipherUpdate(a->ctx, out, &len, in->p, (int)in->n) != 1) ||
 	    EVP_CipherFinal_ex(a->ctx, out + in->n, &len) != 1 ||
-	    EVP_CIPHER_CTX_ctrl(a->ctx, EVP_CTRL_GCM_GET_TAG, MW_AEAD_TAG,
-				out + in->n) != 1)
+	    EVP_CIPHER_CTX_ctrl(a->ctx, EVP_CTRL_GCM_GET_TAG, MW_AEAD_TAG, out + in->n) !=
+	        1)
 		return MW_ENOMEM;
 	return 0;
 }

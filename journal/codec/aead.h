@@ -7,7 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MW_AEAD_KEY = 32, MW_AEAD_NONCE = 12, MW_AEAD_TAG = 16 };
+enum {
+	MW_AEAD_KEY = 32,
+	MW_AEAD_NONCE = 12,
+	MW_AEAD_TAG = 16
+};
 
 struct mw_aead { /* holds a key schedule: mw_aead_done wipes it */
 	void *ctx;

@@ -58,7 +58,7 @@ mw_sha256_of(const void *p, size_t n, uint8_t out[MW_SHA256_LEN])
 
 void
 mw_hmac_sha256(const void *key, size_t keylen, const void *p, size_t n,
-	       uint8_t out[MW_SHA256_LEN])
+               uint8_t out[MW_SHA256_LEN])
 {
 	(void)pthread_once(&once, fetch);
 	unsigned len = MW_SHA256_LEN;

@@ -7,7 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MW_SHA256_LEN = 32 };
+enum {
+	MW_SHA256_LEN = 32
+};
 
 struct mw_sha256 {
 	void *ctx;
@@ -21,6 +23,6 @@ void mw_sha256_free(struct mw_sha256 *h); /* for a run that is given up; {NULL} 
 /* One call; aborts only if OpenSSL itself is broken. */
 void mw_sha256_of(const void *p, size_t n, uint8_t out[MW_SHA256_LEN]);
 void mw_hmac_sha256(const void *key, size_t keylen, const void *p, size_t n,
-		    uint8_t out[MW_SHA256_LEN]);
+                    uint8_t out[MW_SHA256_LEN]);
 
 #endif

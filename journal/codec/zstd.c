@@ -55,7 +55,7 @@ mw_zc_new(int level, struct mw_zc **ret)
 		return r;
 	if (ZSTD_isError(ZSTD_CCtx_setParameter(z->c, ZSTD_c_compressionLevel, level)) ||
 	    ZSTD_isError(
-		    ZSTD_CCtx_setParameter(z->c, ZSTD_c_windowLog, STREAM_WINDOW_LOG))) {
+	        ZSTD_CCtx_setParameter(z->c, ZSTD_c_windowLog, STREAM_WINDOW_LOG))) {
 		mw_zc_free(z);
 		return MW_EBUG;
 	}
@@ -74,13 +74,13 @@ mw_zc_free(struct mw_zc *z)
 
 int
 mw_zc_put(struct mw_zc *z, const void *p, size_t n, bool end, mw_zstd_sink *sink,
-	  void *arg)
+          void *arg)
 {
 	ZSTD_inBuffer in = {p, n, 0};
 	for (;;) {
 		ZSTD_outBuffer out = {z->out, sizeof z->out, 0};
 		size_t left = ZSTD_compressStream2(z->c, &out, &in,
-						   end ? ZSTD_e_end : ZSTD_e_continue);
+		                                   end ? ZSTD_e_end : ZSTD_e_continue);
 		if (ZSTD_isError(left))
 			return MW_ENOMEM;
 		if (out.pos) {
@@ -144,7 +144,7 @@ mw_zd_new(struct mw_zd **ret)
 	z->complete = false;
 	z->d = ZSTD_createDCtx();
 	if (!z->d || ZSTD_isError(ZSTD_DCtx_setParameter(z->d, ZSTD_d_windowLogMax,
-							 READ_WINDOW_LOG))) {
+	                                                 READ_WINDOW_LOG))) {
 		mw_zd_free(z);
 		return MW_ENOMEM;
 	}
@@ -168,8 +168,8 @@ mw_zd_complete(const struct mw_zd *z)
 }
 
 int
-mw_zd_put(struct mw_zd *z, const void *p, size_t n, uint64_t max_plain, mw_zstd_sink *sink,
-	  void *arg)
+mw_zd_put(struct mw_zd *z, const void *p, size_t n, uint64_t max_plain,
+          mw_zstd_sink *sink, void *arg)
 {
 	ZSTD_inBuffer in = {p, n, 0};
 	while (in.pos < in.size || !z->complete) {

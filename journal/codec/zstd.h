@@ -19,7 +19,7 @@ struct mw_zd; /* decompressor */
 
 int mw_zc_new(int level, struct mw_zc **ret) MW_CHECK;
 int mw_zc_put(struct mw_zc *z, const void *p, size_t n, bool end, mw_zstd_sink *sink,
-	      void *arg) MW_CHECK;
+              void *arg) MW_CHECK;
 void mw_zc_free(struct mw_zc *z); /* NULL ok */
 /* All at once; contexts are pooled, so this is cheap for small inputs. */
 int mw_zc_all(int level, const void *p, size_t n, mw_zstd_sink *sink, void *arg) MW_CHECK;
@@ -27,7 +27,7 @@ int mw_zc_all(int level, const void *p, size_t n, mw_zstd_sink *sink, void *arg)
 int mw_zd_new(struct mw_zd **ret) MW_CHECK;
 /* Fewer than `max_plain` bytes in all, else MW_ELIMIT; garbage is MW_EDAMAGED. */
 int mw_zd_put(struct mw_zd *z, const void *p, size_t n, uint64_t max_plain,
-	      mw_zstd_sink *sink, void *arg) MW_CHECK;
+              mw_zstd_sink *sink, void *arg) MW_CHECK;
 bool mw_zd_complete(const struct mw_zd *z); /* the frame has ended */
 void mw_zd_free(struct mw_zd *z);           /* NULL ok */
 

@@ -8,24 +8,26 @@
 #ifndef MW_RECORD_CANON_H
 #define MW_RECORD_CANON_H
 
-#include "journal/base/buf.h"
+#include "journal/base/str.h"
 
-struct mw_canon {
+#include <stdint.h>
+
+struct mw_canon { /* private; no memory is held beyond this */
 	void (*emit)(void *arg, const void *p, size_t n);
 	void *arg;
-	struct mw_buf line; /* the header field in progress */
-	uint64_t held;      /* newlines held back: emitted only if more follows */
+	uint64_t held; /* newlines held back: emitted only if more follows */
+	size_t n_name;
 	int state;
-	bool skip;      /* inside a trace field */
-	bool field_8bit; /* unused bits are zero */
+	bool skip;  /* inside a trace field */
+	bool first; /* no line has ended yet */
+	uint8_t name[64];
 };
 
 void mw_canon_init(struct mw_canon *c, void (*emit)(void *, const void *, size_t),
-		   void *arg);
-/* Bytes may be cut anywhere. Memory: one header line, bounded at 256 KiB; a longer line
- * is treated as it comes. */
+                   void *arg);
+/* Bytes may be cut anywhere. */
 void mw_canon_put(struct mw_canon *c, const void *p, size_t n);
-void mw_canon_done(struct mw_canon *c); /* emits what is due and frees */
+void mw_canon_done(struct mw_canon *c); /* emits what is due */
 
 /* True for a field name (no colon) that delivery adds: Received, Return-Path, … */
 bool mw_canon_is_trace(struct mw_str name);

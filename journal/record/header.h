@@ -30,8 +30,8 @@ struct mw_str mw_header_msgid(struct mw_str unfolded);
  * the word after the last " id " before the ';'. */
 struct mw_str mw_header_received_id(struct mw_str unfolded);
 /* RFC 2047 encoded words decoded to UTF-8 where the charset is UTF-8, US-ASCII or
- * ISO-8859-1/15/windows-1252; others, and invalid bytes, stay as they are / become U+FFFD.
- * For showing and searching only. */
+ * ISO-8859-1/15/windows-1252; others, and invalid bytes, stay as they are / become
+ * U+FFFD. For showing and searching only. */
 void mw_header_decode(struct mw_str unfolded, struct mw_buf *out);
 
 #endif

@@ -1,0 +1,200 @@
+/* The states: at the start of a header line, inside one, in the body. A header line is
+ * gathered until its name is known (at most LINE_MAX bytes), then passed on or skipped.
+ */
+#include "journal/record/canon.h"
+
+#include "journal/base/util.h"
+
+#include <string.h>
+
+enum {
+	BOL,
+	NAME,
+	FIELD,
+	BODY
+};
+
+static const char *const trace[] = {
+    "return-path",
+    "received",
+    "delivered-to",
+    "x-original-to",
+    "envelope-to",
+    "delivery-date",
+    "x-sieve",
+    "x-cyrus-session-id",
+    "x-tuid",
+    "x-offlineimap",
+    "status",
+    "x-status",
+    "x-keywords",
+    "x-uid",
+    "authentication-results",
+    "arc-seal",
+    "arc-message-signature",
+    "arc-authentication-results",
+};
+
+bool
+mw_canon_is_trace(struct mw_str name)
+{
+	for (size_t i = 0; i < MW_COUNT(trace); i++)
+		if (mw_str_ieq(name, mw_strz(trace[i])))
+			return true;
+	return false;
+}
+
+void
+mw_canon_init(struct mw_canon *c, void (*emit)(void *, const void *, size_t), void *arg)
+{
+	memset(c, 0, sizeof *c);
+	c->emit = emit;
+	c->arg = arg;
+	c->state = BOL;
+	c->first = true;
+}
+
+/* Newlines are held back: the ones at the very end are dropped. */
+static void
+out(struct mw_canon *c, const uint8_t *p, size_t n)
+{
+	static const char nl[16] = "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n";
+	size_t at = 0;
+	while (at < n) {
+		if (p[at] == '\n') {
+			c->held++;
+			at++;
+			continue;
+		}
+		while (c->held) {
+			size_t k = c->held < sizeof nl ? (size_t)c->held : sizeof nl;
+			c->emit(c->arg, nl, k);
+			c->held -= k;
+		}
+		const uint8_t *q = memchr(p + at, '\n', n - at);
+		size_t run = q ? (size_t)(q - p) - at : n - at;
+		c->emit(c->arg, p + at, run);
+		at += run;
+	}
+}
+
+static void
+flush_name(struct mw_canon *c)
+{
+	if (!c->skip)
+		out(c, c->name, c->n_name);
+	c->n_name = 0;
+}
+
+/* The gathered start of a field: decide whether to skip it. */
+static void
+decide(struct mw_canon *c, bool colon)
+{
+	size_t n = c->n_name;
+	if (colon)
+		n--; /* the ':' itself is gathered too */
+	while (n && (c->name[n - 1] == ' ' || c->name[n - 1] == '\t'))
+		n--;
+	c->skip = colon && mw_canon_is_trace(mw_str((const char *)c->name, n));
+	flush_name(c);
+}
+
+static void
+header_byte(struct mw_canon *c, uint8_t b)
+{
+	if (b >= 0x80)
+		b = 'X';
+	if (c->state == BOL) {
+		if (b == '\n') { /* the empty line */
+			c->skip = false;
+			out(c, &b, 1);
+			c->state = BODY;
+			return;
+		}
+		if ((b == ' ' || b == '\t') && !c->first) { /* continuation */
+			c->state = FIELD;
+		} else {
+			c->state = NAME;
+			c->n_name = 0;
+			c->skip = false;
+		}
+	}
+	if (c->state == NAME) {
+		c->name[c->n_name++] = b;
+		if (b == '\n') {
+			bool from = c->first && c->n_name >= 5 &&
+			            memcmp(c->name, "From ", 5) == 0;
+			if (from)
+				c->n_name = 0;
+			else
+				decide(c, false);
+			c->first = false;
+			c->state = BOL;
+		} else if (b == ':' && !(c->first && c->n_name > 5 &&
+		                         memcmp(c->name, "From ", 5) == 0)) {
+			decide(c, true);
+			c->first = false;
+			c->state = FIELD;
+		} else if (c->n_name == sizeof c->name) {
+			if (c->first && memcmp(c->name, "From ", 5) == 0)
+				c->n_name = 0, c->skip = true; /* a long mbox line */
+			else
+				decide(c, false);
+			c->first = false;
+			c->state = FIELD;
+		}
+		return;
+	}
+	if (!c->skip)
+		out(c, &b, 1);
+	if (b == '\n')
+		c->state = BOL;
+}
+
+/* Body: copy runs between CR and NUL. */
+static void
+body(struct mw_canon *c, const uint8_t *p, size_t n)
+{
+	size_t at = 0;
+	while (at < n) {
+		size_t end = at;
+		while (end < n && p[end] != '\r' && p[end] != 0)
+			end++;
+		if (end > at)
+			out(c, p + at, end - at);
+		if (end < n && p[end] == 0) {
+			uint8_t x = 0x80;
+			out(c, &x, 1);
+		}
+		at = end + 1;
+	}
+}
+
+void
+mw_canon_put(struct mw_canon *c, const void *p, size_t n)
+{
+	const uint8_t *q = p;
+	size_t i = 0;
+	while (i < n && c->state != BODY) {
+		uint8_t b = q[i++];
+		if (b == '\r')
+			continue;
+		header_byte(c, b ? b : 0x80);
+	}
+	if (i < n)
+		body(c, q + i, n - i);
+}
+
+void
+mw_canon_done(struct mw_canon *c)
+{
+	if (c->state == NAME) {
+		bool from =
+		    c->first && c->n_name >= 5 && memcmp(c->name, "From ", 5) == 0;
+		if (!from)
+			decide(c, false);
+	}
+	c->held = 0;
+	c->state = BODY;
+	c->n_name = 0;
+}
