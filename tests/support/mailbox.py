@@ -1,0 +1,185 @@
+"""mailbox - what is in the mailboxes, and whether it is what was sent.
+
+dump() reads every folder of every user over IMAP as master user. compare() matches stored
+copies with expected ones as multisets, mailbox by mailbox, byte for byte: only a leading
+block of trace fields (Return-Path, Delivered-To, X-Original-To, Received) in front of the
+expected bytes is taken off, and line ends are read as CRLF. Nothing else is forgiven.
+"""
+
+import calendar
+import collections
+import imaplib
+import re
+
+imaplib._MAXLINE = 1 << 24
+TRACE = (b"return-path", b"delivered-to", b"x-original-to", b"received")
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:[^\n]*\n(?:[ \t][^\n]*\n)*")
+Stored = collections.namedtuple("Stored", "uid date flags data")
+
+
+def crlf(data):
+	return data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def prologue_end(data):
+	"""Length of the leading block of trace fields."""
+	at = 0
+	while True:
+		m = _FIELD.match(data, at)
+		if not m or m.group(1).lower() not in TRACE:
+			return at
+		at = m.end()
+
+
+def without_trace(data):
+	return data[prologue_end(data):]
+
+
+def message_id(data):
+	m = re.search(rb"(?im)^message-id[ \t]*:\s*(\S+)", data.split(b"\r\n\r\n", 1)[0])
+	return m.group(1).decode("latin-1") if m else "-"
+
+
+def login(rig, user):
+	"""An IMAP session as that user, through the master user."""
+	c = imaplib.IMAP4("127.0.0.1", rig.imap_port)
+	c.login(f"{user}*replayer", rig.master_password)
+	return c
+
+
+def folders(c):
+	out = []
+	for row in c.list()[1]:
+		m = re.match(rb'\(([^)]*)\) (?:"[^"]*"|NIL) (?:"(.*)"|(\S+))$', row)
+		if m and b"\\Noselect" not in m.group(1):
+			out.append((m.group(2) or m.group(3)).decode())
+	return out
+
+
+def fetch(c, folder):
+	"""All messages of a folder, without setting \\Seen."""
+	typ, n = c.select(f'"{folder}"', readonly=True)
+	if typ != "OK":
+		raise RuntimeError(f"SELECT {folder}: {n}")
+	if int(n[0]) == 0:
+		return []
+	rows = c.uid("FETCH", "1:*", "(UID INTERNALDATE FLAGS BODY.PEEK[])")[1]
+	out = []
+	for i, row in enumerate(rows):
+		if not isinstance(row, tuple):
+			continue
+		head = row[0]
+		nxt = rows[i + 1] if i + 1 < len(rows) else b""
+		rest = head + (nxt if isinstance(nxt, bytes) else b"")
+		date = calendar.timegm(imap_date(re.search(rb'INTERNALDATE "([^"]+)"', rest)[1]))
+		flags = re.search(rb"FLAGS \(([^)]*)\)", rest)[1].decode().split()
+		uid = int(re.search(rb"UID (\d+)", rest)[1])
+		out.append(Stored(uid, date, [f for f in flags if f != "\\Recent"], row[1]))
+	return out
+
+
+def imap_date(text):
+	m = re.match(rb"([ \d]\d)-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)", text)
+	mon = b"JanFebMarAprMayJunJulAugSepOctNovDec".index(m[2]) // 3 + 1
+	off = (int(m[8]) * 60 + int(m[9])) * (1 if m[7] == b"+" else -1)
+	return (int(m[3]), mon, int(m[1]), int(m[4]), int(m[5]) - off, int(m[6]), 0, 0, 0)
+
+
+def dump(rig, users=None):
+	"""{(user, folder): [Stored]} for every folder, empty ones included."""
+	out = {}
+	for user in users or rig.users:
+		c = login(rig, user)
+		for f in folders(c):
+			out[user, f] = fetch(c, f)
+		c.logout()
+	return out
+
+
+def count(state):
+	return sum(len(v) for v in state.values())
+
+
+class Expected:
+	"""One copy that must be there: label (queue ID or so), bytes, arrival (epoch or
+	None)."""
+
+	__slots__ = ("label", "data", "at")
+
+	def __init__(self, label, data, at=None):
+		self.label, self.data, self.at = label, crlf(data), at
+
+
+def first_difference(a, b):
+	n = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+	return (f"first differing byte {n} of {len(a)}/{len(b)}: "
+		f"{a[max(0, n - 20):n + 20]!r} / {b[max(0, n - 20):n + 20]!r}")
+
+
+class Comparison:
+	def __init__(self):
+		self.missing, self.doubled, self.altered, self.strange = [], [], [], []
+		self.wrong_date, self.matched, self.pairs = [], 0, []
+
+	@property
+	def ok(self):
+		return not (self.missing or self.doubled or self.altered or self.strange
+			    or self.wrong_date)
+
+	def __str__(self):
+		out = [f"{self.matched} as sent, {len(self.missing)} missing, "
+		       f"{len(self.doubled)} doubled, {len(self.altered)} altered, "
+		       f"{len(self.strange)} unknown, {len(self.wrong_date)} with a wrong date"]
+		for kind in ("missing", "doubled", "altered", "strange", "wrong_date"):
+			rows = getattr(self, kind)
+			out += [f"  {kind}: {r}" for r in rows[:12]]
+			if len(rows) > 12:
+				out.append(f"  {kind}: … and {len(rows) - 12} more")
+		return "\n".join(out)
+
+
+def compare(expected, actual, dates=None):
+	"""expected {(user, folder): [Expected]}, actual as from dump(). dates: tolerance in
+	seconds between Expected.at and INTERNALDATE, or None."""
+	res = Comparison()
+	for key in sorted(set(expected) | set(actual)):
+		_compare_box(res, key, expected.get(key, []), actual.get(key, []), dates)
+	return res
+
+
+def _compare_box(res, key, want, have, dates):
+	where = f"{key[0]}/{key[1]}"
+	open_ = collections.defaultdict(list)
+	known = set()
+	for e in want:
+		k = without_trace(e.data)
+		open_[k].append(e)
+		known.add(k)
+	surplus = []
+	for s in have:
+		data = crlf(s.data)
+		rest = without_trace(data)
+		cands = [e for e in open_[rest] if data.endswith(e.data)] if rest in known else []
+		if not cands:
+			surplus.append((s, data, rest in known))
+			continue
+		e = min(cands, key=lambda e: abs((e.at or 0) - s.date))
+		open_[rest].remove(e)
+		res.matched += 1
+		res.pairs.append((key, e, s))
+		if dates is not None and e.at is not None and abs(s.date - e.at) > dates:
+			res.wrong_date.append(f"{where} uid {s.uid} ({e.label}): "
+					      f"{s.date - e.at:+.1f} s")
+	lost = [e for es in open_.values() for e in es]
+	for s, data, twin in surplus:
+		mid = message_id(data)
+		like = next((e for e in lost if mid != "-" and message_id(e.data) == mid), None)
+		if like is not None:
+			lost.remove(like)
+			res.altered.append(f"{where} uid {s.uid} ({like.label}, {mid}): "
+				+ first_difference(without_trace(like.data), without_trace(data)))
+		elif twin:
+			res.doubled.append(f"{where} uid {s.uid} {mid}")
+		else:
+			res.strange.append(f"{where} uid {s.uid} {mid}, {len(data)} bytes")
+	res.missing += [f"{where} {e.label} {message_id(e.data)}" for e in lost]
