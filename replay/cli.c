@@ -1,5 +1,7 @@
 #include "replay/cmd.h"
 
+#include "journal/base/buf.h"
+#include "journal/base/util.h"
 #include "replay/select.h"
 
 #include <ctype.h>
@@ -51,11 +53,11 @@ mw_cli_error(const struct mw_cli *cli, const struct mw_err *err)
 	if (err->hint[0])
 		print_safe("  hint: ", err->hint);
 	if (cli && cli->json) {
-		json_t *o = json_pack(
-			"{s:s, s:s, s:i, s:o, s:o}", "message_type", "error", "name",
-			mw_err_name(err->code), "code", mw_err_exit(err->code), "message",
-			mw_json_str(mw_strz(msg)), "hint",
-			mw_json_str(mw_strz(err->hint)));
+		json_t *o = json_pack("{s:s, s:s, s:i, s:o, s:o}", "message_type",
+		                      "error", "name", mw_err_name(err->code), "code",
+		                      mw_err_exit(err->code), "message",
+		                      mw_json_str(mw_strz(msg)), "hint",
+		                      mw_json_str(mw_strz(err->hint)));
 		if (o)
 			(void)json_dumpf(o, stderr, JSON_COMPACT);
 		json_decref(o);
@@ -74,10 +76,10 @@ mw_cli_usage(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *fmt
 	(void)vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
 	(void)mw_fail(&err, MW_EUSAGE, "%s%s%s", cmd ? cmd->name : "", cmd ? ": " : "",
-		      text);
+	              text);
 	if (cmd)
 		(void)mw_err_hint(&err, "usage: mailwal %.*s; more: mailwal help %s",
-				  (int)strcspn(cmd->usage, "\n"), cmd->usage, cmd->name);
+		                  (int)strcspn(cmd->usage, "\n"), cmd->usage, cmd->name);
 	else
 		(void)mw_err_hint(&err, "mailwal help lists the commands");
 	return mw_cli_error(cli, &err);
@@ -121,7 +123,7 @@ mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *a
 	int status;
 	if (near && strcmp(near, name) != 0)
 		status = mw_cli_usage(cli, cmd, "unknown option '%s'; did you mean '%s'?",
-				      name, near);
+		                      name, near);
 	else
 		status = mw_cli_usage(cli, cmd, "unknown option '%s'", name);
 	for (size_t i = 0; i < w.n; i++)
@@ -143,5 +145,5 @@ mw_cli_flush(struct mw_err *err)
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return 0;
 	return mw_fail(err, MW_EIO, "cannot write to standard output%s%s",
-		       errno ? ": " : "", errno ? strerror(errno) : "");
+	               errno ? ": " : "", errno ? strerror(errno) : "");
 }

@@ -35,12 +35,12 @@ struct mw_cli {
 struct mw_cmd {
 	const char *name;
 	int (*fn)(struct mw_cli *cli, int argc, char **argv); /* argv[0] is the name */
-	unsigned needs;      /* enum mw_need */
+	unsigned needs;                                       /* enum mw_need */
 	const char *summary; /* one line for `mailwal help` */
 	/* After "Usage: mailwal ", then the options, then an example. Also read by the
 	 * parser: an option that takes a value is followed by one blank and a word; one
-	 * without is followed by a bracket, a bar, a line end or two blanks. With the word
-	 * SELECTION in it, the options of select.h are the command's own too. */
+	 * without is followed by a bracket, a bar, a line end or two blanks. With the
+	 * word SELECTION in it, the options of select.h are the command's own too. */
 	const char *usage;
 };
 
@@ -53,19 +53,19 @@ const struct mw_cmd *mw_cmd_find(const char *name);
 int mw_cli_error(const struct mw_cli *cli, const struct mw_err *err);
 /* MW_EUSAGE with the command's usage line. */
 int mw_cli_usage(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 /* Takes argv[*i] if it is the option `names` ("--limit", or "-n|--dry-run"): 1, else 0.
  * With ret_value the option needs a value, "--opt VALUE", "--opt=VALUE", "-o VALUE" or
  * "-oVALUE", and *i moves past it; MW_EUSAGE if the value is missing, or there is one
  * where none belongs. */
 int mw_cli_option(int argc, char **argv, int *i, const char *names,
-		  const char **ret_value, struct mw_err *err);
+                  const char **ret_value, struct mw_err *err);
 /* For an argument that nothing took: an unknown option (with the nearest known one) or
  * one argument too many. Returns the exit status of MW_EUSAGE. */
 int mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *arg);
 /* Opens journal k of the set for reading: 0 or the store's error. */
 int mw_cli_open(const struct mw_cli *cli, size_t k, struct mw_store **ret,
-		struct mw_err *err) MW_CHECK;
+                struct mw_err *err) MW_CHECK;
 /* After output on stdout: 0, or MW_EIO if it did not get out. */
 int mw_cli_flush(struct mw_err *err) MW_CHECK;
 /* One JSON object on one line of standard output; takes the reference. */

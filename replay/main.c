@@ -1,12 +1,272 @@
 /* main.c - mailwal: global options, the table of commands, one dispatch. */
 #include "replay/cmd.h"
 
+#include "journal/base/buf.h"
+#include "journal/base/util.h"
+#include "replay/select.h"
+
+#include <ctype.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 const struct mw_cmd mw_cmds[] = {
-	{NULL, NULL, 0, NULL, NULL},
+#include "replay/commands.def"
+    {NULL, NULL, 0, NULL, NULL},
 };
 
-int
-main(void)
+const struct mw_cmd *
+mw_cmd_find(const char *name)
 {
-	return 64;
+	for (const struct mw_cmd *c = mw_cmds; c->name; c++)
+		if (strcmp(c->name, name) == 0)
+			return c;
+	return NULL;
+}
+
+struct globals {
+	struct mw_cli cli;
+	char **conf_files;
+	size_t n_conf_files;
+	struct mw_conf **confs; /* [0] is cli.conf */
+	bool help, version;
+};
+
+static int
+global_option(struct globals *g, int argc, char **argv, int *i, struct mw_err *err)
+{
+	const char *v = NULL;
+	int r;
+	if ((r = mw_cli_option(argc, argv, i, "-c|--config", &v, err)) != 0) {
+		if (r > 0)
+			g->conf_files[g->n_conf_files++] = strdup(v);
+	} else if ((r = mw_cli_option(argc, argv, i, "-j|--journal", &v, err)) != 0) {
+		if (r > 0)
+			g->cli.journals[g->cli.n_journals++] = strdup(v);
+	} else if ((r = mw_cli_option(argc, argv, i, "--key", &v, err)) != 0) {
+		if (r > 0)
+			g->cli.keys[g->cli.n_keys++] = strdup(v);
+	} else if ((r = mw_cli_option(argc, argv, i, "--json", NULL, err)) != 0) {
+		g->cli.json = true;
+	} else if ((r = mw_cli_option(argc, argv, i, "-q|--quiet", NULL, err)) != 0) {
+		g->cli.quiet = true;
+	} else if ((r = mw_cli_option(argc, argv, i, "-v|--verbose", NULL, err)) != 0) {
+		g->cli.verbose++;
+	} else if ((r = mw_cli_option(argc, argv, i, "-h|--help", NULL, err)) != 0) {
+		g->help = true;
+	}
+	return r;
+}
+
+/* Is `option` followed by a value in this usage text (see struct mw_cmd)? */
+static bool
+takes_value(const char *usage, const char *option)
+{
+	size_t n = strlen(option);
+	for (const char *p = usage; (p = strstr(p, option)) != NULL; p += n) {
+		bool alone =
+		    p == usage || !(isalnum((unsigned char)p[-1]) || p[-1] == '-');
+		if (alone && p[n] == ' ' && isalnum((unsigned char)p[n + 1]))
+			return true;
+	}
+	return false;
+}
+
+/* Globals may stand after the command too; they are taken out, up to "--", unless they
+ * are the value of the option before. Returns the command's argc. */
+static int
+take_globals(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv,
+             char **ret_argv, struct mw_err *err)
+{
+	int n = 0;
+	bool selects = strstr(cmd->usage, "SELECTION") != NULL;
+	ret_argv[n++] = argv[0];
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--") == 0) {
+			while (i < argc)
+				ret_argv[n++] = argv[i++];
+			break;
+		}
+		int r = global_option(g, argc, argv, &i, err);
+		if (r < 0)
+			return r;
+		if (r > 0)
+			continue;
+		bool option = argv[i][0] == '-' && argv[i][1] && !strchr(argv[i], '=');
+		ret_argv[n++] = argv[i];
+		if (option && i + 1 < argc &&
+		    (takes_value(cmd->usage, argv[i]) ||
+		     (selects && takes_value(mw_query_usage, argv[i]))))
+			ret_argv[n++] = argv[++i];
+	}
+	ret_argv[n] = NULL;
+	return n;
+}
+
+static int
+load_conf(struct globals *g, const char *file, struct mw_conf **ret)
+{
+	struct mw_err err = {0};
+	MW_BUF_AUTO report = {0};
+	int r = mw_conf_load(file, ret, &report, &err);
+	if (report.n && (r < 0 || !g->cli.quiet))
+		fputs(mw_buf_cstr(&report), stderr);
+	return r < 0 ? mw_cli_error(&g->cli, &err) : 0;
+}
+
+/* All -c files; their journals unless -j names some. */
+static int
+load_confs(struct globals *g)
+{
+	size_t n = g->n_conf_files ? g->n_conf_files : 1;
+	bool by_conf = g->cli.n_journals == 0;
+	for (size_t k = 0; k < n; k++) {
+		const char *file =
+		    g->n_conf_files ? g->conf_files[k] : mw_conf_default_file();
+		int status = load_conf(g, file, &g->confs[k]);
+		if (status != 0)
+			return status;
+		if (by_conf)
+			g->cli.journals[g->cli.n_journals++] =
+			    strdup(g->confs[k]->journal_dir);
+	}
+	g->cli.conf = g->confs[0];
+	g->cli.conf_file = g->confs[0]->file;
+	return 0;
+}
+
+static int
+open_journals(struct globals *g)
+{
+	for (size_t k = 0; k < g->cli.n_journals; k++) {
+		struct mw_err err = {0};
+		if (mw_cli_open(&g->cli, k, &g->cli.stores[k], &err) < 0)
+			return mw_cli_error(&g->cli, &err);
+	}
+	return 0;
+}
+
+static int
+run(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv)
+{
+	int status = 0;
+	if (cmd->needs)
+		status = load_confs(g);
+	if (status == 0 && (cmd->needs & MW_NEED_ONE_JOURNAL) && g->cli.n_journals != 1)
+		status = mw_cli_usage(&g->cli, cmd, "works on one journal at a time");
+	if (status == 0 && (cmd->needs & (MW_NEED_JOURNAL | MW_NEED_ONE_JOURNAL)))
+		status = open_journals(g);
+	if (status == 0) {
+		mw_cli_catch_signals();
+		status = cmd->fn(&g->cli, argc, argv);
+	}
+	struct mw_err err = {0};
+	if (mw_cli_flush(&err) < 0 && (status == 0 || status == 1))
+		status = mw_cli_error(&g->cli, &err);
+	return status;
+}
+
+static void
+globals_done(struct globals *g)
+{
+	for (size_t k = 0; k < g->cli.n_journals; k++) {
+		if (g->cli.stores[k])
+			mw_store_close(g->cli.stores[k]);
+		free(g->cli.journals[k]);
+	}
+	for (size_t k = 0; k < g->n_conf_files || k < 1; k++)
+		mw_conf_free(g->confs[k]);
+	for (size_t k = 0; k < g->n_conf_files; k++)
+		free(g->conf_files[k]);
+	for (size_t k = 0; k < g->cli.n_keys; k++)
+		free(g->cli.keys[k]);
+	free(g->cli.stores);
+	free(g->cli.journals);
+	free(g->conf_files);
+	free(g->confs);
+	free(g->cli.keys);
+}
+
+static int
+unknown_command(const struct mw_cli *cli, const char *name)
+{
+	const char *names[64];
+	size_t n = 0;
+	for (const struct mw_cmd *c = mw_cmds; c->name && n < MW_COUNT(names); c++)
+		names[n++] = c->name;
+	const char *near = mw_nearest(name, names, n);
+	if (near)
+		return mw_cli_usage(cli, NULL, "unknown command '%s'; did you mean '%s'?",
+		                    name, near);
+	return mw_cli_usage(cli, NULL, "unknown command '%s'", name);
+}
+
+static int
+dispatch(struct globals *g, int argc, char **argv, char **sub)
+{
+	struct mw_err err = {0};
+	int i;
+	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
+		if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0) {
+			g->version = true;
+			continue;
+		}
+		int r = global_option(g, argc, argv, &i, &err);
+		if (r < 0)
+			return mw_cli_error(&g->cli, &err);
+		if (r == 0)
+			return mw_cli_usage(&g->cli, NULL, "unknown option '%s'",
+			                    argv[i]);
+	}
+	const char *name = g->version ? "version" : i < argc ? argv[i] : NULL;
+	if (!name && !g->help)
+		return mw_cli_usage(&g->cli, NULL, "no command given");
+	const struct mw_cmd *cmd = mw_cmd_find(name ? name : "help");
+	if (!cmd)
+		return unknown_command(&g->cli, name);
+	sub[0] = argv[0];
+	int n = 1;
+	if (i < argc && !g->version) {
+		n = take_globals(g, cmd, argc - i, argv + i, sub, &err);
+		if (n < 0)
+			return mw_cli_error(&g->cli, &err);
+	}
+	if (g->help && name) {
+		static char help[] = "help";
+		char *args[] = {help, argv[i], NULL};
+		return run(g, mw_cmd_find("help"), g->version ? 1 : 2, args);
+	}
+	return run(g, cmd, n, sub);
+}
+
+/* Subjects are UTF-8 whatever cron's environment says. */
+static void
+set_locale(void)
+{
+	if (!setlocale(LC_CTYPE, "") || strcmp(nl_langinfo(CODESET), "UTF-8") != 0)
+		(void)setlocale(LC_CTYPE, "C.UTF-8");
+}
+
+int
+main(int argc, char **argv)
+{
+	size_t room = (size_t)argc + 2;
+	struct globals g = {0};
+	set_locale();
+	g.cli.journals = calloc(room, sizeof *g.cli.journals);
+	g.cli.stores = calloc(room, sizeof(struct mw_store *));
+	g.cli.keys = calloc(room, sizeof *g.cli.keys);
+	g.conf_files = calloc(room, sizeof *g.conf_files);
+	g.confs = calloc(room, sizeof *g.confs);
+	MW_AUTOFREE char **sub = calloc(room, sizeof *sub);
+	if (!g.cli.journals || !g.cli.stores || !g.cli.keys || !g.conf_files ||
+	    !g.confs || !sub) {
+		fputs("mailwal: out of memory\n", stderr);
+		return mw_err_exit(MW_ENOMEM);
+	}
+	int status = dispatch(&g, argc, argv, sub);
+	globals_done(&g);
+	return status;
 }

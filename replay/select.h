@@ -16,12 +16,14 @@ struct mw_query {
 	int64_t overlap_us;         /* with since_mark: also what is this much older */
 	const char **user, **domain, **sender, **message_id, **queue_id, **subject;
 	size_t n_user, n_domain, n_sender, n_message_id, n_queue_id, n_subject;
-	int direction; /* -1: any; enum mw_direction */
+	int direction;            /* -1: any; enum mw_direction */
 	uint64_t larger, smaller; /* bytes; 0: off */
-	bool all;      /* --all given */
-	bool any_term; /* some term given */
-	const char **id; /* positional record IDs or prefixes, where the command takes them */
+	bool all;                 /* --all given */
+	bool any_term;            /* some term given */
+	const char *
+	    *id; /* positional record IDs or prefixes, where the command takes them */
 	size_t n_id;
+	const char *delimiter; /* characters that part an extension from the local part */
 	struct mw_arena *arena;
 };
 
@@ -30,7 +32,7 @@ void mw_query_init(struct mw_query *q, struct mw_arena *a);
  * 1; 0 if it is none; MW_EUSAGE with text if its value is wrong. Both "--opt value" and
  * "--opt=value". Repeated values of one option are OR-ed, different options AND-ed. */
 int mw_query_option(struct mw_query *q, int argc, char **argv, int *i,
-		    struct mw_err *err);
+                    struct mw_err *err);
 /* until before since, and the like. */
 int mw_query_check(const struct mw_query *q, struct mw_err *err);
 /* The SELECTION part of a usage text. */
@@ -38,43 +40,63 @@ extern const char mw_query_usage[];
 
 struct mw_item {
 	struct mw_store *store;
-	size_t journal;           /* its position in the set */
+	size_t journal; /* its position in the set */
 	struct mw_record rec;
-	struct mw_mail mail;      /* valid during the callback */
+	struct mw_mail mail; /* valid during the callback */
 };
 
-/* Does this mail match (time, user, domain, …; not since_mark)? */
+/* Does this mail match (time, user, domain, …; not since_mark)? --user matches an
+ * accepted envelope recipient (with or without its extension), an expanded mailbox and
+ * the SASL login; without '@' the local part of a local recipient or mailbox,
+ * or the SASL login. Case is folded everywhere but in queue and message IDs. */
 bool mw_query_match(const struct mw_query *q, const struct mw_mail *m,
-		    const uint8_t id[MW_ID_LEN]);
+                    const uint8_t id[MW_ID_LEN]);
 
 /* Calls cb for each match until it returns non-zero, which is returned. Damage and
  * unreadable records met on the way are passed to bad (may be NULL) and counted in
- * *ret_bad; the walk goes on. Uses the index where the query has a key that it knows. */
+ * *ret_bad (NULL ok); erased ones are passed too (MW_EERASED) but not counted. The walk
+ * goes on. Uses the index where the query has a key that it knows. Ends with MW_ECANCEL
+ * once mw_cli_stopped(). */
 int mw_select(struct mw_cli *cli, const struct mw_query *q,
-	      int (*cb)(void *arg, const struct mw_item *it), void *arg,
-	      void (*bad)(void *arg, const struct mw_err *err), size_t *ret_bad,
-	      struct mw_err *err) MW_CHECK;
+              int (*cb)(void *arg, const struct mw_item *it), void *arg,
+              void (*bad)(void *arg, const struct mw_err *err), size_t *ret_bad,
+              struct mw_err *err) MW_CHECK;
 
-/* The newest mark of that name in a journal: its start record, and whether it was
- * completed. 0, MW_ENOTFOUND (hint: the nearest name). */
+/* One start of a mark, with its end where there is one. */
 struct mw_mark_info {
+	const char *name; /* in the arena of mw_marks; NULL from mw_mark_find */
 	uint64_t start_seq;
 	int64_t start_us, end_us;
 	enum mw_mark_phase state; /* START: still running or never ended */
 };
+/* All starts in a journal, oldest first. */
+int mw_marks(struct mw_store *st, struct mw_arena *a, struct mw_mark_info **ret,
+             size_t *ret_n, struct mw_err *err) MW_CHECK;
+/* The newest completed start of that name; where none was completed the newest start.
+ * A backup that reuses its name every night is so found by its last good run. 0 or
+ * MW_ENOTFOUND (hint: the nearest name). */
 int mw_mark_find(struct mw_store *st, const char *name, struct mw_mark_info *ret,
-		 struct mw_err *err) MW_CHECK;
+                 struct mw_err *err) MW_CHECK;
+
+/* Lower-case login of a final address, by the pattern mailbox_name (%u %n %d, %%). NULL:
+ * out of memory. */
+const char *mw_mailbox_name(const struct mw_conf *conf, struct mw_str addr,
+                            struct mw_arena *a);
+/* The address without its extension (user+tag@d → user@d), as Postfix splits it; addr
+ * itself where there is none. In the arena or addr; p NULL when out of memory. */
+struct mw_str mw_addr_base(struct mw_str addr, const char *delimiter, struct mw_arena *a);
 
 /* Final mailboxes of a mail: for each accepted local recipient its expansion at capture
  * (or itself), mapped by mailbox_name; with the folder: NULL for INBOX, or sent_folder
  * for the SASL login of outgoing mail. Each (mailbox, sent) once. */
 struct mw_copy {
 	const char *mailbox; /* login name, after mailbox_name; in the arena */
-	struct mw_str rcpt;  /* the envelope recipient it comes from (for Sent: the sender) */
-	bool sent;           /* the owner's Sent copy */
-	bool undecided;      /* an alias table failed at capture: the raw recipient is used */
+	struct mw_str
+	    rcpt;       /* the envelope recipient it comes from (for Sent: the sender) */
+	bool sent;      /* the owner's Sent copy */
+	bool undecided; /* an alias table failed at capture: the raw recipient is used */
 };
 int mw_copies(const struct mw_conf *conf, const struct mw_mail *m, struct mw_arena *a,
-	      struct mw_copy **ret, size_t *ret_n, struct mw_err *err) MW_CHECK;
+              struct mw_copy **ret, size_t *ret_n, struct mw_err *err) MW_CHECK;
 
 #endif

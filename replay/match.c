@@ -1,0 +1,234 @@
+/* match.c - does a mail match a query? Pure functions over decoded metadata. */
+#include "replay/select.h"
+
+#include "journal/base/util.h"
+
+#include <locale.h>
+#include <string.h>
+#include <wctype.h>
+
+/* Length of the local part without its extension, as Postfix splits it. */
+static size_t
+base_length(struct mw_str local, const char *delimiter)
+{
+	if (!delimiter || !*delimiter)
+		return local.n;
+	/* With '-' as delimiter these are names, not extensions. */
+	if (strchr(delimiter, '-') &&
+	    (mw_str_istarts(local, MW_STR("owner-")) ||
+	     (local.n > 8 &&
+	      mw_str_ieq(mw_str(local.p + local.n - 8, 8), MW_STR("-request")))))
+		return local.n;
+	for (size_t i = 1; i < local.n; i++)
+		if (local.p[i] != '\0' && strchr(delimiter, local.p[i]))
+			return i;
+	return local.n;
+}
+
+struct mw_str
+mw_addr_base(struct mw_str addr, const char *delimiter, struct mw_arena *a)
+{
+	struct mw_str local = mw_addr_local(addr);
+	size_t n = base_length(local, delimiter), rest = addr.n - local.n;
+	if (n == local.n)
+		return addr;
+	char *p = mw_arena_alloc(a, n + rest + 1);
+	if (!p)
+		return mw_str(NULL, 0);
+	memcpy(p, addr.p, n);
+	if (rest)
+		memcpy(p + n, addr.p + local.n, rest);
+	return mw_str(p, n + rest);
+}
+
+/* The address or, without '@' in the wanted one, its local part; extensions off too. */
+static bool
+address_is(const struct mw_query *q, struct mw_str addr, struct mw_str want)
+{
+	struct mw_str local = mw_addr_local(addr), want_local = mw_addr_local(want);
+	if (want_local.n != want.n &&
+	    !mw_str_ieq(mw_addr_domain(addr), mw_addr_domain(want)))
+		return false;
+	return mw_str_ieq(local, want_local) ||
+	       mw_str_ieq(mw_str(local.p, base_length(local, q->delimiter)), want_local);
+}
+
+static bool
+rcpt_is(const struct mw_query *q, const struct mw_rcpt *r, struct mw_str want)
+{
+	if (r->flags & MW_RCPT_REFUSED)
+		return false;
+	bool whole = mw_addr_domain(want).n > 0;
+	if (!whole && !(r->flags & MW_RCPT_LOCAL))
+		return false;
+	if (address_is(q, r->addr, want))
+		return true;
+	for (size_t k = 0; k < r->n_mailbox; k++)
+		if (address_is(q, r->mailbox[k], want))
+			return true;
+	return false;
+}
+
+static bool
+match_user(const struct mw_query *q, const struct mw_mail *m)
+{
+	for (size_t k = 0; k < q->n_user; k++) {
+		struct mw_str want = mw_strz(q->user[k]);
+		if (m->auth_user.n && mw_str_ieq(m->auth_user, want))
+			return true;
+		for (size_t i = 0; i < m->n_rcpt; i++)
+			if (rcpt_is(q, &m->rcpt[i], want))
+				return true;
+	}
+	return false;
+}
+
+static bool
+match_domain(const struct mw_query *q, const struct mw_mail *m)
+{
+	for (size_t k = 0; k < q->n_domain; k++) {
+		struct mw_str want = mw_strz(q->domain[k]);
+		if (want.n && want.p[0] == '@')
+			want.p++, want.n--;
+		if (mw_str_ieq(mw_addr_domain(m->sender), want))
+			return true;
+		for (size_t i = 0; i < m->n_rcpt; i++) {
+			const struct mw_rcpt *r = &m->rcpt[i];
+			if (r->flags & MW_RCPT_REFUSED)
+				continue;
+			if (mw_str_ieq(mw_addr_domain(r->addr), want))
+				return true;
+			for (size_t b = 0; b < r->n_mailbox; b++)
+				if (mw_str_ieq(mw_addr_domain(r->mailbox[b]), want))
+					return true;
+		}
+	}
+	return false;
+}
+
+static bool
+match_sender(const struct mw_query *q, const struct mw_mail *m)
+{
+	for (size_t k = 0; k < q->n_sender; k++) {
+		struct mw_str want = mw_strz(q->sender[k]);
+		if (mw_str_eq(want, MW_STR("<>")))
+			want = mw_str("", 0);
+		if (mw_str_ieq(m->sender, want))
+			return true;
+	}
+	return false;
+}
+
+static struct mw_str
+without_angles(struct mw_str s)
+{
+	if (s.n >= 2 && s.p[0] == '<' && s.p[s.n - 1] == '>')
+		return mw_str(s.p + 1, s.n - 2);
+	return s;
+}
+
+static bool
+match_message_id(const struct mw_query *q, const struct mw_mail *m)
+{
+	struct mw_str have = without_angles(m->message_id);
+	for (size_t k = 0; k < q->n_message_id; k++)
+		if (mw_str_eq(have, without_angles(mw_strz(q->message_id[k]))))
+			return true;
+	return false;
+}
+
+static bool
+match_queue_id(const struct mw_query *q, const struct mw_mail *m)
+{
+	for (size_t k = 0; k < q->n_queue_id; k++)
+		if (mw_str_eq(m->queue_id, mw_strz(q->queue_id[k])))
+			return true;
+	return false;
+}
+
+/* Lower case of valid UTF-8, whatever the process's locale is. */
+static void
+fold(struct mw_str s, struct mw_buf *out)
+{
+	static locale_t utf8;
+	if (!utf8)
+		utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL);
+	for (size_t i = 0; i < s.n;) {
+		size_t len = mw_utf8_char(s.p + i, s.n - i);
+		const unsigned char *u = (const unsigned char *)s.p + i;
+		unsigned c = u[0];
+		if (len == 2)
+			c = (u[0] & 0x1fU) << 6 | (u[1] & 0x3fU);
+		else if (len == 3)
+			c = (u[0] & 0x0fU) << 12 | (u[1] & 0x3fU) << 6 | (u[2] & 0x3fU);
+		if (len == 1 && c >= 'A' && c <= 'Z')
+			c += 'a' - 'A';
+		else if (len > 1 && len < 4 && utf8)
+			c = (unsigned)towlower_l((wint_t)c, utf8);
+		if (len == 0 || len == 4)
+			mw_buf_put(out, u, len ? len : 1);
+		else if (c < 0x80)
+			mw_buf_putc(out, (char)c);
+		else if (c < 0x800)
+			mw_buf_put(out,
+			           (char[]){(char)(0xc0 | c >> 6),
+			                    (char)(0x80 | (c & 0x3f))},
+			           2);
+		else
+			mw_buf_put(out,
+			           (char[]){(char)(0xe0 | c >> 12),
+			                    (char)(0x80 | (c >> 6 & 0x3f)),
+			                    (char)(0x80 | (c & 0x3f))},
+			           3);
+		i += len ? len : 1;
+	}
+}
+
+static bool
+match_subject(const struct mw_query *q, const struct mw_mail *m)
+{
+	MW_BUF_AUTO text = {0};
+	MW_BUF_AUTO have = {0};
+	MW_BUF_AUTO want = {0};
+	mw_text_header(m->subject, &text);
+	fold(mw_buf_str(&text), &have);
+	for (size_t k = 0; k < q->n_subject; k++) {
+		mw_buf_clear(&want);
+		fold(mw_strz(q->subject[k]), &want);
+		if (have.n >= want.n && memmem(have.p, have.n, want.p, want.n))
+			return true;
+	}
+	return false;
+}
+
+static bool
+match_id(const struct mw_query *q, const struct mw_mail *m, const uint8_t id[MW_ID_LEN])
+{
+	for (size_t k = 0; k < q->n_id; k++) {
+		uint8_t prefix[MW_ID_LEN];
+		unsigned bits;
+		if (mw_str_eq(m->queue_id, mw_strz(q->id[k])))
+			return true;
+		if (mw_id_parse(q->id[k], prefix, &bits) && mw_id_match(id, prefix, bits))
+			return true;
+	}
+	return false;
+}
+
+bool
+mw_query_match(const struct mw_query *q, const struct mw_mail *m,
+               const uint8_t id[MW_ID_LEN])
+{
+	if (m->time_us < q->since_us || m->time_us >= q->until_us)
+		return false;
+	if (q->direction >= 0 && (int)m->direction != q->direction)
+		return false;
+	if ((q->larger && m->size <= q->larger) || (q->smaller && m->size >= q->smaller))
+		return false;
+	return (!q->n_id || match_id(q, m, id)) &&
+	       (!q->n_queue_id || match_queue_id(q, m)) &&
+	       (!q->n_message_id || match_message_id(q, m)) &&
+	       (!q->n_sender || match_sender(q, m)) && (!q->n_user || match_user(q, m)) &&
+	       (!q->n_domain || match_domain(q, m)) &&
+	       (!q->n_subject || match_subject(q, m));
+}

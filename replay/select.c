@@ -1,0 +1,330 @@
+/* select.c - walking a journal set: by the index where it knows the key, else the log. */
+#include "replay/select.h"
+
+#include "journal/base/util.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	MEMORY_PER_MAIL = 256 << 20,
+	FAILURES_IN_A_ROW = 64
+};
+
+struct walk {
+	struct mw_cli *cli;
+	struct mw_query q; /* with the delimiter of this site */
+	int (*cb)(void *arg, const struct mw_item *it);
+	void *arg;
+	void (*bad)(void *arg, const struct mw_err *err);
+	size_t n_bad;
+	struct mw_arena *arena; /* of one mail */
+	struct mw_item it;
+	uint64_t from_seq; /* of since_mark in this journal; 1: all */
+	int64_t from_us;   /* with overlap: also what is not older than this */
+};
+
+static void
+report(struct walk *w, const struct mw_err *err)
+{
+	if (err->code != MW_EERASED)
+		w->n_bad++;
+	if (w->bad)
+		w->bad(w->arg, err);
+}
+
+/* One candidate. Non-zero ends the walk. */
+static int
+consider(struct walk *w, const struct mw_record *r)
+{
+	struct mw_err err = {0};
+	if (mw_cli_stopped())
+		return MW_ECANCEL;
+	if (r->type != MW_TYPE_MAIL)
+		return 0;
+	if (r->seq < w->from_seq && r->time_us < w->from_us)
+		return 0;
+	if (r->time_us < w->q.since_us || r->time_us >= w->q.until_us)
+		return 0;
+	mw_arena_reset(w->arena);
+	w->it.rec = *r;
+	if (mw_record_mail(w->it.store, r, w->arena, &w->it.mail, &err) < 0) {
+		char id[MW_ID_TEXT + 1];
+		mw_id_text(id, r->id);
+		(void)mw_err_prefix(&err, "record %.*s", MW_ID_SHORT, id);
+		report(w, &err);
+		return 0;
+	}
+	if (!mw_query_match(&w->q, &w->it.mail, r->id))
+		return 0;
+	return w->cb(w->arg, &w->it);
+}
+
+/* Each damaged place costs one error and the walk goes on behind it. A cursor that fails
+ * again and again without a record in between makes no progress: that is an error. */
+static int
+walk_log(struct walk *w, uint64_t from, struct mw_err *err)
+{
+	MW_CURSOR_AUTO *c = NULL;
+	int r = mw_cursor_new(w->it.store, from, &c, err), failures = 0;
+	while (r >= 0) {
+		struct mw_record rec;
+		struct mw_err e = {0};
+		r = mw_cursor_next(c, &rec, &e);
+		if (r == 0)
+			break;
+		if (r < 0) {
+			bool damage = r == MW_EDAMAGED || r == MW_EFORMAT ||
+			              r == MW_EVERSION || r == MW_ELIMIT;
+			if (!damage && ++failures >= FAILURES_IN_A_ROW) {
+				if (err)
+					*err = e;
+				return r;
+			}
+			report(w, &e);
+			r = 0;
+			continue;
+		}
+		failures = 0;
+		r = consider(w, &rec);
+		if (r != 0)
+			break;
+	}
+	return r;
+}
+
+/* ---- by the index ---- */
+
+struct refs {
+	struct mw_record *v;
+	size_t n, cap;
+	bool failed;
+};
+
+static int
+gather(void *arg, const struct mw_record *r)
+{
+	struct refs *f = arg;
+	if (f->n == f->cap) {
+		size_t cap = f->cap ? f->cap * 2 : 64;
+		struct mw_record *v = reallocarray(f->v, cap, sizeof *v);
+		if (!v) {
+			f->failed = true;
+			return 1;
+		}
+		f->v = v;
+		f->cap = cap;
+	}
+	f->v[f->n++] = *r;
+	return 0;
+}
+
+static int
+by_seq(const void *a, const void *b)
+{
+	uint64_t x = ((const struct mw_record *)a)->seq;
+	uint64_t y = ((const struct mw_record *)b)->seq;
+	return x < y ? -1 : x > y;
+}
+
+/* A Message-ID is indexed as the header has it: with <> as a rule. */
+static int
+find_message_id(struct mw_store *st, const char *id, struct refs *f, struct mw_err *err)
+{
+	size_t n = strlen(id);
+	bool angles = n >= 2 && id[0] == '<' && id[n - 1] == '>';
+	struct mw_str bare = angles ? mw_str(id + 1, n - 2) : mw_str(id, n);
+	MW_BUF_AUTO with = {0};
+	mw_buf_putc(&with, '<');
+	mw_buf_putstr(&with, bare);
+	mw_buf_putc(&with, '>');
+	if (mw_buf_ok(&with) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = mw_store_find(st, MW_KEY_MESSAGE_ID, mw_buf_str(&with), gather, f, err);
+	if (r < 0)
+		return r;
+	return mw_store_find(st, MW_KEY_MESSAGE_ID, bare, gather, f, err);
+}
+
+/* A whole ID, the beginning of one, or a queue ID. An ID that a journal of the set does
+ * not have is no error here: another one may. */
+static int
+find_id(struct mw_store *st, const char *text, struct refs *f, struct mw_err *err)
+{
+	int r = mw_store_find(st, MW_KEY_QUEUE_ID, mw_strz(text), gather, f, err);
+	uint8_t id[MW_ID_LEN];
+	unsigned bits;
+	if (r < 0 || !mw_id_parse(text, id, &bits))
+		return r;
+	struct mw_record rec;
+	struct mw_err e = {0};
+	r = mw_store_find_id(st, text, &rec, &e);
+	if (r == MW_ENOTFOUND)
+		return 0;
+	if (r < 0) {
+		if (err)
+			*err = e;
+		/* A queue ID may look like an ambiguous prefix; it was meant then. */
+		return f->n ? 0 : r;
+	}
+	return gather(f, &rec) ? MW_ENOMEM : 0;
+}
+
+/* 1: gathered, 0: the index knows no key of this query. */
+static int
+find_refs(struct walk *w, struct refs *f, struct mw_err *err)
+{
+	const struct mw_query *q = &w->q;
+	struct mw_store *st = w->it.store;
+	int r = 0;
+	if (q->n_id) {
+		for (size_t k = 0; r >= 0 && k < q->n_id; k++)
+			r = find_id(st, q->id[k], f, err);
+	} else if (q->n_queue_id) {
+		for (size_t k = 0; r >= 0 && k < q->n_queue_id; k++)
+			r = mw_store_find(st, MW_KEY_QUEUE_ID, mw_strz(q->queue_id[k]),
+			                  gather, f, err);
+	} else if (q->n_message_id) {
+		for (size_t k = 0; r >= 0 && k < q->n_message_id; k++)
+			r = find_message_id(st, q->message_id[k], f, err);
+	} else if (q->n_sender) {
+		for (size_t k = 0; r >= 0 && k < q->n_sender; k++) {
+			/* The null sender is no key. */
+			if (strcmp(q->sender[k], "<>") == 0)
+				return 0;
+			r = mw_store_find(st, MW_KEY_SENDER, mw_strz(q->sender[k]),
+			                  gather, f, err);
+		}
+	} else {
+		/* --user is not looked up: an address with an extension has other tokens.
+		 */
+		return 0;
+	}
+	if (f->failed)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	return r < 0 ? r : 1;
+}
+
+static int
+walk_refs(struct walk *w, struct refs *f)
+{
+	uint64_t last = 0;
+	if (f->n)
+		qsort(f->v, f->n, sizeof *f->v, by_seq);
+	for (size_t k = 0; k < f->n; k++) {
+		if (f->v[k].seq == last)
+			continue;
+		last = f->v[k].seq;
+		int r = consider(w, &f->v[k]);
+		if (r != 0)
+			return r;
+	}
+	return 0;
+}
+
+static int
+walk_store(struct walk *w, struct mw_err *err)
+{
+	struct refs f = {0};
+	int r = find_refs(w, &f, err);
+	if (r > 0)
+		r = walk_refs(w, &f);
+	else if (r == 0)
+		r = walk_log(w, w->from_us == INT64_MAX ? w->from_seq : 1, err);
+	free(f.v);
+	return r;
+}
+
+/* ---- the set ---- */
+
+struct begin {
+	bool found;
+	uint64_t seq;
+	int64_t us;
+};
+
+/* Where since_mark begins in each journal. In one that lacks the mark (the backup marked
+ * another host) it is the time of the earliest such mark in the set. */
+static int
+find_begin(const struct walk *w, struct begin *b, struct mw_err *err)
+{
+	size_t n_found = 0;
+	int64_t earliest = INT64_MAX;
+	struct mw_err first = {0};
+	for (size_t k = 0; k < w->cli->n_journals; k++) {
+		struct mw_mark_info m;
+		struct mw_err e = {0};
+		int r = mw_mark_find(w->cli->stores[k], w->q.since_mark, &m, &e);
+		if (r < 0 && r != MW_ENOTFOUND) {
+			if (err)
+				*err = e;
+			return r;
+		}
+		if (r < 0) {
+			if (!first.code)
+				first = e;
+			continue;
+		}
+		b[k] = (struct begin){true, m.start_seq, m.start_us};
+		earliest = MW_MIN(earliest, m.start_us);
+		n_found++;
+	}
+	if (n_found == 0) {
+		if (err)
+			*err = first;
+		return first.code ? first.code : MW_ENOTFOUND;
+	}
+	for (size_t k = 0; k < w->cli->n_journals; k++)
+		if (!b[k].found)
+			b[k] = (struct begin){false, UINT64_MAX, earliest};
+	return 0;
+}
+
+static int
+walk_set(struct walk *w, const struct begin *b, struct mw_err *err)
+{
+	int r = 0;
+	for (size_t k = 0; r == 0 && k < w->cli->n_journals; k++) {
+		w->it.store = w->cli->stores[k];
+		w->it.journal = k;
+		w->from_seq = 1;
+		w->from_us = INT64_MAX;
+		if (w->q.since_mark) {
+			w->from_seq = b[k].seq;
+			if (!b[k].found || w->q.overlap_us)
+				w->from_us = b[k].us - w->q.overlap_us;
+		}
+		r = walk_store(w, err);
+		if (r == MW_ECANCEL && err && err->code != MW_ECANCEL)
+			(void)mw_fail(err, MW_ECANCEL, "interrupted");
+	}
+	return r;
+}
+
+int
+mw_select(struct mw_cli *cli, const struct mw_query *q,
+          int (*cb)(void *arg, const struct mw_item *it), void *arg,
+          void (*bad)(void *arg, const struct mw_err *err), size_t *ret_bad,
+          struct mw_err *err)
+{
+	struct walk w = {.cli = cli, .q = *q, .cb = cb, .arg = arg, .bad = bad};
+	MW_AUTOFREE struct begin *b = calloc(cli->n_journals + 1, sizeof *b);
+	int r = mw_query_check(q, err);
+	if (r < 0)
+		return r;
+	w.arena = mw_arena_new(MEMORY_PER_MAIL);
+	if (!b || !w.arena) {
+		mw_arena_free(w.arena);
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	}
+	if (cli->conf)
+		w.q.delimiter = cli->conf->recipient_delimiter;
+	if (q->since_mark)
+		r = find_begin(&w, b, err);
+	if (r == 0)
+		r = walk_set(&w, b, err);
+	mw_arena_free(w.arena);
+	if (ret_bad)
+		*ret_bad = w.n_bad;
+	return r;
+}
