@@ -1,0 +1,248 @@
+/* Walking a segment's frames and deciding where the log ends (FORMAT.md §8). */
+#include "journal/base/bytes.h"
+#include "journal/base/util.h"
+#include "journal/segment/segment.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	CHUNK = 1 << 16
+};
+
+static int
+read_fail(struct mw_seg *s, int64_t r, struct mw_err *err)
+{
+	errno = (int)-r;
+	return mw_fail_errno(err, "cannot read segment %llu",
+	                     (unsigned long long)s->h.number);
+}
+
+static int
+no(const char **why, const char *text)
+{
+	if (why)
+		*why = text;
+	return 0;
+}
+
+/* CRC of a stretch of the file: 1 equal, 0 different, negative I/O. */
+static int
+check_stretch(struct mw_seg *s, uint64_t off, uint64_t len, uint32_t want,
+              struct mw_err *err)
+{
+	MW_AUTOFREE uint8_t *p = malloc(CHUNK);
+	if (!p)
+		return mw_fail(err, MW_ENOMEM, "out of memory while reading");
+	uint32_t crc = 0;
+	while (len) {
+		size_t k = (size_t)MW_MIN(len, (uint64_t)CHUNK);
+		int64_t n = s->fs->pread(s->fs, s->fd, p, k, off);
+		if (n < 0)
+			return read_fail(s, n, err);
+		if ((size_t)n < k)
+			return 0;
+		crc = mw_crc32c(crc, p, k);
+		off += k;
+		len -= k;
+	}
+	return crc == want;
+}
+
+static int
+check_slot(struct mw_seg *s, uint64_t off, uint32_t len, struct mw_err *err)
+{
+	MW_AUTOFREE uint8_t *p = malloc(len);
+	if (!p)
+		return mw_fail(err, MW_ENOMEM, "out of memory while reading");
+	int64_t n = s->fs->pread(s->fs, s->fd, p, len, off);
+	if (n < 0)
+		return read_fail(s, n, err);
+	struct mw_slot slot;
+	return (uint64_t)n == len && mw_slot_decode(p, len, &slot) != MW_SLOT_BAD;
+}
+
+int
+mw_seg_frame(struct mw_seg *s, uint64_t off, enum mw_check how, struct mw_frame *ret,
+             const char **why, struct mw_err *err)
+{
+	uint8_t head[MW_FRAME_HEADER];
+	int64_t n = s->fs->pread(s->fs, s->fd, head, sizeof head, off);
+	if (n < 0)
+		return read_fail(s, n, err);
+	if ((size_t)n < sizeof head)
+		return no(why, "file ends");
+	struct mw_frame f;
+	if (!mw_frame_decode(head, s->h.salt, &f))
+		return no(why, "no valid frame header");
+	if (mw_frame_len(&f) > s->size - off) {
+		/* a file being written grows under a reader */
+		int64_t size = s->fs->size(s->fs, s->fd);
+		if (size < 0)
+			return read_fail(s, size, err);
+		s->size = (uint64_t)size;
+		if (off > s->size || mw_frame_len(&f) > s->size - off)
+			return no(why, "frame goes past the end of the file");
+	}
+	if (how == MW_CHECK_ALL) {
+		uint64_t at = off + MW_FRAME_HEADER;
+		int r = check_slot(s, at, f.slot_len, err);
+		if (r <= 0)
+			return r < 0 ? r
+			             : no(why, "key slot does not match its checksum");
+		at += f.slot_len;
+		r = check_stretch(s, at, f.meta_len, f.meta_crc, err);
+		if (r <= 0)
+			return r < 0 ? r
+			             : no(why, "metadata do not match their checksum");
+		at += f.meta_len;
+		r = check_stretch(s, at, f.body_len, f.body_crc, err);
+		if (r <= 0)
+			return r < 0 ? r : no(why, "content does not match its checksum");
+	}
+	*ret = f;
+	return 1;
+}
+
+int
+mw_seg_find(struct mw_seg *s, uint64_t from, uint64_t limit, uint64_t min_seq,
+            uint64_t *ret_off, struct mw_frame *ret, struct mw_err *err)
+{
+	static const uint8_t magic[4] = {'M', 'W', 'F', '1'};
+	MW_AUTOFREE uint8_t *p = malloc(CHUNK);
+	if (!p)
+		return mw_fail(err, MW_ENOMEM, "out of memory while reading");
+	from = (from + 7) & ~UINT64_C(7);
+	while (from < limit) {
+		int64_t n = s->fs->pread(s->fs, s->fd, p, CHUNK, from);
+		if (n < 0)
+			return read_fail(s, n, err);
+		if (n < MW_FRAME_HEADER)
+			return 0;
+		for (size_t i = 0; i + 8 <= (size_t)n && from + i < limit; i += 8) {
+			if (memcmp(p + i, magic, 4) != 0)
+				continue;
+			struct mw_frame f;
+			int r = mw_seg_frame(s, from + i, MW_CHECK_HEADER, &f, NULL, err);
+			if (r < 0)
+				return r;
+			if (r == 1 && f.seq >= min_seq) {
+				*ret_off = from + i;
+				*ret = f;
+				return 1;
+			}
+		}
+		from += (uint64_t)n & ~UINT64_C(7);
+		if (n < CHUNK)
+			return 0;
+	}
+	return 0;
+}
+
+/* Bytes from off up to the last one that is not zero. */
+static int
+nonzero_tail(struct mw_seg *s, uint64_t off, uint64_t *ret, struct mw_err *err)
+{
+	MW_AUTOFREE uint8_t *p = malloc(CHUNK);
+	if (!p)
+		return mw_fail(err, MW_ENOMEM, "out of memory while reading");
+	uint64_t start = off, last = 0;
+	for (;;) {
+		int64_t n = s->fs->pread(s->fs, s->fd, p, CHUNK, off);
+		if (n < 0)
+			return read_fail(s, n, err);
+		if (n == 0)
+			break;
+		for (int64_t i = n - 1; i >= 0; i--)
+			if (p[i]) {
+				last = off + (uint64_t)i + 1 - start;
+				break;
+			}
+		off += (uint64_t)n;
+	}
+	*ret = last;
+	return 0;
+}
+
+/* Is what stands at e->end, and is not valid, acknowledged data that was damaged? 1 and
+ * the place to go on; 0 no. A valid frame of a batch that could only be written after the
+ * missing ones were synced proves it (I6). */
+static int
+proves_damage(struct mw_seg *s, const struct mw_seg_end *e, uint64_t *ret_off,
+              struct mw_err *err)
+{
+	uint64_t from = e->end + 8, batch = e->next_batch - 1;
+	for (;;) {
+		struct mw_frame f;
+		uint64_t off;
+		int r = mw_seg_find(s, from, UINT64_MAX, e->next_seq, &off, &f, err);
+		if (r <= 0)
+			return r;
+		r = mw_seg_frame(s, off, MW_CHECK_ALL, &f, NULL, err);
+		if (r < 0)
+			return r;
+		if (r == 1 &&
+		    (f.batch > batch + 1 ||
+		     (f.batch == batch + 1 && f.seq - f.batch_pos > e->next_seq))) {
+			*ret_off = off;
+			return 1;
+		}
+		from = off + 8;
+	}
+}
+
+static void
+step(struct mw_seg_end *e, const struct mw_frame *f, uint64_t off)
+{
+	e->end = off + mw_frame_len(f);
+	e->next_seq = f->seq + 1;
+	e->next_batch = f->batch + 1;
+	memcpy(e->chain, f->chain, MW_HASH_LEN);
+}
+
+int
+mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *ret,
+           struct mw_err *err)
+{
+	struct mw_seg_end e = {.end = s->h.length,
+	                       .next_seq = s->h.first_seq,
+	                       .next_batch = s->h.first_batch};
+	memcpy(e.chain, s->h.chain, MW_HASH_LEN);
+	if (known)
+		e = *known;
+	for (;;) {
+		struct mw_frame f;
+		uint64_t off;
+		int r = mw_seg_frame(s, e.end, MW_CHECK_ALL, &f, NULL, err);
+		if (r < 0)
+			return r;
+		if (r == 1 && f.seq == e.next_seq) {
+			step(&e, &f, e.end);
+			continue;
+		}
+		r = proves_damage(s, &e, &off, err);
+		if (r < 0)
+			return r;
+		if (r == 0)
+			break;
+		/* A reader beside the writer may have looked too early: look again. */
+		r = mw_seg_frame(s, e.end, MW_CHECK_ALL, &f, NULL, err);
+		if (r < 0)
+			return r;
+		if (r == 1 && f.seq == e.next_seq)
+			continue;
+		e.gaps++;
+		r = mw_seg_frame(s, off, MW_CHECK_ALL, &f, NULL, err);
+		if (r < 0)
+			return r;
+		if (r == 0)
+			break;
+		step(&e, &f, off);
+	}
+	int r = nonzero_tail(s, e.end, &e.torn_bytes, err);
+	if (r < 0)
+		return r;
+	*ret = e;
+	return 0;
+}

@@ -1,0 +1,423 @@
+#include "journal/segment/segment.h"
+
+#include "journal/base/bytes.h"
+#include "journal/base/util.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char magic[8] = "MAILWAL1";
+static const char end_magic[8] = "MWALEND1";
+enum {
+	MAX_HEADER = 1 << 20,
+	STANZAS_AT = 156
+};
+
+static int
+fs_fail(struct mw_err *err, int r, const char *what, uint64_t number)
+{
+	errno = -r;
+	return mw_fail_errno(err, "cannot %s segment %llu", what,
+	                     (unsigned long long)number);
+}
+
+void
+mw_seg_path(char *out, size_t n, const char *dir, uint64_t number)
+{
+	(void)snprintf(out, n, "%s/segments/%016llx.seg", dir,
+	               (unsigned long long)number);
+}
+
+static void
+paths(const char *dir, char segs[PATH_MAX], char next[PATH_MAX])
+{
+	(void)snprintf(segs, PATH_MAX, "%s/segments", dir);
+	(void)snprintf(next, PATH_MAX, "%s/segments/next.tmp", dir);
+}
+
+/* Writes zeros from `at` to `fill`. */
+static int
+zero_fill(const struct mw_fs *fs, int fd, uint64_t at, uint64_t fill)
+{
+	static char zeros[1 << 16];
+	while (at < fill) {
+		struct iovec iov[16];
+		int n = 0;
+		uint64_t to = at;
+		while (n < 16 && to < fill) {
+			uint64_t k = MW_MIN((uint64_t)sizeof zeros, fill - to);
+			iov[n++] = (struct iovec){zeros, (size_t)k};
+			to += k;
+		}
+		int r = fs->pwritev(fs, fd, iov, n, at);
+		if (r < 0)
+			return r;
+		at = to;
+	}
+	return 0;
+}
+
+void
+mw_seg_prepare(const struct mw_fs *fs, const char *dir, uint64_t fill)
+{
+	char segs[PATH_MAX], next[PATH_MAX];
+	paths(dir, segs, next);
+	(void)fs->unlink(fs, next);
+	int fd = fs->open(fs, next, MW_OPEN_READ | MW_OPEN_WRITE | MW_OPEN_CREATE);
+	if (fd < 0)
+		return;
+	int r = zero_fill(fs, fd, 0, fill);
+	if (r == 0)
+		r = fs->sync(fs, fd);
+	(void)fs->close(fs, fd);
+	if (r < 0) /* full or failing: leave the space to real records */
+		(void)fs->unlink(fs, next);
+}
+
+static void
+header_put(const struct mw_seg_header *h, uint8_t *p)
+{
+	memcpy(p, magic, 8);
+	mw_put32(p + 12, h->length);
+	mw_put16(p + 16, 1);
+	mw_put16(p + 18, 0);
+	memcpy(p + 32, h->journal, MW_ID_LEN);
+	memcpy(p + 48, h->salt, MW_SALT_LEN);
+	mw_put64(p + 64, h->number);
+	mw_put64(p + 72, h->first_seq);
+	mw_put64(p + 80, h->first_batch);
+	mw_put64(p + 88, (uint64_t)h->created_us);
+	mw_put64(p + 96, h->prev_number);
+	mw_put64(p + 104, h->prev_batch);
+	mw_put64(p + 112, h->prev_end);
+	memcpy(p + 120, h->chain, MW_HASH_LEN);
+	mw_put32(p + 152, h->n_stanzas);
+	if (h->stanzas_len)
+		memcpy(p + STANZAS_AT, h->stanzas, h->stanzas_len);
+	mw_put32(p + 8, mw_crc32c(0, p + 12, h->length - 12));
+}
+
+static int
+copy_header(struct mw_seg *s, const struct mw_seg_header *h)
+{
+	s->h = *h;
+	s->h.stanzas = malloc(h->stanzas_len ? h->stanzas_len : 1);
+	if (!s->h.stanzas)
+		return MW_ENOMEM;
+	if (h->stanzas_len)
+		memcpy(s->h.stanzas, h->stanzas, h->stanzas_len);
+	size_t need = STANZAS_AT + h->stanzas_len;
+	s->h.length = (uint32_t)((need + MW_SEG_BLOCK - 1) / MW_SEG_BLOCK * MW_SEG_BLOCK);
+	return 0;
+}
+
+/* Opens next.tmp (prepared or new), writes the header block, makes it durable (I3). */
+static int
+place_header(struct mw_seg *s, const char *dir, struct mw_err *err)
+{
+	char segs[PATH_MAX], next[PATH_MAX], path[PATH_MAX];
+	const struct mw_fs *fs = s->fs;
+	paths(dir, segs, next);
+	mw_seg_path(path, sizeof path, dir, s->h.number);
+	int fd = fs->open(fs, next, MW_OPEN_READ | MW_OPEN_WRITE);
+	if (fd == -ENOENT)
+		fd = fs->open(fs, next, MW_OPEN_READ | MW_OPEN_WRITE | MW_OPEN_CREATE);
+	if (fd < 0)
+		return fs_fail(err, fd, "create", s->h.number);
+	s->fd = fd;
+	MW_AUTOFREE uint8_t *block = calloc(1, s->h.length);
+	if (!block)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a segment header");
+	header_put(&s->h, block);
+	struct iovec iov = {block, s->h.length};
+	int r = fs->pwritev(fs, fd, &iov, 1, 0);
+	if (r == 0)
+		r = fs->sync(fs, fd);
+	if (r == 0)
+		r = fs->rename(fs, next, path);
+	if (r == 0)
+		r = fs->sync_dir(fs, segs);
+	if (r < 0) {
+		s->dead = true;
+		(void)fs->unlink(fs, next);
+		return fs_fail(err, r, "start", s->h.number);
+	}
+	return 0;
+}
+
+int
+mw_seg_create(const struct mw_fs *fs, const char *dir, const struct mw_seg_header *h,
+              struct mw_seg **ret, struct mw_err *err)
+{
+	struct mw_seg *s = calloc(1, sizeof *s);
+	if (!s)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a segment");
+	s->fs = fs;
+	s->fd = -1;
+	s->writable = true;
+	int r = copy_header(s, h);
+	if (r < 0)
+		(void)mw_fail(err, r, "out of memory for a segment");
+	else
+		r = place_header(s, dir, err);
+	if (r < 0) {
+		mw_seg_free(s);
+		return r;
+	}
+	s->at = s->h.length;
+	*ret = s;
+	return 0;
+}
+
+int
+mw_seg_write(struct mw_seg *s, struct iovec *iov, int n, size_t bytes, struct mw_err *err)
+{
+	if (s->dead) /* I5 */
+		return mw_fail(err, MW_EPOISON, "segment %llu has failed before",
+		               (unsigned long long)s->h.number);
+	int r = s->fs->pwritev(s->fs, s->fd, iov, n, s->at);
+	if (r < 0) {
+		s->dead = true;
+		return fs_fail(err, r, "write to", s->h.number);
+	}
+	s->at += bytes;
+	return 0;
+}
+
+int
+mw_seg_sync(struct mw_seg *s, struct mw_err *err)
+{
+	if (s->dead) /* I5 */
+		return mw_fail(err, MW_EPOISON, "segment %llu has failed before",
+		               (unsigned long long)s->h.number);
+	int r = s->fs->sync(s->fs, s->fd);
+	if (r < 0) {
+		s->dead = true;
+		return fs_fail(err, r, "sync", s->h.number);
+	}
+	return 0;
+}
+
+static uint32_t
+trailer_crc(const uint8_t *p, const uint8_t *salt)
+{
+	return mw_crc32c(mw_crc32c(0, salt, MW_SALT_LEN), p + 12, MW_SEG_TRAILER - 12);
+}
+
+int
+mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t, struct mw_err *err)
+{
+	uint8_t p[MW_SEG_TRAILER] = {0};
+	memcpy(p, end_magic, 8);
+	mw_put64(p + 16, t->close_off);
+	mw_put64(p + 24, t->first_seq);
+	mw_put64(p + 32, t->last_seq);
+	mw_put64(p + 40, t->last_batch);
+	mw_put64(p + 48, (uint64_t)t->time_us);
+	memcpy(p + 56, t->chain, MW_HASH_LEN);
+	mw_put32(p + 8, trailer_crc(p, s->h.salt));
+	struct iovec iov = {p, sizeof p};
+	int r = mw_seg_write(s, &iov, 1, sizeof p, err);
+	if (r < 0)
+		return r;
+	r = s->fs->truncate(s->fs, s->fd, s->at);
+	if (r < 0) {
+		s->dead = true;
+		return fs_fail(err, r, "cut to length", s->h.number);
+	}
+	return mw_seg_sync(s, err);
+}
+
+void
+mw_seg_free(struct mw_seg *s)
+{
+	if (!s)
+		return;
+	if (s->fd >= 0)
+		(void)s->fs->close(s->fs, s->fd);
+	if (s->h.stanzas)
+		explicit_bzero(s->h.stanzas, s->h.stanzas_len);
+	free(s->h.stanzas);
+	free(s);
+}
+
+/* ---- opening for reading ---- */
+
+static int
+damaged(struct mw_err *err, uint64_t number, const char *what)
+{
+	return mw_fail(err, MW_EDAMAGED, "segment %llu: %s", (unsigned long long)number,
+	               what);
+}
+
+static int
+header_get(struct mw_seg *s, uint64_t number, const uint8_t *journal, struct mw_err *err)
+{
+	uint8_t first[MW_SEG_BLOCK];
+	int64_t n = s->fs->pread(s->fs, s->fd, first, sizeof first, 0);
+	if (n < 0)
+		return fs_fail(err, (int)n, "read", number);
+	if (n < MW_SEG_BLOCK || memcmp(first, magic, 8) != 0)
+		return damaged(err, number, "no header");
+	uint32_t len = mw_get32(first + 12);
+	if (len < MW_SEG_BLOCK || len % MW_SEG_BLOCK || len > MAX_HEADER)
+		return damaged(err, number, "header length out of range");
+	MW_AUTOFREE uint8_t *p = malloc(len);
+	if (!p)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a segment header");
+	n = s->fs->pread(s->fs, s->fd, p, len, 0);
+	if (n < 0)
+		return fs_fail(err, (int)n, "read", number);
+	if ((uint64_t)n < len || mw_get32(p + 8) != mw_crc32c(0, p + 12, len - 12))
+		return damaged(err, number, "header does not match its checksum");
+	if (mw_get16(p + 16) > 1 || mw_get32(p + 20) != 0) {
+		(void)mw_fail(err, MW_EVERSION, "segment %llu has format version %u",
+		              (unsigned long long)number, mw_get16(p + 16));
+		(void)mw_err_hint(err, "read it with a newer mailwal");
+		return MW_EVERSION;
+	}
+	struct mw_seg_header *h = &s->h;
+	h->length = len;
+	memcpy(h->journal, p + 32, MW_ID_LEN);
+	memcpy(h->salt, p + 48, MW_SALT_LEN);
+	h->number = mw_get64(p + 64);
+	h->first_seq = mw_get64(p + 72);
+	h->first_batch = mw_get64(p + 80);
+	h->created_us = (int64_t)mw_get64(p + 88);
+	h->prev_number = mw_get64(p + 96);
+	h->prev_batch = mw_get64(p + 104);
+	h->prev_end = mw_get64(p + 112);
+	memcpy(h->chain, p + 120, MW_HASH_LEN);
+	h->n_stanzas = mw_get32(p + 152);
+	h->stanzas_len = len - STANZAS_AT;
+	h->stanzas = malloc(h->stanzas_len);
+	if (!h->stanzas)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a segment header");
+	memcpy(h->stanzas, p + STANZAS_AT, h->stanzas_len);
+	explicit_bzero(p, len);
+	if (journal && memcmp(journal, h->journal, MW_ID_LEN) != 0)
+		return mw_fail(err, MW_EFORMAT, "segment %llu belongs to another journal",
+		               (unsigned long long)number);
+	if (h->number != number)
+		return mw_fail(err, MW_EFORMAT,
+		               "the file of segment %llu holds segment %llu",
+		               (unsigned long long)number, (unsigned long long)h->number);
+	return 0;
+}
+
+/* A valid trailer at the end of the file makes the segment closed. */
+static int
+trailer_get(struct mw_seg *s, struct mw_err *err)
+{
+	int64_t size = s->fs->size(s->fs, s->fd);
+	if (size < 0)
+		return fs_fail(err, (int)size, "read", s->h.number);
+	s->size = (uint64_t)size;
+	s->closed = false;
+	if (s->size < s->h.length + MW_SEG_TRAILER)
+		return 0;
+	uint8_t p[MW_SEG_TRAILER];
+	int64_t n = s->fs->pread(s->fs, s->fd, p, sizeof p, s->size - sizeof p);
+	if (n < 0)
+		return fs_fail(err, (int)n, "read", s->h.number);
+	if (n != sizeof p || memcmp(p, end_magic, 8) != 0 ||
+	    mw_get32(p + 8) != trailer_crc(p, s->h.salt))
+		return 0;
+	s->t.close_off = mw_get64(p + 16);
+	s->t.first_seq = mw_get64(p + 24);
+	s->t.last_seq = mw_get64(p + 32);
+	s->t.last_batch = mw_get64(p + 40);
+	s->t.time_us = (int64_t)mw_get64(p + 48);
+	memcpy(s->t.chain, p + 56, MW_HASH_LEN);
+	s->closed = true;
+	return 0;
+}
+
+int
+mw_seg_open(const struct mw_fs *fs, const char *dir, uint64_t number,
+            const uint8_t *journal, struct mw_seg **ret, struct mw_err *err)
+{
+	char path[PATH_MAX];
+	mw_seg_path(path, sizeof path, dir, number);
+	int fd = fs->open(fs, path, MW_OPEN_READ);
+	if (fd < 0)
+		return fs_fail(err, fd, "open", number);
+	struct mw_seg *s = calloc(1, sizeof *s);
+	if (!s) {
+		(void)fs->close(fs, fd);
+		return mw_fail(err, MW_ENOMEM, "out of memory for a segment");
+	}
+	s->fs = fs;
+	s->fd = fd;
+	int r = header_get(s, number, journal, err);
+	if (r == 0)
+		r = trailer_get(s, err);
+	if (r < 0) {
+		mw_seg_free(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+/* ---- the directory ---- */
+
+struct listing {
+	uint64_t *v;
+	size_t n, cap;
+	bool nomem;
+};
+
+static int
+list_one(void *arg, const char *name)
+{
+	struct listing *l = arg;
+	uint8_t num[8];
+	if (strlen(name) != 20 || strcmp(name + 16, ".seg") != 0 ||
+	    !mw_unhex(num, name, 8))
+		return 0;
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? l->cap * 2 : 64;
+		uint64_t *v = realloc(l->v, cap * sizeof *v);
+		if (!v) {
+			l->nomem = true;
+			return 1;
+		}
+		l->v = v;
+		l->cap = cap;
+	}
+	l->v[l->n++] = mw_get64be(num);
+	return 0;
+}
+
+static int
+cmp_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+int
+mw_seg_list(const struct mw_fs *fs, const char *dir, uint64_t **ret, size_t *ret_n,
+            struct mw_err *err)
+{
+	char segs[PATH_MAX], next[PATH_MAX];
+	struct listing l = {NULL, 0, 0, false};
+	paths(dir, segs, next);
+	int r = fs->list(fs, segs, list_one, &l);
+	if (r < 0 || l.nomem) {
+		free(l.v);
+		if (l.nomem)
+			return mw_fail(err, MW_ENOMEM, "out of memory for segments");
+		errno = -r;
+		return mw_fail_errno(err, "cannot list %s", segs);
+	}
+	if (l.n)
+		qsort(l.v, l.n, sizeof *l.v, cmp_u64);
+	*ret = l.v;
+	*ret_n = l.n;
+	return 0;
+}

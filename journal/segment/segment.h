@@ -1,0 +1,107 @@
+/* segment.h - one file of the log: header, frames, trailer (FORMAT.md §2, §5, §8).
+ *
+ * Writing: mw_seg_create → (mw_seg_write… mw_seg_sync)* → mw_seg_finish → mw_seg_free.
+ * After any failed write or sync the segment is dead: every later call gives MW_EPOISON
+ * and the descriptor is not touched again (I5). Reading: mw_seg_open → mw_seg_end →
+ * mw_seg_frame / mw_seg_find → mw_seg_free. No locks inside: one thread at a time.
+ */
+#ifndef MW_SEGMENT_SEGMENT_H
+#define MW_SEGMENT_SEGMENT_H
+
+#include "journal/base/buf.h"
+#include "journal/base/fs.h"
+#include "journal/segment/frame.h"
+
+enum {
+	MW_SEG_BLOCK = 4096,
+	MW_SEG_TRAILER = 152
+};
+
+struct mw_seg_header {
+	uint32_t length; /* of the header block */
+	uint8_t journal[MW_ID_LEN];
+	uint8_t salt[MW_SALT_LEN];
+	uint64_t number, first_seq, first_batch;
+	int64_t created_us;
+	uint64_t prev_number, prev_batch, prev_end;
+	uint8_t chain[MW_HASH_LEN]; /* before the first frame */
+	uint8_t *stanzas;           /* kind, length, bytes …; owned by the segment */
+	size_t stanzas_len;
+	uint32_t n_stanzas;
+};
+
+struct mw_seg_trailer {
+	uint64_t close_off, first_seq, last_seq, last_batch;
+	int64_t time_us;
+	uint8_t chain[MW_HASH_LEN];
+};
+
+struct mw_seg {
+	const struct mw_fs *fs;
+	int fd;
+	struct mw_seg_header h;
+	uint64_t at;   /* writer: where the next frame goes */
+	uint64_t size; /* reader: file size when last looked */
+	bool dead, writable;
+	bool closed; /* reader: ends with a valid trailer */
+	struct mw_seg_trailer t;
+};
+
+/* "DIR/segments/NNNNNNNNNNNNNNNN.seg" into out (PATH_MAX). */
+void mw_seg_path(char *out, size_t n, const char *dir, uint64_t number);
+
+/* Zero-fills dir/segments/next.tmp up to `fill` bytes, so that later writes need no new
+ * blocks. Any failure just leaves the work to mw_seg_create. */
+void mw_seg_prepare(const struct mw_fs *fs, const char *dir, uint64_t fill);
+/* Header block into next.tmp, sync, rename, directory sync (I3). h is copied, stanzas
+ * too. */
+int mw_seg_create(const struct mw_fs *fs, const char *dir, const struct mw_seg_header *h,
+                  struct mw_seg **ret, struct mw_err *err) MW_CHECK;
+/* Writes at seg->at and moves it. The iovecs may be changed. */
+int mw_seg_write(struct mw_seg *s, struct iovec *iov, int n, size_t bytes,
+                 struct mw_err *err) MW_CHECK;
+int mw_seg_sync(struct mw_seg *s, struct mw_err *err) MW_CHECK;
+/* After the CLOSE frame is written: trailer, cut to length, sync. */
+int mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t,
+                  struct mw_err *err) MW_CHECK;
+void mw_seg_free(struct mw_seg *s); /* NULL ok */
+
+/* Opens for reading and checks header and, where there is one, trailer. MW_ENOTFOUND,
+ * MW_EVERSION, MW_EDAMAGED (header), MW_EFORMAT (of another journal). journal may be
+ * NULL: any. */
+int mw_seg_open(const struct mw_fs *fs, const char *dir, uint64_t number,
+                const uint8_t *journal, struct mw_seg **ret, struct mw_err *err) MW_CHECK;
+
+enum mw_check {
+	MW_CHECK_HEADER,
+	MW_CHECK_ALL
+};
+
+/* The frame at off: 1 and *ret; 0 if no valid one stands there. With MW_CHECK_ALL slot
+ * and payload CRCs too; `why` (may be NULL) gets the reason of a 0. Negative: I/O. */
+int mw_seg_frame(struct mw_seg *s, uint64_t off, enum mw_check how, struct mw_frame *ret,
+                 const char **why, struct mw_err *err) MW_CHECK;
+/* The first offset >= from, below `limit`, where a frame with a valid header stands
+ * (sequence number >= min_seq): 1, 0 none, negative I/O. */
+int mw_seg_find(struct mw_seg *s, uint64_t from, uint64_t limit, uint64_t min_seq,
+                uint64_t *ret_off, struct mw_frame *ret, struct mw_err *err) MW_CHECK;
+
+struct mw_seg_end {
+	uint64_t end; /* what is before it belongs to the log */
+	uint64_t next_seq, next_batch;
+	uint8_t chain[MW_HASH_LEN]; /* of the last frame that counts */
+	uint64_t torn_bytes;        /* bytes after end up to the last that is not zero */
+	uint64_t gaps;              /* damaged places before end */
+};
+
+/* Where the log ends in a segment that nothing else decides about (FORMAT.md §8). Walks
+ * from `from` (0: the first frame) with MW_CHECK_ALL; `known` gives what holds there
+ * (NULL when from is 0). */
+int mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *ret,
+               struct mw_err *err) MW_CHECK;
+
+/* Numbers of the segments in a journal, ascending; malloc'd. */
+int mw_seg_list(const struct mw_fs *fs, const char *dir, uint64_t **ret, size_t *ret_n,
+                struct mw_err *err) MW_CHECK;
+
+#endif
