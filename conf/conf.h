@@ -3,7 +3,8 @@
  *
  * Grammar: `key = value`, `section name { … }`, `!include PATTERN`, '#' comments. Every
  * setting has a default. Loading is all or nothing; all mistakes are reported at once,
- * each with file:line:column, the line with a marker under it, and the nearest known name.
+ * each with file:line:column, the line with a marker under it, and the nearest known
+ * name.
  */
 #ifndef MW_CONF_CONF_H
 #define MW_CONF_CONF_H
@@ -44,13 +45,16 @@ struct mw_conf {
 	size_t n_retain;
 };
 
-enum mw_on_failure { MW_ON_FAILURE_TEMPFAIL = 0, MW_ON_FAILURE_ACCEPT = 1 };
+enum mw_on_failure {
+	MW_ON_FAILURE_TEMPFAIL = 0,
+	MW_ON_FAILURE_ACCEPT = 1
+};
 
 /* Loads file, or the defaults when file is NULL. On failure MW_ECONF (or MW_ENOTFOUND,
  * MW_EPERM for the file itself) and all diagnostics in `report`, ready to print. Warnings
  * are in `report` on success too. The result is freed with mw_conf_free. */
 int mw_conf_load(const char *file, struct mw_conf **ret, struct mw_buf *report,
-		 struct mw_err *err) MW_CHECK;
+                 struct mw_err *err) MW_CHECK;
 void mw_conf_free(struct mw_conf *c);
 /* Which file a program reads when none is named: $MAILWAL_CONFIG if set, else
  * /etc/mailwal/mailwal.conf if it exists, else NULL. */
@@ -61,15 +65,18 @@ void mw_conf_print(const struct mw_conf *c, bool changed_only, struct mw_buf *ou
 int mw_conf_explain(const char *key, struct mw_buf *out, struct mw_err *err) MW_CHECK;
 /* The commented sample file (conf/mailwal.conf is this, a test compares). */
 void mw_conf_sample(struct mw_buf *out);
+/* What is no mistake but worth knowing (local_domains not set, no recovery key …), one
+ * "note: …" each; nothing if there is none. For `config check` only. */
+void mw_conf_notes(const struct mw_conf *c, struct mw_buf *out);
 /* Calls cb for each setting: name, value as text, default as text. */
 void mw_conf_each(const struct mw_conf *c,
-		  void (*cb)(void *arg, const char *name, const char *value,
-			     const char *def),
-		  void *arg);
+                  void (*cb)(void *arg, const char *name, const char *value,
+                             const char *def),
+                  void *arg);
 /* Reload: refuses (MW_ECONF, naming the option) when one that cannot change at run time
  * differs between the two. */
 int mw_conf_reloadable(const struct mw_conf *old, const struct mw_conf *new,
-		       struct mw_err *err) MW_CHECK;
+                       struct mw_err *err) MW_CHECK;
 
 /* The nearest of n names within a small edit distance, or NULL: "did you mean". Used for
  * settings, sections and commands alike. */

@@ -1,0 +1,317 @@
+/* check.c - what the words of some settings must look like, so that a mistake shows at
+ * its line in the file and not hours later in a log. */
+#include "conf/conf_int.h"
+#include "journal/base/util.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+/* If text begins with prefix: what follows it; else NULL. */
+static const char *
+after(const char *text, const char *prefix)
+{
+	size_t n = strlen(prefix);
+
+	return strncmp(text, prefix, n) == 0 ? text + n : NULL;
+}
+
+static int
+check_path(const char *text, struct mw_err *err)
+{
+	if (*text != '/')
+		return mw_fail(err, MW_ECONF,
+		               "expected an absolute path, one that begins with /, got "
+		               "'%s'",
+		               text);
+	return 0;
+}
+
+static int
+check_unix(const char *path, struct mw_err *err)
+{
+	struct sockaddr_un un;
+	int r = check_path(path, err);
+
+	if (!r && strlen(path) >= sizeof un.sun_path)
+		r = mw_fail(err, MW_ECONF,
+		            "the path of a unix socket has at most %zu characters, this "
+		            "one %zu",
+		            sizeof un.sun_path - 1, strlen(path));
+	return r;
+}
+
+static int
+check_port(const char *p, size_t n, struct mw_err *err)
+{
+	unsigned long port = 0;
+	size_t i;
+
+	for (i = 0; i < n && i < 6 && p[i] >= '0' && p[i] <= '9'; i++)
+		port = port * 10 + (unsigned long)(p[i] - '0');
+	if (n == 0 || i < n || port < 1 || port > 65535)
+		return mw_fail(err, MW_ECONF,
+		               "expected a port from 1 to 65535, got '%.*s'",
+		               (int)MW_MIN(n, (size_t)40), p);
+	return 0;
+}
+
+static int
+check_host(const char *p, size_t n, struct mw_err *err)
+{
+	if (n > 2 && p[0] == '[' && p[n - 1] == ']') {
+		if (strspn(p + 1, "0123456789abcdefABCDEF:.%") >= n - 2)
+			return 0;
+		return mw_fail(err, MW_ECONF, "'%.*s' is not an IPv6 address", (int)n, p);
+	}
+	if (n == 0)
+		return mw_fail(err, MW_ECONF, "the host is missing");
+	if (memchr(p, ':', n))
+		return mw_fail(err, MW_ECONF,
+		               "write an IPv6 address in brackets, as in [%.*s]", (int)n,
+		               p);
+	for (size_t i = 0; i < n; i++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		            "0123456789.-_",
+		            p[i]))
+			return mw_fail(err, MW_ECONF, "'%.*s' is not a host", (int)n, p);
+	return 0;
+}
+
+/* HOST:PORT; `at_too`: or libmilter's PORT@HOST. */
+static int
+check_inet(const char *s, bool at_too, struct mw_err *err)
+{
+	const char *at = strrchr(s, '@'), *colon = strrchr(s, ':');
+	int r;
+
+	if (at_too && at) {
+		size_t n = strlen(at + 1);
+		/* libmilter wants an IPv6 address bare: inet6:PORT@::1 */
+		bool bare = n && strspn(at + 1, "0123456789abcdefABCDEF:.%") == n;
+		r = check_port(s, (size_t)(at - s), err);
+		return r < 0 || bare ? r : check_host(at + 1, n, err);
+	}
+	if (!colon)
+		return mw_fail(err, MW_ECONF, "expected HOST:PORT, got '%s'", s);
+	r = check_port(colon + 1, strlen(colon + 1), err);
+	return r < 0 ? r : check_host(s, (size_t)(colon - s), err);
+}
+
+static int
+check_listen(const char *text, struct mw_err *err)
+{
+	const char *s;
+
+	if ((s = after(text, "unix:")) || (s = after(text, "local:")))
+		return check_unix(s, err);
+	if ((s = after(text, "inet:")) || (s = after(text, "inet6:")))
+		return check_inet(s, true, err);
+	if ((s = after(text, "fd:"))) {
+		size_t n = strspn(s, "0123456789");
+		if (n == 0 || n > 5 || s[n])
+			return mw_fail(err, MW_ECONF,
+			               "expected the number of a descriptor, got '%s'",
+			               s);
+		return 0;
+	}
+	if (strcmp(text, "systemd") == 0)
+		return 0;
+	if (*text == '/')
+		return mw_fail(err, MW_ECONF,
+		               "'%s' needs a type; did you mean 'unix:%s'?", text, text);
+	return mw_fail(err, MW_ECONF,
+	               "expected unix:PATH, inet:HOST:PORT, fd:NUMBER or systemd, got "
+	               "'%s'",
+	               text);
+}
+
+/* unix:PATH:NAME or inet:HOST:PORT:NAME */
+static int
+check_socketmap(const char *s, struct mw_err *err)
+{
+	const char *name = strrchr(s, ':'), *rest;
+	char where[300];
+
+	if (!name || !name[1] || (size_t)(name - s) >= sizeof where)
+		goto wrong;
+	memcpy(where, s, (size_t)(name - s));
+	where[name - s] = '\0';
+	if ((rest = after(where, "unix:")))
+		return check_unix(rest, err);
+	if ((rest = after(where, "inet:")))
+		return check_inet(rest, false, err);
+wrong:
+	return mw_fail(
+	    err, MW_ECONF,
+	    "expected socketmap:unix:PATH:NAME or socketmap:inet:HOST:PORT:NAME, "
+	    "got 'socketmap:%s'",
+	    s);
+}
+
+static int
+check_identity(const char *text, struct mw_err *err)
+{
+	static const char *const types[] = {"virtual", "lmdb", "socketmap", "tcp"};
+	const char *s, *near;
+	char type[24];
+
+	if ((s = after(text, "virtual:")) || (s = after(text, "lmdb:")))
+		return check_path(s, err);
+	if ((s = after(text, "socketmap:")))
+		return check_socketmap(s, err);
+	if ((s = after(text, "tcp:")))
+		return check_inet(s, false, err);
+	(void)snprintf(type, sizeof type, "%.*s", (int)MW_MIN(strcspn(text, ":"), 23U),
+	               text);
+	if (*text == '/' || !strchr(text, ':'))
+		return mw_fail(
+		    err, MW_ECONF,
+		    "expected TYPE:TABLE with a type of virtual, lmdb, socketmap "
+		    "or tcp, got '%s'",
+		    text);
+	near = mw_nearest(type, types, MW_COUNT(types));
+	if (near)
+		return mw_fail(err, MW_ECONF,
+		               "unknown type of table '%s'; did you mean '%s'?", type,
+		               near);
+	return mw_fail(
+	    err, MW_ECONF,
+	    "unknown type of table '%s'; there are virtual, lmdb, socketmap and "
+	    "tcp (see postmap(1) and 'postconf -m' for a way to one of them)",
+	    type);
+}
+
+static int
+check_mailbox(const char *text, struct mw_err *err)
+{
+	bool varies = false;
+
+	for (const char *p = text; *p; p++) {
+		if (*p != '%')
+			continue;
+		p++;
+		if (!*p || !strchr("und%", *p))
+			return mw_fail(
+			    err, MW_ECONF,
+			    "'%%%.1s' is not known; there are %%u (whole "
+			    "address), %%n (local part), %%d (domain) and %%%%",
+			    p);
+		varies |= *p != '%';
+	}
+	if (!varies)
+		return mw_fail(
+		    err, MW_ECONF,
+		    "'%s' would give every recipient the same mailbox; use %%u "
+		    "or %%n",
+		    text);
+	return 0;
+}
+
+static int
+check_domain(const char *text, struct mw_err *err)
+{
+	size_t n = strlen(text);
+
+	if (strchr(text, '@'))
+		return mw_fail(err, MW_ECONF, "expected a domain, got the address '%s'",
+		               text);
+	for (const char *p = text; *p; p++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		            "0123456789.-_",
+		            *p) &&
+		    (unsigned char)*p < 0x80)
+			return mw_fail(err, MW_ECONF, "'%s' is not a domain%s", text,
+			               *text == '$' ? " (Postfix's $names are not known "
+			                              "here)"
+			                            : "");
+	if (n == 0 || n > 253 || *text == '.' || text[n - 1] == '.' || strstr(text, ".."))
+		return mw_fail(err, MW_ECONF, "'%s' is not a domain", text);
+	return 0;
+}
+
+static int
+check_match(const char *text, struct mw_err *err)
+{
+	const char *s;
+
+	if ((s = after(text, "domain:")))
+		return check_domain(s, err);
+	if ((s = after(text, "rcpt:")) || (s = after(text, "sender:"))) {
+		const char *at = strrchr(s, '@');
+		if (*s && (!at || (at > s && at[1])))
+			return 0;
+		return mw_fail(err, MW_ECONF, "expected an address, got '%s'", s);
+	}
+	if ((s = after(text, "direction:"))) {
+		if (strcmp(s, "in") == 0 || strcmp(s, "out") == 0 ||
+		    strcmp(s, "internal") == 0)
+			return 0;
+		return mw_fail(err, MW_ECONF, "expected in, out or internal, got '%s'",
+		               s);
+	}
+	return mw_fail(err, MW_ECONF,
+	               "expected domain:DOMAIN, rcpt:ADDRESS, sender:ADDRESS or "
+	               "direction:in|out|internal, got '%s'",
+	               text);
+}
+
+/* A folder below the mailbox; the target's own separator is put in at replay. */
+static int
+check_folder(const char *text, struct mw_err *err)
+{
+	size_t n = strlen(text);
+
+	if (n && (*text == '/' || text[n - 1] == '/' || strstr(text, "//")))
+		return mw_fail(err, MW_ECONF,
+		               "expected the name of a folder such as Sent, got '%s'",
+		               text);
+	return 0;
+}
+
+static int
+check_delimiter(const char *text, struct mw_err *err)
+{
+	for (const char *p = text; *p; p++)
+		if ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+		    (*p >= '0' && *p <= '9') || *p == '@' || *p == ' ' || *p == '\t')
+			return mw_fail(err, MW_ECONF,
+			               "expected characters such as + or -, got '%s'",
+			               text);
+	return 0;
+}
+
+int
+mw_conf_check(const struct mw_conf_opt *o, const char *text, struct mw_err *err)
+{
+	static const struct {
+		const char *name;
+		int (*fn)(const char *text, struct mw_err *err);
+	} checks[] = {
+	    {"milter_listen", check_listen},
+	    {"identities", check_identity},
+	    {"mailbox_name", check_mailbox},
+	    {"local_domains", check_domain},
+	    {"recovery_key", check_path},
+	    {"sent_folder", check_folder},
+	    {"recipient_delimiter", check_delimiter},
+	    {"match", check_match},
+	};
+
+	if (o->type == MW_CONF_PATH)
+		return check_path(text, err);
+	for (size_t i = 0; i < MW_COUNT(checks); i++)
+		if (strcmp(checks[i].name, o->name) == 0)
+			return checks[i].fn(text, err);
+	return 0;
+}
+
+bool
+mw_conf_secret_exposed(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && (st.st_mode & (S_IRWXG | S_IRWXO));
+}

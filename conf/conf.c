@@ -1,0 +1,137 @@
+#include "conf/conf.h"
+
+#include "conf/conf_int.h"
+#include "journal/base/util.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifndef MW_CONF_FILE
+#define MW_CONF_FILE "/etc/mailwal/mailwal.conf"
+#endif
+
+enum {
+	ARENA = 64 << 20
+};
+
+static struct mw_conf *
+defaults(void)
+{
+	struct mw_conf *c = calloc(1, sizeof *c);
+
+	if (!c)
+		return NULL;
+	for (size_t i = 0; i < MW_CONF_N_OPTS; i++)
+		if (mw_conf_value_default(c, &mw_conf_opts[i]) < 0) {
+			mw_conf_free(c);
+			return NULL;
+		}
+	return c;
+}
+
+void
+mw_conf_free(struct mw_conf *c)
+{
+	if (!c)
+		return;
+	for (size_t i = 0; i < MW_CONF_N_OPTS; i++)
+		mw_conf_value_free(c, &mw_conf_opts[i]);
+	for (size_t i = 0; i < c->n_retain; i++) {
+		free(c->retain[i].name);
+		mw_conf_list_clear(&c->retain[i].match);
+	}
+	free(c->retain);
+	free(c->file);
+	free(c);
+}
+
+void
+mw_conf_finish(struct mw_conf_load *l)
+{
+	const struct mw_conf_origin *o = &l->set[MW_CONF_N_milter_listen];
+	struct mw_conf_line line = {o->file, 0, {NULL, 0}};
+
+	/* Unless something else was wrong with it. */
+	if (o->file && l->conf->milter_listen.n == 0 && l->errors == 0)
+		mw_conf_diag(l, MW_CONF_ERROR, &line, 0, 0,
+		             "milter_listen (line %u) names no place to listen in",
+		             o->line);
+}
+
+static int
+load_file(const char *file, struct mw_conf_load *l, struct mw_err *err)
+{
+	int r;
+
+	l->arena = mw_arena_new(ARENA);
+	l->conf->file = strdup(file);
+	if (!l->arena || !l->conf->file)
+		return mw_fail(err, MW_ENOMEM, "out of memory reading %s", file);
+	r = mw_conf_parse_file(l, file, err);
+	if (r < 0)
+		return r;
+	if (l->nomem)
+		return mw_fail(err, MW_ENOMEM, "out of memory reading %s", file);
+	mw_conf_finish(l);
+	if (!l->errors)
+		return 0;
+	(void)mw_fail(err, MW_ECONF, "%s: %u error%s", file, l->errors,
+	              l->errors == 1 ? "" : "s");
+	if (l->warnings)
+		(void)mw_fail(err, MW_ECONF, "%s: %u error%s, %u warning%s", file,
+		              l->errors, l->errors == 1 ? "" : "s", l->warnings,
+		              l->warnings == 1 ? "" : "s");
+	return MW_ECONF;
+}
+
+int
+mw_conf_load(const char *file, struct mw_conf **ret, struct mw_buf *report,
+             struct mw_err *err)
+{
+	struct mw_buf unwanted = {0};
+	struct mw_conf_load l = {.conf = defaults(),
+	                         .report = report ? report : &unwanted};
+	int r = 0;
+
+	if (!l.conf)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (file)
+		r = load_file(file, &l, err);
+	mw_arena_free(l.arena);
+	mw_buf_free(&unwanted);
+	if (r < 0) {
+		mw_conf_free(l.conf);
+		return r;
+	}
+	*ret = l.conf;
+	return 0;
+}
+
+const char *
+mw_conf_default_file(void)
+{
+	const char *env = getenv("MAILWAL_CONFIG");
+
+	if (env && *env)
+		return env;
+	return access(MW_CONF_FILE, F_OK) == 0 ? MW_CONF_FILE : NULL;
+}
+
+int
+mw_conf_reloadable(const struct mw_conf *old, const struct mw_conf *new,
+                   struct mw_err *err)
+{
+	for (size_t i = 0; i < MW_CONF_N_OPTS; i++) {
+		const struct mw_conf_opt *o = &mw_conf_opts[i];
+		if ((o->flags & MW_CONF_RELOAD) || mw_conf_value_equal(old, new, o))
+			continue;
+		(void)mw_fail(err, MW_ECONF,
+		              "%s cannot change while mailwald runs; all settings stay "
+		              "as they were",
+		              o->name);
+		(void)mw_err_hint(err, "restart mailwald, or take the change back");
+		return MW_ECONF;
+	}
+	return 0;
+}

@@ -1,0 +1,157 @@
+/* conf_int.h - private to conf/: the table of settings as data, and the loader's state.
+ *
+ * options.def becomes mw_conf_opts[] (options.c). A setting is read and written through
+ * its row: value.c knows the types, check.c what the words of some lists and strings must
+ * look like, diag.c how a mistake is shown, parse.c the grammar, print.c everything that
+ * comes out of the table again. One thread; nothing here outlives the load but the
+ * mw_conf itself. */
+#ifndef MW_CONF_CONF_INT_H
+#define MW_CONF_CONF_INT_H
+
+#include "conf/conf.h"
+#include "journal/base/arena.h"
+
+#include <sys/types.h>
+
+enum mw_conf_type {
+	MW_CONF_STRING,
+	MW_CONF_PATH,
+	MW_CONF_ENUM,
+	MW_CONF_BOOL,
+	MW_CONF_INT,
+	MW_CONF_SIZE,
+	MW_CONF_DURATION,
+	MW_CONF_LIST
+};
+
+enum mw_conf_flag {
+	MW_CONF_RELOAD = 1, /* SIGHUP takes a new value */
+	MW_CONF_SECRET = 2  /* the named file holds a secret; a value is never shown */
+};
+
+struct mw_conf_opt {
+	const char *name;
+	enum mw_conf_type type;
+	size_t offset; /* in struct mw_conf, or in struct mw_conf_retain */
+	const char *def, *min, *max;
+	unsigned flags; /* enum mw_conf_flag */
+	const char *since, *text;
+};
+
+enum {
+#define MW_OPT(name, type, member, def, min, max, flags, since, text) MW_CONF_N_##member,
+#include "conf/options.def"
+#undef MW_OPT
+	MW_CONF_N_OPTS,
+	MW_CONF_N_RETAIN = 3
+};
+
+extern const struct mw_conf_opt mw_conf_opts[MW_CONF_N_OPTS];
+extern const struct mw_conf_opt mw_conf_retain_opts[MW_CONF_N_RETAIN];
+
+/* The row of a name among n rows, or NULL. */
+const struct mw_conf_opt *mw_conf_find(const struct mw_conf_opt *rows, size_t n,
+                                       struct mw_str name);
+/* The nearest setting to a wrong name, or NULL. */
+const char *mw_conf_nearest_opt(const struct mw_conf_opt *rows, size_t n,
+                                const char *name);
+/* The type as the manual writes it: "SIZE". */
+const char *mw_conf_type_name(enum mw_conf_type t);
+
+/* value.c: base points to the struct that holds the member. */
+
+/* Sets a value from its text; a LIST gets one more word. MW_ECONF with the reason in err
+ * ("expected a size …"), without the name of the setting; MW_ENOMEM. */
+int mw_conf_value_set(void *base, const struct mw_conf_opt *o, const char *text,
+                      struct mw_err *err) MW_CHECK;
+/* Splits text at white space and commas and adds each word, unchecked: for defaults. */
+int mw_conf_list_default(struct mw_conf_list *l, const char *text) MW_CHECK;
+void mw_conf_list_clear(struct mw_conf_list *l);
+/* Appends the value as it would be written in the file. The default's own spelling is
+ * used when the value is the default. */
+void mw_conf_value_text(const void *base, const struct mw_conf_opt *o,
+                        struct mw_buf *out);
+/* Frees what a value owns and leaves zero. */
+void mw_conf_value_free(void *base, const struct mw_conf_opt *o);
+/* Gives the member its default. MW_ENOMEM. */
+int mw_conf_value_default(void *base, const struct mw_conf_opt *o) MW_CHECK;
+bool mw_conf_value_equal(const void *a, const void *b, const struct mw_conf_opt *o);
+
+/* check.c: what one value, or one word of a list, must look like beyond its type.
+ * MW_ECONF with the reason. */
+int mw_conf_check(const struct mw_conf_opt *o, const char *text,
+                  struct mw_err *err) MW_CHECK;
+/* True if a file holds a secret and others than its owner can read it. */
+bool mw_conf_secret_exposed(const char *path);
+
+/* The loader. */
+
+struct mw_conf_origin {
+	const char *file; /* NULL: not set in any file */
+	unsigned line;
+};
+
+struct mw_conf_line {
+	const char *file;
+	unsigned no;
+	struct mw_str text; /* the whole line, for the excerpt */
+};
+
+struct mw_conf_load {
+	struct mw_conf *conf;
+	struct mw_buf *report;
+	struct mw_arena *arena; /* names of files and words, for as long as the load */
+	unsigned errors, warnings, files;
+	bool nomem;
+	struct mw_conf_origin set[MW_CONF_N_OPTS]; /* where each was set last */
+};
+
+enum mw_conf_severity {
+	MW_CONF_ERROR,
+	MW_CONF_WARNING
+};
+
+/* Adds "FILE:LINE:COL: error: TEXT", the line and a marker under len bytes at `at`.
+ * A line number of 0 gives "FILE: error: TEXT". */
+void mw_conf_diag(struct mw_conf_load *l, enum mw_conf_severity sev,
+                  const struct mw_conf_line *line, size_t at, size_t len, const char *fmt,
+                  ...) __attribute__((format(printf, 6, 7)));
+/* Reads one file and all it includes into l. 0 however many mistakes it held (they are
+ * counted in l); a negative error if the file itself cannot be read. */
+int mw_conf_parse_file(struct mw_conf_load *l, const char *path,
+                       struct mw_err *err) MW_CHECK;
+
+/* include.c and parse.c share the files that are being read. */
+struct mw_conf_file {
+	const char *name;
+	struct mw_conf_file *parent; /* the file with the !include */
+	dev_t dev;
+	ino_t ino;
+	/* The open section: */
+	struct mw_conf_line open; /* its first line; file NULL: none */
+	size_t retain;            /* its place in conf->retain */
+	unsigned skip;            /* depth of an unknown section that is passed over */
+	struct mw_conf_origin set[MW_CONF_N_RETAIN];
+};
+
+enum {
+	MW_CONF_DEPTH = 16,
+	MW_CONF_FILES = 256,
+	MW_CONF_LINE = 4096,
+	MW_CONF_ERRORS = 50
+};
+
+/* `!include PATTERN`: reads each file that matches. `at`, `len`: the pattern's place. */
+void mw_conf_include(struct mw_conf_load *l, struct mw_conf_file *f,
+                     const struct mw_conf_line *line, size_t at, size_t len,
+                     const char *pattern);
+/* Reads one file under `parent` (NULL: the first). As mw_conf_parse_file. */
+int mw_conf_read(struct mw_conf_load *l, const char *path, struct mw_conf_file *parent,
+                 struct mw_err *err) MW_CHECK;
+/* The lines of a file that is in memory. Also what the fuzzer drives. */
+void mw_conf_parse_text(struct mw_conf_load *l, struct mw_conf_file *f,
+                        struct mw_str text);
+/* What can only be said once all files are read. */
+void mw_conf_finish(struct mw_conf_load *l);
+
+#endif

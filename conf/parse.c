@@ -1,0 +1,606 @@
+/* parse.c - the grammar, one line at a time.
+ *
+ *   key = value                 # a comment begins a line or follows white space
+ *   key = "quoted \" and \\"    lists: words between white space or commas
+ *   retain NAME {               or on one line: retain NAME { keep = 30d; max_size = 1G }
+ *     keep = 30d
+ *   }
+ *   !include PATTERN
+ *
+ * A mistake is told and the line is passed over; the next one is read as if nothing had
+ * happened, so that all mistakes show at once. */
+#include "conf/conf_int.h"
+#include "journal/base/util.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A part of a line. */
+struct span {
+	size_t at, len;
+};
+
+static bool
+is_blank(char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+static struct span
+trim(struct mw_str text, size_t from, size_t to)
+{
+	while (from < to && is_blank(text.p[from]))
+		from++;
+	while (to > from && is_blank(text.p[to - 1]))
+		to--;
+	return (struct span){from, to - from};
+}
+
+static bool
+span_is(struct mw_str text, struct span s, const char *word)
+{
+	return mw_str_eq(mw_str(text.p + s.at, s.len), mw_strz(word));
+}
+
+/* A copy that lives as long as the load; "" when there is no memory (and l->nomem). */
+static const char *
+keep(struct mw_conf_load *l, const char *p, size_t n)
+{
+	struct mw_str s = mw_arena_str(l->arena, mw_str(p, n));
+
+	if (!s.p)
+		l->nomem = true;
+	return s.p ? s.p : "";
+}
+
+static const char *
+keep_span(struct mw_conf_load *l, const struct mw_conf_line *line, struct span s)
+{
+	return keep(l, line->text.p + s.at, s.len);
+}
+
+/* A quote opens only where a word begins. */
+static bool
+opens_quote(struct mw_str t, size_t from, size_t i)
+{
+	return t.p[i] == '"' && (i == from || strchr(" \t=,{;", t.p[i - 1]));
+}
+
+/* The place after the closing quote of the one at i; 0 if it is not closed. */
+static size_t
+quote_end(struct mw_str t, size_t i, size_t to)
+{
+	for (i++; i < to; i++) {
+		if (t.p[i] == '\\' && i + 1 < to)
+			i++;
+		else if (t.p[i] == '"')
+			return i + 1;
+	}
+	return 0;
+}
+
+/* The first byte in [from, to) that is in `set`, outside quotes; `to` if none. */
+static size_t
+find_plain(struct mw_str t, size_t from, size_t to, const char *set)
+{
+	for (size_t i = from; i < to; i++) {
+		if (opens_quote(t, from, i)) {
+			size_t e = quote_end(t, i, to);
+			if (!e)
+				return to;
+			i = e - 1;
+		} else if (strchr(set, t.p[i])) {
+			return i;
+		}
+	}
+	return to;
+}
+
+/* Where the line's content ends: before a comment. False if a quote is not closed. */
+static bool
+content_end(struct mw_conf_load *l, const struct mw_conf_line *line, size_t *ret_end)
+{
+	struct mw_str t = line->text;
+
+	for (size_t i = 0; i < t.n; i++) {
+		if (opens_quote(t, 0, i)) {
+			size_t e = quote_end(t, i, t.n);
+			if (!e) {
+				mw_conf_diag(l, MW_CONF_ERROR, line, i, t.n - i,
+				             "the quote is not closed");
+				return false;
+			}
+			i = e - 1;
+		} else if (t.p[i] == '#' && (i == 0 || is_blank(t.p[i - 1]))) {
+			*ret_end = i;
+			return true;
+		}
+	}
+	*ret_end = t.n;
+	return true;
+}
+
+/* A value or word without its quotes and backslashes; NULL after an error. */
+static const char *
+unquote(struct mw_conf_load *l, const struct mw_conf_line *line, struct span s)
+{
+	const char *p = line->text.p + s.at;
+	char *out;
+	size_t n = 0;
+
+	if (s.len == 0 || p[0] != '"')
+		return keep_span(l, line, s);
+	out = mw_arena_alloc(l->arena, s.len);
+	if (!out) {
+		l->nomem = true;
+		return NULL;
+	}
+	for (size_t i = 1; i + 1 < s.len; i++) {
+		if (p[i] == '\\') {
+			i++;
+			if (p[i] != '"' && p[i] != '\\') {
+				mw_conf_diag(l, MW_CONF_ERROR, line, s.at + i - 1, 2,
+				             "in quotes a backslash stands only before "
+				             "\" or \\; write \\\\ for one");
+				return NULL;
+			}
+		}
+		out[n++] = p[i];
+	}
+	return out;
+}
+
+/* The setting that is being read: its row, where it lives, where it was set before. */
+struct target {
+	const struct mw_conf_opt *opt;
+	void *base;
+	struct mw_conf_origin *origin;
+};
+
+static bool
+set_word(struct mw_conf_load *l, const struct mw_conf_line *line, const struct target *t,
+         struct span s)
+{
+	struct mw_err err = {0};
+	const char *text = unquote(l, line, s);
+
+	if (!text)
+		return false;
+	int r = mw_conf_value_set(t->base, t->opt, text, &err);
+	if (r == MW_ENOMEM)
+		l->nomem = true;
+	else if (r < 0)
+		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, s.len, "%s: %s", t->opt->name,
+		             err.msg);
+	return r == 0;
+}
+
+/* Words between white space and commas; an empty list takes back all before it. */
+static void
+set_list(struct mw_conf_load *l, const struct mw_conf_line *line, const struct target *t,
+         struct span v)
+{
+	struct mw_str text = line->text;
+	struct mw_conf_list *list =
+	    (struct mw_conf_list *)(void *)((char *)t->base + t->opt->offset);
+	size_t i = v.at, end = v.at + v.len;
+
+	/* The first setting replaces the default, the others add to it. */
+	if (!t->origin->file || v.len == 0)
+		mw_conf_list_clear(list);
+	t->origin->file = line->file;
+	t->origin->line = line->no;
+	while (i < end) {
+		size_t from = i;
+		if (is_blank(text.p[i]) || text.p[i] == ',') {
+			i++;
+			continue;
+		}
+		if (text.p[i] == '"')
+			i = quote_end(text, i, end);
+		while (i < end && !is_blank(text.p[i]) && text.p[i] != ',')
+			i++;
+		struct span word = {from, i - from};
+		if (text.p[from] == '"' && quote_end(text, from, end) != i) {
+			size_t e = quote_end(text, from, end);
+			mw_conf_diag(l, MW_CONF_ERROR, line, e, i - e,
+			             "%s: white space or a comma belongs between two "
+			             "words",
+			             t->opt->name);
+			continue;
+		}
+		(void)set_word(l, line, t, word); /* told; the next word may be right */
+	}
+}
+
+static void
+set_scalar(struct mw_conf_load *l, const struct mw_conf_line *line,
+           const struct target *t, struct span key, struct span v)
+{
+	struct mw_str text = line->text;
+
+	if (v.len && text.p[v.at] == '"') {
+		size_t e = quote_end(text, v.at, v.at + v.len);
+		if (e && e < v.at + v.len) {
+			struct span rest = trim(text, e, v.at + v.len);
+			mw_conf_diag(l, MW_CONF_ERROR, line, rest.at, rest.len,
+			             "%s: nothing may follow the closing quote",
+			             t->opt->name);
+			return;
+		}
+	}
+	if (v.len == 0 && t->opt->type != MW_CONF_STRING) {
+		mw_conf_diag(l, MW_CONF_ERROR, line, key.at, key.len,
+		             "'%s' has no value; its default is %s", t->opt->name,
+		             t->opt->def);
+		return;
+	}
+	if (t->origin->file)
+		mw_conf_diag(l, MW_CONF_WARNING, line, key.at, key.len,
+		             "'%s' overrides the value from %s:%u", t->opt->name,
+		             t->origin->file, t->origin->line);
+	if (set_word(l, line, t, v) && (t->opt->flags & MW_CONF_SECRET) &&
+	    t->opt->type == MW_CONF_PATH) {
+		const char *path = unquote(l, line, v);
+		if (path && mw_conf_secret_exposed(path))
+			mw_conf_diag(l, MW_CONF_WARNING, line, v.at, v.len,
+			             "%s: others than its owner may read %s; chmod it to "
+			             "0600",
+			             t->opt->name, path);
+	}
+	t->origin->file = line->file;
+	t->origin->line = line->no;
+}
+
+static void
+unknown_key(struct mw_conf_load *l, const struct mw_conf_file *f,
+            const struct mw_conf_line *line, struct span key)
+{
+	const char *name = keep_span(l, line, key), *near;
+	struct mw_str s = mw_strz(name);
+
+	if (f->open.file && mw_conf_find(mw_conf_opts, MW_CONF_N_OPTS, s)) {
+		mw_conf_diag(l, MW_CONF_ERROR, line, key.at, key.len,
+		             "'%s' does not belong into a section; is the '}' of the one "
+		             "at line %u missing?",
+		             name, f->open.no);
+		return;
+	}
+	if (!f->open.file && mw_conf_find(mw_conf_retain_opts, MW_CONF_N_RETAIN, s)) {
+		mw_conf_diag(l, MW_CONF_ERROR, line, key.at, key.len,
+		             "'%s' belongs into a section 'retain NAME { }'", name);
+		return;
+	}
+	near = f->open.file
+	           ? mw_conf_nearest_opt(mw_conf_retain_opts, MW_CONF_N_RETAIN, name)
+	           : mw_conf_nearest_opt(mw_conf_opts, MW_CONF_N_OPTS, name);
+	mw_conf_diag(l, MW_CONF_ERROR, line, key.at, key.len,
+	             "unknown setting '%s'%s%s%s%s", name,
+	             f->open.file ? " in section retain" : "",
+	             near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
+static void
+setting(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_line *line,
+        size_t from, size_t eq, size_t to)
+{
+	struct span key = trim(line->text, from, eq);
+	struct span value = trim(line->text, eq + 1, to);
+	struct mw_str name = mw_str(line->text.p + key.at, key.len);
+	struct target t = {0};
+
+	if (key.len == 0) {
+		mw_conf_diag(l, MW_CONF_ERROR, line, eq, 1,
+		             "the name of the setting is missing before '='");
+		return;
+	}
+	if (f->open.file) {
+		t.opt = mw_conf_find(mw_conf_retain_opts, MW_CONF_N_RETAIN, name);
+		t.base = &l->conf->retain[f->retain];
+		if (t.opt)
+			t.origin = &f->set[t.opt - mw_conf_retain_opts];
+	} else {
+		t.opt = mw_conf_find(mw_conf_opts, MW_CONF_N_OPTS, name);
+		t.base = l->conf;
+		if (t.opt)
+			t.origin = &l->set[t.opt - mw_conf_opts];
+	}
+	if (!t.opt)
+		unknown_key(l, f, line, key);
+	else if (t.opt->type == MW_CONF_LIST)
+		set_list(l, line, &t, value);
+	else
+		set_scalar(l, line, &t, key, value);
+}
+
+/* Neither '=' nor a brace: say what is most likely missing. */
+static void
+no_equals(struct mw_conf_load *l, const struct mw_conf_line *line, struct span s)
+{
+	size_t n = 0;
+
+	while (n < s.len && !is_blank(line->text.p[s.at + n]))
+		n++;
+	struct mw_str word = mw_str(line->text.p + s.at, n);
+	if (mw_str_eq(word, MW_STR("retain")))
+		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, s.len,
+		             "a section begins 'retain NAME {' on one line");
+	else if (mw_conf_find(mw_conf_opts, MW_CONF_N_OPTS, word) ||
+	         mw_conf_find(mw_conf_retain_opts, MW_CONF_N_RETAIN, word))
+		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, s.len,
+		             "'=' is missing after '%.*s'", (int)n, word.p);
+	else
+		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, s.len,
+		             "expected 'key = value'");
+}
+
+static void
+close_section(struct mw_conf_load *l, struct mw_conf_file *f)
+{
+	const struct mw_conf_retain *r = &l->conf->retain[f->retain];
+
+	if (!r->keep_us && !r->max_size && !f->set[1].file && !f->set[2].file)
+		mw_conf_diag(l, MW_CONF_ERROR, &f->open, 0, f->open.text.n,
+		             "section retain %s needs 'keep' or 'max_size'", r->name);
+	f->open.file = NULL;
+}
+
+/* Opens `retain NAME {`; false if it cannot be one. */
+static bool
+open_section(struct mw_conf_load *l, struct mw_conf_file *f,
+             const struct mw_conf_line *line, struct span head)
+{
+	static const char *const kinds[] = {"retain"};
+	struct mw_conf *c = l->conf;
+	size_t n = 0;
+
+	while (n < head.len && !is_blank(line->text.p[head.at + n]))
+		n++;
+	struct span kind = {head.at, n};
+	struct span name = trim(line->text, head.at + n, head.at + head.len);
+	if (!span_is(line->text, kind, "retain")) {
+		const char *word = keep_span(l, line, kind);
+		const char *near = mw_nearest(word, kinds, MW_COUNT(kinds));
+		mw_conf_diag(l, MW_CONF_ERROR, line, head.at, MW_MAX(n, (size_t)1),
+		             "unknown section '%s'%s", word,
+		             near ? "; did you mean 'retain'?" : "");
+		return false;
+	}
+	const char *text = name.len ? unquote(l, line, name) : "";
+	if (!text || !*text || (text[0] != '"' && strpbrk(text, " \t\""))) {
+		mw_conf_diag(l, MW_CONF_ERROR, line, head.at, head.len,
+		             "section retain needs a name, one word: retain NAME {");
+		return false;
+	}
+	for (size_t i = 0; i < c->n_retain; i++)
+		if (strcmp(c->retain[i].name, text) == 0) {
+			mw_conf_diag(l, MW_CONF_ERROR, line, name.at, name.len,
+			             "there is a section retain %s already", text);
+			return false;
+		}
+	struct mw_conf_retain *v = realloc(c->retain, (c->n_retain + 1) * sizeof *v);
+	if (v)
+		c->retain = v;
+	char *copy = strdup(text);
+	if (!v || !copy) {
+		free(copy);
+		l->nomem = true;
+		return false;
+	}
+	c->retain[c->n_retain] = (struct mw_conf_retain){.name = copy};
+	f->retain = c->n_retain++;
+	memset(f->set, 0, sizeof f->set);
+	f->open = *line;
+	/* The excerpt is wanted at the end of the section: the line must live on. */
+	f->open.text.p = keep(l, line->text.p, line->text.n);
+	f->open.text.n = strlen(f->open.text.p);
+	return true;
+}
+
+static void statements(struct mw_conf_load *l, struct mw_conf_file *f,
+                       const struct mw_conf_line *line, size_t from, size_t to);
+
+static void
+begin_section(struct mw_conf_load *l, struct mw_conf_file *f,
+              const struct mw_conf_line *line, size_t from, size_t brace, size_t to)
+{
+	struct span head = trim(line->text, from, brace);
+
+	if (f->open.file) {
+		mw_conf_diag(
+		    l, MW_CONF_ERROR, line, brace, 1,
+		    "a section cannot stand in another; is the '}' of the one at "
+		    "line %u missing?",
+		    f->open.no);
+		f->skip = 1;
+	} else if (head.len == 0) {
+		mw_conf_diag(l, MW_CONF_ERROR, line, brace, 1,
+		             "'{' without a section: retain NAME {");
+		f->skip = 1;
+	} else if (!open_section(l, f, line, head)) {
+		f->skip = 1;
+	}
+	if (brace + 1 < to)
+		statements(l, f, line, brace + 1, to);
+}
+
+static void
+end_section(struct mw_conf_load *l, struct mw_conf_file *f,
+            const struct mw_conf_line *line, size_t at)
+{
+	if (f->skip)
+		f->skip--;
+	else if (f->open.file)
+		close_section(l, f);
+	else
+		mw_conf_diag(l, MW_CONF_ERROR, line, at, 1, "'}' closes no section");
+}
+
+/* One statement without the braces that close a section after it. */
+static void
+statement(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_line *line,
+          size_t from, size_t to)
+{
+	struct span s = trim(line->text, from, to);
+	size_t end = s.at + s.len;
+	size_t eq = find_plain(line->text, s.at, end, "=");
+
+	if (s.len == 0 || f->skip)
+		return;
+	if (eq == end) {
+		no_equals(l, line, s);
+		return;
+	}
+	if (f->open.file && f->open.no == line->no) {
+		/* retain x { keep = 1d max_size = 1G } */
+		size_t more = find_plain(line->text, eq + 1, end, "=");
+		if (more < end) {
+			mw_conf_diag(l, MW_CONF_ERROR, line, more, 1,
+			             "two settings on one line need a ';' between them");
+			return;
+		}
+	}
+	setting(l, f, line, s.at, eq, end);
+}
+
+/* A line, or what follows a '{': inside a section ';' ends a statement, '}' the section.
+ */
+static void
+statements(struct mw_conf_load *l, struct mw_conf_file *f,
+           const struct mw_conf_line *line, size_t from, size_t to)
+{
+	struct mw_str t = line->text;
+
+	while (from < to) {
+		struct span s = trim(t, from, to);
+		size_t end = s.at + s.len, stop;
+		if (s.len == 0)
+			return;
+		if (t.p[s.at] == '}') {
+			end_section(l, f, line, s.at);
+			from = s.at + 1;
+			if (!f->open.file && !f->skip && trim(t, from, to).len) {
+				mw_conf_diag(l, MW_CONF_ERROR, line, trim(t, from, to).at,
+				             trim(t, from, to).len,
+				             "nothing may follow '}'");
+				return;
+			}
+			continue;
+		}
+		stop = find_plain(t, s.at, end, "={");
+		if (stop < end && t.p[stop] == '{') {
+			if (f->skip) {
+				f->skip++;
+				from = stop + 1;
+				continue;
+			}
+			begin_section(l, f, line, s.at, stop, end);
+			return;
+		}
+		stop = f->open.file || f->skip ? find_plain(t, s.at, end, ";}") : end;
+		statement(l, f, line, s.at, stop);
+		from = stop < end && t.p[stop] == ';' ? stop + 1 : stop;
+	}
+}
+
+static void
+directive(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_line *line,
+          struct span s)
+{
+	static const char *const known[] = {"!include"};
+	size_t n = 0;
+
+	while (n < s.len && !is_blank(line->text.p[s.at + n]))
+		n++;
+	struct span word = {s.at, n};
+	struct span arg = trim(line->text, s.at + n, s.at + s.len);
+	if (!span_is(line->text, word, "!include")) {
+		const char *name = keep_span(l, line, word);
+		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, n, "unknown directive '%s'%s",
+		             name,
+		             mw_nearest(name, known, 1) ? "; did you mean '!include'?"
+		                                        : "");
+		return;
+	}
+	if (f->open.file) {
+		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, n,
+		             "!include cannot stand in a section; is the '}' of the one "
+		             "at line %u missing?",
+		             f->open.no);
+		return;
+	}
+	const char *pattern = arg.len ? unquote(l, line, arg) : "";
+	if (pattern && !*pattern)
+		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, s.len,
+		             "!include needs the name of a file, or a pattern");
+	else if (pattern)
+		mw_conf_include(l, f, line, arg.at, arg.len, pattern);
+}
+
+/* Bytes that no line of a text file has. */
+static bool
+is_text(struct mw_conf_load *l, const struct mw_conf_line *line)
+{
+	struct mw_str t = line->text;
+
+	if (t.n > MW_CONF_LINE) {
+		mw_conf_diag(l, MW_CONF_ERROR, line, MW_CONF_LINE, 1,
+		             "the line has more than %d bytes; a list can be given in "
+		             "several lines",
+		             MW_CONF_LINE);
+		return false;
+	}
+	for (size_t i = 0; i < t.n; i++) {
+		unsigned char c = (unsigned char)t.p[i];
+		if (c == 0) {
+			mw_conf_diag(l, MW_CONF_ERROR, line, i, 1,
+			             "the line holds a NUL byte; is this a text file?");
+			return false;
+		}
+		if ((c < ' ' && c != '\t') || c == 0x7f) {
+			mw_conf_diag(l, MW_CONF_ERROR, line, i, 1,
+			             "the line holds a control character (0x%02x)", c);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void
+parse_line(struct mw_conf_load *l, struct mw_conf_file *f,
+           const struct mw_conf_line *line)
+{
+	size_t end;
+
+	if (!is_text(l, line) || !content_end(l, line, &end))
+		return;
+	struct span s = trim(line->text, 0, end);
+	if (s.len == 0)
+		return;
+	if (line->text.p[s.at] == '!' && !f->skip)
+		directive(l, f, line, s);
+	else
+		statements(l, f, line, s.at, s.at + s.len);
+}
+
+void
+mw_conf_parse_text(struct mw_conf_load *l, struct mw_conf_file *f, struct mw_str text)
+{
+	struct mw_conf_line line = {f->name, 0, {NULL, 0}};
+
+	if (mw_str_starts(text, MW_STR("\xef\xbb\xbf")))
+		text = mw_str(text.p + 3, text.n - 3);
+	while (text.n && !l->nomem) {
+		const char *nl = memchr(text.p, '\n', text.n);
+		size_t n = nl ? (size_t)(nl - text.p) : text.n;
+		line.no++;
+		line.text = mw_str(text.p, n && text.p[n - 1] == '\r' ? n - 1 : n);
+		parse_line(l, f, &line);
+		n += nl != NULL;
+		text = mw_str(text.p + n, text.n - n);
+	}
+	if (f->open.file)
+		mw_conf_diag(l, MW_CONF_ERROR, &f->open, 0, f->open.text.n,
+		             "the section is not closed: '}' is missing");
+	f->open.file = NULL;
+}

@@ -1,0 +1,228 @@
+/* print.c - what comes out of the table again: show, explain, the sample file. */
+#include "conf/conf_int.h"
+#include "journal/base/util.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Breaks text at words so that no line is longer than `width`, prefix included. */
+static void
+put_wrapped(struct mw_buf *out, const char *prefix, const char *text, size_t width)
+{
+	size_t col = 0, n;
+
+	while (*text) {
+		n = strcspn(text, " ");
+		if (col && col + 1 + n > width) {
+			mw_buf_putc(out, '\n');
+			col = 0;
+		}
+		if (col == 0) {
+			mw_buf_puts(out, prefix);
+			col = strlen(prefix);
+		} else {
+			mw_buf_putc(out, ' ');
+			col++;
+		}
+		mw_buf_put(out, text, n);
+		col += n;
+		text += n;
+		text += strspn(text, " ");
+	}
+	mw_buf_putc(out, '\n');
+}
+
+/* A secret is never shown; the name of the file that holds it may be. */
+static bool
+is_hidden(const struct mw_conf_opt *o)
+{
+	return (o->flags & MW_CONF_SECRET) && o->type != MW_CONF_PATH;
+}
+
+static void
+put_value(const void *base, const struct mw_conf_opt *o, struct mw_buf *out)
+{
+	if (is_hidden(o))
+		mw_buf_puts(out, "(hidden)");
+	else
+		mw_conf_value_text(base, o, out);
+}
+
+static void
+put_setting(const void *base, const struct mw_conf_opt *o, const char *indent,
+            struct mw_buf *out)
+{
+	mw_buf_printf(out, "%s%s =", indent, o->name);
+	size_t n = out->n;
+	mw_buf_putc(out, ' ');
+	put_value(base, o, out);
+	if (out->n == n + 1 && !out->failed)
+		out->n = n; /* an empty list: no blank at the end of the line */
+	mw_buf_putc(out, '\n');
+}
+
+void
+mw_conf_print(const struct mw_conf *c, bool changed_only, struct mw_buf *out)
+{
+	struct mw_conf *def = NULL;
+
+	if (changed_only && mw_conf_load(NULL, &def, NULL, NULL) < 0) {
+		out->failed = true;
+		return;
+	}
+	for (size_t i = 0; i < MW_CONF_N_OPTS; i++)
+		if (!def || !mw_conf_value_equal(c, def, &mw_conf_opts[i]))
+			put_setting(c, &mw_conf_opts[i], "", out);
+	for (size_t i = 0; i < c->n_retain; i++) {
+		const struct mw_conf_retain *r = &c->retain[i];
+		mw_buf_printf(out, "retain %s {\n", r->name);
+		if (r->match.n)
+			put_setting(r, &mw_conf_retain_opts[0], "  ", out);
+		if (r->keep_us)
+			put_setting(r, &mw_conf_retain_opts[1], "  ", out);
+		if (r->max_size)
+			put_setting(r, &mw_conf_retain_opts[2], "  ", out);
+		mw_buf_puts(out, "}\n");
+	}
+	mw_conf_free(def);
+}
+
+/* "SIZE, from 1M to 4G", "tempfail or accept" */
+static void
+put_kind(const struct mw_conf_opt *o, struct mw_buf *out)
+{
+	if (o->type == MW_CONF_ENUM) {
+		for (const char *p = o->max; *p; p++) {
+			if (*p != '|')
+				mw_buf_putc(out, *p);
+			else
+				mw_buf_puts(out, strchr(p + 1, '|') ? ", " : " or ");
+		}
+		return;
+	}
+	mw_buf_puts(out,
+	            o->type == MW_CONF_BOOL ? "yes or no" : mw_conf_type_name(o->type));
+	if (*o->min && strcmp(o->min, "0") != 0 && *o->max)
+		mw_buf_printf(out, ", from %s to %s", o->min, o->max);
+	else if (*o->min && strcmp(o->min, "0") != 0)
+		mw_buf_printf(out, ", at least %s", o->min);
+	else if (*o->max)
+		mw_buf_printf(out, ", at most %s", o->max);
+}
+
+static void
+put_explained(const struct mw_conf_opt *o, const char *where, struct mw_buf *out)
+{
+	mw_buf_printf(out, "%s = ", o->name);
+	put_kind(o, out);
+	mw_buf_putc(out, '\n');
+	put_wrapped(out, "    ", o->text, 78);
+	mw_buf_printf(out, "    Default: %s\n",
+	              !*o->def                   ? "empty"
+	              : *where && *o->def == '0' ? "none"
+	                                         : o->def);
+	mw_buf_printf(out, "    Takes effect: %s\n",
+	              o->flags & MW_CONF_RELOAD ? "on reload" : "on restart");
+	if (*where)
+		mw_buf_printf(out, "    Stands in: %s\n", where);
+	mw_buf_printf(out, "    Since: mailwal %s\n", o->since);
+}
+
+int
+mw_conf_explain(const char *key, struct mw_buf *out, struct mw_err *err)
+{
+	static const char in_retain[] = "a section 'retain NAME { }'";
+	struct mw_str name = mw_strz(key);
+	const struct mw_conf_opt *o = mw_conf_find(mw_conf_opts, MW_CONF_N_OPTS, name);
+
+	if (o) {
+		put_explained(o, "", out);
+		return 0;
+	}
+	if (strcmp(key, "retain") == 0) {
+		for (size_t i = 0; i < MW_CONF_N_RETAIN; i++)
+			put_explained(&mw_conf_retain_opts[i], in_retain, out);
+		return 0;
+	}
+	if (mw_str_starts(name, MW_STR("retain.")))
+		name = mw_str(key + 7, name.n - 7);
+	o = mw_conf_find(mw_conf_retain_opts, MW_CONF_N_RETAIN, name);
+	if (o) {
+		put_explained(o, in_retain, out);
+		return 0;
+	}
+	(void)mw_fail(err, MW_ENOTFOUND, "there is no setting '%s'", key);
+	const char *near = mw_conf_nearest_opt(mw_conf_opts, MW_CONF_N_OPTS, key);
+	if (near)
+		(void)mw_err_hint(err, "did you mean '%s'?", near);
+	return MW_ENOTFOUND;
+}
+
+void
+mw_conf_sample(struct mw_buf *out)
+{
+	mw_buf_puts(out,
+	            "# mailwal.conf - see mailwal.conf(5).\n"
+	            "#\n"
+	            "# Everything has a default, shown here behind a '#'. Take it away "
+	            "and change what\n"
+	            "# you need; 'mailwal config check' looks at the result, 'mailwal "
+	            "config show -n'\n"
+	            "# prints what differs from the defaults.\n");
+	for (size_t i = 0; i < MW_CONF_N_OPTS; i++) {
+		const struct mw_conf_opt *o = &mw_conf_opts[i];
+		mw_buf_putc(out, '\n');
+		put_wrapped(out, "# ", o->text, 88);
+		if (o->type == MW_CONF_ENUM) {
+			mw_buf_puts(out, "# One of: ");
+			put_kind(o, out);
+			mw_buf_puts(out, ".\n");
+		}
+		mw_buf_printf(out, "#%s =%s%s\n", o->name, *o->def ? " " : "", o->def);
+	}
+	mw_buf_puts(out,
+	            "\n# What may be pruned, and when: sections, as many as you like. "
+	            "Without any, nothing\n"
+	            "# is pruned.\n"
+	            "#retain default {\n");
+	for (size_t i = 0; i < MW_CONF_N_RETAIN; i++) {
+		static const char *const examples[] = {"domain:example.org", "180d",
+		                                       "500G"};
+		put_wrapped(out, "#  # ", mw_conf_retain_opts[i].text, 88);
+		mw_buf_printf(out, "#  %s = %s\n", mw_conf_retain_opts[i].name,
+		              examples[i]);
+	}
+	mw_buf_puts(out, "#}\n\n# More files; a pattern is read in order of the names.\n"
+	                 "#!include conf.d/*.conf\n");
+}
+
+void
+mw_conf_each(const struct mw_conf *c,
+             void (*cb)(void *arg, const char *name, const char *value, const char *def),
+             void *arg)
+{
+	MW_BUF_AUTO b = {0};
+
+	for (size_t i = 0; i < MW_CONF_N_OPTS; i++) {
+		mw_buf_clear(&b);
+		put_value(c, &mw_conf_opts[i], &b);
+		cb(arg, mw_conf_opts[i].name, mw_buf_cstr(&b), mw_conf_opts[i].def);
+	}
+}
+
+void
+mw_conf_notes(const struct mw_conf *c, struct mw_buf *out)
+{
+	if (c->local_domains.n == 0)
+		mw_buf_puts(out,
+		            "note: local_domains is not set: every recipient counts as "
+		            "local, so that mail sent\n"
+		            "      to other sites would be put back here\n");
+	if (c->recovery_key.n == 0)
+		mw_buf_puts(out, "note: recovery_key is not set: whoever can read the "
+		                 "journal's files can read the mail\n");
+	if (c->on_failure == MW_ON_FAILURE_ACCEPT)
+		mw_buf_puts(out, "note: on_failure = accept: a message that cannot be "
+		                 "journaled is delivered without a record\n");
+}
