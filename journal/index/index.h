@@ -1,0 +1,58 @@
+/* index.h - tokens to places: a cache of the log in LMDB, one file per 128 segments
+ * (FORMAT.md §9). Anything wrong with it is cured by throwing it away.
+ *
+ * One writer (the store's index thread, or reindex), readers in any process. Threads: one
+ * at a time per handle.
+ */
+#ifndef MW_INDEX_INDEX_H
+#define MW_INDEX_INDEX_H
+
+#include "journal/base/err.h"
+#include "journal/base/id.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	MW_INDEX_SPAN = 128,
+	MW_TOKEN_LEN = 8
+};
+
+struct mw_index;
+
+struct mw_index_entry {
+	uint64_t seq, segment, offset;
+	const uint8_t *tokens; /* MW_TOKEN_LEN each */
+	uint32_t n_tokens;
+};
+
+struct mw_index_point { /* indexed up to here, exclusive */
+	uint64_t segment, offset, next_seq;
+};
+
+/* dir/index must exist for writing. Opens no partition yet. */
+int mw_index_open(const char *dir, const uint8_t journal[MW_ID_LEN], int writable,
+                  struct mw_index **ret, struct mw_err *err) MW_CHECK;
+void mw_index_close(struct mw_index *ix); /* NULL ok; a writer's is synced */
+
+/* How far the partition of that segment is indexed: 1 and *ret; 0 nothing there (or it
+ * was unusable: a writer has then removed it). */
+int mw_index_point(struct mw_index *ix, uint64_t segment, struct mw_index_point *ret,
+                   struct mw_err *err) MW_CHECK;
+/* Entries of one partition (that of point->segment), in one transaction with the point.
+ */
+int mw_index_put(struct mw_index *ix, const struct mw_index_entry *e, size_t n,
+                 const struct mw_index_point *point, struct mw_err *err) MW_CHECK;
+/* Places in the partition of that segment which carry the token, ascending by sequence
+ * number, from `from_seq` on: at most `max` into out. Returns the number found. */
+struct mw_index_hit {
+	uint64_t seq, segment, offset;
+};
+int mw_index_find(struct mw_index *ix, uint64_t segment,
+                  const uint8_t token[MW_TOKEN_LEN], uint64_t from_seq,
+                  struct mw_index_hit *out, size_t max, struct mw_err *err) MW_CHECK;
+/* Removes a partition's file, or all of them. */
+int mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err) MW_CHECK;
+int mw_index_wipe(struct mw_index *ix, struct mw_err *err) MW_CHECK;
+
+#endif

@@ -1,0 +1,253 @@
+#include "journal/index/kv.h"
+
+#include "journal/base/util.h"
+
+#include <errno.h>
+#include <lmdb.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+/* The map is sparse address space, not memory; it doubles when it is full, up to 1 TiB.
+ */
+#define MAP_FIRST (UINT64_C(256) << 20)
+#define MAP_MOST  (UINT64_C(1) << 40)
+
+struct mw_kv {
+	MDB_env *env;
+	MDB_dbi dbi;
+	uint64_t map;
+};
+
+struct mw_kv_txn {
+	MDB_txn *txn;
+	MDB_dbi dbi;
+	int rc; /* first LMDB error of a put or delete */
+};
+
+static int
+lmdb_fail(struct mw_err *err, int rc, const char *what)
+{
+	if (rc > 0) {
+		errno = rc;
+		return mw_fail_errno(err, "index: %s", what);
+	}
+	int code = rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH ||
+	                   rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ||
+	                   rc == MDB_PANIC
+	               ? MW_EDAMAGED
+	           : rc == MDB_MAP_FULL ? MW_ENOSPC
+	                                : MW_EIO;
+	return mw_fail(err, code, "index: %s: %s", what, mdb_strerror(rc));
+}
+
+static int
+open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
+{
+	bool ro = (flags & MW_KV_READ) != 0;
+	unsigned f = MDB_NOSUBDIR | MDB_NOTLS | MDB_NOSYNC | (ro ? MDB_RDONLY : 0);
+	if (flags & MW_KV_FOREIGN)
+		f |= MDB_NOLOCK;
+	struct stat st;
+	if (stat(path, &st) == 0 && (uint64_t)st.st_size > kv->map / 2)
+		kv->map = (uint64_t)st.st_size * 2;
+	int rc = mdb_env_create(&kv->env);
+	if (rc)
+		return lmdb_fail(err, rc, "cannot create an environment");
+	(void)mdb_env_set_mapsize(kv->env, kv->map);
+	rc = mdb_env_open(kv->env, path, f, 0640);
+	if (rc)
+		return lmdb_fail(err, rc, path);
+	MDB_txn *txn;
+	rc = mdb_txn_begin(kv->env, NULL, ro ? MDB_RDONLY : 0, &txn);
+	if (rc)
+		return lmdb_fail(err, rc, path);
+	rc = mdb_dbi_open(txn, NULL, 0, &kv->dbi);
+	if (rc == 0)
+		rc = mdb_txn_commit(txn);
+	else
+		mdb_txn_abort(txn);
+	return rc ? lmdb_fail(err, rc, path) : 0;
+}
+
+int
+mw_kv_open(const char *path, int flags, struct mw_kv **ret, struct mw_err *err)
+{
+	struct mw_kv *kv = calloc(1, sizeof *kv);
+	if (!kv)
+		return mw_fail(err, MW_ENOMEM, "out of memory for an index");
+	kv->map = MAP_FIRST;
+	if (!(flags & MW_KV_CREATE) && access(path, F_OK) < 0) {
+		int r = mw_fail_errno(err, "index: %s", path);
+		free(kv);
+		return r;
+	}
+	int r = open_env(kv, path, flags, err);
+	if (r < 0) {
+		mw_kv_close(kv);
+		return r;
+	}
+	*ret = kv;
+	return 0;
+}
+
+void
+mw_kv_close(struct mw_kv *kv)
+{
+	if (!kv)
+		return;
+	if (kv->env)
+		mdb_env_close(kv->env);
+	free(kv);
+}
+
+static MDB_val
+val(struct mw_str s)
+{
+	union {
+		const char *in;
+		void *out; /* LMDB takes void * and does not write through it */
+	} u = {s.p};
+	return (MDB_val){s.n, u.out};
+}
+
+static struct mw_str
+str(MDB_val v)
+{
+	return mw_str(v.mv_data, v.mv_size);
+}
+
+/* A read transaction; another process may have grown the map. */
+static int
+read_begin(struct mw_kv *kv, MDB_txn **ret, struct mw_err *err)
+{
+	int rc = mdb_txn_begin(kv->env, NULL, MDB_RDONLY, ret);
+	if (rc == MDB_MAP_RESIZED) {
+		(void)mdb_env_set_mapsize(kv->env, 0);
+		rc = mdb_txn_begin(kv->env, NULL, MDB_RDONLY, ret);
+	}
+	if (rc == MDB_READERS_FULL) {
+		int dead;
+		(void)mdb_reader_check(kv->env, &dead);
+		rc = mdb_txn_begin(kv->env, NULL, MDB_RDONLY, ret);
+	}
+	return rc ? lmdb_fail(err, rc, "cannot read") : 0;
+}
+
+int
+mw_kv_get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out, struct mw_err *err)
+{
+	MDB_txn *txn;
+	int r = read_begin(kv, &txn, err);
+	if (r < 0)
+		return r;
+	MDB_val k = val(key), v;
+	int rc = key.n ? mdb_get(txn, kv->dbi, &k, &v) : MDB_NOTFOUND;
+	if (rc == 0)
+		mw_buf_putstr(out, str(v));
+	mdb_txn_abort(txn);
+	if (rc == MDB_NOTFOUND || rc == MDB_BAD_VALSIZE)
+		return 0;
+	if (rc)
+		return lmdb_fail(err, rc, "cannot read");
+	r = mw_buf_ok(out);
+	return r < 0 ? mw_fail(err, r, "index: value too large") : 1;
+}
+
+int
+mw_kv_scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
+           int (*cb)(void *, struct mw_str, struct mw_str), void *arg, struct mw_err *err)
+{
+	MDB_txn *txn;
+	MDB_cursor *cur;
+	int r = read_begin(kv, &txn, err);
+	if (r < 0)
+		return r;
+	int rc = mdb_cursor_open(txn, kv->dbi, &cur);
+	if (rc) {
+		mdb_txn_abort(txn);
+		return lmdb_fail(err, rc, "cannot read");
+	}
+	MDB_val k = val(from), v;
+	rc = mdb_cursor_get(cur, &k, &v, from.n ? MDB_SET_RANGE : MDB_FIRST);
+	r = 0;
+	while (rc == 0 && mw_str_starts(str(k), prefix)) {
+		r = cb(arg, str(k), str(v));
+		if (r)
+			break;
+		rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
+	}
+	mdb_cursor_close(cur);
+	mdb_txn_abort(txn);
+	if (r == 0 && rc && rc != MDB_NOTFOUND)
+		return lmdb_fail(err, rc, "cannot read");
+	return r;
+}
+
+static int
+grow(struct mw_kv *kv)
+{
+	if (kv->map >= MAP_MOST)
+		return MDB_MAP_FULL;
+	kv->map *= 2;
+	return mdb_env_set_mapsize(kv->env, kv->map);
+}
+
+int
+mw_kv_write(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
+            struct mw_err *err)
+{
+	for (;;) {
+		struct mw_kv_txn t = {NULL, kv->dbi, 0};
+		int rc = mdb_txn_begin(kv->env, NULL, 0, &t.txn);
+		if (rc == MDB_MAP_RESIZED) {
+			(void)mdb_env_set_mapsize(kv->env, 0);
+			rc = mdb_txn_begin(kv->env, NULL, 0, &t.txn);
+		}
+		if (rc)
+			return lmdb_fail(err, rc, "cannot write");
+		int r = cb(arg, &t);
+		if (r == 0 && t.rc == 0) {
+			rc = mdb_txn_commit(t.txn);
+			if (rc == 0)
+				return 0;
+		} else {
+			mdb_txn_abort(t.txn);
+			rc = t.rc;
+		}
+		if (rc == MDB_MAP_FULL)
+			rc = grow(kv);
+		else if (rc == 0)
+			return r;
+		if (rc)
+			return lmdb_fail(err, rc, "cannot write");
+	}
+}
+
+int
+mw_kv_put(struct mw_kv_txn *t, struct mw_str key, struct mw_str v)
+{
+	MDB_val k = val(key), d = val(v);
+	int rc = mdb_put(t->txn, t->dbi, &k, &d, 0);
+	if (rc && !t->rc)
+		t->rc = rc;
+	return rc ? MW_EIO : 0;
+}
+
+int
+mw_kv_del(struct mw_kv_txn *t, struct mw_str key)
+{
+	MDB_val k = val(key);
+	int rc = mdb_del(t->txn, t->dbi, &k, NULL);
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	if (rc && !t->rc)
+		t->rc = rc;
+	return rc ? MW_EIO : 0;
+}
+
+int
+mw_kv_sync(struct mw_kv *kv, struct mw_err *err)
+{
+	int rc = mdb_env_sync(kv->env, 1);
+	return rc ? lmdb_fail(err, rc, "cannot sync") : 0;
+}

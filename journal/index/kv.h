@@ -1,0 +1,48 @@
+/* kv.h - LMDB in the small: the only room file that sees lmdb.h is kv.c.
+ *
+ * A map file is opened once per process and path. Write transactions are serialised by
+ * LMDB; a full map is grown and the transaction run again, so write callbacks must be
+ * repeatable. Read transactions live inside one call; values are copied out. Map files
+ * must be on a local file system. Not across fork.
+ */
+#ifndef MW_INDEX_KV_H
+#define MW_INDEX_KV_H
+
+#include "journal/base/buf.h"
+#include "journal/base/err.h"
+
+struct mw_kv;
+struct mw_kv_txn;
+
+enum {
+	MW_KV_READ = 1,
+	MW_KV_CREATE = 2,
+	MW_KV_FOREIGN = 4
+};
+
+/* MW_KV_READ opens for reading only; MW_KV_FOREIGN: a map of another program (a Postfix
+ * lmdb: table): read without a lock file. MW_ENOTFOUND, MW_EPERM, MW_EDAMAGED (no LMDB
+ * file, or another version's), MW_EIO. */
+int mw_kv_open(const char *path, int flags, struct mw_kv **ret,
+               struct mw_err *err) MW_CHECK;
+void mw_kv_close(struct mw_kv *kv); /* NULL ok */
+
+/* 1 and the value appended to out; 0 if there is none. */
+int mw_kv_get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out,
+              struct mw_err *err) MW_CHECK;
+/* Keys from `from` on, in order, while they start with `prefix`: cb until it returns
+ * non-zero, which is returned. Keys and values die with the callback, which must not
+ * write. Keep it short: collect, then work. */
+int mw_kv_scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
+               int (*cb)(void *arg, struct mw_str key, struct mw_str val), void *arg,
+               struct mw_err *err) MW_CHECK;
+/* One write transaction: cb puts and deletes; committed when it returns 0, else rolled
+ * back and its code returned. */
+int mw_kv_write(struct mw_kv *kv, int (*cb)(void *arg, struct mw_kv_txn *t), void *arg,
+                struct mw_err *err) MW_CHECK;
+int mw_kv_put(struct mw_kv_txn *t, struct mw_str key, struct mw_str val) MW_CHECK;
+int mw_kv_del(struct mw_kv_txn *t, struct mw_str key) MW_CHECK; /* absent is fine */
+/* Forces what was committed to disk (the environment does not sync each commit). */
+int mw_kv_sync(struct mw_kv *kv, struct mw_err *err) MW_CHECK;
+
+#endif
