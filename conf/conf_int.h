@@ -130,6 +130,7 @@ struct mw_conf_file {
 	/* The open section: */
 	struct mw_conf_line open; /* its first line; file NULL: none */
 	size_t retain;            /* its place in conf->retain */
+	unsigned errors;          /* how many there were when it was opened */
 	unsigned skip;            /* depth of an unknown section that is passed over */
 	struct mw_conf_origin set[MW_CONF_N_RETAIN];
 };

@@ -339,7 +339,7 @@ close_section(struct mw_conf_load *l, struct mw_conf_file *f)
 {
 	const struct mw_conf_retain *r = &l->conf->retain[f->retain];
 
-	if (!r->keep_us && !r->max_size && !f->set[1].file && !f->set[2].file)
+	if (!r->keep_us && !r->max_size && l->errors == f->errors)
 		mw_conf_diag(l, MW_CONF_ERROR, &f->open, 0, f->open.text.n,
 		             "section retain %s needs 'keep' or 'max_size'", r->name);
 	f->open.file = NULL;
@@ -391,6 +391,7 @@ open_section(struct mw_conf_load *l, struct mw_conf_file *f,
 	f->retain = c->n_retain++;
 	memset(f->set, 0, sizeof f->set);
 	f->open = *line;
+	f->errors = l->errors;
 	/* The excerpt is wanted at the end of the section: the line must live on. */
 	f->open.text.p = keep(l, line->text.p, line->text.n);
 	f->open.text.n = strlen(f->open.text.p);
