@@ -1,0 +1,98 @@
+#!/usr/bin/python3
+"""Replay ended with SIGKILL at 20 random moments and run again; run twice; two at once.
+
+The mailboxes are emptied before each round, so that each kill hits a replay at work.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import mailbox
+import rig as rigs
+import tap
+import workload
+from mailbox import Expected
+
+KILLS = int(os.environ.get("MW_KILLS", "20"))
+SEED = int(os.environ.get("MW_SEED", "1"))
+FOLDERS = {"INBOX", "Sent", "Trash"}
+
+
+def empty(rig):
+	for user in rig.users:
+		c = mailbox.login(rig, user)
+		for f in mailbox.folders(c):
+			if int(c.select(f'"{f}"')[1][0] or 0):
+				c.store("1:*", "+FLAGS", "\\Deleted")
+				c.expunge()
+		c.logout()
+
+
+def start(rig):
+	return subprocess.Popen(rig.mailwal_argv("--json", *rig.replay_args("--all")),
+				stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+				stderr=subprocess.PIPE, start_new_session=True)
+
+
+def check(t, rig, want, what):
+	state = mailbox.dump(rig)
+	got = mailbox.compare(want, state)
+	extra = sorted({f for _, f in state} - FOLDERS)
+	return t.ok(got.ok and not extra, what, f"{got}\nfolders left behind: {extra}")
+
+
+def main(t):
+	rnd = random.Random(SEED)
+	messages, _ = workload.bulk(240, seed=SEED)
+	with rigs.Rig(t.dir, postfix="virtual_transport = discard:") as rig:
+		rig.start()
+		jobs = rig.send(workload.jobs(messages, rig.users, rig.aliases, SEED))
+		t.need(all(j.code == 250 for j in jobs), f"{len(jobs)} messages captured")
+		want = {}
+		for j in jobs:
+			for u in j.owners:
+				want.setdefault((u, "INBOX"), []).append(Expected(j.queue_id, j.data))
+			if j.auth:
+				want.setdefault((j.auth, "Sent"), []).append(Expected(j.queue_id, j.data))
+		began = time.monotonic()
+		r = rig.replay("--all")
+		whole = time.monotonic() - began
+		t.need(r.rc == 0, f"a whole replay takes {whole:.2f} s", r)
+		if not check(t, rig, want, f"{sum(map(len, want.values()))} copies, each once"):
+			raise tap.Fatal("plain replay is wrong already")
+		before = mailbox.dump(rig)
+		r = rig.replay("--all")
+		t.ok(r.rc == 0 and (r.summary or {}).get("restored") == 0
+		     and mailbox.dump(rig) == before, "replayed twice: nothing doubled", r)
+		at_work = 0
+		for k in range(KILLS):
+			empty(rig)
+			p = start(rig)
+			time.sleep(rnd.uniform(0.0, whole))
+			alive = p.poll() is None
+			at_work += alive
+			p.kill()
+			p.communicate()
+			there = mailbox.count(mailbox.dump(rig))
+			r = rig.replay("--all")
+			t.ok(r.rc == 0, f"kill {k + 1}: the next run exits 0 ({there} copies were "
+			     f"there{'' if alive else '; it had ended already'})", r)
+			if not check(t, rig, want, f"kill {k + 1}: every copy once"):
+				return
+		t.ok(at_work >= KILLS * 6 // 10, f"{at_work} of {KILLS} kills hit a replay at work")
+		for k in range(3):
+			empty(rig)
+			two = [start(rig), start(rig)]
+			outs = [p.communicate(timeout=120) for p in two]
+			codes = sorted(p.returncode for p in two)
+			t.ok(codes[0] == 0 and codes[1] in (0, 75),
+			     f"race {k + 1}: two at once end with 0 and 0 or 75", f"{codes} {outs}")
+			check(t, rig, want, f"race {k + 1}: every copy once")
+
+
+tap.run(main, seconds=300)
