@@ -152,6 +152,8 @@ static int
 run(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv)
 {
 	int status = 0;
+	if (g->n_conf_files)
+		g->cli.conf_file = g->conf_files[0];
 	if (cmd->needs)
 		status = load_confs(g);
 	if (status == 0 && (cmd->needs & MW_NEED_ONE_JOURNAL) && g->cli.n_journals != 1)

@@ -1,0 +1,128 @@
+/* cmd_config.c - mailwal config check | show | explain | sample. */
+#include "journal/base/util.h"
+#include "replay/cmd.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct mw_cmd *
+self(void)
+{
+	return mw_cmd_find("config");
+}
+
+/* Loads with all diagnostics on standard error. 0, or the exit status. */
+static int
+load(const struct mw_cli *cli, const char *file, struct mw_conf **ret)
+{
+	MW_BUF_AUTO report = {0};
+	struct mw_err err = {0};
+	int r = mw_conf_load(file, ret, &report, &err);
+	if (report.n)
+		fputs(mw_buf_cstr(&report), stderr);
+	return r < 0 ? mw_cli_error(cli, &err) : 0;
+}
+
+static int
+check(const struct mw_cli *cli, const char *file)
+{
+	struct mw_conf *conf = NULL;
+	int status = load(cli, file, &conf);
+	if (cli->json)
+		mw_cli_json(json_pack("{s:s, s:s?, s:b}", "message_type", "summary",
+		                      "file", file, "ok", status == 0));
+	else if (status == 0 && !cli->quiet)
+		printf("%s: ok\n", file ? file : "no file; the defaults are used");
+	mw_conf_free(conf);
+	return status;
+}
+
+static void
+json_setting(void *arg, const char *name, const char *value, const char *def)
+{
+	const bool *all = arg;
+	if (!*all && strcmp(value, def) == 0)
+		return;
+	json_t *o = json_object();
+	(void)json_object_set_new(o, "name", mw_json_str(mw_strz(name)));
+	(void)json_object_set_new(o, "value", mw_json_str(mw_strz(value)));
+	(void)json_object_set_new(o, "default", mw_json_str(mw_strz(def)));
+	mw_cli_json(o);
+}
+
+static int
+show(const struct mw_cli *cli, const char *file, bool all)
+{
+	struct mw_conf *conf = NULL;
+	int status = load(cli, file, &conf);
+	if (status == 0 && cli->json) {
+		mw_conf_each(conf, json_setting, &all);
+	} else if (status == 0) {
+		MW_BUF_AUTO out = {0};
+		mw_conf_print(conf, !all, &out);
+		fputs(mw_buf_cstr(&out), stdout);
+	}
+	mw_conf_free(conf);
+	return status;
+}
+
+static int
+explain(const struct mw_cli *cli, const char *key)
+{
+	MW_BUF_AUTO out = {0};
+	struct mw_err err = {0};
+	if (mw_conf_explain(key, &out, &err) < 0)
+		return mw_cli_error(cli, &err);
+	if (cli->json)
+		mw_cli_json(json_pack("{s:o, s:o}", "name", mw_json_str(mw_strz(key)),
+		                      "text", mw_json_str(mw_buf_str(&out))));
+	else
+		fputs(mw_buf_cstr(&out), stdout);
+	return 0;
+}
+
+static int
+parse_show(const struct mw_cli *cli, int argc, char **argv, bool *all)
+{
+	for (int i = 2; i < argc; i++) {
+		if (strcmp(argv[i], "-a") == 0)
+			*all = true;
+		else if (strcmp(argv[i], "-n") == 0)
+			*all = false;
+		else
+			return mw_cli_unknown(cli, self(), argv[i]);
+	}
+	return 0;
+}
+
+int
+mw_cmd_config(struct mw_cli *cli, int argc, char **argv)
+{
+	const char *verb = argc > 1 ? argv[1] : "";
+	const char *file = cli->conf_file ? cli->conf_file : mw_conf_default_file();
+	bool all = false;
+	if (strcmp(verb, "check") == 0) {
+		if (argc > 3 || (argc == 3 && argv[2][0] == '-'))
+			return mw_cli_unknown(cli, self(), argv[argc - 1]);
+		return check(cli, argc == 3 ? argv[2] : file);
+	}
+	if (strcmp(verb, "show") == 0) {
+		int status = parse_show(cli, argc, argv, &all);
+		return status ? status : show(cli, file, all);
+	}
+	if (strcmp(verb, "explain") == 0) {
+		if (argc != 3)
+			return mw_cli_usage(cli, self(), "explain which setting?");
+		return explain(cli, argv[2]);
+	}
+	if (strcmp(verb, "sample") == 0 && argc == 2) {
+		MW_BUF_AUTO out = {0};
+		mw_conf_sample(&out);
+		fputs(mw_buf_cstr(&out), stdout);
+		return 0;
+	}
+	if (verb[0] == '-' || (strcmp(verb, "sample") == 0 && argc > 2))
+		return mw_cli_unknown(cli, self(), argv[verb[0] == '-' ? 1 : 2]);
+	return verb[0] ? mw_cli_usage(cli, self(), "unknown verb '%s'", verb)
+	               : mw_cli_usage(cli, self(), "check, show, explain or sample?");
+}

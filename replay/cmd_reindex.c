@@ -1,0 +1,42 @@
+/* cmd_reindex.c - mailwal reindex. */
+#include "journal/base/util.h"
+#include "replay/cmd.h"
+
+#include <stdio.h>
+
+static int
+reindex(const struct mw_cli *cli, size_t k)
+{
+	MW_STORE_AUTO *st = NULL;
+	struct mw_err err = {0};
+	uint64_t n = 0;
+	const struct mw_clock *clock = mw_clock_system();
+	int64_t start = clock->mono_us(clock);
+	int r = mw_cli_open(cli, k, &st, &err);
+	if (r == 0)
+		r = mw_store_reindex(st, &n, &err);
+	if (r < 0)
+		return mw_cli_error(cli, &err);
+	double seconds = (double)(clock->mono_us(clock) - start) / 1e6;
+	if (cli->json)
+		mw_cli_json(json_pack("{s:s, s:o, s:I, s:f}", "message_type", "summary",
+		                      "journal", mw_json_str(mw_strz(cli->journals[k])),
+		                      "records", (json_int_t)n, "duration_s", seconds));
+	else if (!cli->quiet)
+		printf("%s: %llu records indexed in %.1f s\n", cli->journals[k],
+		       (unsigned long long)n, seconds);
+	return 0;
+}
+
+int
+mw_cmd_reindex(struct mw_cli *cli, int argc, char **argv)
+{
+	if (argc > 1)
+		return mw_cli_unknown(cli, mw_cmd_find("reindex"), argv[1]);
+	for (size_t k = 0; k < cli->n_journals; k++) {
+		int status = reindex(cli, k);
+		if (status != 0)
+			return status;
+	}
+	return 0;
+}
