@@ -1,0 +1,107 @@
+#include "milter/capture.h"
+
+#include <stdio.h>
+
+#include "milter/identity.h"
+#include "journal/base/util.h"
+#include "milter/pool.h"
+
+enum { LOOKUP_THREADS = 4 };
+
+static int
+settings_new(struct mw_conf *conf, struct mw_settings **ret, struct mw_err *err)
+{
+	struct mw_settings *s = calloc(1, sizeof *s);
+	if (!s)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	atomic_init(&s->refs, 1);
+	if (conf->identities.n) {
+		int r = mw_identity_open(conf, &s->identity, err);
+		if (r < 0) {
+			free(s);
+			return r;
+		}
+	}
+	s->conf = conf;
+	*ret = s;
+	return 0;
+}
+
+void
+mw_settings_unref(struct mw_settings *s)
+{
+	if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
+		return;
+	mw_identity_close(s->identity);
+	mw_conf_free(s->conf);
+	free(s);
+}
+
+int
+mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *conf,
+		struct mw_err *err)
+{
+	memset(cap, 0, sizeof *cap);
+	cap->store = store;
+	cap->clock = mw_clock_system();
+	cap->started_mono_us = cap->clock->mono_us(cap->clock);
+	cap->pool = mw_pool_new(LOOKUP_THREADS);
+	if (!cap->pool)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = settings_new(conf, &cap->settings, err);
+	if (r < 0) {
+		mw_pool_free(cap->pool);
+		return r;
+	}
+	(void)pthread_mutex_init(&cap->lock, NULL); /* cannot fail with NULL attributes */
+	return 0;
+}
+
+void
+mw_capture_done(struct mw_capture *cap)
+{
+	mw_pool_free(cap->pool);
+	mw_settings_unref(cap->settings);
+	cap->pool = NULL;
+	cap->settings = NULL;
+	pthread_mutex_destroy(&cap->lock);
+}
+
+int
+mw_capture_reload(struct mw_capture *cap, struct mw_conf *conf, struct mw_err *err)
+{
+	struct mw_settings *s;
+	int r = settings_new(conf, &s, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&cap->lock);
+	struct mw_settings *old = cap->settings;
+	cap->settings = s;
+	pthread_mutex_unlock(&cap->lock);
+	mw_settings_unref(old);
+	return 0;
+}
+
+struct mw_settings *
+mw_capture_settings(struct mw_capture *cap)
+{
+	pthread_mutex_lock(&cap->lock);
+	struct mw_settings *s = cap->settings;
+	atomic_fetch_add(&s->refs, 1);
+	pthread_mutex_unlock(&cap->lock);
+	return s;
+}
+
+void
+mw_capture_journaled(struct mw_capture *cap, struct mw_str queue_id,
+		     const uint8_t id[MW_ID_LEN], int64_t time_us)
+{
+	pthread_mutex_lock(&cap->lock);
+	(void)snprintf(cap->last_queue_id, sizeof cap->last_queue_id, "%.*s",
+		       (int)MW_MIN(queue_id.n, sizeof cap->last_queue_id),
+		       queue_id.n ? queue_id.p : "");
+	mw_id_text(cap->last_id, id);
+	cap->last_time_us = time_us;
+	pthread_mutex_unlock(&cap->lock);
+	atomic_fetch_add(&cap->count.journaled, 1);
+}

@@ -1,0 +1,62 @@
+/* capture.h - what all sessions of one daemon share: store, settings, counters.
+ *
+ * Life: mw_capture_init, sessions come and go, mw_capture_done after the last of them.
+ * Threads: all functions may be called from any thread. The store is borrowed; settings
+ * are immutable and counted, so that a reload leaves running messages with the old ones.
+ */
+#ifndef MW_MILTER_CAPTURE_H
+#define MW_MILTER_CAPTURE_H
+
+#include "conf/conf.h"
+#include "journal/store/store.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct mw_identity;
+struct mw_pool;
+
+struct mw_settings {
+	atomic_int refs;
+	struct mw_conf *conf;         /* owned */
+	struct mw_identity *identity; /* owned; NULL: no alias tables */
+};
+
+struct mw_counters {
+	atomic_uint_fast64_t journaled;          /* durable, and answered so */
+	atomic_uint_fast64_t tempfailed;         /* refused because of our trouble */
+	atomic_uint_fast64_t passed_unjournaled; /* let pass in spite of it */
+	atomic_uint_fast64_t sessions;           /* milter connections that negotiated */
+	atomic_uint_fast64_t aborted;            /* messages that never reached their end */
+	atomic_int open_sessions;
+	atomic_int at_eom; /* ends of message not yet answered */
+};
+
+struct mw_capture {
+	struct mw_store *store;
+	const struct mw_clock *clock;
+	int64_t started_mono_us;
+	struct mw_pool *pool; /* look-ups in network tables */
+	struct mw_counters count;
+	pthread_mutex_t lock; /* guards what follows */
+	struct mw_settings *settings;
+	char last_queue_id[64];
+	char last_id[MW_ID_TEXT + 1];
+	int64_t last_time_us; /* of the last message journaled by this process; 0: none */
+};
+
+/* Takes conf over (on success only). MW_ENOMEM, MW_ECONF (alias tables). */
+int mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *conf,
+		    struct mw_err *err) MW_CHECK;
+void mw_capture_done(struct mw_capture *cap);
+/* New settings for messages that start from now on; takes conf over on success. */
+int mw_capture_reload(struct mw_capture *cap, struct mw_conf *conf,
+		      struct mw_err *err) MW_CHECK;
+/* The current settings, counted: give them back with mw_settings_unref. */
+struct mw_settings *mw_capture_settings(struct mw_capture *cap);
+void mw_settings_unref(struct mw_settings *s); /* NULL ok */
+/* Notes the last journaled message for `status`. */
+void mw_capture_journaled(struct mw_capture *cap, struct mw_str queue_id,
+			  const uint8_t id[MW_ID_LEN], int64_t time_us);
+
+#endif

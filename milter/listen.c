@@ -1,0 +1,217 @@
+#include "milter/listen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+
+#include "journal/base/str.h"
+#include "journal/base/util.h"
+
+struct place {
+	const char *path; /* unix; NULL: inet */
+	char host[256], port[32];
+	int family;
+};
+
+/* unix:PATH, local:PATH, /PATH; inet:HOST:PORT, inet:PORT@HOST, inet6:… */
+static int
+parse(const char *spec, struct place *ret, struct mw_err *err)
+{
+	memset(ret, 0, sizeof *ret);
+	ret->family = AF_UNSPEC;
+	if (strncmp(spec, "unix:", 5) == 0)
+		ret->path = spec + 5;
+	else if (strncmp(spec, "local:", 6) == 0)
+		ret->path = spec + 6;
+	else if (spec[0] == '/')
+		ret->path = spec;
+	if (ret->path) {
+		if (ret->path[0] && strlen(ret->path) < sizeof(((struct sockaddr_un *)0)->sun_path))
+			return 0;
+		return mw_fail(err, MW_ECONF,
+			       "milter_listen: the socket path in \"%s\" is empty or too long",
+			       spec);
+	}
+	const char *rest = NULL;
+	if (strncmp(spec, "inet:", 5) == 0) {
+		rest = spec + 5;
+	} else if (strncmp(spec, "inet6:", 6) == 0) {
+		rest = spec + 6;
+		ret->family = AF_INET6;
+	} else {
+		(void)mw_fail(err, MW_ECONF, "milter_listen: cannot understand \"%s\"", spec);
+		return mw_err_hint(err, "use unix:PATH or inet:HOST:PORT");
+	}
+	struct mw_str s = mw_strz(rest), port = s, host = MW_STR("");
+	const char *colon = strrchr(rest, ':');
+	if (!mw_str_cut(s, '@', &port, &host) && colon) {
+		host = mw_str(rest, (size_t)(colon - rest));
+		port = mw_strz(colon + 1);
+	}
+	if (host.n >= 2 && host.p[0] == '[' && host.p[host.n - 1] == ']')
+		host = mw_str(host.p + 1, host.n - 2);
+	if (port.n == 0 || port.n >= sizeof ret->port || host.n >= sizeof ret->host) {
+		(void)mw_fail(err, MW_ECONF, "milter_listen: no port in \"%s\"", spec);
+		return mw_err_hint(err, "use inet:HOST:PORT");
+	}
+	memcpy(ret->port, port.p, port.n);
+	if (host.n)
+		memcpy(ret->host, host.p, host.n);
+	return 0;
+}
+
+int
+mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
+{
+	struct place p;
+	if (conf->milter_listen.n == 0 || conf->milter_listen.n > MW_LISTEN_MAX)
+		return mw_fail(err, MW_ECONF, "milter_listen: 1 to %d places", MW_LISTEN_MAX);
+	for (size_t i = 0; i < conf->milter_listen.n; i++) {
+		int r = parse(conf->milter_listen.v[i], &p, err);
+		if (r < 0)
+			return r;
+	}
+	if (*conf->milter_socket_group && !getgrnam(conf->milter_socket_group))
+		return mw_fail(err, MW_ECONF, "milter_socket_group: no group \"%s\"",
+			       conf->milter_socket_group);
+	return 0;
+}
+
+static int
+listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *ret,
+	    struct mw_err *err)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	struct stat st;
+	memcpy(un.sun_path, path, strlen(path)); /* parse() checked the length */
+	if (lstat(path, &st) == 0) {
+		if (!S_ISSOCK(st.st_mode))
+			return mw_fail(err, MW_ECONF,
+				       "cannot listen on %s: it is there and no socket", path);
+		(void)unlink(path); /* bind tells if that did not work */
+	}
+	MW_AUTOCLOSE int fd =
+		socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return mw_fail_errno(err, "cannot make a socket");
+	/* Nobody gets in before group and mode are set. No other thread runs yet. */
+	mode_t old = umask(0177);
+	int r = bind(fd, (const struct sockaddr *)&un, sizeof un);
+	(void)umask(old);
+	if (r < 0)
+		return mw_fail_errno(err, "cannot listen on unix:%s", path);
+	if (*conf->milter_socket_group) {
+		const struct group *g = getgrnam(conf->milter_socket_group);
+		if (!g)
+			return mw_fail(err, MW_ECONF, "milter_socket_group: no group \"%s\"",
+				       conf->milter_socket_group);
+		if (chown(path, (uid_t)-1, g->gr_gid) < 0)
+			return mw_fail_errno(err, "cannot give %s to group %s", path,
+					     conf->milter_socket_group);
+	}
+	if (chmod(path, (mode_t)conf->milter_socket_mode) < 0)
+		return mw_fail_errno(err, "cannot set the mode of %s", path);
+	if (listen(fd, SOMAXCONN) < 0)
+		return mw_fail_errno(err, "cannot listen on unix:%s", path);
+	ret->unlink = strdup(path);
+	(void)snprintf(ret->name, sizeof ret->name, "unix:%s", path);
+	ret->fd = MW_TAKE_FD(fd);
+	return 0;
+}
+
+static int
+listen_inet(const struct place *p, struct mw_listener *ret, struct mw_err *err)
+{
+	struct addrinfo hint = {.ai_family = p->family,
+				.ai_socktype = SOCK_STREAM,
+				.ai_flags = AI_PASSIVE},
+			*ai = NULL;
+	/* Without a host: this machine only. A journal is nobody else's. */
+	int g = getaddrinfo(p->host[0] ? p->host : "127.0.0.1", p->port, &hint, &ai);
+	if (g != 0)
+		return mw_fail(err, MW_ECONF, "milter_listen: %s:%s: %s", p->host, p->port,
+			       gai_strerror(g));
+	MW_AUTOCLOSE int fd = socket(ai->ai_family,
+				     SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int on = 1, r = -1;
+	if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0)
+		r = bind(fd, ai->ai_addr, ai->ai_addrlen);
+	if (r == 0)
+		r = listen(fd, SOMAXCONN);
+	int e = errno;
+	freeaddrinfo(ai);
+	errno = e;
+	if (r < 0)
+		return mw_fail_errno(err, "cannot listen on inet:%s:%s", p->host, p->port);
+	ret->inet = true;
+	(void)snprintf(ret->name, sizeof ret->name, "inet:%.80s:%.30s", p->host, p->port);
+	ret->fd = MW_TAKE_FD(fd);
+	return 0;
+}
+
+static int
+from_systemd(struct mw_listeners *ret, int n, struct mw_err *err)
+{
+	if (n > MW_LISTEN_MAX)
+		return mw_fail(err, MW_ECONF, "systemd passed more than %d sockets",
+			       MW_LISTEN_MAX);
+	for (int i = 0; i < n; i++) {
+		struct mw_listener *l = &ret->v[ret->n++];
+		*l = (struct mw_listener){.fd = SD_LISTEN_FDS_START + i};
+		if (sd_is_socket(l->fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0)
+			return mw_fail(err, MW_ECONF,
+				       "systemd passed something that is no listening "
+				       "stream socket");
+		l->inet = sd_is_socket(l->fd, AF_UNIX, SOCK_STREAM, 1) <= 0;
+		int fl = fcntl(l->fd, F_GETFL);
+		if (fl < 0 || fcntl(l->fd, F_SETFL, fl | O_NONBLOCK) < 0)
+			return mw_fail_errno(err, "cannot use a socket from systemd");
+		(void)snprintf(l->name, sizeof l->name, "systemd:%d", i);
+	}
+	return 0;
+}
+
+int
+mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret, struct mw_err *err)
+{
+	memset(ret, 0, sizeof *ret);
+	int n = sd_listen_fds(1), r = 0;
+	if (n > 0)
+		return from_systemd(ret, n, err);
+	if ((r = mw_listen_check(conf, err)) < 0)
+		return r;
+	for (size_t i = 0; r == 0 && i < conf->milter_listen.n; i++) {
+		struct place p;
+		struct mw_listener l = {.fd = -1};
+		r = parse(conf->milter_listen.v[i], &p, err);
+		if (r == 0)
+			r = p.path ? listen_unix(conf, p.path, &l, err)
+				   : listen_inet(&p, &l, err);
+		if (r == 0)
+			ret->v[ret->n++] = l;
+	}
+	if (r < 0)
+		mw_listen_close(ret);
+	return r;
+}
+
+void
+mw_listen_close(struct mw_listeners *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		if (l->v[i].unlink)
+			(void)unlink(l->v[i].unlink); /* a stale one does no harm */
+		free(l->v[i].unlink);
+		if (l->v[i].fd >= 0)
+			(void)close(l->v[i].fd);
+	}
+	l->n = 0;
+}

@@ -1,0 +1,34 @@
+/* listen.h - listening sockets: from systemd, or made here.
+ *
+ * Call only with the journal's lock held: an old unix socket is replaced without asking
+ * who listens on it.
+ */
+#ifndef MW_MILTER_LISTEN_H
+#define MW_MILTER_LISTEN_H
+
+#include "conf/conf.h"
+
+enum { MW_LISTEN_MAX = 32 };
+
+struct mw_listener {
+	int fd;
+	bool inet;      /* TCP: needs QUICKACK */
+	char *unlink;   /* path to remove at the end; NULL: not ours */
+	char name[128]; /* for the log */
+};
+
+struct mw_listeners {
+	struct mw_listener v[MW_LISTEN_MAX];
+	size_t n;
+};
+
+/* Only syntax: MW_ECONF. */
+int mw_listen_check(const struct mw_conf *conf, struct mw_err *err) MW_CHECK;
+/* Sockets passed by systemd where there are any, else those of milter_listen. They are
+ * non-blocking and close-on-exec. MW_ECONF, MW_EPERM, MW_EIO. */
+int mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret,
+		   struct mw_err *err) MW_CHECK;
+/* Stops listening; removes our unix sockets. */
+void mw_listen_close(struct mw_listeners *l);
+
+#endif

@@ -1,0 +1,65 @@
+#include "milter/policy.h"
+
+#include <stdio.h>
+
+#include "journal/base/log.h"
+
+static void
+answer(struct mw_answer *ret, const char *code, const char *xcode, const char *text)
+{
+	ret->refuse = true;
+	(void)snprintf(ret->code, sizeof ret->code, "%s", code);
+	(void)snprintf(ret->xcode, sizeof ret->xcode, "%s", xcode);
+	(void)snprintf(ret->text, sizeof ret->text, "%s", text);
+}
+
+static void
+refuse(const struct mw_conf *conf, const struct mw_err *err, struct mw_answer *ret)
+{
+	/* The one refusal that no retry can cure is a limit the postmaster set. */
+	if (err->code == MW_ELIMIT)
+		answer(ret, "552", "5.3.4", "Message exceeds the limits of the mail journal");
+	else if (conf->on_failure_close)
+		answer(ret, "421", "4.3.0", "Mail journal unavailable, try again later");
+	else
+		answer(ret, "451", "4.3.0", "Mail journal unavailable, try again later");
+}
+
+void
+mw_policy_too_many(struct mw_answer *ret)
+{
+	answer(ret, "452", "4.5.3", "Too many recipients for the mail journal");
+}
+
+void
+mw_policy_early(struct mw_capture *cap, const struct mw_conf *conf,
+		const struct mw_err *err, struct mw_answer *ret)
+{
+	memset(ret, 0, sizeof *ret);
+	if (conf->on_failure == MW_ON_FAILURE_ACCEPT)
+		return;
+	atomic_fetch_add(&cap->count.tempfailed, 1);
+	mw_log(MW_LOG_WARN, NULL, "event=refused stage=mail error=%s reason=\"%s\"",
+	       mw_err_name(err->code), err->msg);
+	refuse(conf, err, ret);
+}
+
+void
+mw_policy_failed(struct mw_capture *cap, const struct mw_conf *conf, const char *queue_id,
+		 const struct mw_err *err, struct mw_answer *ret)
+{
+	memset(ret, 0, sizeof *ret);
+	if (conf->on_failure == MW_ON_FAILURE_ACCEPT) {
+		atomic_fetch_add(&cap->count.passed_unjournaled, 1);
+		mw_log(MW_LOG_ERR, queue_id,
+		       "event=unjournaled error=%s reason=\"%s\" "
+		       "hint=\"this message passes without a record (on_failure = "
+		       "accept)\"",
+		       mw_err_name(err->code), err->msg);
+		return;
+	}
+	atomic_fetch_add(&cap->count.tempfailed, 1);
+	refuse(conf, err, ret);
+	mw_log(MW_LOG_ERR, queue_id, "event=refused stage=eom reply=%s error=%s reason=\"%s\"",
+	       ret->code, mw_err_name(err->code), err->msg);
+}

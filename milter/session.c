@@ -1,0 +1,555 @@
+#include "milter/session.h"
+
+#include <stdio.h>
+
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+#include "milter/identity.h"
+#include "milter/session_int.h"
+
+enum {
+	FLUSH_ABOVE = 32 * 1024,     /* header bytes collected before the store sees them */
+	MACRO_LIMIT = 8 * 1024,      /* longer macro values are ignored */
+	ARENA_BASE = 4 << 20,        /* bytes a message may take without its recipients */
+	ARENA_PER_RCPT = 1024,
+};
+
+const char *const mw_session_symbols[7] = {
+	"j _ v {daemon_name} {client_addr} {client_name} {client_port} {client_ptr}",
+	"{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}",
+	"i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer}",
+	"i {rcpt_addr} {rcpt_host} {rcpt_mailer}",
+	"i",
+	"i {msg_id}",
+	"i",
+};
+
+static const char *const macro_name[MW_N_MACROS] = {
+#define X(id, name) [MW_MACRO_##id] = name,
+	MW_MACROS(X)
+#undef X
+};
+
+static char *
+copy(struct mw_str v)
+{
+	return v.n ? strndup(v.p, v.n) : NULL;
+}
+
+static void
+set(char **slot, struct mw_str v)
+{
+	free(*slot);
+	*slot = copy(v);
+}
+
+static void
+clear_macros(char **m)
+{
+	for (int i = 0; i < MW_N_MACROS; i++) {
+		free(m[i]);
+		m[i] = NULL;
+	}
+}
+
+struct mw_session *
+mw_session_new(struct mw_capture *cap)
+{
+	struct mw_session *s = calloc(1, sizeof *s);
+	if (!s)
+		return NULL;
+	s->cap = cap;
+	s->exact = true;
+	atomic_fetch_add(&cap->count.sessions, 1);
+	atomic_fetch_add(&cap->count.open_sessions, 1);
+	return s;
+}
+
+/* Back to idle; keeps the connection's facts. */
+static void
+forget(struct mw_session *s)
+{
+	mw_entry_free(s->entry);
+	s->entry = NULL;
+	mw_arena_free(s->arena);
+	s->arena = NULL;
+	mw_settings_unref(s->set);
+	s->set = NULL;
+	mw_buf_free(&s->text);
+	memset(&s->text, 0, sizeof s->text);
+	memset(&s->mail, 0, sizeof s->mail);
+	s->rcpt_cap = 0;
+	s->content = s->body = 0;
+	s->too_many = false;
+	mw_err_clear(&s->fail);
+	s->state = MW_ST_IDLE;
+}
+
+void
+mw_session_reset(struct mw_session *s)
+{
+	mw_session_abort(s);
+	clear_macros(s->macro);
+	clear_macros(s->conn_macro);
+	set(&s->client_name, MW_STR(""));
+	set(&s->client_addr, MW_STR(""));
+	set(&s->helo, MW_STR(""));
+	s->client_port = 0;
+	s->family = 0;
+}
+
+void
+mw_session_free(struct mw_session *s)
+{
+	if (!s)
+		return;
+	mw_session_reset(s);
+	atomic_fetch_sub(&s->cap->count.open_sessions, 1);
+	free(s);
+}
+
+void
+mw_session_exact(struct mw_session *s, bool exact)
+{
+	s->exact = exact;
+}
+
+bool
+mw_session_in_content(const struct mw_session *s)
+{
+	return s->state >= MW_ST_HEADER;
+}
+
+/* ---- connection ---- */
+
+void
+mw_session_connect(struct mw_session *s, struct mw_str name, char family, unsigned port,
+		   struct mw_str addr)
+{
+	if (mw_str_istarts(addr, MW_STR("IPv6:")))
+		addr = mw_str(addr.p + 5, addr.n - 5);
+	s->family = family;
+	s->client_port = port;
+	set(&s->client_name, name);
+	set(&s->client_addr, addr);
+}
+
+void
+mw_session_helo(struct mw_session *s, struct mw_str helo)
+{
+	set(&s->helo, helo);
+}
+
+void
+mw_session_macros(struct mw_session *s, char stage)
+{
+	/* Those of the message before must not be taken for this one's. */
+	if (stage == 'M' && s->state != MW_ST_PENDING)
+		clear_macros(s->macro);
+}
+
+void
+mw_session_macro(struct mw_session *s, char stage, struct mw_str name, struct mw_str value)
+{
+	if (name.n >= 2 && name.p[0] == '{' && name.p[name.n - 1] == '}')
+		name = mw_str(name.p + 1, name.n - 2);
+	if (value.n > MACRO_LIMIT)
+		return;
+	for (int i = 0; i < MW_N_MACROS; i++) {
+		if (!mw_str_eq(name, mw_strz(macro_name[i])))
+			continue;
+		set(stage == 'C' || stage == 'H' ? &s->conn_macro[i] : &s->macro[i], value);
+		return;
+	}
+}
+
+void
+mw_session_unknown(struct mw_session *s, struct mw_str line)
+{
+	(void)s;
+	(void)line;
+}
+
+/* ---- envelope ---- */
+
+/* Arguments joined by single spaces, in the arena; p NULL when that is full. */
+static struct mw_str
+join(struct mw_arena *a, const struct mw_str *argv, size_t argc)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < argc; i++)
+		n += argv[i].n + 1;
+	char *p = mw_arena_alloc(a, n + 1);
+	if (!p)
+		return mw_str(NULL, 0);
+	size_t at = 0;
+	for (size_t i = 0; i < argc; i++) {
+		if (i)
+			p[at++] = ' ';
+		if (argv[i].n)
+			memcpy(p + at, argv[i].p, argv[i].n);
+		at += argv[i].n;
+	}
+	return mw_str(p, at);
+}
+
+static int
+envelope_full(struct mw_session *s)
+{
+	return mw_fail(&s->fail, MW_ENOMEM, "the envelope does not fit in memory");
+}
+
+int
+mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
+		struct mw_answer *ret)
+{
+	memset(ret, 0, sizeof *ret);
+	if (s->state == MW_ST_PENDING)
+		return MW_EPROTO;
+	if (s->state != MW_ST_IDLE) {
+		atomic_fetch_add(&s->cap->count.aborted, 1);
+		forget(s);
+	}
+	s->set = mw_capture_settings(s->cap);
+	s->state = MW_ST_ENVELOPE;
+	const struct mw_conf *conf = s->set->conf;
+	s->arena = mw_arena_new(ARENA_BASE +
+				(size_t)conf->recipient_limit * ARENA_PER_RCPT);
+	if (!s->arena) {
+		(void)envelope_full(s);
+	} else {
+		struct mw_str a = argc ? mw_message_addr(argv[0]) : MW_STR("");
+		s->mail.sender = mw_arena_str(s->arena, a);
+		s->mail.sender_args = argc > 1 ? join(s->arena, argv + 1, argc - 1)
+					       : MW_STR("");
+		if (!s->mail.sender.p || !s->mail.sender_args.p)
+			(void)envelope_full(s);
+	}
+	struct mw_err err = s->fail;
+	if (!err.code && !s->exact && conf->on_failure == MW_ON_FAILURE_TEMPFAIL)
+		(void)mw_fail(&err, MW_EPROTO,
+			      "the MTA does not offer exact header bytes "
+			      "(milter protocol 6)");
+	if (!err.code) {
+		int r = mw_store_ready(s->cap->store);
+		if (r < 0)
+			(void)mw_fail(&err, r, "the journal cannot take mail: %s",
+				      mw_err_text(r));
+	}
+	if (err.code) {
+		mw_policy_early(s->cap, conf, &err, ret);
+		if (ret->refuse)
+			forget(s);
+	}
+	return 0;
+}
+
+int
+mw_session_rcpt(struct mw_session *s, const struct mw_str *argv, size_t argc,
+		bool can_refuse, struct mw_answer *ret)
+{
+	memset(ret, 0, sizeof *ret);
+	if (s->state != MW_ST_ENVELOPE || argc == 0)
+		return MW_EPROTO;
+	struct mw_str mailer = mw_session_value(s, MW_MACRO_RCPT_MAILER);
+	if (s->mail.n_rcpt >= (uint64_t)s->set->conf->recipient_limit) {
+		if (can_refuse)
+			mw_policy_too_many(ret);
+		else
+			s->too_many = true;
+		return 0;
+	}
+	struct mw_rcpt r = {0}, *v = NULL;
+	if (s->arena && !s->fail.code) {
+		r.addr = mw_arena_str(s->arena, mw_message_addr(argv[0]));
+		r.args = argc > 1 ? join(s->arena, argv + 1, argc - 1) : MW_STR("");
+		r.mailer = mw_arena_str(s->arena, mailer);
+		v = mw_arena_grow(s->arena, s->mail.rcpt, &s->rcpt_cap,
+				  s->mail.n_rcpt + 1, sizeof r);
+	}
+	if (mw_str_eq(mailer, MW_STR("error")))
+		r.flags |= MW_RCPT_REFUSED;
+	/* told for this recipient only: the next may come without */
+	set(&s->macro[MW_MACRO_RCPT_MAILER], MW_STR(""));
+	if (!v || !r.addr.p || !r.args.p || !r.mailer.p) {
+		if (!s->fail.code)
+			(void)envelope_full(s);
+		return 0;
+	}
+	v[s->mail.n_rcpt++] = r;
+	s->mail.rcpt = v;
+	return 0;
+}
+
+int
+mw_session_data(struct mw_session *s)
+{
+	return s->state == MW_ST_ENVELOPE ? 0 : MW_EPROTO;
+}
+
+/* ---- content ---- */
+
+/* Memory and files go at once; the reason is told at the end. */
+static void
+give_up(struct mw_session *s)
+{
+	mw_entry_free(s->entry);
+	s->entry = NULL;
+	mw_buf_free(&s->text);
+	memset(&s->text, 0, sizeof s->text);
+}
+
+static void
+put(struct mw_session *s, const void *p, size_t n)
+{
+	if (s->fail.code || n == 0)
+		return;
+	uint64_t limit = s->set->conf->message_limit;
+	s->content += n;
+	if (limit && s->content > limit)
+		(void)mw_fail(&s->fail, MW_ELIMIT, "larger than message_limit");
+	else if (s->entry || mw_entry_new(s->cap->store, MW_TYPE_MAIL, &s->entry,
+					  &s->fail) == 0)
+		if (mw_entry_body(s->entry, p, n, &s->fail) == 0)
+			return;
+	if (!s->fail.code)
+		(void)mw_fail(&s->fail, MW_EIO, "the journal did not take the content");
+	give_up(s);
+}
+
+static void
+flush(struct mw_session *s)
+{
+	if (!s->fail.code && mw_buf_ok(&s->text) < 0) {
+		(void)mw_fail(&s->fail, MW_ENOMEM, "out of memory");
+		give_up(s);
+	}
+	put(s, s->text.p, s->text.n);
+	mw_buf_clear(&s->text);
+}
+
+/* The value with each LF as CRLF; a CR that is there already is not doubled. */
+static void
+put_value(struct mw_buf *b, struct mw_str v)
+{
+	size_t from = 0;
+	for (size_t i = 0; i < v.n; i++) {
+		const char *lf = memchr(v.p + i, '\n', v.n - i);
+		if (!lf)
+			break;
+		i = (size_t)(lf - v.p);
+		if (i && v.p[i - 1] == '\r')
+			continue;
+		mw_buf_put(b, v.p + from, i - from);
+		mw_buf_put(b, "\r\n", 2);
+		from = i + 1;
+	}
+	if (from < v.n)
+		mw_buf_put(b, v.p + from, v.n - from);
+}
+
+int
+mw_session_header(struct mw_session *s, struct mw_str name, struct mw_str value)
+{
+	if (s->state != MW_ST_ENVELOPE && s->state != MW_ST_HEADER)
+		return MW_EPROTO;
+	s->state = MW_ST_HEADER;
+	if (s->fail.code)
+		return 0;
+	mw_buf_putstr(&s->text, name);
+	mw_buf_putc(&s->text, ':');
+	if (!s->exact && value.n && value.p[0] != ' ' && value.p[0] != '\t')
+		mw_buf_putc(&s->text, ' '); /* the one that the MTA took off */
+	put_value(&s->text, value);
+	mw_buf_put(&s->text, "\r\n", 2);
+	if (s->text.n >= FLUSH_ABOVE)
+		flush(s);
+	return 0;
+}
+
+int
+mw_session_eoh(struct mw_session *s)
+{
+	if (s->state != MW_ST_ENVELOPE && s->state != MW_ST_HEADER)
+		return MW_EPROTO;
+	s->state = MW_ST_BODY;
+	if (!s->fail.code) {
+		mw_buf_put(&s->text, "\r\n", 2);
+		flush(s);
+	}
+	mw_buf_free(&s->text);
+	memset(&s->text, 0, sizeof s->text);
+	return 0;
+}
+
+int
+mw_session_body(struct mw_session *s, const void *p, size_t n)
+{
+	if (s->state == MW_ST_ENVELOPE || s->state == MW_ST_HEADER)
+		(void)mw_session_eoh(s); /* in these states it succeeds */
+	if (s->state != MW_ST_BODY)
+		return MW_EPROTO;
+	s->body += n;
+	put(s, p, n);
+	return 0;
+}
+
+/* ---- end of message ---- */
+
+static void
+complete(struct mw_session *s, const struct mw_commit *c)
+{
+	s->commit = *c;
+	s->done(s->done_arg);
+}
+
+static void
+on_commit(void *arg, const struct mw_commit *c)
+{
+	complete(arg, c);
+}
+
+/* Metadata is final: seals the entry and hands it to the committer. */
+static void
+seal_and_submit(struct mw_session *s)
+{
+	mw_message_direct(s);
+	int r = mw_entry_finish_mail(s->entry, &s->mail, &s->fail);
+	if (r < 0) {
+		struct mw_commit c = {.code = r};
+		complete(s, &c);
+		return;
+	}
+	mw_store_submit(s->cap->store, s->entry, on_commit, s);
+}
+
+static void
+resolve(struct mw_session *s)
+{
+	struct mw_err err = {0};
+	if (mw_identity_resolve(s->set->identity, s->arena, &s->mail, s->deadline_mono_us,
+				&err) < 0)
+		mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
+		       "event=undecided error=%s reason=\"%s\"", mw_err_name(err.code),
+		       err.msg);
+}
+
+static void
+job_main(void *arg)
+{
+	struct mw_session *s = arg;
+	resolve(s);
+	seal_and_submit(s);
+}
+
+static int
+refused_at_end(struct mw_session *s, struct mw_answer *ret)
+{
+	if (s->too_many) {
+		atomic_fetch_add(&s->cap->count.tempfailed, 1);
+		mw_policy_too_many(ret);
+		mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
+		       "event=refused stage=eom reply=452 nrcpt=%zu "
+		       "reason=\"more than recipient_limit\"",
+		       s->mail.n_rcpt);
+	} else {
+		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
+		mw_policy_failed(s->cap, s->set->conf, qid ? qid : "", &s->fail, ret);
+	}
+	forget(s);
+	clear_macros(s->macro);
+	return 0;
+}
+
+int
+mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
+	       struct mw_answer *ret)
+{
+	memset(ret, 0, sizeof *ret);
+	if (s->state == MW_ST_ENVELOPE || s->state == MW_ST_HEADER)
+		(void)mw_session_eoh(s);
+	if (s->state != MW_ST_BODY)
+		return MW_EPROTO;
+	if (!s->fail.code && !s->too_many) {
+		mw_message_build(s);
+		if (mw_entry_describe(s->entry, &s->mail, &s->fail) < 0 && !s->fail.code)
+			(void)mw_fail(&s->fail, MW_EBUG, "the entry has no description");
+	}
+	if (s->fail.code || s->too_many)
+		return refused_at_end(s, ret);
+	s->state = MW_ST_PENDING;
+	s->done = done;
+	s->done_arg = arg;
+	atomic_fetch_add(&s->cap->count.at_eom, 1);
+	if (s->set->identity) {
+		const struct mw_clock *c = s->cap->clock;
+		s->deadline_mono_us = c->mono_us(c) + s->set->conf->identities_timeout;
+		s->job = (struct mw_job){.fn = job_main, .arg = s};
+		/* tables on the network must not hold up the other sessions */
+		if (mw_identity_network(s->set->identity) &&
+		    mw_pool_run(s->cap->pool, &s->job))
+			return 1;
+		resolve(s);
+	}
+	seal_and_submit(s);
+	return 1;
+}
+
+/* An address for the log: no byte of it can be taken for another key. */
+static const char *
+log_addr(struct mw_str a, char *out, size_t n)
+{
+	size_t m = MW_MIN(a.n, n - 1);
+	for (size_t i = 0; i < m; i++) {
+		char c = a.p[i];
+		out[i] = c == ' ' || c == '<' || c == '>' || c == '"' ? '?' : c;
+	}
+	out[m] = 0;
+	return out;
+}
+
+static void
+log_journaled(struct mw_session *s)
+{
+	char id[MW_ID_TEXT + 1], from[256];
+	mw_id_text(id, mw_entry_id(s->entry));
+	mw_log(MW_LOG_INFO, s->macro[MW_MACRO_QUEUE_ID],
+	       "event=journaled id=%s from=<%s> nrcpt=%zu size=%llu seg=%llu off=%llu "
+	       "wait_ms=%lld",
+	       id, log_addr(s->mail.sender, from, sizeof from), s->mail.n_rcpt,
+	       (unsigned long long)s->mail.size, (unsigned long long)s->commit.loc.segment,
+	       (unsigned long long)s->commit.loc.offset,
+	       (long long)(s->commit.wait_us / 1000));
+}
+
+void
+mw_session_finish(struct mw_session *s, struct mw_answer *ret)
+{
+	memset(ret, 0, sizeof *ret);
+	if (s->commit.code == 0) {
+		log_journaled(s);
+		mw_capture_journaled(s->cap, s->mail.queue_id, mw_entry_id(s->entry),
+				     s->mail.time_us);
+	} else {
+		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
+		if (!s->fail.code)
+			(void)mw_fail(&s->fail, s->commit.code, "the commit failed: %s",
+				      mw_err_text(s->commit.code));
+		mw_policy_failed(s->cap, s->set->conf, qid ? qid : "", &s->fail, ret);
+	}
+	atomic_fetch_sub(&s->cap->count.at_eom, 1);
+	forget(s);
+	clear_macros(s->macro);
+}
+
+void
+mw_session_abort(struct mw_session *s)
+{
+	mw_assert(s->state != MW_ST_PENDING);
+	if (s->state == MW_ST_IDLE)
+		return;
+	atomic_fetch_add(&s->cap->count.aborted, 1);
+	mw_log(MW_LOG_DEBUG, s->macro[MW_MACRO_QUEUE_ID], "event=aborted");
+	forget(s);
+	clear_macros(s->macro);
+}

@@ -1,0 +1,78 @@
+/* session_int.h - the inside of a session, for session.c and message.c. */
+#ifndef MW_MILTER_SESSION_INT_H
+#define MW_MILTER_SESSION_INT_H
+
+#include "milter/pool.h"
+#include "milter/session.h"
+
+/* Macros that are kept, by name without braces. */
+#define MW_MACROS(X)                                                                     \
+	X(QUEUE_ID, "i")                                                                 \
+	X(HOSTNAME, "j")                                                                 \
+	X(VERSION, "v")                                                                  \
+	X(DAEMON, "daemon_name")                                                         \
+	X(CLIENT_ADDR, "client_addr")                                                    \
+	X(CLIENT_NAME, "client_name")                                                    \
+	X(CLIENT_PORT, "client_port")                                                    \
+	X(TLS_VERSION, "tls_version")                                                    \
+	X(CIPHER, "cipher")                                                              \
+	X(AUTH_TYPE, "auth_type")                                                        \
+	X(AUTH_AUTHEN, "auth_authen")                                                    \
+	X(AUTH_AUTHOR, "auth_author")                                                    \
+	X(RCPT_MAILER, "rcpt_mailer")
+
+enum mw_macro {
+#define X(id, name) MW_MACRO_##id,
+	MW_MACROS(X)
+#undef X
+		MW_N_MACROS
+};
+
+enum mw_state {
+	MW_ST_IDLE,     /* no message */
+	MW_ST_ENVELOPE, /* MAIL seen */
+	MW_ST_HEADER,   /* some content seen, headers may follow */
+	MW_ST_BODY,     /* end of headers seen */
+	MW_ST_PENDING,  /* handed to the store */
+};
+
+struct mw_session {
+	struct mw_capture *cap;
+	struct mw_settings *set; /* of this message; NULL when idle */
+	enum mw_state state;
+	bool exact;
+	/* the connection; malloc'd, NULL: not told */
+	char *conn_macro[MW_N_MACROS];
+	char *client_name, *client_addr, *helo;
+	unsigned client_port;
+	char family;
+	/* the message */
+	char *macro[MW_N_MACROS];
+	struct mw_arena *arena;
+	struct mw_mail mail; /* sender, sender_args, rcpt filled as they come */
+	size_t rcpt_cap;
+	struct mw_buf text; /* headers not yet given to the entry */
+	struct mw_entry *entry;
+	uint64_t content, body; /* bytes so far */
+	struct mw_err fail;     /* the first trouble; told at the end */
+	bool too_many;
+	struct mw_commit commit;
+	struct mw_job job;
+	int64_t deadline_mono_us; /* of the alias look-ups */
+	void (*done)(void *arg);
+	void *done_arg;
+};
+
+/* message.c */
+
+/* The value of a macro, the message's before the connection's; empty if unknown. */
+struct mw_str mw_session_value(const struct mw_session *s, enum mw_macro m);
+/* Takes the brackets off an address, if it has them. */
+struct mw_str mw_message_addr(struct mw_str a);
+/* Fills s->mail from what was seen, but for size and digests; strings are borrowed from
+ * the session. */
+void mw_message_build(struct mw_session *s);
+/* MW_RCPT_LOCAL of each recipient and the direction, after alias expansion. */
+void mw_message_direct(struct mw_session *s);
+
+#endif
