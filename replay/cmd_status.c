@@ -1,0 +1,229 @@
+/* cmd_status.c - mailwal status: from the daemon where it runs, else from the disk. */
+#include "replay/status.h"
+
+#include "journal/base/util.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+	OK = 0,
+	WARNING = 1,
+	CRITICAL = 2,
+	UNKNOWN = 3
+};
+
+static void
+print_last_mail(const struct mw_status *s)
+{
+	char date[32], ago[32];
+	if (s->newest_us == 0)
+		return;
+	mw_time_local(date, sizeof date, s->newest_us);
+	mw_duration_human(ago, sizeof ago, s->now_us - s->newest_us);
+	printf("  Newest    %s (%s ago)\n", date, ago);
+}
+
+static void
+print_marks(const struct mw_status *s)
+{
+	char date[32];
+	if (s->complete.name) {
+		mw_time_local(date, sizeof date, s->complete.end_us);
+		MW_BUF_AUTO name = {0};
+		mw_text_safe(mw_strz(s->complete.name), false, &name);
+		printf("  Backup    mark %s completed %s, begun at record %llu\n",
+		       mw_buf_cstr(&name), date,
+		       (unsigned long long)s->complete.start_seq);
+	} else {
+		puts("  Backup    no completed mark");
+	}
+	if (s->running.name) {
+		mw_time_local(date, sizeof date, s->running.start_us);
+		MW_BUF_AUTO name = {0};
+		mw_text_safe(mw_strz(s->running.name), false, &name);
+		printf("            mark %s running since %s\n", mw_buf_cstr(&name),
+		       date);
+	}
+}
+
+static void
+print_journal(const struct mw_status *s)
+{
+	char size[32], free_bytes[32], since[32] = "";
+	mw_size_human(size, sizeof size, s->disk_bytes);
+	mw_size_human(free_bytes, sizeof free_bytes, s->free_bytes);
+	if (s->oldest_us)
+		mw_time_local(since, sizeof since, s->oldest_us);
+	printf("%s\n", s->dir);
+	printf("  Daemon    %s\n", s->daemon_text);
+	printf("  Journal   %llu messages%s%.10s, %llu records, %s in %llu segments\n",
+	       (unsigned long long)s->mails, since[0] ? " since " : "", since,
+	       (unsigned long long)s->records, size, (unsigned long long)s->segments);
+	print_last_mail(s);
+	printf("  Disk      %s free\n", free_bytes);
+	if (s->index_lag > 0)
+		printf("  Index     %lld records behind\n", (long long)s->index_lag);
+	else
+		puts("  Index     up to date");
+	print_marks(s);
+	printf("  Keys      %s\n", s->encrypted ? "encrypted to recovery keys"
+	                                        : "readable: no recovery key configured");
+	for (size_t i = 0; i < s->n_problems; i++)
+		printf("  PROBLEM   %s\n", s->problem[i].text);
+	printf("  State     %s\n", s->n_problems ? "degraded" : "ok");
+}
+
+static json_t *
+time_json(int64_t us)
+{
+	char text[32];
+	if (us == 0)
+		return json_null();
+	mw_time_rfc3339(text, sizeof text, us);
+	return json_string(text);
+}
+
+static json_t *
+mark_json(const struct mw_mark_info *m)
+{
+	if (!m->name)
+		return json_null();
+	json_t *o = json_object();
+	(void)json_object_set_new(o, "name", mw_json_str(mw_strz(m->name)));
+	(void)json_object_set_new(o, "start_seq", json_integer((json_int_t)m->start_seq));
+	(void)json_object_set_new(o, "start", time_json(m->start_us));
+	(void)json_object_set_new(o, "end", time_json(m->end_us));
+	return o;
+}
+
+static void
+set_number(json_t *o, const char *key, uint64_t v)
+{
+	(void)json_object_set_new(o, key, json_integer((json_int_t)v));
+}
+
+static void
+print_json(struct mw_status *s)
+{
+	json_t *o = json_object(), *problems = json_array();
+	(void)json_object_set_new(o, "journal", mw_json_str(mw_strz(s->dir)));
+	(void)json_object_set_new(o, "state",
+	                          json_string(s->n_problems ? "degraded" : "ok"));
+	for (size_t i = 0; i < s->n_problems; i++)
+		(void)json_array_append_new(problems,
+		                            mw_json_str(mw_strz(s->problem[i].text)));
+	(void)json_object_set_new(o, "problems", problems);
+	(void)json_object_set_new(o, "daemon_running",
+	                          s->daemon < 0 ? json_null() : json_boolean(s->daemon));
+	if (s->daemon_json)
+		(void)json_object_set_new(o, "daemon", MW_TAKE(s->daemon_json));
+	if (s->opened) {
+		set_number(o, "records", s->records);
+		set_number(o, "mails", s->mails);
+		set_number(o, "segments", s->segments);
+		set_number(o, "size_bytes", s->disk_bytes);
+		set_number(o, "free_bytes", s->free_bytes);
+		(void)json_object_set_new(o, "index_lag_records",
+		                          json_integer(s->index_lag));
+		(void)json_object_set_new(o, "oldest", time_json(s->oldest_us));
+		(void)json_object_set_new(o, "newest", time_json(s->newest_us));
+		(void)json_object_set_new(o, "encrypted", json_boolean(s->encrypted));
+		(void)json_object_set_new(o, "last_completed_mark",
+		                          mark_json(&s->complete));
+		(void)json_object_set_new(o, "running_mark", mark_json(&s->running));
+	}
+	mw_cli_json(o);
+}
+
+/* ---- monitoring ---- */
+
+struct nagios {
+	int state;
+	struct mw_buf text, perf;
+	uint64_t mails, bytes, free_bytes, lag;
+};
+
+static void
+nagios_add(struct nagios *n, const struct mw_status *s)
+{
+	for (size_t i = 0; i < s->n_problems; i++) {
+		int level = s->problem[i].level;
+		n->state = level == UNKNOWN && n->state != CRITICAL ? UNKNOWN
+		           : n->state == UNKNOWN && level != CRITICAL
+		               ? UNKNOWN
+		               : MW_MAX(n->state, level);
+		if (level == CRITICAL)
+			n->state = CRITICAL;
+		mw_buf_printf(&n->text, "%s%s", n->text.n ? "; " : "",
+		              s->problem[i].text);
+	}
+	n->mails += s->mails;
+	n->bytes += s->disk_bytes;
+	n->lag += s->index_lag > 0 ? (uint64_t)s->index_lag : 0;
+	n->free_bytes = MW_MIN(n->free_bytes, s->opened ? s->free_bytes : UINT64_MAX);
+}
+
+static int
+nagios_print(const struct mw_cli *cli, struct nagios *n)
+{
+	static const char *const names[] = {"OK", "WARNING", "CRITICAL", "UNKNOWN"};
+	uint64_t crit = cli->conf->min_free, warn = crit * 2;
+	MW_BUF_AUTO safe = {0};
+	if (n->text.n == 0)
+		mw_buf_printf(&n->text, "%llu messages journaled",
+		              (unsigned long long)n->mails);
+	mw_text_safe(mw_buf_str(&n->text), false, &safe);
+	/* A bar would begin the performance data. */
+	for (size_t i = 0; i < safe.n; i++)
+		if (safe.p[i] == '|')
+			safe.p[i] = '/';
+	printf("MAILWAL %s - %s | mails=%lluc size=%lluB", names[n->state],
+	       mw_buf_cstr(&safe), (unsigned long long)n->mails,
+	       (unsigned long long)n->bytes);
+	if (n->free_bytes != UINT64_MAX)
+		printf(" free=%lluB;%llu:;%llu:;0", (unsigned long long)n->free_bytes,
+		       (unsigned long long)warn, (unsigned long long)crit);
+	printf(" index_lag=%llu\n", (unsigned long long)n->lag);
+	mw_buf_free(&n->text);
+	return n->state;
+}
+
+static int
+one(struct mw_cli *cli, size_t k, struct nagios *n, bool nagios)
+{
+	struct mw_status s;
+	int status = 0;
+	mw_status_gather(cli, k, &s);
+	if (nagios)
+		nagios_add(n, &s);
+	else if (cli->json)
+		print_json(&s);
+	if (!nagios && !s.opened)
+		status = mw_cli_error(cli, &s.err);
+	else if (!nagios && !cli->json)
+		print_journal(&s);
+	if (status == 0 && s.n_problems)
+		status = 1;
+	mw_status_done(&s);
+	return status;
+}
+
+int
+mw_cmd_status(struct mw_cli *cli, int argc, char **argv)
+{
+	struct nagios n = {.free_bytes = UINT64_MAX};
+	bool nagios = false;
+	int status = 0;
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--nagios") != 0)
+			return mw_cli_unknown(cli, mw_cmd_find("status"), argv[i]);
+		nagios = true;
+	}
+	for (size_t k = 0; k < cli->n_journals; k++) {
+		int s = one(cli, k, &n, nagios);
+		if (s > status || status == 0)
+			status = s;
+	}
+	return nagios ? nagios_print(cli, &n) : status;
+}

@@ -1,0 +1,263 @@
+#include "replay/status.h"
+
+#include "journal/base/util.h"
+#include "journal/store/control.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static void add(struct mw_status *s, int level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void
+add(struct mw_status *s, int level, const char *fmt, ...)
+{
+	if (s->n_problems == MW_STATUS_PROBLEMS)
+		return;
+	struct mw_status_problem *p = &s->problem[s->n_problems++];
+	va_list ap;
+	p->level = level;
+	va_start(ap, fmt);
+	(void)vsnprintf(p->text, sizeof p->text, fmt, ap);
+	va_end(ap);
+}
+
+/* ---- disk ---- */
+
+struct tally {
+	struct mw_status *s;
+	const char *dir;
+	int depth;
+};
+
+static int
+count_entry(void *arg, const char *name)
+{
+	struct tally *t = arg;
+	char path[4096];
+	struct stat sb;
+	const struct mw_fs *fs = mw_fs_posix();
+	if (snprintf(path, sizeof path, "%s/%s", t->dir, name) >= (int)sizeof path ||
+	    lstat(path, &sb) < 0)
+		return 0; /* gone meanwhile */
+	t->s->disk_bytes += (uint64_t)sb.st_blocks * 512;
+	size_t n = strlen(name);
+	if (S_ISREG(sb.st_mode) && n > 4 && strcmp(name + n - 4, ".seg") == 0)
+		t->s->segments++;
+	if (S_ISDIR(sb.st_mode) && t->depth > 0) {
+		struct tally sub = {t->s, path, t->depth - 1};
+		(void)fs->list(fs, path, count_entry, &sub);
+	}
+	return 0;
+}
+
+static void
+ask_disk(const struct mw_cli *cli, struct mw_status *s)
+{
+	const struct mw_fs *fs = mw_fs_posix();
+	struct tally t = {s, s->dir, 2};
+	char free_text[32], floor_text[32];
+	(void)fs->list(fs, s->dir, count_entry, &t);
+	int64_t n = fs->free_space(fs, s->dir);
+	s->free_bytes = n > 0 ? (uint64_t)n : 0;
+	mw_size_human(free_text, sizeof free_text, s->free_bytes);
+	mw_size_human(floor_text, sizeof floor_text, cli->conf->min_free);
+	if (s->free_bytes < cli->conf->min_free)
+		add(s, 2, "%s free, below min_free (%s): mail is not taken", free_text,
+		    floor_text);
+	else if (s->free_bytes < 2 * cli->conf->min_free)
+		add(s, 1, "%s free, close to min_free (%s)", free_text, floor_text);
+}
+
+/* ---- log ---- */
+
+static int
+count_record(void *arg, const struct mw_record *r)
+{
+	uint64_t *n = arg;
+	(void)r;
+	++*n;
+	return 0;
+}
+
+/* The first or newest mail from record `from` on. */
+static int64_t
+mail_time(struct mw_store *st, uint64_t from, bool last)
+{
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_record r;
+	int64_t found = 0;
+	int damage = 0;
+	if (mw_cursor_new(st, from, &c, NULL) < 0)
+		return 0;
+	for (;;) {
+		int k = mw_cursor_next(c, &r, NULL);
+		if (k == 0 || (k < 0 && ++damage > 1000))
+			break;
+		if (k < 0 || r.type != MW_TYPE_MAIL)
+			continue;
+		found = r.time_us;
+		if (!last)
+			break;
+	}
+	return found;
+}
+
+static uint64_t
+first_seq(struct mw_store *st)
+{
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_record r;
+	if (mw_cursor_new(st, 1, &c, NULL) < 0)
+		return 0;
+	for (int tries = 0; tries < 1000; tries++) {
+		int k = mw_cursor_next(c, &r, NULL);
+		if (k > 0)
+			return r.seq;
+		if (k == 0)
+			break;
+	}
+	return 0;
+}
+
+static void
+ask_log(struct mw_status *s, struct mw_store *st)
+{
+	struct mw_store_stats stats = {0};
+	mw_store_stats(st, &stats);
+	uint64_t first = first_seq(st), other = 0;
+	s->index_lag = stats.index_lag_records;
+	if (first == 0 || stats.next_seq <= first)
+		return;
+	s->records = stats.next_seq - first;
+	/* The index knows every record that is not mail; the rest is mail. */
+	for (int type = MW_TYPE_MAIL + 1; type <= MW_TYPE_CLOSE; type++) {
+		char key = (char)type;
+		struct mw_err err = {0};
+		if (mw_store_find(st, MW_KEY_TYPE, mw_str(&key, 1), count_record, &other,
+		                  &err) < 0)
+			add(s, 1, "%s", err.msg);
+	}
+	s->mails = s->records > other ? s->records - other : 0;
+	s->oldest_us = mail_time(st, first, false);
+	/* Back from the end in growing steps, until there is a mail among them. */
+	for (uint64_t back = 16; s->mails && s->newest_us == 0; back *= 16) {
+		bool all = back >= s->records;
+		s->newest_us = mail_time(st, all ? first : stats.next_seq - back, true);
+		if (all)
+			break;
+	}
+}
+
+static void
+ask_marks(struct mw_status *s, struct mw_store *st)
+{
+	struct mw_mark_info *v = NULL;
+	size_t n = 0;
+	struct mw_err err = {0};
+	if (mw_marks(st, s->arena, &v, &n, &err) < 0) {
+		add(s, 1, "%s", err.msg);
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (v[i].state == MW_MARK_COMPLETE)
+			s->complete = v[i];
+		if (v[i].state == MW_MARK_START)
+			s->running = v[i];
+	}
+	/* A start that a later one of the same name superseded runs no more. */
+	for (size_t i = 0; s->running.name && i < n; i++)
+		if (v[i].start_seq > s->running.start_seq &&
+		    strcmp(v[i].name, s->running.name) == 0)
+			s->running.name = NULL;
+}
+
+/* ---- daemon ---- */
+
+static void
+describe_daemon(struct mw_status *s)
+{
+	const json_t *version = json_object_get(s->daemon_json, "version");
+	const json_t *started = json_object_get(s->daemon_json, "started_us");
+	const json_t *uptime = json_object_get(s->daemon_json, "uptime_s");
+	char up[32] = "";
+	if (json_is_integer(started))
+		mw_duration_human(up, sizeof up, s->now_us - json_integer_value(started));
+	else if (json_is_number(uptime))
+		mw_duration_human(up, sizeof up,
+		                  (int64_t)(json_number_value(uptime) * 1e6));
+	(void)snprintf(s->daemon_text, sizeof s->daemon_text, "mailwald %s running%s%s",
+	               json_is_string(version) ? json_string_value(version) : "",
+	               up[0] ? ", up " : "", up);
+	const json_t *failures = json_object_get(s->daemon_json, "failures");
+	if (json_is_integer(failures) && json_integer_value(failures) > 0)
+		add(s, 1, "%lld messages could not be journaled since mailwald started",
+		    (long long)json_integer_value(failures));
+	const json_t *missed = json_object_get(s->daemon_json, "unjournaled");
+	if (json_is_integer(missed) && json_integer_value(missed) > 0)
+		add(s, 2, "%lld messages passed without a record (on_failure = accept)",
+		    (long long)json_integer_value(missed));
+}
+
+static void
+ask_daemon(struct mw_status *s)
+{
+	MW_BUF_AUTO reply = {0};
+	struct mw_err err = {0};
+	int r = mw_control_call(s->dir, "status", &reply, &err);
+	if (r == 0) {
+		json_error_t je;
+		s->daemon = 1;
+		s->daemon_json = json_loadb((const char *)reply.p, reply.n, 0, &je);
+		describe_daemon(s);
+		return;
+	}
+	if (r == MW_EUNAVAIL || r == MW_ENOTFOUND) {
+		s->daemon = 0;
+		(void)snprintf(s->daemon_text, sizeof s->daemon_text,
+		               "mailwald is not running");
+		add(s, 2, "mailwald is not running: no mail is being journaled");
+		return;
+	}
+	s->daemon = -1;
+	(void)snprintf(s->daemon_text, sizeof s->daemon_text, "cannot ask: %.200s",
+	               err.msg);
+	/* Whoever may read the journal need not be allowed to command the daemon. */
+	if (r != MW_EPERM)
+		add(s, 2, "mailwald does not answer: %s", err.msg);
+}
+
+void
+mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	MW_STORE_AUTO *st = NULL;
+	*ret = (struct mw_status){.dir = cli->journals[journal]};
+	ret->now_us = clock->now_us(clock);
+	ret->arena = mw_arena_new(64U << 20);
+	int r = mw_cli_open(cli, journal, &st, &ret->err);
+	if (r < 0 || !ret->arena) {
+		if (r >= 0)
+			(void)mw_fail(&ret->err, MW_ENOMEM, "out of memory");
+		add(ret, r == MW_EPERM ? 3 : 2, "%s", ret->err.msg);
+		ret->daemon = -1;
+		return;
+	}
+	ret->opened = true;
+	ret->encrypted = cli->conf->recovery_key.n > 0;
+	ask_daemon(ret);
+	ask_disk(cli, ret);
+	ask_log(ret, st);
+	ask_marks(ret, st);
+	if (ret->index_lag > 10000)
+		add(ret, 1, "the index is %lld records behind",
+		    (long long)ret->index_lag);
+}
+
+void
+mw_status_done(struct mw_status *s)
+{
+	json_decref(s->daemon_json);
+	mw_arena_free(s->arena);
+}

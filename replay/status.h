@@ -1,0 +1,41 @@
+/* status.h - what is known of one journal's health, from the daemon and from the disk.
+ *
+ * mw_status_gather never fails: what it cannot learn becomes a problem in the list.
+ */
+#ifndef MW_REPLAY_STATUS_H
+#define MW_REPLAY_STATUS_H
+
+#include "replay/select.h"
+
+enum {
+	MW_STATUS_PROBLEMS = 16
+};
+
+struct mw_status_problem {
+	int level; /* as monitoring counts: 1 warning, 2 critical, 3 unknown */
+	char text[400];
+};
+
+struct mw_status {
+	const char *dir;
+	int64_t now_us;
+	int daemon; /* 1 runs, 0 does not, -1 could not ask */
+	char daemon_text[300];
+	json_t *daemon_json; /* its own answer, or NULL */
+	bool opened;         /* what follows is known */
+	struct mw_err err;   /* why not */
+	uint64_t records, mails, segments;
+	uint64_t disk_bytes, free_bytes;
+	int64_t index_lag;
+	int64_t oldest_us, newest_us; /* 0: no mail */
+	bool encrypted;
+	struct mw_mark_info complete, running; /* newest; name NULL: none */
+	struct mw_status_problem problem[MW_STATUS_PROBLEMS];
+	size_t n_problems;
+	struct mw_arena *arena;
+};
+
+void mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret);
+void mw_status_done(struct mw_status *s);
+
+#endif
