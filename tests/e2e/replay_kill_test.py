@@ -17,20 +17,11 @@ import rig as rigs
 import tap
 import workload
 from mailbox import Expected
+from replaytool import empty
 
 KILLS = int(os.environ.get("MW_KILLS", "20"))
 SEED = int(os.environ.get("MW_SEED", "1"))
 FOLDERS = {"INBOX", "Sent", "Trash"}
-
-
-def empty(rig):
-	for user in rig.users:
-		c = mailbox.login(rig, user)
-		for f in mailbox.folders(c):
-			if int(c.select(f'"{f}"')[1][0] or 0):
-				c.store("1:*", "+FLAGS", "\\Deleted")
-				c.expunge()
-		c.logout()
 
 
 def start(rig):
