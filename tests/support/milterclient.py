@@ -1,0 +1,81 @@
+"""milterclient - the MTA's side of the milter protocol, for tests without an MTA."""
+
+import socket
+import struct
+import threading
+import time
+
+
+class Conn:
+	"""One connection that has negotiated and asks for as few replies as it may."""
+
+	def __init__(self, path):
+		self.sock = socket.socket(socket.AF_UNIX)
+		self.sock.settimeout(60)
+		self.sock.connect(path)
+		self.send(b"O", struct.pack(">III", 6, 0x1ff, 0x1fffff))
+		cmd, data = self.reply()
+		assert cmd == b"O", cmd
+		self.steps = struct.unpack(">III", data[:12])[2]
+
+	def send(self, cmd, data=b""):
+		self.sock.sendall(struct.pack(">I", len(data) + 1) + cmd + data)
+
+	def reply(self):
+		out = b""
+		while len(out) < 4 or len(out) < 4 + struct.unpack(">I", out[:4])[0]:
+			got = self.sock.recv(65536)
+			if not got:
+				raise EOFError("the milter closed the connection")
+			out += got
+		return out[4:5], out[5:]
+
+	def step(self, cmd, data, noreply):
+		"""Sends and, unless the milter said that it will not answer, waits."""
+		self.send(cmd, data)
+		if not self.steps & noreply:
+			got = self.reply()[0]
+			assert got == b"c", got
+
+	def envelope(self, queue_id, body=b"body\r\n"):
+		"""Everything up to, not including, end of message."""
+		self.step(b"C", b"client.test\0" + b"4" + struct.pack(">H", 1234) + b"192.0.2.1\0", 0x1000)
+		self.step(b"H", b"client.test\0", 0x2000)
+		self.step(b"M", b"<a@remote.test>\0", 0x4000)
+		self.step(b"R", b"<anna@example.test>\0", 0x8000)
+		self.send(b"D", b"Ti\0" + queue_id.encode() + b"\0")
+		self.step(b"T", b"", 0x10000)
+		self.step(b"L", b"Subject\0 x\0", 0x80)
+		self.step(b"N", b"", 0x40000)
+		self.step(b"B", body, 0x80000)
+
+	def end(self):
+		self.send(b"E")
+		return self.reply()[0]
+
+
+def burst(path, n):
+	"""Seconds until the last of n simultaneous ends of message is answered."""
+	conns = [Conn(path) for _ in range(n)]
+	stamp = time.time_ns()
+	for i, c in enumerate(conns):
+		c.envelope(f"Q{stamp}{i}")
+	done, gate = [], threading.Barrier(n + 1)
+
+	def one(c):
+		gate.wait()
+		c.send(b"E")
+		assert c.reply()[0] == b"c"
+		done.append(time.monotonic())
+
+	threads = [threading.Thread(target=one, args=(c,)) for c in conns]
+	for t in threads:
+		t.start()
+	gate.wait()
+	began = time.monotonic()
+	for t in threads:
+		t.join()
+	for c in conns:
+		c.sock.close()
+	assert len(done) == n, f"{n - len(done)} without an answer"
+	return max(done) - began
