@@ -1,4 +1,5 @@
-/* noop_milter.c - a libmilter program that does nothing: the baseline of tests/bench/accept.
+/* noop_milter.c - a libmilter program that does nothing: the baseline of
+ * tests/bench/accept.
  *
  *   noop_milter unix:PATH
  *
@@ -9,12 +10,12 @@
 
 static sfsistat
 noop_negotiate(SMFICTX *ctx, unsigned long f0, unsigned long f1, unsigned long f2,
-	       unsigned long f3, unsigned long *pf0, unsigned long *pf1,
-	       unsigned long *pf2, unsigned long *pf3)
+               unsigned long f3, unsigned long *pf0, unsigned long *pf1,
+               unsigned long *pf2, unsigned long *pf3)
 {
 	unsigned long quiet = SMFIP_NR_HDR | SMFIP_NR_CONN | SMFIP_NR_HELO |
-			      SMFIP_NR_RCPT | SMFIP_NR_DATA | SMFIP_NR_UNKN |
-			      SMFIP_NR_EOH | SMFIP_NR_BODY;
+	                      SMFIP_NR_RCPT | SMFIP_NR_DATA | SMFIP_NR_UNKN |
+	                      SMFIP_NR_EOH | SMFIP_NR_BODY;
 
 	(void)ctx;
 	(void)f0;
@@ -56,12 +57,12 @@ int
 main(int argc, char **argv)
 {
 	struct smfiDesc desc = {
-		.xxfi_name = (char *)"noop",
-		.xxfi_version = SMFI_VERSION,
-		.xxfi_header = noop_header,
-		.xxfi_body = noop_body,
-		.xxfi_eom = noop_eom,
-		.xxfi_negotiate = noop_negotiate,
+	    .xxfi_name = (char *)"noop",
+	    .xxfi_version = SMFI_VERSION,
+	    .xxfi_header = noop_header,
+	    .xxfi_body = noop_body,
+	    .xxfi_eom = noop_eom,
+	    .xxfi_negotiate = noop_negotiate,
 	};
 
 	if (argc != 2 || smfi_setconn(argv[1]) != MI_SUCCESS ||
