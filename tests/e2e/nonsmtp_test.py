@@ -37,11 +37,9 @@ def one_engine(t, engine):
 		t.equal(p.returncode, 0, f"{engine}: sendmail(1) exit status")
 		rows = wait_rows(rig, 1)
 		t.equal([(o["sender"].strip("<>"), sorted(r.strip("<>") for r in o["recipients"]))
-			 for o in rows], [("anna@example.test",
-			 ["bert@example.test", "info@example.test"])]
-			if len(rows[0]["recipients"]) == 2 else
-			[("anna@example.test", ["anna@example.test", "bert@example.test",
-			  "bert@example.test"])], f"{engine}: the envelope of sendmail(1)")
+			 for o in rows],
+			[("anna@example.test", ["bert@example.test", "info@example.test"])],
+			f"{engine}: the envelope of sendmail(1)")
 		witness_equal(t, rig, rows, f"{engine}: sendmail(1)")
 
 		with smtp.Client(rig.smtp_port) as c:
