@@ -2,11 +2,13 @@
 
 #include <stdio.h>
 
-#include "milter/identity.h"
 #include "journal/base/util.h"
+#include "milter/identity.h"
 #include "milter/pool.h"
 
-enum { LOOKUP_THREADS = 4 };
+enum {
+	LOOKUP_THREADS = 4
+};
 
 static int
 settings_new(struct mw_conf *conf, struct mw_settings **ret, struct mw_err *err)
@@ -39,7 +41,7 @@ mw_settings_unref(struct mw_settings *s)
 
 int
 mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *conf,
-		struct mw_err *err)
+                struct mw_err *err)
 {
 	memset(cap, 0, sizeof *cap);
 	cap->store = store;
@@ -94,12 +96,12 @@ mw_capture_settings(struct mw_capture *cap)
 
 void
 mw_capture_journaled(struct mw_capture *cap, struct mw_str queue_id,
-		     const uint8_t id[MW_ID_LEN], int64_t time_us)
+                     const uint8_t id[MW_ID_LEN], int64_t time_us)
 {
 	pthread_mutex_lock(&cap->lock);
 	(void)snprintf(cap->last_queue_id, sizeof cap->last_queue_id, "%.*s",
-		       (int)MW_MIN(queue_id.n, sizeof cap->last_queue_id),
-		       queue_id.n ? queue_id.p : "");
+	               (int)MW_MIN(queue_id.n, sizeof cap->last_queue_id),
+	               queue_id.n ? queue_id.p : "");
 	mw_id_text(cap->last_id, id);
 	cap->last_time_us = time_us;
 	pthread_mutex_unlock(&cap->lock);

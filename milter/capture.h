@@ -27,7 +27,7 @@ struct mw_counters {
 	atomic_uint_fast64_t tempfailed;         /* refused because of our trouble */
 	atomic_uint_fast64_t passed_unjournaled; /* let pass in spite of it */
 	atomic_uint_fast64_t sessions;           /* milter connections that negotiated */
-	atomic_uint_fast64_t aborted;            /* messages that never reached their end */
+	atomic_uint_fast64_t aborted; /* messages that never reached their end */
 	atomic_int open_sessions;
 	atomic_int at_eom; /* ends of message not yet answered */
 };
@@ -47,16 +47,16 @@ struct mw_capture {
 
 /* Takes conf over (on success only). MW_ENOMEM, MW_ECONF (alias tables). */
 int mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *conf,
-		    struct mw_err *err) MW_CHECK;
+                    struct mw_err *err) MW_CHECK;
 void mw_capture_done(struct mw_capture *cap);
 /* New settings for messages that start from now on; takes conf over on success. */
 int mw_capture_reload(struct mw_capture *cap, struct mw_conf *conf,
-		      struct mw_err *err) MW_CHECK;
+                      struct mw_err *err) MW_CHECK;
 /* The current settings, counted: give them back with mw_settings_unref. */
 struct mw_settings *mw_capture_settings(struct mw_capture *cap);
 void mw_settings_unref(struct mw_settings *s); /* NULL ok */
 /* Notes the last journaled message for `status`. */
 void mw_capture_journaled(struct mw_capture *cap, struct mw_str queue_id,
-			  const uint8_t id[MW_ID_LEN], int64_t time_us);
+                          const uint8_t id[MW_ID_LEN], int64_t time_us);
 
 #endif

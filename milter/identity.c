@@ -54,10 +54,10 @@ static const struct {
 	const char *name;
 	const struct mw_table_kind *kind;
 } kinds[] = {
-	{"virtual", &mw_table_virtual},
-	{"lmdb", &mw_table_lmdb},
-	{"socketmap", &mw_table_socketmap},
-	{"tcp", &mw_table_tcp},
+    {"virtual", &mw_table_virtual},
+    {"lmdb", &mw_table_lmdb},
+    {"socketmap", &mw_table_socketmap},
+    {"tcp", &mw_table_tcp},
 };
 
 static int
@@ -65,9 +65,11 @@ add_table(struct mw_identity *id, const char *spec, struct mw_err *err)
 {
 	struct mw_str type, where;
 	if (!mw_str_cut(mw_strz(spec), ':', &type, &where) || where.n == 0)
-		return mw_fail(err, MW_ECONF, "identities: \"%s\" is not TYPE:TABLE", spec);
+		return mw_fail(err, MW_ECONF, "identities: \"%s\" is not TYPE:TABLE",
+		               spec);
 	if (id->n == TABLES_MAX)
-		return mw_fail(err, MW_ECONF, "identities: more than %d tables", TABLES_MAX);
+		return mw_fail(err, MW_ECONF, "identities: more than %d tables",
+		               TABLES_MAX);
 	for (size_t i = 0; i < MW_COUNT(kinds); i++) {
 		if (!mw_str_eq(type, mw_strz(kinds[i].name)))
 			continue;
@@ -151,7 +153,7 @@ ask(struct run *r, struct mw_str a, struct mw_str b, struct mw_err *err)
 	for (size_t i = 0; i < r->id->n; i++) {
 		mw_buf_clear(&r->value);
 		int q = r->id->table[i].kind->lookup(r->id->table[i].t, &r->use[i],
-						     mw_buf_str(&r->key), &r->value, err);
+		                                     mw_buf_str(&r->key), &r->value, err);
 		if (q < 0)
 			r->broken = true;
 		if (q != 0)
@@ -280,7 +282,8 @@ add(struct tree *t, struct mw_str addr, size_t parent, struct mw_err *err)
 	}
 	unsigned depth = parent == SIZE_MAX ? 0 : t->v[parent].depth + 1;
 	if (depth > MW_IDENTITY_DEPTH || t->n >= NODES_MAX)
-		return mw_fail(err, MW_ELIMIT, "alias tables: nested too deep or too many");
+		return mw_fail(err, MW_ELIMIT,
+		               "alias tables: nested too deep or too many");
 	struct mw_str own = mw_arena_str(t->a, addr);
 	if (!own.p)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -315,7 +318,7 @@ next_result(struct mw_str *rest, struct mw_str *ret)
 
 static int
 add_results(struct tree *t, size_t parent, struct mw_str value, struct mw_str ext,
-	    struct mw_err *err)
+            struct mw_err *err)
 {
 	struct mw_str one, key = t->v[parent].addr;
 	while (next_result(&value, &one)) {
@@ -330,7 +333,7 @@ add_results(struct tree *t, size_t parent, struct mw_str value, struct mw_str ex
 			mw_buf_putstr(&b, mw_str(one.p + local.n, one.n - local.n));
 		}
 		int r = mw_buf_ok(&b) < 0 ? mw_fail(err, MW_ENOMEM, "out of memory")
-					  : add(t, mw_buf_str(&b), parent, err);
+		                          : add(t, mw_buf_str(&b), parent, err);
 		mw_buf_free(&b);
 		if (r < 0)
 			return r;
@@ -401,7 +404,7 @@ begin(struct run *r, int64_t deadline, struct mw_err *err)
 
 int
 mw_identity_resolve(struct mw_identity *id, struct mw_arena *a, struct mw_mail *m,
-		    int64_t deadline_mono_us, struct mw_err *err)
+                    int64_t deadline_mono_us, struct mw_err *err)
 {
 	struct run r = {.id = id, .key.max = VALUE_MAX, .value.max = VALUE_MAX};
 	struct mw_err first = {0};

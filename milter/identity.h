@@ -2,7 +2,8 @@
  *
  * Look-up order and result rules are those of Postfix virtual(5): user+ext@domain,
  * user@domain, then user (no domain; only for local domains), then @domain; unmatched
- * extensions are carried over; results are looked up again. Keys are folded to lower case.
+ * extensions are carried over; results are looked up again. Keys are folded to lower
+ * case.
  *
  * Life: mw_identity_open, any number of mw_identity_resolve, mw_identity_close.
  * Threads: resolve may run in many threads at once. File tables are read again when the
@@ -20,22 +21,26 @@
 
 struct mw_identity;
 
-enum { MW_IDENTITY_DEPTH = 100, MW_IDENTITY_RESULTS = 10000 };
+enum {
+	MW_IDENTITY_DEPTH = 100,
+	MW_IDENTITY_RESULTS = 10000
+};
 
 /* Reads the settings identities, recipient_delimiter and local_domains, which must stay.
  * MW_ECONF for a table that is written wrongly. A file that cannot be read is no failure
  * here (capture goes on, recipients undecided): mw_identity_check tells. */
 int mw_identity_open(const struct mw_conf *conf, struct mw_identity **ret,
-		     struct mw_err *err) MW_CHECK;
+                     struct mw_err *err) MW_CHECK;
 void mw_identity_close(struct mw_identity *id); /* NULL ok */
 /* 0, or the first table that cannot be used now. */
 int mw_identity_check(struct mw_identity *id, struct mw_err *err) MW_CHECK;
 bool mw_identity_network(const struct mw_identity *id);
-/* Sets mailbox[] and MW_RCPT_EXPANDED of every recipient that the MTA took, memory from a.
- * What fails gets MW_RCPT_UNDECIDED, and MW_MAIL_TABLES_FAILED if a table is the cause;
- * then the first reason is returned (MW_EUNAVAIL, MW_ETIMEOUT, MW_ELIMIT for a loop or
- * too many results, MW_ENOMEM). The deadline is of the system's monotonic clock. */
+/* Sets mailbox[] and MW_RCPT_EXPANDED of every recipient that the MTA took, memory from
+ * a. What fails gets MW_RCPT_UNDECIDED, and MW_MAIL_TABLES_FAILED if a table is the
+ * cause; then the first reason is returned (MW_EUNAVAIL, MW_ETIMEOUT, MW_ELIMIT for a
+ * loop or too many results, MW_ENOMEM). The deadline is of the system's monotonic clock.
+ */
 int mw_identity_resolve(struct mw_identity *id, struct mw_arena *a, struct mw_mail *m,
-			int64_t deadline_mono_us, struct mw_err *err);
+                        int64_t deadline_mono_us, struct mw_err *err);
 
 #endif

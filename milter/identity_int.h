@@ -26,10 +26,10 @@ struct mw_table_kind {
 	void (*end)(void *table, struct mw_use *u);
 	/* 1: found, *out appended; 0: not there; negative: the table failed. */
 	int (*lookup)(void *table, struct mw_use *u, struct mw_str key,
-		      struct mw_buf *out, struct mw_err *err);
+	              struct mw_buf *out, struct mw_err *err);
 };
 
 extern const struct mw_table_kind mw_table_virtual, mw_table_lmdb, mw_table_socketmap,
-	mw_table_tcp;
+    mw_table_tcp;
 
 #endif

@@ -34,11 +34,13 @@ parse(const char *spec, struct place *ret, struct mw_err *err)
 	else if (spec[0] == '/')
 		ret->path = spec;
 	if (ret->path) {
-		if (ret->path[0] && strlen(ret->path) < sizeof(((struct sockaddr_un *)0)->sun_path))
+		if (ret->path[0] &&
+		    strlen(ret->path) < sizeof(((struct sockaddr_un *)0)->sun_path))
 			return 0;
-		return mw_fail(err, MW_ECONF,
-			       "milter_listen: the socket path in \"%s\" is empty or too long",
-			       spec);
+		return mw_fail(
+		    err, MW_ECONF,
+		    "milter_listen: the socket path in \"%s\" is empty or too long",
+		    spec);
 	}
 	const char *rest = NULL;
 	if (strncmp(spec, "inet:", 5) == 0) {
@@ -47,7 +49,8 @@ parse(const char *spec, struct place *ret, struct mw_err *err)
 		rest = spec + 6;
 		ret->family = AF_INET6;
 	} else {
-		(void)mw_fail(err, MW_ECONF, "milter_listen: cannot understand \"%s\"", spec);
+		(void)mw_fail(err, MW_ECONF, "milter_listen: cannot understand \"%s\"",
+		              spec);
 		return mw_err_hint(err, "use unix:PATH or inet:HOST:PORT");
 	}
 	struct mw_str s = mw_strz(rest), port = s, host = MW_STR("");
@@ -73,7 +76,8 @@ mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
 {
 	struct place p;
 	if (conf->milter_listen.n == 0 || conf->milter_listen.n > MW_LISTEN_MAX)
-		return mw_fail(err, MW_ECONF, "milter_listen: 1 to %d places", MW_LISTEN_MAX);
+		return mw_fail(err, MW_ECONF, "milter_listen: 1 to %d places",
+		               MW_LISTEN_MAX);
 	for (size_t i = 0; i < conf->milter_listen.n; i++) {
 		int r = parse(conf->milter_listen.v[i], &p, err);
 		if (r < 0)
@@ -81,13 +85,13 @@ mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
 	}
 	if (*conf->milter_socket_group && !getgrnam(conf->milter_socket_group))
 		return mw_fail(err, MW_ECONF, "milter_socket_group: no group \"%s\"",
-			       conf->milter_socket_group);
+		               conf->milter_socket_group);
 	return 0;
 }
 
 static int
 listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *ret,
-	    struct mw_err *err)
+            struct mw_err *err)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	struct stat st;
@@ -95,11 +99,12 @@ listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *re
 	if (lstat(path, &st) == 0) {
 		if (!S_ISSOCK(st.st_mode))
 			return mw_fail(err, MW_ECONF,
-				       "cannot listen on %s: it is there and no socket", path);
+			               "cannot listen on %s: it is there and no socket",
+			               path);
 		(void)unlink(path); /* bind tells if that did not work */
 	}
 	MW_AUTOCLOSE int fd =
-		socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	    socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot make a socket");
 	/* Nobody gets in before group and mode are set. No other thread runs yet. */
@@ -111,11 +116,12 @@ listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *re
 	if (*conf->milter_socket_group) {
 		const struct group *g = getgrnam(conf->milter_socket_group);
 		if (!g)
-			return mw_fail(err, MW_ECONF, "milter_socket_group: no group \"%s\"",
-				       conf->milter_socket_group);
+			return mw_fail(err, MW_ECONF,
+			               "milter_socket_group: no group \"%s\"",
+			               conf->milter_socket_group);
 		if (chown(path, (uid_t)-1, g->gr_gid) < 0)
 			return mw_fail_errno(err, "cannot give %s to group %s", path,
-					     conf->milter_socket_group);
+			                     conf->milter_socket_group);
 	}
 	if (chmod(path, (mode_t)conf->milter_socket_mode) < 0)
 		return mw_fail_errno(err, "cannot set the mode of %s", path);
@@ -131,16 +137,16 @@ static int
 listen_inet(const struct place *p, struct mw_listener *ret, struct mw_err *err)
 {
 	struct addrinfo hint = {.ai_family = p->family,
-				.ai_socktype = SOCK_STREAM,
-				.ai_flags = AI_PASSIVE},
-			*ai = NULL;
+	                        .ai_socktype = SOCK_STREAM,
+	                        .ai_flags = AI_PASSIVE},
+	                *ai = NULL;
 	/* Without a host: this machine only. A journal is nobody else's. */
 	int g = getaddrinfo(p->host[0] ? p->host : "127.0.0.1", p->port, &hint, &ai);
 	if (g != 0)
-		return mw_fail(err, MW_ECONF, "milter_listen: %s:%s: %s", p->host, p->port,
-			       gai_strerror(g));
-	MW_AUTOCLOSE int fd = socket(ai->ai_family,
-				     SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		return mw_fail(err, MW_ECONF, "milter_listen: %s:%s: %s", p->host,
+		               p->port, gai_strerror(g));
+	MW_AUTOCLOSE int fd =
+	    socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int on = 1, r = -1;
 	if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0)
 		r = bind(fd, ai->ai_addr, ai->ai_addrlen);
@@ -150,7 +156,8 @@ listen_inet(const struct place *p, struct mw_listener *ret, struct mw_err *err)
 	freeaddrinfo(ai);
 	errno = e;
 	if (r < 0)
-		return mw_fail_errno(err, "cannot listen on inet:%s:%s", p->host, p->port);
+		return mw_fail_errno(err, "cannot listen on inet:%s:%s", p->host,
+		                     p->port);
 	ret->inet = true;
 	(void)snprintf(ret->name, sizeof ret->name, "inet:%.80s:%.30s", p->host, p->port);
 	ret->fd = MW_TAKE_FD(fd);
@@ -162,14 +169,14 @@ from_systemd(struct mw_listeners *ret, int n, struct mw_err *err)
 {
 	if (n > MW_LISTEN_MAX)
 		return mw_fail(err, MW_ECONF, "systemd passed more than %d sockets",
-			       MW_LISTEN_MAX);
+		               MW_LISTEN_MAX);
 	for (int i = 0; i < n; i++) {
 		struct mw_listener *l = &ret->v[ret->n++];
 		*l = (struct mw_listener){.fd = SD_LISTEN_FDS_START + i};
 		if (sd_is_socket(l->fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0)
 			return mw_fail(err, MW_ECONF,
-				       "systemd passed something that is no listening "
-				       "stream socket");
+			               "systemd passed something that is no listening "
+			               "stream socket");
 		l->inet = sd_is_socket(l->fd, AF_UNIX, SOCK_STREAM, 1) <= 0;
 		int fl = fcntl(l->fd, F_GETFL);
 		if (fl < 0 || fcntl(l->fd, F_SETFL, fl | O_NONBLOCK) < 0)
@@ -194,7 +201,7 @@ mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret, struct mw_e
 		r = parse(conf->milter_listen.v[i], &p, err);
 		if (r == 0)
 			r = p.path ? listen_unix(conf, p.path, &l, err)
-				   : listen_inet(&p, &l, err);
+			           : listen_inet(&p, &l, err);
 		if (r == 0)
 			ret->v[ret->n++] = l;
 	}

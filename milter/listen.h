@@ -8,7 +8,9 @@
 
 #include "conf/conf.h"
 
-enum { MW_LISTEN_MAX = 32 };
+enum {
+	MW_LISTEN_MAX = 32
+};
 
 struct mw_listener {
 	int fd;
@@ -27,7 +29,7 @@ int mw_listen_check(const struct mw_conf *conf, struct mw_err *err) MW_CHECK;
 /* Sockets passed by systemd where there are any, else those of milter_listen. They are
  * non-blocking and close-on-exec. MW_ECONF, MW_EPERM, MW_EIO. */
 int mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret,
-		   struct mw_err *err) MW_CHECK;
+                   struct mw_err *err) MW_CHECK;
 /* Stops listening; removes our unix sockets. */
 void mw_listen_close(struct mw_listeners *l);
 

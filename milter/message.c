@@ -33,7 +33,7 @@ is_loopback(struct mw_str a)
 
 /* sendmail(1), bounces and the like: Postfix shows them as localhost with port 0. */
 static bool
-is_non_smtp(const struct mw_session *s, const struct mw_mail *m)
+is_non_smtp(const struct mw_mail *m)
 {
 	if (m->client_port != 0)
 		return false;
@@ -58,11 +58,13 @@ mw_message_build(struct mw_session *s)
 	struct mw_mail *m = &s->mail;
 	m->time_us = s->cap->clock->now_us(s->cap->clock);
 	m->queue_id = mw_session_value(s, MW_MACRO_QUEUE_ID);
-	m->client_addr = either(s->client_addr, mw_session_value(s, MW_MACRO_CLIENT_ADDR));
-	m->client_name = either(s->client_name, mw_session_value(s, MW_MACRO_CLIENT_NAME));
+	m->client_addr =
+	    either(s->client_addr, mw_session_value(s, MW_MACRO_CLIENT_ADDR));
+	m->client_name =
+	    either(s->client_name, mw_session_value(s, MW_MACRO_CLIENT_NAME));
 	m->client_port = s->client_port
-				 ? s->client_port
-				 : parse_port(mw_session_value(s, MW_MACRO_CLIENT_PORT));
+	                     ? s->client_port
+	                     : parse_port(mw_session_value(s, MW_MACRO_CLIENT_PORT));
 	m->helo = mw_strz(s->helo);
 	m->tls_version = mw_session_value(s, MW_MACRO_TLS_VERSION);
 	m->tls_cipher = mw_session_value(s, MW_MACRO_CIPHER);
@@ -77,7 +79,7 @@ mw_message_build(struct mw_session *s)
 		m->flags |= MW_MAIL_NO_BODY;
 	if (!s->exact)
 		m->flags |= MW_MAIL_INEXACT;
-	if (is_non_smtp(s, m))
+	if (is_non_smtp(m))
 		m->flags |= MW_MAIL_NON_SMTP;
 }
 
@@ -121,8 +123,7 @@ mw_message_direct(struct mw_session *s)
 	}
 	struct mw_str domain = mw_addr_domain(m->sender);
 	bool here = m->flags & MW_MAIL_NON_SMTP || is_loopback(m->client_addr);
-	bool ours = m->auth_user.n ||
-		    (here && domain.n && is_local_domain(conf, domain));
+	bool ours = m->auth_user.n || (here && domain.n && is_local_domain(conf, domain));
 	if (ours)
 		m->direction = remote ? MW_DIR_OUT : MW_DIR_INTERNAL;
 	else

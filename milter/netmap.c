@@ -13,7 +13,9 @@
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
 
-enum { REPLY_LIMIT = 1 << 20 };
+enum {
+	REPLY_LIMIT = 1 << 20
+};
 
 struct netmap {
 	char *spec; /* for messages */
@@ -37,7 +39,7 @@ wait_for(const struct netmap *t, const struct mw_use *u, short events, struct mw
 		int64_t left = u->deadline_mono_us - c->mono_us(c);
 		if (left <= 0)
 			return mw_fail(err, MW_ETIMEOUT, "alias table %s: timed out",
-				       t->spec);
+			               t->spec);
 		struct pollfd p = {.fd = u->fd, .events = events};
 		int r = poll(&p, 1, (int)MW_MIN(left / 1000 + 1, 60000));
 		if (r > 0)
@@ -91,7 +93,7 @@ send_all(const struct netmap *t, struct mw_use *u, struct mw_str s, struct mw_er
 /* 1: *ret is the text of a whole netstring or line in b; 0: more is needed. */
 static int
 whole_reply(const struct netmap *t, const struct mw_buf *b, struct mw_str *ret,
-	    struct mw_err *err)
+            struct mw_err *err)
 {
 	struct mw_str s = mw_buf_str(b), head, rest;
 	if (!t->name) {
@@ -120,7 +122,7 @@ whole_reply(const struct netmap *t, const struct mw_buf *b, struct mw_str *ret,
 
 static int
 receive(const struct netmap *t, struct mw_use *u, struct mw_buf *b, struct mw_str *ret,
-	struct mw_err *err)
+        struct mw_err *err)
 {
 	char chunk[4096];
 	for (;;) {
@@ -198,7 +200,7 @@ put_request(const struct netmap *t, struct mw_str key, struct mw_buf *out)
 
 static int
 understand(const struct netmap *t, struct mw_str reply, struct mw_buf *out,
-	   struct mw_err *err)
+           struct mw_err *err)
 {
 	struct mw_str word = reply, rest = MW_STR("");
 	(void)mw_str_cut(reply, ' ', &word, &rest); /* one word only: no rest */
@@ -222,7 +224,7 @@ understand(const struct netmap *t, struct mw_str reply, struct mw_buf *out,
 
 static int
 netmap_lookup(void *table, struct mw_use *u, struct mw_str key, struct mw_buf *out,
-	      struct mw_err *err)
+              struct mw_err *err)
 {
 	const struct netmap *t = table;
 	MW_BUF_AUTO b = {.max = 4 * REPLY_LIMIT};
@@ -273,7 +275,8 @@ set_inet(struct netmap *t, char *where, struct mw_err *err)
 {
 	char *colon = strrchr(where, ':');
 	if (!colon || colon == where || !colon[1])
-		return mw_fail(err, MW_ECONF, "identities: \"%s\" lacks HOST:PORT", t->spec);
+		return mw_fail(err, MW_ECONF, "identities: \"%s\" lacks HOST:PORT",
+		               t->spec);
 	*colon = 0;
 	char *host = where;
 	if (host[0] == '[' && colon[-1] == ']') {
@@ -294,7 +297,8 @@ set_unix(struct netmap *t, const char *path, struct mw_err *err)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	if (!*path || strlen(path) >= sizeof un.sun_path)
-		return mw_fail(err, MW_ECONF, "identities: \"%s\": bad socket path", t->spec);
+		return mw_fail(err, MW_ECONF, "identities: \"%s\": bad socket path",
+		               t->spec);
 	memcpy(un.sun_path, path, strlen(path) + 1);
 	memcpy(&t->addr, &un, sizeof un);
 	t->addr_len = sizeof un;
@@ -343,7 +347,8 @@ socketmap_open(const char *where, void **ret, struct mw_err *err)
 	int r;
 	char *name = strrchr(own, ':');
 	if (!name || !name[1] || !(t->name = strdup(name + 1))) {
-		r = mw_fail(err, MW_ECONF, "identities: \"%s\" lacks its map name", t->spec);
+		r = mw_fail(err, MW_ECONF, "identities: \"%s\" lacks its map name",
+		            t->spec);
 	} else {
 		*name = 0;
 		if (strncmp(own, "unix:", 5) == 0)
@@ -352,7 +357,8 @@ socketmap_open(const char *where, void **ret, struct mw_err *err)
 			r = set_inet(t, own + 5, err);
 		else
 			r = mw_fail(err, MW_ECONF,
-				    "identities: \"%s\" is neither unix: nor inet:", t->spec);
+			            "identities: \"%s\" is neither unix: nor inet:",
+			            t->spec);
 	}
 	if (r < 0)
 		netmap_close(t);
@@ -362,19 +368,19 @@ socketmap_open(const char *where, void **ret, struct mw_err *err)
 }
 
 const struct mw_table_kind mw_table_socketmap = {
-	.network = true,
-	.open = socketmap_open,
-	.close = netmap_close,
-	.begin = netmap_begin,
-	.end = netmap_end,
-	.lookup = netmap_lookup,
+    .network = true,
+    .open = socketmap_open,
+    .close = netmap_close,
+    .begin = netmap_begin,
+    .end = netmap_end,
+    .lookup = netmap_lookup,
 };
 
 const struct mw_table_kind mw_table_tcp = {
-	.network = true,
-	.open = tcp_open,
-	.close = netmap_close,
-	.begin = netmap_begin,
-	.end = netmap_end,
-	.lookup = netmap_lookup,
+    .network = true,
+    .open = tcp_open,
+    .close = netmap_close,
+    .begin = netmap_begin,
+    .end = netmap_end,
+    .lookup = netmap_lookup,
 };

@@ -18,7 +18,8 @@ refuse(const struct mw_conf *conf, const struct mw_err *err, struct mw_answer *r
 {
 	/* The one refusal that no retry can cure is a limit the postmaster set. */
 	if (err->code == MW_ELIMIT)
-		answer(ret, "552", "5.3.4", "Message exceeds the limits of the mail journal");
+		answer(ret, "552", "5.3.4",
+		       "Message exceeds the limits of the mail journal");
 	else if (conf->on_failure_close)
 		answer(ret, "421", "4.3.0", "Mail journal unavailable, try again later");
 	else
@@ -33,7 +34,7 @@ mw_policy_too_many(struct mw_answer *ret)
 
 void
 mw_policy_early(struct mw_capture *cap, const struct mw_conf *conf,
-		const struct mw_err *err, struct mw_answer *ret)
+                const struct mw_err *err, struct mw_answer *ret)
 {
 	memset(ret, 0, sizeof *ret);
 	if (conf->on_failure == MW_ON_FAILURE_ACCEPT)
@@ -46,7 +47,7 @@ mw_policy_early(struct mw_capture *cap, const struct mw_conf *conf,
 
 void
 mw_policy_failed(struct mw_capture *cap, const struct mw_conf *conf, const char *queue_id,
-		 const struct mw_err *err, struct mw_answer *ret)
+                 const struct mw_err *err, struct mw_answer *ret)
 {
 	memset(ret, 0, sizeof *ret);
 	if (conf->on_failure == MW_ON_FAILURE_ACCEPT) {
@@ -60,6 +61,7 @@ mw_policy_failed(struct mw_capture *cap, const struct mw_conf *conf, const char 
 	}
 	atomic_fetch_add(&cap->count.tempfailed, 1);
 	refuse(conf, err, ret);
-	mw_log(MW_LOG_ERR, queue_id, "event=refused stage=eom reply=%s error=%s reason=\"%s\"",
-	       ret->code, mw_err_name(err->code), err->msg);
+	mw_log(MW_LOG_ERR, queue_id,
+	       "event=refused stage=eom reply=%s error=%s reason=\"%s\"", ret->code,
+	       mw_err_name(err->code), err->msg);
 }

@@ -1,7 +1,8 @@
 /* policy.h - from an error to what the MTA is told.
  *
  * The postmaster chose with on_failure (P4): tempfail answers 451 (421 with
- * on_failure_close), accept lets the message pass, counts it and raises an alarm in the log.
+ * on_failure_close), accept lets the message pass, counts it and raises an alarm in the
+ * log.
  */
 #ifndef MW_MILTER_POLICY_H
 #define MW_MILTER_POLICY_H
@@ -17,12 +18,12 @@ struct mw_answer {
 
 /* At MAIL, before anything is lost: refuses under tempfail, silent under accept. */
 void mw_policy_early(struct mw_capture *cap, const struct mw_conf *conf,
-		     const struct mw_err *err, struct mw_answer *ret);
+                     const struct mw_err *err, struct mw_answer *ret);
 /* At the end of a message that could not be journaled: counts, logs, decides. queue_id
  * is a C string, may be empty. */
 void mw_policy_failed(struct mw_capture *cap, const struct mw_conf *conf,
-		      const char *queue_id, const struct mw_err *err,
-		      struct mw_answer *ret);
+                      const char *queue_id, const struct mw_err *err,
+                      struct mw_answer *ret);
 /* A recipient beyond recipient_limit: 452 under either policy. */
 void mw_policy_too_many(struct mw_answer *ret);
 

@@ -47,8 +47,8 @@ enum {
 
 	/* MAIL keeps its reply: a full disk refuses before the data is sent. */
 	STEPS_WANTED = STEP_NR_HDR | STEP_RCPT_REJ | STEP_NR_CONN | STEP_NR_HELO |
-		       STEP_NR_RCPT | STEP_NR_DATA | STEP_NR_UNKN | STEP_NR_EOH |
-		       STEP_NR_BODY | STEP_LEADSPC,
+	               STEP_NR_RCPT | STEP_NR_DATA | STEP_NR_UNKN | STEP_NR_EOH |
+	               STEP_NR_BODY | STEP_LEADSPC,
 	VERSION = 6,
 	OLDEST = 2,
 	ARGS_MAX = 64,
@@ -57,7 +57,7 @@ enum {
 
 void
 mw_proto_init(struct mw_proto *p, struct mw_capture *cap, void (*done)(void *arg),
-	      void *done_arg)
+              void *done_arg)
 {
 	memset(p, 0, sizeof *p);
 	p->cap = cap;
@@ -79,7 +79,7 @@ static void
 put_be32(struct mw_buf *b, uint32_t v)
 {
 	uint8_t x[4] = {(uint8_t)(v >> 24), (uint8_t)(v >> 16), (uint8_t)(v >> 8),
-			(uint8_t)v};
+	                (uint8_t)v};
 	mw_buf_put(b, x, 4);
 }
 
@@ -160,7 +160,7 @@ on_negotiate(struct mw_proto *p, struct mw_str s, struct mw_err *err)
 	if (s.n < 12)
 		return bad(err, "short option negotiation");
 	uint32_t version = get_be32(s.p), actions = get_be32(s.p + 4),
-		 steps = get_be32(s.p + 8);
+	         steps = get_be32(s.p + 8);
 	if (version < OLDEST)
 		return bad(err, "version is too old");
 	if (p->session) /* negotiating twice: start over */
@@ -345,7 +345,7 @@ on_packet(struct mw_proto *p, char cmd, struct mw_str s, struct mw_err *err)
 		r = on_command(p, cmd, s, err);
 	if (r == MW_EPROTO && err && !err->code)
 		(void)mw_fail(err, r, "milter protocol: command 0x%02x out of sequence",
-			      (unsigned)(uint8_t)cmd);
+		              (unsigned)(uint8_t)cmd);
 	return r;
 }
 

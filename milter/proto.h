@@ -14,7 +14,9 @@
 #include "journal/base/buf.h"
 #include "milter/session.h"
 
-enum { MW_PACKET_MAX = 2 << 20 };
+enum {
+	MW_PACKET_MAX = 2 << 20
+};
 
 struct mw_proto {
 	struct mw_capture *cap;
@@ -28,12 +30,12 @@ struct mw_proto {
 };
 
 void mw_proto_init(struct mw_proto *p, struct mw_capture *cap, void (*done)(void *arg),
-		   void *done_arg);
+                   void *done_arg);
 /* Nothing may be pending. */
 void mw_proto_done(struct mw_proto *p);
 /* Takes n bytes, cut anywhere. 0, MW_EPROTO, MW_ENOMEM. */
 int mw_proto_input(struct mw_proto *p, const void *bytes, size_t n,
-		   struct mw_err *err) MW_CHECK;
+                   struct mw_err *err) MW_CHECK;
 /* After the callback: answers, then goes on with what had come meanwhile. */
 int mw_proto_resume(struct mw_proto *p, struct mw_err *err) MW_CHECK;
 /* Tells a waiting MTA that we are still at it. */

@@ -8,25 +8,25 @@
 #include "milter/session_int.h"
 
 enum {
-	FLUSH_ABOVE = 32 * 1024,     /* header bytes collected before the store sees them */
-	MACRO_LIMIT = 8 * 1024,      /* longer macro values are ignored */
-	ARENA_BASE = 4 << 20,        /* bytes a message may take without its recipients */
+	FLUSH_ABOVE = 32 * 1024, /* header bytes collected before the store sees them */
+	MACRO_LIMIT = 8 * 1024,  /* longer macro values are ignored */
+	ARENA_BASE = 4 << 20,    /* bytes a message may take without its recipients */
 	ARENA_PER_RCPT = 1024,
 };
 
 const char *const mw_session_symbols[7] = {
-	"j _ v {daemon_name} {client_addr} {client_name} {client_port} {client_ptr}",
-	"{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}",
-	"i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer}",
-	"i {rcpt_addr} {rcpt_host} {rcpt_mailer}",
-	"i",
-	"i {msg_id}",
-	"i",
+    "j _ v {daemon_name} {client_addr} {client_name} {client_port} {client_ptr}",
+    "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}",
+    "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer}",
+    "i {rcpt_addr} {rcpt_host} {rcpt_mailer}",
+    "i",
+    "i {msg_id}",
+    "i",
 };
 
 static const char *const macro_name[MW_N_MACROS] = {
 #define X(id, name) [MW_MACRO_##id] = name,
-	MW_MACROS(X)
+    MW_MACROS(X)
 #undef X
 };
 
@@ -124,7 +124,7 @@ mw_session_in_content(const struct mw_session *s)
 
 void
 mw_session_connect(struct mw_session *s, struct mw_str name, char family, unsigned port,
-		   struct mw_str addr)
+                   struct mw_str addr)
 {
 	if (mw_str_istarts(addr, MW_STR("IPv6:")))
 		addr = mw_str(addr.p + 5, addr.n - 5);
@@ -149,7 +149,8 @@ mw_session_macros(struct mw_session *s, char stage)
 }
 
 void
-mw_session_macro(struct mw_session *s, char stage, struct mw_str name, struct mw_str value)
+mw_session_macro(struct mw_session *s, char stage, struct mw_str name,
+                 struct mw_str value)
 {
 	if (name.n >= 2 && name.p[0] == '{' && name.p[name.n - 1] == '}')
 		name = mw_str(name.p + 1, name.n - 2);
@@ -158,7 +159,8 @@ mw_session_macro(struct mw_session *s, char stage, struct mw_str name, struct mw
 	for (int i = 0; i < MW_N_MACROS; i++) {
 		if (!mw_str_eq(name, mw_strz(macro_name[i])))
 			continue;
-		set(stage == 'C' || stage == 'H' ? &s->conn_macro[i] : &s->macro[i], value);
+		set(stage == 'C' || stage == 'H' ? &s->conn_macro[i] : &s->macro[i],
+		    value);
 		return;
 	}
 }
@@ -201,7 +203,7 @@ envelope_full(struct mw_session *s)
 
 int
 mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
-		struct mw_answer *ret)
+                struct mw_answer *ret)
 {
 	memset(ret, 0, sizeof *ret);
 	if (s->state == MW_ST_PENDING)
@@ -213,28 +215,28 @@ mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
 	s->set = mw_capture_settings(s->cap);
 	s->state = MW_ST_ENVELOPE;
 	const struct mw_conf *conf = s->set->conf;
-	s->arena = mw_arena_new(ARENA_BASE +
-				(size_t)conf->recipient_limit * ARENA_PER_RCPT);
+	s->arena =
+	    mw_arena_new(ARENA_BASE + (size_t)conf->recipient_limit * ARENA_PER_RCPT);
 	if (!s->arena) {
 		(void)envelope_full(s);
 	} else {
 		struct mw_str a = argc ? mw_message_addr(argv[0]) : MW_STR("");
 		s->mail.sender = mw_arena_str(s->arena, a);
-		s->mail.sender_args = argc > 1 ? join(s->arena, argv + 1, argc - 1)
-					       : MW_STR("");
+		s->mail.sender_args =
+		    argc > 1 ? join(s->arena, argv + 1, argc - 1) : MW_STR("");
 		if (!s->mail.sender.p || !s->mail.sender_args.p)
 			(void)envelope_full(s);
 	}
 	struct mw_err err = s->fail;
 	if (!err.code && !s->exact && conf->on_failure == MW_ON_FAILURE_TEMPFAIL)
 		(void)mw_fail(&err, MW_EPROTO,
-			      "the MTA does not offer exact header bytes "
-			      "(milter protocol 6)");
+		              "the MTA does not offer exact header bytes "
+		              "(milter protocol 6)");
 	if (!err.code) {
 		int r = mw_store_ready(s->cap->store);
 		if (r < 0)
 			(void)mw_fail(&err, r, "the journal cannot take mail: %s",
-				      mw_err_text(r));
+			              mw_err_text(r));
 	}
 	if (err.code) {
 		mw_policy_early(s->cap, conf, &err, ret);
@@ -246,7 +248,7 @@ mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
 
 int
 mw_session_rcpt(struct mw_session *s, const struct mw_str *argv, size_t argc,
-		bool can_refuse, struct mw_answer *ret)
+                bool can_refuse, struct mw_answer *ret)
 {
 	memset(ret, 0, sizeof *ret);
 	if (s->state != MW_ST_ENVELOPE || argc == 0)
@@ -265,7 +267,7 @@ mw_session_rcpt(struct mw_session *s, const struct mw_str *argv, size_t argc,
 		r.args = argc > 1 ? join(s->arena, argv + 1, argc - 1) : MW_STR("");
 		r.mailer = mw_arena_str(s->arena, mailer);
 		v = mw_arena_grow(s->arena, s->mail.rcpt, &s->rcpt_cap,
-				  s->mail.n_rcpt + 1, sizeof r);
+		                  s->mail.n_rcpt + 1, sizeof r);
 	}
 	if (mw_str_eq(mailer, MW_STR("error")))
 		r.flags |= MW_RCPT_REFUSED;
@@ -308,8 +310,8 @@ put(struct mw_session *s, const void *p, size_t n)
 	s->content += n;
 	if (limit && s->content > limit)
 		(void)mw_fail(&s->fail, MW_ELIMIT, "larger than message_limit");
-	else if (s->entry || mw_entry_new(s->cap->store, MW_TYPE_MAIL, &s->entry,
-					  &s->fail) == 0)
+	else if (s->entry ||
+	         mw_entry_new(s->cap->store, MW_TYPE_MAIL, &s->entry, &s->fail) == 0)
 		if (mw_entry_body(s->entry, p, n, &s->fail) == 0)
 			return;
 	if (!s->fail.code)
@@ -367,11 +369,9 @@ mw_session_header(struct mw_session *s, struct mw_str name, struct mw_str value)
 	return 0;
 }
 
-int
-mw_session_eoh(struct mw_session *s)
+static void
+end_header(struct mw_session *s)
 {
-	if (s->state != MW_ST_ENVELOPE && s->state != MW_ST_HEADER)
-		return MW_EPROTO;
 	s->state = MW_ST_BODY;
 	if (!s->fail.code) {
 		mw_buf_put(&s->text, "\r\n", 2);
@@ -379,6 +379,14 @@ mw_session_eoh(struct mw_session *s)
 	}
 	mw_buf_free(&s->text);
 	memset(&s->text, 0, sizeof s->text);
+}
+
+int
+mw_session_eoh(struct mw_session *s)
+{
+	if (s->state != MW_ST_ENVELOPE && s->state != MW_ST_HEADER)
+		return MW_EPROTO;
+	end_header(s);
 	return 0;
 }
 
@@ -386,7 +394,7 @@ int
 mw_session_body(struct mw_session *s, const void *p, size_t n)
 {
 	if (s->state == MW_ST_ENVELOPE || s->state == MW_ST_HEADER)
-		(void)mw_session_eoh(s); /* in these states it succeeds */
+		end_header(s);
 	if (s->state != MW_ST_BODY)
 		return MW_EPROTO;
 	s->body += n;
@@ -428,7 +436,7 @@ resolve(struct mw_session *s)
 {
 	struct mw_err err = {0};
 	if (mw_identity_resolve(s->set->identity, s->arena, &s->mail, s->deadline_mono_us,
-				&err) < 0)
+	                        &err) < 0)
 		mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
 		       "event=undecided error=%s reason=\"%s\"", mw_err_name(err.code),
 		       err.msg);
@@ -463,11 +471,11 @@ refused_at_end(struct mw_session *s, struct mw_answer *ret)
 
 int
 mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
-	       struct mw_answer *ret)
+               struct mw_answer *ret)
 {
 	memset(ret, 0, sizeof *ret);
 	if (s->state == MW_ST_ENVELOPE || s->state == MW_ST_HEADER)
-		(void)mw_session_eoh(s);
+		end_header(s);
 	if (s->state != MW_ST_BODY)
 		return MW_EPROTO;
 	if (!s->fail.code && !s->too_many) {
@@ -517,7 +525,8 @@ log_journaled(struct mw_session *s)
 	       "event=journaled id=%s from=<%s> nrcpt=%zu size=%llu seg=%llu off=%llu "
 	       "wait_ms=%lld",
 	       id, log_addr(s->mail.sender, from, sizeof from), s->mail.n_rcpt,
-	       (unsigned long long)s->mail.size, (unsigned long long)s->commit.loc.segment,
+	       (unsigned long long)s->mail.size,
+	       (unsigned long long)s->commit.loc.segment,
 	       (unsigned long long)s->commit.loc.offset,
 	       (long long)(s->commit.wait_us / 1000));
 }
@@ -529,12 +538,12 @@ mw_session_finish(struct mw_session *s, struct mw_answer *ret)
 	if (s->commit.code == 0) {
 		log_journaled(s);
 		mw_capture_journaled(s->cap, s->mail.queue_id, mw_entry_id(s->entry),
-				     s->mail.time_us);
+		                     s->mail.time_us);
 	} else {
 		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
 		if (!s->fail.code)
 			(void)mw_fail(&s->fail, s->commit.code, "the commit failed: %s",
-				      mw_err_text(s->commit.code));
+			              mw_err_text(s->commit.code));
 		mw_policy_failed(s->cap, s->set->conf, qid ? qid : "", &s->fail, ret);
 	}
 	atomic_fetch_sub(&s->cap->count.at_eom, 1);

@@ -40,29 +40,29 @@ void mw_session_reset(struct mw_session *s);
 
 /* family: '4', '6', 'L' (unix), 'U' (unknown); addr and name may be empty. */
 void mw_session_connect(struct mw_session *s, struct mw_str name, char family,
-			unsigned port, struct mw_str addr);
+                        unsigned port, struct mw_str addr);
 void mw_session_helo(struct mw_session *s, struct mw_str helo);
 /* Macros for the command `stage` follow ('C', 'H', 'M', 'R', 'T', 'N', 'E', …). */
 void mw_session_macros(struct mw_session *s, char stage);
 /* One of them; name with or without braces. Unknown ones are ignored. */
 void mw_session_macro(struct mw_session *s, char stage, struct mw_str name,
-		      struct mw_str value);
+                      struct mw_str value);
 /* argv[0] is the address, with or without brackets; then ESMTP arguments. *ret says
  * what to answer. */
 int mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
-		    struct mw_answer *ret) MW_CHECK;
+                    struct mw_answer *ret) MW_CHECK;
 /* can_refuse: the answer reaches the client; otherwise it is given at the end. */
 int mw_session_rcpt(struct mw_session *s, const struct mw_str *argv, size_t argc,
-		    bool can_refuse, struct mw_answer *ret) MW_CHECK;
+                    bool can_refuse, struct mw_answer *ret) MW_CHECK;
 int mw_session_data(struct mw_session *s) MW_CHECK;
 int mw_session_header(struct mw_session *s, struct mw_str name,
-		      struct mw_str value) MW_CHECK;
+                      struct mw_str value) MW_CHECK;
 int mw_session_eoh(struct mw_session *s) MW_CHECK;
 int mw_session_body(struct mw_session *s, const void *p, size_t n) MW_CHECK;
 /* 1: pending; done(arg) is called exactly once, from any thread, then the owner calls
  * mw_session_finish. 0: *ret is the answer at once, nothing is pending. */
 int mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
-		   struct mw_answer *ret) MW_CHECK;
+                   struct mw_answer *ret) MW_CHECK;
 /* Logs, counts, forgets the message; *ret is the answer. */
 void mw_session_finish(struct mw_session *s, struct mw_answer *ret);
 /* Drops the message in flight, if any; harmless at any time but between eom and done. */

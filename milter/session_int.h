@@ -25,7 +25,7 @@ enum mw_macro {
 #define X(id, name) MW_MACRO_##id,
 	MW_MACROS(X)
 #undef X
-		MW_N_MACROS
+	MW_N_MACROS
 };
 
 enum mw_state {

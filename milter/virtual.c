@@ -32,7 +32,8 @@ struct version {
 	bool racy;
 };
 
-struct virtual {
+struct virtual
+{
 	char *path;
 	pthread_mutex_t load; /* one loader at a time; taken before lock */
 	pthread_mutex_t lock; /* guards now */
@@ -159,8 +160,8 @@ load(const char *path, const struct stat *st, struct version **ret, struct mw_er
 	atomic_init(&v->refs, 1);
 	v->st = *st;
 	v->racy = c->now_us(c) - ((int64_t)st->st_mtim.tv_sec * 1000000 +
-				  st->st_mtim.tv_nsec / 1000) <
-		  RACY_US;
+	                          st->st_mtim.tv_nsec / 1000) <
+	          RACY_US;
 	v->a = mw_arena_new(0);
 	v->n_slot = 64;
 	v->row = calloc(v->n_slot, sizeof *v->row);
@@ -182,8 +183,8 @@ load(const char *path, const struct stat *st, struct version **ret, struct mw_er
 static bool
 same_file(const struct stat *a, const struct stat *b)
 {
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-	       a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino &&
+	       a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
 	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
 	       a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
 	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
@@ -250,7 +251,7 @@ virtual_end(void *table, struct mw_use *u)
 
 static int
 virtual_lookup(void *table, struct mw_use *u, struct mw_str key, struct mw_buf *out,
-	       struct mw_err *err)
+               struct mw_err *err)
 {
 	(void)table;
 	const struct row *r = slot_of(u->state, key);
@@ -288,9 +289,9 @@ virtual_close(void *table)
 }
 
 const struct mw_table_kind mw_table_virtual = {
-	.open = virtual_open,
-	.close = virtual_close,
-	.begin = virtual_begin,
-	.end = virtual_end,
-	.lookup = virtual_lookup,
+    .open = virtual_open,
+    .close = virtual_close,
+    .begin = virtual_begin,
+    .end = virtual_end,
+    .lookup = virtual_lookup,
 };

@@ -1,0 +1,286 @@
+#include "milter/control.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include "journal/base/bytes.h"
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+#include "journal/store/control.h"
+
+enum {
+	REQUEST_MAX = 2 << 20,
+	TIMEOUT_S = 5,
+};
+
+struct mw_control {
+	struct mw_capture *cap;
+	pthread_t thread;
+	int fd, wake;
+};
+
+/* A JSON string; what is no printable ASCII becomes '?': queue IDs and the like only. */
+static void
+put_json(struct mw_buf *b, const char *z)
+{
+	mw_buf_putc(b, '"');
+	for (; *z; z++)
+		mw_buf_putc(b,
+		            *z < ' ' || *z == '"' || *z == '\\' || *z == 0x7f ? '?' : *z);
+	mw_buf_putc(b, '"');
+}
+
+static void
+put_number(struct mw_buf *b, const char *key, uint64_t v)
+{
+	mw_buf_printf(b, ",\"%s\":%llu", key, (unsigned long long)v);
+}
+
+void
+mw_control_status(struct mw_capture *cap, struct mw_buf *out)
+{
+	struct mw_store_stats st = {0};
+	mw_store_stats(cap->store, &st);
+	struct mw_counters *n = &cap->count;
+	struct mw_settings *s = mw_capture_settings(cap);
+	int64_t up = (cap->clock->mono_us(cap->clock) - cap->started_mono_us) / 1000000;
+	mw_buf_printf(out, "{\"pid\":%ld,\"version\":\"%s\",\"uptime_s\":%lld",
+	              (long)getpid(), MW_VERSION, (long long)up);
+	mw_buf_printf(out, ",\"engine\":\"%s\",\"on_failure\":\"%s\"",
+	              s->conf->milter_engine ? "libmilter" : "native",
+	              s->conf->on_failure == MW_ON_FAILURE_ACCEPT ? "accept"
+	                                                          : "tempfail");
+	mw_settings_unref(s);
+	int ready = mw_store_ready(cap->store);
+	mw_buf_printf(out,
+	              ",\"ready\":%s,\"ready_error\":", ready == 0 ? "true" : "false");
+	put_json(out, ready == 0 ? "" : mw_err_name(ready));
+	put_number(out, "journaled", atomic_load(&n->journaled));
+	put_number(out, "tempfailed", atomic_load(&n->tempfailed));
+	put_number(out, "passed_unjournaled", atomic_load(&n->passed_unjournaled));
+	put_number(out, "sessions", atomic_load(&n->sessions));
+	put_number(out, "open_sessions", (uint64_t)atomic_load(&n->open_sessions));
+	put_number(out, "at_end_of_message", (uint64_t)atomic_load(&n->at_eom));
+	put_number(out, "aborted", atomic_load(&n->aborted));
+	put_number(out, "records", st.records);
+	put_number(out, "mails", st.mails);
+	put_number(out, "bytes_in", st.bytes_in);
+	put_number(out, "bytes_stored", st.bytes_stored);
+	put_number(out, "batches", st.batches);
+	put_number(out, "failures", st.failures);
+	put_number(out, "next_seq", st.next_seq);
+	put_number(out, "segment", st.segment);
+	mw_buf_printf(out, ",\"index_lag_records\":%lld",
+	              (long long)st.index_lag_records);
+	put_number(out, "free_bytes", st.free_bytes);
+	pthread_mutex_lock(&cap->lock);
+	char qid[sizeof cap->last_queue_id], id[sizeof cap->last_id];
+	memcpy(qid, cap->last_queue_id, sizeof qid);
+	memcpy(id, cap->last_id, sizeof id);
+	int64_t last_us = cap->last_time_us;
+	pthread_mutex_unlock(&cap->lock);
+	mw_buf_puts(out, ",\"last_queue_id\":");
+	put_json(out, qid);
+	mw_buf_puts(out, ",\"last_id\":");
+	put_json(out, id);
+	mw_buf_printf(out, ",\"last_mail_us\":%lld}",
+	              (long long)(last_us ? last_us : st.last_mail_us));
+}
+
+static int
+bad_request(struct mw_err *err)
+{
+	return mw_fail(err, MW_EUSAGE, "cannot understand the request");
+}
+
+/* "TYPE HEX" */
+static int
+do_note(struct mw_capture *cap, struct mw_str args, uid_t uid, struct mw_buf *out,
+        struct mw_err *err)
+{
+	struct mw_str type, hex;
+	if (!mw_str_cut(args, ' ', &type, &hex) || hex.n == 0 || hex.n % 2)
+		return bad_request(err);
+	unsigned t = 0;
+	for (size_t i = 0; i < type.n; i++) {
+		if (type.p[i] < '0' || type.p[i] > '9' || t > 100)
+			return bad_request(err);
+		t = t * 10 + (unsigned)(type.p[i] - '0');
+	}
+	/* Content comes through the milter only; the log's own marks from the store. */
+	if (t < MW_TYPE_OUTCOME || t > MW_TYPE_SPF || t == MW_TYPE_DICT)
+		return mw_fail(err, MW_EUSAGE, "records of type %u are not taken here",
+		               t);
+	MW_AUTOFREE uint8_t *cbor = malloc(hex.n / 2);
+	if (!cbor)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!mw_unhex(cbor, hex.p, hex.n / 2))
+		return bad_request(err);
+	struct mw_commit c;
+	int r = mw_store_note(cap->store, (enum mw_type)t, cap->clock->now_us(cap->clock),
+	                      cbor, hex.n / 2, &c, err);
+	if (r < 0)
+		return r;
+	mw_log(MW_LOG_INFO, NULL, "event=note type=%s seq=%llu uid=%u",
+	       mw_type_name((enum mw_type)t), (unsigned long long)c.seq, (unsigned)uid);
+	mw_buf_printf(out, "%llu", (unsigned long long)c.seq);
+	return 0;
+}
+
+static int
+handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out,
+       struct mw_err *err)
+{
+	struct mw_str word = line, args = MW_STR("");
+	(void)mw_str_cut(line, ' ', &word, &args); /* a lone word has no arguments */
+	if (mw_str_eq(word, MW_STR("status"))) {
+		mw_control_status(cap, out);
+		return 0;
+	}
+	if (mw_str_eq(word, MW_STR("note")))
+		return do_note(cap, args, uid, out, err);
+	if (mw_str_eq(word, MW_STR("roll"))) {
+		int r = mw_store_roll(cap->store, err);
+		struct mw_store_stats st = {0};
+		mw_store_stats(cap->store, &st);
+		mw_buf_printf(out, "%llu", (unsigned long long)st.segment);
+		return r;
+	}
+	return bad_request(err);
+}
+
+/* One request line; false: none came in time. */
+static bool
+read_line(int fd, struct mw_buf *b, struct mw_str *ret)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	int64_t until = clock->mono_us(clock) + TIMEOUT_S * INT64_C(1000000);
+	char chunk[4096];
+	struct mw_str rest;
+	while (!mw_str_cut(mw_buf_str(b), '\n', ret, &rest)) {
+		ssize_t k = recv(fd, chunk, sizeof chunk, 0);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k <= 0 || clock->mono_us(clock) > until)
+			return false;
+		mw_buf_put(b, chunk, (size_t)k);
+		if (mw_buf_ok(b) < 0)
+			return false;
+	}
+	return true;
+}
+
+static void
+send_all(int fd, struct mw_str s)
+{
+	while (s.n) {
+		ssize_t k = send(fd, s.p, s.n, MSG_NOSIGNAL);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k <= 0)
+			return; /* the asker is gone; what was done stays done */
+		s = mw_str(s.p + k, s.n - (size_t)k);
+	}
+}
+
+static void
+serve(struct mw_control *c, int fd)
+{
+	struct timeval tv = {.tv_sec = TIMEOUT_S};
+	MW_BUF_AUTO in = {.max = REQUEST_MAX}, text = {0}, out = {0};
+	struct mw_err err = {0};
+	struct mw_str line;
+	uid_t uid = (uid_t)-1;
+	int r;
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+	if (!mw_control_allowed(fd, &uid))
+		r = mw_fail(&err, MW_EPERM,
+		            "only root and the daemon's own user may ask");
+	else if (!read_line(fd, &in, &line))
+		return;
+	else
+		r = handle(c->cap, mw_str_trim(line), uid, &text, &err);
+	if (r == 0) {
+		mw_buf_puts(&out, "ok ");
+		mw_buf_putstr(&out, mw_buf_str(&text));
+	} else {
+		mw_buf_printf(&out, "error %s %s", mw_err_name(r), err.msg);
+	}
+	mw_buf_putc(&out, '\n');
+	if (mw_buf_ok(&out) == 0)
+		send_all(fd, mw_buf_str(&out));
+}
+
+static void *
+control_main(void *arg)
+{
+	struct mw_control *c = arg;
+	for (;;) {
+		struct pollfd p[2] = {{.fd = c->fd, .events = POLLIN},
+		                      {.fd = c->wake, .events = POLLIN}};
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (p[1].revents)
+			break;
+		if (!(p[0].revents & POLLIN))
+			continue;
+		int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC);
+		if (fd >= 0) {
+			serve(c, fd);
+			(void)close(fd);
+		} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+			(void)usleep(200 * 1000); /* no descriptors: no spin */
+		}
+	}
+	return NULL;
+}
+
+int
+mw_control_start(struct mw_capture *cap, struct mw_control **ret, struct mw_err *err)
+{
+	struct mw_control *c = calloc(1, sizeof *c);
+	if (!c)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	c->cap = cap;
+	c->wake = -1;
+	int r = c->fd = mw_control_listen(mw_store_dir(cap->store), err);
+	if (r >= 0) {
+		c->wake = eventfd(0, EFD_CLOEXEC);
+		r = 0;
+		if (c->wake < 0 || pthread_create(&c->thread, NULL, control_main, c) != 0)
+			r = mw_fail_errno(err, "cannot start the control thread");
+	}
+	if (r < 0) {
+		if (c->fd >= 0)
+			(void)close(c->fd);
+		if (c->wake >= 0)
+			(void)close(c->wake);
+		free(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+void
+mw_control_stop(struct mw_control *c)
+{
+	char path[4096];
+	uint64_t one = 1;
+	if (!c)
+		return;
+	(void)!write(c->wake, &one, sizeof one); /* cannot be full: written once */
+	(void)pthread_join(c->thread, NULL);
+	(void)close(c->fd);
+	(void)close(c->wake);
+	int n =
+	    snprintf(path, sizeof path, "%s/control.sock", mw_store_dir(c->cap->store));
+	if (n > 0 && (size_t)n < sizeof path)
+		(void)unlink(path); /* a stale one does no harm */
+	free(c);
+}

@@ -1,0 +1,19 @@
+/* control.h - the daemon's side of journal/store/control.h: status, note, roll.
+ *
+ * One thread, one request at a time, each with a deadline: a silent peer holds up other
+ * commands for at most 5 s and never the mail.
+ */
+#ifndef MW_MILTER_CONTROL_H
+#define MW_MILTER_CONTROL_H
+
+#include "milter/capture.h"
+
+struct mw_control;
+
+int mw_control_start(struct mw_capture *cap, struct mw_control **ret,
+                     struct mw_err *err) MW_CHECK;
+void mw_control_stop(struct mw_control *c); /* NULL ok; removes the socket */
+/* The status object, as `status` answers it. */
+void mw_control_status(struct mw_capture *cap, struct mw_buf *out);
+
+#endif

@@ -1,0 +1,346 @@
+/* main.c - mailwald: reads the configuration, owns the journal, runs a front end. */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sysexits.h>
+#include <systemd/sd-daemon.h>
+
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+#include "milter/control.h"
+#include "milter/engine.h"
+#include "milter/identity.h"
+#include "milter/mfi.h"
+
+struct daemon {
+	const char *file; /* configuration, NULL: defaults */
+	struct mw_store *store;
+	struct mw_capture cap;
+	bool has_cap;
+	struct mw_listeners listeners;
+	struct mw_engine *engine;
+	struct mw_control *control;
+	bool libmilter;
+};
+
+static volatile sig_atomic_t got_stop, got_hup;
+static int signal_fd = -1;
+
+static void
+on_signal(int sig)
+{
+	int saved = errno;
+	uint64_t one = 1;
+	if (sig == SIGHUP)
+		got_hup = 1;
+	else
+		got_stop = 1;
+	(void)!write(signal_fd, &one, sizeof one); /* full only if already awake */
+	errno = saved;
+}
+
+/* Signals are taken by this thread alone, and as handlers: libmilter keeps a thread in
+ * sigwait() for SIGHUP too, and would stop. The kernel prefers the first thread of a
+ * process as long as it does not block the signal. */
+static int
+signals_init(sigset_t *ret_ours, struct mw_err *err)
+{
+	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+	sigemptyset(ret_ours);
+	sigaddset(ret_ours, SIGTERM);
+	sigaddset(ret_ours, SIGINT);
+	sigaddset(ret_ours, SIGHUP);
+	signal_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (signal_fd < 0)
+		return mw_fail_errno(err, "cannot make an eventfd");
+	/* Blocked until all other threads exist: they inherit that. */
+	(void)pthread_sigmask(SIG_BLOCK, ret_ours, NULL);
+	(void)sigaction(SIGTERM, &sa, NULL);
+	(void)sigaction(SIGINT, &sa, NULL);
+	(void)sigaction(SIGHUP, &sa, NULL);
+	(void)signal(SIGPIPE, SIG_IGN);
+	return 0;
+}
+
+static void
+limits_init(void)
+{
+	struct rlimit core = {0}, files;
+	/* A core file would hold mail. Best effort all. */
+	(void)setrlimit(RLIMIT_CORE, &core);
+#ifndef __SANITIZE_ADDRESS__ /* the leak checker traces its own process */
+	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+#endif
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
+static void
+log_init(const struct mw_conf *conf)
+{
+	enum {
+		AUTO,
+		STDERR,
+		SYSLOG
+	};
+	bool to_stderr = conf->log_target == STDERR ||
+	                 (conf->log_target == AUTO &&
+	                  (isatty(STDERR_FILENO) || getenv("JOURNAL_STREAM")));
+	mw_log_open("mailwald", !to_stderr,
+	            (enum mw_level)(MW_LOG_ERR + conf->log_level));
+}
+
+/* On standard error, and in the log where that is elsewhere. */
+static int
+die(const struct mw_err *err, bool logged)
+{
+	(void)fprintf(stderr, "mailwald: %s\n", err->msg);
+	if (err->hint[0])
+		(void)fprintf(stderr, "  hint: %s\n", err->hint);
+	if (logged)
+		mw_log(MW_LOG_ERR, NULL, "event=exit error=%s reason=\"%s\"",
+		       mw_err_name(err->code), err->msg);
+	return mw_err_exit(err->code);
+}
+
+static void
+on_note(void *arg, int level, const char *text)
+{
+	(void)arg;
+	mw_log((enum mw_level)level, NULL, "%s", text);
+}
+
+/* What a load alone does not check. */
+static int
+check(const struct mw_conf *conf, struct mw_err *err)
+{
+	int r = mw_listen_check(conf, err);
+	if (r < 0 || conf->identities.n == 0)
+		return r;
+	struct mw_identity *id;
+	r = mw_identity_open(conf, &id, err);
+	if (r < 0)
+		return r;
+	r = mw_identity_check(id, err);
+	mw_identity_close(id);
+	return r < 0 ? mw_fail(err, MW_ECONF, "%s", err->msg) : 0;
+}
+
+static int
+open_store(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
+{
+	struct mw_store_opts o = {
+	    .dir = conf->journal_dir,
+	    .mode = MW_STORE_WRITE,
+	    .segment_size = conf->segment_size,
+	    .segment_age_us = conf->segment_age,
+	    .min_free = conf->min_free,
+	    .level = (int)conf->compression_level,
+	    .spill_above = conf->memory_per_message,
+	    .note = on_note,
+	};
+	if (conf->recovery_key.n)
+		return mw_fail(err, MW_ECONF,
+		               "recovery_key: this version cannot encrypt a journal yet");
+	return mw_store_open(&o, &d->store, err);
+}
+
+/* The journal's lock comes first: a second instance ends here, with the socket untouched.
+ * Takes conf over in any case. */
+static int
+start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
+{
+	d->libmilter = conf->milter_engine == 1;
+	int r = open_store(d, conf, err);
+	if (r == 0)
+		r = mw_listen_open(conf, &d->listeners, err);
+	if (r == 0)
+		r = mw_capture_init(&d->cap, d->store, conf, err);
+	if (r < 0) {
+		mw_conf_free(conf);
+		return r;
+	}
+	d->has_cap = true;
+	struct mw_err tables = {0};
+	if (d->cap.settings->identity &&
+	    mw_identity_check(d->cap.settings->identity, &tables) < 0)
+		mw_log(MW_LOG_WARN, NULL, "event=alias_table_unusable reason=\"%s\"",
+		       tables.msg);
+	r = mw_control_start(&d->cap, &d->control, err);
+	if (r == 0)
+		r = d->libmilter
+		        ? mw_mfi_start(&d->cap, &d->listeners, err)
+		        : mw_engine_start(&d->cap, &d->listeners, &d->engine, err);
+	return r;
+}
+
+static void
+stop(struct daemon *d, bool started)
+{
+	if (d->engine)
+		mw_engine_stop(d->engine);
+	else if (d->libmilter && started)
+		mw_mfi_stop();
+	mw_control_stop(d->control);
+	mw_listen_close(&d->listeners);
+	bool idle = d->has_cap && atomic_load(&d->cap.count.open_sessions) == 0;
+	if (d->store)
+		mw_store_close(d->store);
+	/* libmilter leaves sessions of its own behind; they still look at the settings.
+	 */
+	if (d->has_cap && (idle || !d->libmilter))
+		mw_capture_done(&d->cap);
+}
+
+static void
+reload(struct daemon *d)
+{
+	struct mw_err err = {0};
+	MW_BUF_AUTO report = {0};
+	struct mw_conf *conf = NULL;
+	(void)sd_notify(0, "RELOADING=1");
+	int r = mw_conf_load(d->file, &conf, &report, &err);
+	if (r == 0) {
+		struct mw_settings *s = mw_capture_settings(&d->cap);
+		r = mw_conf_reloadable(s->conf, conf, &err);
+		mw_settings_unref(s);
+		if (r == 0) {
+			int level = conf->log_level;
+			int target = conf->log_target;
+			r = mw_capture_reload(&d->cap, conf, &err);
+			if (r == 0) {
+				struct mw_conf log = {.log_level = level,
+				                      .log_target = target};
+				log_init(&log);
+			}
+		}
+		if (r < 0)
+			mw_conf_free(conf);
+	}
+	if (r < 0)
+		mw_log(MW_LOG_ERR, NULL,
+		       "event=reload_refused error=%s reason=\"%s\" hint=\"the settings "
+		       "from "
+		       "before stay in force\"",
+		       mw_err_name(r), err.msg[0] ? err.msg : mw_buf_cstr(&report));
+	else
+		mw_log(MW_LOG_NOTICE, NULL, "event=reloaded");
+	(void)sd_notify(0, "READY=1");
+}
+
+static void
+serve(struct daemon *d)
+{
+	uint64_t watchdog_us = 0;
+	int timeout_ms = -1;
+	if (sd_watchdog_enabled(0, &watchdog_us) > 0)
+		timeout_ms = (int)MW_MIN(watchdog_us / 2000, 60000);
+	if (d->libmilter && (timeout_ms < 0 || timeout_ms > 1000))
+		timeout_ms = 1000; /* it may leave by itself */
+	while (!got_stop && !(d->libmilter && mw_mfi_ended())) {
+		struct pollfd p = {.fd = signal_fd, .events = POLLIN};
+		uint64_t n;
+		if (poll(&p, 1, timeout_ms) > 0)
+			(void)!read(signal_fd, &n, sizeof n); /* only to reset it */
+		if (watchdog_us)
+			(void)sd_notify(0, "WATCHDOG=1");
+		if (got_hup) {
+			got_hup = 0;
+			reload(d);
+		}
+	}
+}
+
+static int
+run(const char *file, struct mw_conf *conf)
+{
+	struct daemon d = {.file = file};
+	struct mw_err err = {0};
+	sigset_t ours;
+	limits_init();
+	log_init(conf);
+	int r = signals_init(&ours, &err);
+	if (r < 0)
+		mw_conf_free(conf);
+	else
+		r = start(&d, conf, &err);
+	if (r < 0) {
+		stop(&d, false);
+		return die(&err, true);
+	}
+	for (size_t i = 0; i < d.listeners.n; i++)
+		mw_log(MW_LOG_NOTICE, NULL, "event=listening on=%s engine=%s",
+		       d.listeners.v[i].name, d.libmilter ? "libmilter" : "native");
+	mw_log(MW_LOG_NOTICE, NULL, "event=start version=%s journal=%s", MW_VERSION,
+	       mw_store_dir(d.store));
+	(void)sd_notify(0, "READY=1");
+	(void)pthread_sigmask(SIG_UNBLOCK, &ours, NULL);
+	serve(&d);
+	(void)sd_notify(0, "STOPPING=1");
+	mw_log(MW_LOG_NOTICE, NULL, "event=stopping");
+	stop(&d, true);
+	mw_log(MW_LOG_NOTICE, NULL, "event=stopped");
+	return 0;
+}
+
+static int
+usage(FILE *out, int status)
+{
+	(void)fprintf(out, "Usage: mailwald [-c FILE] [-t]\n"
+	                   "  -c FILE  read this configuration\n"
+	                   "  -t       check the configuration and exit\n"
+	                   "  -V       print the version and exit\n");
+	return status;
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *file = mw_conf_default_file();
+	bool test = false;
+	int o;
+	while ((o = getopt(argc, argv, "c:thV")) != -1) {
+		switch (o) {
+		case 'c':
+			file = optarg;
+			break;
+		case 't':
+			test = true;
+			break;
+		case 'V':
+			(void)printf("mailwald %s\n", MW_VERSION);
+			return 0;
+		case 'h':
+			return usage(stdout, 0);
+		default:
+			return usage(stderr, EX_USAGE);
+		}
+	}
+	if (optind != argc)
+		return usage(stderr, EX_USAGE);
+	struct mw_err err = {0};
+	MW_BUF_AUTO report = {0};
+	struct mw_conf *conf;
+	int r = mw_conf_load(file, &conf, &report, &err);
+	if (report.n)
+		(void)fprintf(stderr, "%s", mw_buf_cstr(&report));
+	if (r < 0)
+		return report.n ? mw_err_exit(r) : die(&err, false);
+	if (!test)
+		return run(file, conf);
+	r = check(conf, &err);
+	mw_conf_free(conf);
+	if (r < 0)
+		return die(&err, false);
+	(void)printf("mailwald: the configuration %s is correct\n",
+	             file ? file : "(defaults)");
+	return 0;
+}
