@@ -7,11 +7,12 @@
 int
 mw_buf_reserve(struct mw_buf *b, size_t extra)
 {
-	if (extra > SIZE_MAX - b->n - 1)
+	if (extra > SIZE_MAX - b->n - 2)
 		return MW_ELIMIT;
 	size_t need = b->n + extra;
 	if (b->max && need > b->max)
 		return MW_ELIMIT;
+	need++; /* room for the NUL of mw_buf_cstr and vsnprintf, beyond max */
 	if (need <= b->cap && b->p)
 		return 0;
 	size_t cap = b->cap ? b->cap : 256;
@@ -30,7 +31,8 @@ mw_buf_put(struct mw_buf *b, const void *p, size_t n)
 {
 	if (b->failed || n == 0)
 		return;
-	if (mw_buf_reserve(b, n) < 0) {
+	b->why = mw_buf_reserve(b, n);
+	if (b->why < 0) {
 		b->failed = true;
 		return;
 	}
@@ -64,7 +66,9 @@ mw_buf_printf(struct mw_buf *b, const char *fmt, ...)
 	va_copy(ap2, ap);
 	int n = vsnprintf(NULL, 0, fmt, ap);
 	va_end(ap);
-	if (n < 0 || b->failed || mw_buf_reserve(b, (size_t)n + 1) < 0) {
+	if (!b->failed)
+		b->why = n < 0 ? MW_EBUG : mw_buf_reserve(b, (size_t)n);
+	if (b->failed || b->why < 0) {
 		b->failed = true;
 	} else {
 		(void)vsnprintf((char *)b->p + b->n, (size_t)n + 1, fmt, ap2);
@@ -76,15 +80,13 @@ mw_buf_printf(struct mw_buf *b, const char *fmt, ...)
 int
 mw_buf_ok(const struct mw_buf *b)
 {
-	if (!b->failed)
-		return 0;
-	return b->max && b->n >= b->max / 2 ? MW_ELIMIT : MW_ENOMEM;
+	return b->failed ? b->why : 0;
 }
 
 const char *
 mw_buf_cstr(struct mw_buf *b)
 {
-	if (b->failed || mw_buf_reserve(b, 1) < 0)
+	if (b->failed || mw_buf_reserve(b, 0) < 0)
 		return "";
 	b->p[b->n] = '\0';
 	return (const char *)b->p;
@@ -101,6 +103,7 @@ mw_buf_clear(struct mw_buf *b)
 {
 	b->n = 0;
 	b->failed = false;
+	b->why = 0;
 }
 
 void
@@ -124,6 +127,7 @@ void
 mw_buf_drop(struct mw_buf *b, size_t n)
 {
 	mw_assert(n <= b->n);
-	memmove(b->p, b->p + n, b->n - n);
+	if (n && n < b->n)
+		memmove(b->p, b->p + n, b->n - n);
 	b->n -= n;
 }

@@ -14,6 +14,7 @@ struct mw_buf {
 	size_t cap;
 	size_t max;  /* 0: no limit; beyond it MW_ELIMIT */
 	bool failed; /* sticky: an append failed; later appends do nothing */
+	int why;     /* the error of the first append that failed */
 };
 
 /* 0, MW_ENOMEM or MW_ELIMIT; on failure the content is unchanged. */

@@ -175,7 +175,7 @@ duration_terms(const char **s, int64_t *ret_us, bool need_unit)
 			return false;
 		}
 		double d = (double)v / (double)SEC * (double)unit;
-		if (d > 9e18 || sum > INT64_MAX / 2)
+		if ((double)sum + d > 4e18) /* and a time less or plus it still fits */
 			return false;
 		sum += unit % SEC == 0 && v % SEC == 0 ? v / SEC * unit : (int64_t)d;
 		any = true;
@@ -263,6 +263,8 @@ zone_part(const char **s, long *ret_off)
 		p++;
 	if (isdigit((unsigned char)*p) && !two(&p, &m))
 		return false;
+	if (h > 14 || m > 59)
+		return false;
 	*ret_off = sign * (h * 3600L + m * 60L);
 	*s = p;
 	return true;
@@ -290,8 +292,10 @@ date_part(const char **s, struct tm *tm)
 	} else { /* d-Mon-yyyy */
 		p = *s;
 		char *end;
+		if (!isdigit((unsigned char)*p))
+			return false;
 		d = (int)strtol(p, &end, 10);
-		if (end == p || *end != '-')
+		if (end - p > 2 || *end != '-')
 			return false;
 		p = end + 1;
 		for (m = 0; m < 12 && strncasecmp(p, months[m], 3) != 0; m++)

@@ -7,18 +7,28 @@
 
 struct errrow {
 	int code;
-	const char *name;
+	char name[12];
 	enum mw_errclass class;
 	int status;
 	const char *text;
 };
 
-static const struct errrow rows[] = {
+static struct errrow rows[] = {
 #define MW_ERROR(name, num, class, status, text)                                         \
 	{MW_E##name, #name, MW_CLASS_##class, status, text},
 #include "journal/base/errors.def"
 #undef MW_ERROR
 };
+
+/* Names are shown in lower case; before main() there is one thread. */
+__attribute__((constructor)) static void
+fold_names(void)
+{
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+		for (char *p = rows[i].name; *p; p++)
+			if (*p >= 'A' && *p <= 'Z')
+				*p = (char)(*p + ('a' - 'A'));
+}
 
 static const struct errrow *
 row(int code)
@@ -113,8 +123,9 @@ mw_err_prefix(struct mw_err *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	int n = vsnprintf(err->msg, sizeof err->msg, fmt, ap);
 	va_end(ap);
-	if (n >= 0 && (size_t)n < sizeof err->msg)
-		(void)snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %s", old);
+	if (n >= 0 && (size_t)n + 3 < sizeof err->msg)
+		(void)snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %.*s",
+		               (int)(sizeof err->msg - (size_t)n - 3), old);
 	return err->code;
 }
 

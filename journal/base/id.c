@@ -35,7 +35,8 @@ mw_id_text(char *out, const uint8_t id[MW_ID_LEN])
 		unsigned v = 0;
 		for (unsigned b = 0; b < 5; b++) {
 			unsigned bit = i * 5 + b;
-			unsigned x = bit < 128 ? id[bit / 8] >> (7 - bit % 8) & 1 : 0;
+			unsigned byte = bit < 128 ? id[bit / 8] : 0;
+			unsigned x = byte >> (7 - bit % 8) & 1;
 			v = v << 1 | x;
 		}
 		out[i] = alphabet[v];
@@ -64,9 +65,11 @@ mw_id_parse(const char *text, uint8_t ret_id[MW_ID_LEN], unsigned *ret_bits)
 		unsigned v = (unsigned)(q - alphabet);
 		for (unsigned b = 0; b < 5; b++) {
 			unsigned bit = i * 5 + b;
-			if (bit < 128 && v >> (4 - b) & 1)
-				id[bit / 8] =
-				    (uint8_t)(id[bit / 8] | 1U << (7 - bit % 8));
+			if (!(v >> (4 - b) & 1))
+				continue;
+			if (bit >= 128)
+				return false; /* 26 characters hold two bits too many */
+			id[bit / 8] = (uint8_t)(id[bit / 8] | 1U << (7 - bit % 8));
 		}
 	}
 	memcpy(ret_id, id, MW_ID_LEN);

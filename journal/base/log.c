@@ -2,11 +2,13 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 #include <unistd.h>
 
 static bool to_syslog;
+static bool to_journald; /* standard error is systemd's: it wants "<6>" in front */
 static enum mw_level most_level = MW_LOG_INFO;
 static char prog[32] = "mailwal";
 
@@ -15,6 +17,7 @@ mw_log_open(const char *program, bool use_syslog, enum mw_level most)
 {
 	(void)snprintf(prog, sizeof prog, "%s", program);
 	to_syslog = use_syslog;
+	to_journald = !use_syslog && getenv("JOURNAL_STREAM") && !isatty(STDERR_FILENO);
 	most_level = most;
 	if (use_syslog)
 		openlog(prog, LOG_PID | LOG_NDELAY, LOG_MAIL);
@@ -40,7 +43,8 @@ mw_log(enum mw_level level, const char *id, const char *fmt, ...)
 		syslog(level, "%s", line);
 	} else {
 		char out[1300];
-		int m = snprintf(out, sizeof out, "%s: %s\n", prog, line);
+		int m = to_journald ? snprintf(out, sizeof out, "<%d>%s\n", level, line)
+		                    : snprintf(out, sizeof out, "%s: %s\n", prog, line);
 		if (m > 0)
 			(void)!write(STDERR_FILENO, out,
 			             (size_t)m < sizeof out ? (size_t)m : sizeof out - 1);
