@@ -1,0 +1,215 @@
+/* cmd_setup.c - mailwal setup postfix | sendmail | dovecot. */
+#include "journal/base/util.h"
+#include "replay/setup.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+struct ask {
+	const char *server, *dir;
+	bool check, apply, yes;
+};
+
+/* 0, or the exit status of a mistake. */
+static int
+parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
+{
+	const struct mw_cmd *cmd = mw_cmd_find("setup");
+	struct mw_err err = {0};
+	for (int i = 1; i < argc; i++) {
+		int r = mw_cli_option(argc, argv, &i, "--postfix-config", &a->dir, &err);
+		if (r < 0)
+			return mw_cli_error(cli, &err);
+		if (r > 0)
+			continue;
+		if (strcmp(argv[i], "--check") == 0)
+			a->check = true;
+		else if (strcmp(argv[i], "--apply") == 0)
+			a->apply = true;
+		else if (strcmp(argv[i], "--yes") == 0)
+			a->yes = true;
+		else if (argv[i][0] == '-' || a->server)
+			return mw_cli_unknown(cli, cmd, argv[i]);
+		else
+			a->server = argv[i];
+	}
+	static const char *const servers[] = {"postfix", "sendmail", "dovecot"};
+	bool known = false;
+	for (size_t i = 0; a->server && i < MW_COUNT(servers); i++)
+		known = known || strcmp(a->server, servers[i]) == 0;
+	if (!known)
+		return mw_cli_usage(cli, cmd,
+		                    "which server: postfix, sendmail or dovecot?");
+	if (a->check && a->apply)
+		return mw_cli_usage(cli, cmd, "--check or --apply, not both");
+	if (strcmp(a->server, "postfix") != 0 && (a->check || a->apply || a->dir))
+		return mw_cli_usage(
+		    cli, cmd,
+		    "--check, --apply and --postfix-config are for postfix; "
+		    "for %s the settings are printed",
+		    a->server);
+	return 0;
+}
+
+/* ---- check ---- */
+
+static void
+print_finding(const struct mw_cli *cli, const struct mw_finding *f)
+{
+	const char *kind = f->kind == MW_FINDING_HOLE ? "hole" : "note";
+	MW_BUF_AUTO safe = {0};
+	if (cli->json) {
+		json_t *o = json_object();
+		(void)json_object_set_new(o, "message_type", json_string(kind));
+		(void)json_object_set_new(o, "name", json_string(f->name));
+		(void)json_object_set_new(o, "text", mw_json_str(mw_strz(f->text)));
+		(void)json_object_set_new(o, "fix", mw_json_str(mw_strz(f->fix)));
+		mw_cli_json(o);
+		return;
+	}
+	mw_text_safe(mw_strz(f->text), false, &safe);
+	printf("%s: %s\n", f->kind == MW_FINDING_HOLE ? "HOLE" : "note",
+	       mw_buf_cstr(&safe));
+	if (f->fix[0])
+		printf("      %s\n", f->fix);
+}
+
+static int
+check(const struct mw_cli *cli, const struct mw_postfix *p)
+{
+	struct mw_findings f;
+	mw_postfix_check(p, &f);
+	for (size_t i = 0; i < f.n; i++)
+		if (f.v[i].kind == MW_FINDING_HOLE || !cli->quiet)
+			print_finding(cli, &f.v[i]);
+	if (cli->json)
+		mw_cli_json(json_pack("{s:s, s:I, s:I}", "message_type", "summary",
+		                      "holes", (json_int_t)f.holes, "notes",
+		                      (json_int_t)(f.n - f.holes)));
+	else if (f.holes)
+		printf("%zu way%s past the journal.\n", f.holes, f.holes == 1 ? "" : "s");
+	else if (!cli->quiet)
+		puts("No way past the journal found in these settings.");
+	return f.holes ? 1 : 0;
+}
+
+/* ---- plan and apply ---- */
+
+static void
+print_plan(const struct mw_cli *cli, const struct mw_postfix *p, const struct mw_pair *v,
+           size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (cli->json)
+			mw_cli_json(json_pack("{s:s, s:s, s:o}", "message_type",
+			                      "setting", "name", v[i].name, "value",
+			                      mw_json_str(mw_strz(v[i].value))));
+		else
+			printf("  postconf%s%s -e '%s = %s'\n", p->dir ? " -c " : "",
+			       p->dir ? p->dir : "", v[i].name, v[i].value);
+	}
+	if (!cli->json)
+		printf("  postfix%s%s reload\n", p->dir ? " -c " : "",
+		       p->dir ? p->dir : "");
+}
+
+static bool
+agreed(void)
+{
+	char answer[16] = "";
+	fputs("Make these changes? [y/N] ", stderr);
+	fflush(stderr);
+	return fgets(answer, sizeof answer, stdin) &&
+	       (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+static void
+explain_failure(const struct mw_cli *cli)
+{
+	if (cli->json || cli->quiet)
+		return;
+	if (cli->conf->on_failure == MW_ON_FAILURE_ACCEPT)
+		puts("on_failure = accept: while mailwald is down, mail passes "
+		     "unjournaled.");
+	else
+		puts("default_action=tempfail: while mailwald is down, senders try again "
+		     "later.");
+	puts("mailwald is last in the list, so that it sees what other milters add.");
+}
+
+static int
+apply(const struct mw_cli *cli, const struct ask *a, const struct mw_postfix *p)
+{
+	struct mw_pair *plan = NULL;
+	size_t n = 0;
+	struct mw_err err = {0};
+	if (mw_postfix_plan(p, &plan, &n, &err) < 0)
+		return mw_cli_error(cli, &err);
+	const char *version = mw_postfix_get(p, "mail_version");
+	if (n == 0) {
+		if (cli->json)
+			mw_cli_json(json_pack("{s:s, s:i, s:b}", "message_type",
+			                      "summary", "changes", 0, "applied", 0));
+		else if (!cli->quiet)
+			printf("Postfix %s has these settings already.\n", version);
+		return 0;
+	}
+	if (!cli->json)
+		printf("Postfix %s. These settings %s:\n", version,
+		       a->apply ? "are to be made"
+		                : "would be made (repeat with --apply)");
+	print_plan(cli, p, plan, n);
+	explain_failure(cli);
+	if (a->apply && !a->yes) {
+		if (!isatty(STDIN_FILENO))
+			return mw_cli_usage(
+			    cli, mw_cmd_find("setup"),
+			    "nothing was changed; without a terminal --apply "
+			    "needs --yes");
+		fflush(stdout);
+		if (!agreed()) {
+			fputs("Nothing was changed.\n", stderr);
+			return 1;
+		}
+	}
+	if (a->apply && mw_postfix_apply(p, plan, n, &err) < 0)
+		return mw_cli_error(cli, &err);
+	if (cli->json)
+		mw_cli_json(json_pack("{s:s, s:I, s:b}", "message_type", "summary",
+		                      "changes", (json_int_t)n, "applied", a->apply));
+	else if (a->apply && !cli->quiet)
+		puts("Done. Now reload Postfix, and look: mailwal setup postfix --check");
+	return 0;
+}
+
+int
+mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
+{
+	MW_ARENA_AUTO *arena = mw_arena_new(64U << 20);
+	MW_BUF_AUTO text = {0};
+	struct ask a = {0};
+	struct mw_err err = {0};
+	struct mw_postfix p;
+	int status = parse(cli, argc, argv, &a);
+	if (status != 0)
+		return status;
+	if (strcmp(a.server, "postfix") != 0) {
+		if (strcmp(a.server, "sendmail") == 0)
+			mw_setup_sendmail(cli->conf, &text);
+		else
+			mw_setup_dovecot(cli->conf, &text);
+		if (cli->json)
+			mw_cli_json(json_pack("{s:s, s:o}", "server", a.server, "text",
+			                      mw_json_str(mw_buf_str(&text))));
+		else
+			fputs(mw_buf_cstr(&text), stdout);
+		return 0;
+	}
+	if (!arena)
+		return mw_cli_error(cli,
+		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
+	if (mw_postfix_load(cli->conf, a.dir, arena, &p, &err) < 0)
+		return mw_cli_error(cli, &err);
+	return a.check ? check(cli, &p) : apply(cli, &a, &p);
+}

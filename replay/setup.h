@@ -1,0 +1,97 @@
+/* setup.h - `mailwal setup`: the mail server's settings, read, judged and written.
+ *
+ * mw_postfix_load reads a Postfix configuration through postconf(1); mw_postfix_check
+ * names every way past the journal in it; mw_postfix_plan says what to change. Nothing is
+ * changed before mw_postfix_apply. Everything lives in the arena.
+ */
+#ifndef MW_REPLAY_SETUP_H
+#define MW_REPLAY_SETUP_H
+
+#include "journal/base/arena.h"
+#include "journal/base/buf.h"
+#include "replay/cmd.h"
+
+/* Runs a program (looked up in PATH, no shell), collects standard output and error; at
+ * most 30 s. 0 if it ended with status 0, else MW_EUNAVAIL with what it said. */
+int mw_setup_run(char *const argv[], struct mw_buf *out, struct mw_err *err) MW_CHECK;
+
+struct mw_pair { /* "name = value" */
+	const char *name, *value;
+};
+
+struct mw_service { /* a line of master.cf */
+	const char *name, *type, *command;
+	bool chroot;
+};
+
+struct mw_postfix {
+	struct mw_arena *arena;
+	const char *dir;      /* configuration directory, NULL: Postfix's own */
+	struct mw_pair *main; /* settings we look at, $names expanded */
+	size_t n_main;
+	struct mw_pair *raw; /* the same as written */
+	size_t n_raw;
+	struct mw_pair *over; /* "service/type/name", per service */
+	size_t n_over;
+	struct mw_service *service;
+	size_t n_service;
+	const struct mw_conf *conf;
+};
+
+enum mw_finding_kind {
+	MW_FINDING_HOLE,
+	MW_FINDING_NOTE
+};
+
+struct mw_finding {
+	enum mw_finding_kind kind;
+	const char *name; /* short, for machines: "default_action" */
+	const char *text, *fix;
+};
+
+struct mw_findings {
+	struct mw_finding *v;
+	size_t n, cap, holes;
+	struct mw_arena *arena;
+};
+
+/* MW_EUNAVAIL: no postconf, or it failed. */
+int mw_postfix_load(const struct mw_conf *conf, const char *dir, struct mw_arena *a,
+                    struct mw_postfix *ret, struct mw_err *err) MW_CHECK;
+/* A setting's value; "" if there is none. */
+const char *mw_postfix_get(const struct mw_postfix *p, const char *name);
+/* What this service sets for itself, or NULL. */
+const char *mw_postfix_override(const struct mw_postfix *p, const struct mw_service *s,
+                                const char *name);
+void mw_postfix_check(const struct mw_postfix *p, struct mw_findings *ret);
+/* Settings to make, as name and value. 0, or MW_ECONF if no socket of ours can be
+ * reached by a chrooted Postfix. */
+int mw_postfix_plan(const struct mw_postfix *p, struct mw_pair **ret, size_t *ret_n,
+                    struct mw_err *err) MW_CHECK;
+int mw_postfix_apply(const struct mw_postfix *p, const struct mw_pair *plan, size_t n,
+                     struct mw_err *err) MW_CHECK;
+
+/* One entry of smtpd_milters: "unix:…", or "{ unix:…, name=value, … }". */
+struct mw_milter_entry {
+	struct mw_str text;    /* as written */
+	struct mw_str socket;  /* "unix:path", "inet:host:port" */
+	struct mw_str options; /* after the first comma, without the brace */
+};
+
+/* Takes the next entry off *rest; false at the end. */
+bool mw_milter_next(struct mw_str *rest, struct mw_milter_entry *ret);
+/* The value of an entry's own option, or empty. */
+struct mw_str mw_milter_option(const struct mw_milter_entry *e, const char *name);
+/* Is this where our mailwald listens? */
+bool mw_milter_is_ours(const struct mw_postfix *p, struct mw_str socket);
+/* Our entry in a list of milters; false if it is not there. */
+bool mw_milter_find(const struct mw_postfix *p, const char *list,
+                    struct mw_milter_entry *ret);
+/* Our socket as Postfix must write it, or NULL: out of reach from within the chroot. */
+const char *mw_milter_address(const struct mw_postfix *p, bool chrooted);
+
+/* What to do for the others: text for people. */
+void mw_setup_sendmail(const struct mw_conf *conf, struct mw_buf *out);
+void mw_setup_dovecot(const struct mw_conf *conf, struct mw_buf *out);
+
+#endif

@@ -1,0 +1,186 @@
+/* setup_milter.c - entries of smtpd_milters, and which of them is ours. */
+#include "replay/setup.h"
+
+#include "journal/base/util.h"
+
+#include <string.h>
+
+static bool
+is_sep(char c)
+{
+	return c == ' ' || c == '\t' || c == ',' || c == '\n' || c == '\r';
+}
+
+bool
+mw_milter_next(struct mw_str *rest, struct mw_milter_entry *ret)
+{
+	while (rest->n && is_sep(rest->p[0]))
+		rest->p++, rest->n--;
+	if (rest->n == 0)
+		return false;
+	size_t n = 0;
+	*ret = (struct mw_milter_entry){.options = mw_str("", 0)};
+	if (rest->p[0] == '{') {
+		const char *end = memchr(rest->p, '}', rest->n);
+		n = end ? (size_t)(end - rest->p) + 1 : rest->n;
+		struct mw_str in = mw_str(rest->p + 1, n - (end ? 2 : 1));
+		in = mw_str_trim(in);
+		/* The socket ends at a blank or comma; what follows are options. */
+		size_t k = 0;
+		while (k < in.n && !is_sep(in.p[k]))
+			k++;
+		ret->socket = mw_str(in.p, k);
+		ret->options = mw_str_trim(mw_str(in.p + k, in.n - k));
+	} else {
+		while (n < rest->n && !is_sep(rest->p[n]))
+			n++;
+		ret->socket = mw_str(rest->p, n);
+	}
+	ret->text = mw_str(rest->p, n);
+	rest->p += n;
+	rest->n -= n;
+	return true;
+}
+
+struct mw_str
+mw_milter_option(const struct mw_milter_entry *e, const char *name)
+{
+	struct mw_str rest = e->options;
+	while (rest.n) {
+		size_t n = 0;
+		while (n < rest.n && rest.p[n] != ',')
+			n++;
+		struct mw_str word = mw_str_trim(mw_str(rest.p, n)), key, value;
+		/* A first option may follow the socket without comma. */
+		if (mw_str_cut(word, '=', &key, &value) &&
+		    mw_str_ieq(mw_str_trim(key), mw_strz(name)))
+			return mw_str_trim(value);
+		n += n < rest.n;
+		rest.p += n;
+		rest.n -= n;
+	}
+	return mw_str("", 0);
+}
+
+struct place { /* a socket, however it was written */
+	bool unix_socket;
+	struct mw_str path, host, port;
+};
+
+/* unix:PATH, local:PATH, inet:HOST:PORT, inet6:HOST:PORT, inet:PORT@HOST. */
+static bool
+parse_place(struct mw_str text, struct place *ret)
+{
+	struct mw_str kind, where;
+	*ret = (struct place){.unix_socket = false};
+	if (!mw_str_cut(text, ':', &kind, &where))
+		return false;
+	if (mw_str_ieq(kind, MW_STR("unix")) || mw_str_ieq(kind, MW_STR("local"))) {
+		ret->unix_socket = true;
+		ret->path = where;
+		return where.n > 0;
+	}
+	if (!mw_str_ieq(kind, MW_STR("inet")) && !mw_str_ieq(kind, MW_STR("inet6")))
+		return false;
+	if (mw_str_cut(where, '@', &ret->port, &ret->host))
+		return true;
+	const char *colon = where.n ? memrchr(where.p, ':', where.n) : NULL;
+	ret->port = where;
+	ret->host = mw_str("", 0);
+	if (colon) {
+		ret->host = mw_str(where.p, (size_t)(colon - where.p));
+		ret->port = mw_str(colon + 1, where.n - ret->host.n - 1);
+	}
+	return ret->port.n > 0;
+}
+
+static bool
+is_loopback(struct mw_str h)
+{
+	return h.n == 0 || mw_str_ieq(h, MW_STR("localhost")) ||
+	       mw_str_starts(h, MW_STR("127.")) || mw_str_eq(h, MW_STR("::1")) ||
+	       mw_str_eq(h, MW_STR("[::1]"));
+}
+
+static bool
+is_any(struct mw_str h)
+{
+	return h.n == 0 || mw_str_eq(h, MW_STR("0.0.0.0")) ||
+	       mw_str_eq(h, MW_STR("::")) || mw_str_eq(h, MW_STR("[::]")) ||
+	       mw_str_eq(h, MW_STR("*"));
+}
+
+/* Postfix works in its queue directory: relative paths, and all paths in a chroot, are
+ * below it. */
+static bool
+same_path(const struct mw_postfix *p, struct mw_str theirs, struct mw_str ours)
+{
+	struct mw_str queue = mw_strz(mw_postfix_get(p, "queue_directory"));
+	if (mw_str_eq(theirs, ours))
+		return true;
+	if (!mw_str_starts(ours, queue))
+		return false;
+	struct mw_str inside = mw_str(ours.p + queue.n, ours.n - queue.n);
+	if (inside.n == 0 || inside.p[0] != '/')
+		return false;
+	return mw_str_eq(theirs, inside) ||
+	       mw_str_eq(theirs, mw_str(inside.p + 1, inside.n - 1));
+}
+
+bool
+mw_milter_is_ours(const struct mw_postfix *p, struct mw_str socket)
+{
+	struct place theirs, ours;
+	if (!parse_place(socket, &theirs))
+		return false;
+	for (size_t i = 0; i < p->conf->milter_listen.n; i++) {
+		if (!parse_place(mw_strz(p->conf->milter_listen.v[i]), &ours) ||
+		    ours.unix_socket != theirs.unix_socket)
+			continue;
+		if (ours.unix_socket
+		        ? same_path(p, theirs.path, ours.path)
+		        : mw_str_eq(ours.port, theirs.port) &&
+		              (mw_str_ieq(ours.host, theirs.host) || is_any(ours.host) ||
+		               (is_loopback(ours.host) && is_loopback(theirs.host))))
+			return true;
+	}
+	return false;
+}
+
+bool
+mw_milter_find(const struct mw_postfix *p, const char *list, struct mw_milter_entry *ret)
+{
+	struct mw_str rest = mw_strz(list);
+	while (mw_milter_next(&rest, ret))
+		if (mw_milter_is_ours(p, ret->socket))
+			return true;
+	return false;
+}
+
+const char *
+mw_milter_address(const struct mw_postfix *p, bool chrooted)
+{
+	const char *queue = mw_postfix_get(p, "queue_directory");
+	size_t n = strlen(queue);
+	for (size_t i = 0; i < p->conf->milter_listen.n; i++) {
+		struct place ours;
+		if (!parse_place(mw_strz(p->conf->milter_listen.v[i]), &ours))
+			continue;
+		if (!ours.unix_socket)
+			return mw_arena_printf(p->arena, "inet:%.*s:%.*s",
+			                       is_any(ours.host) ? 9 : (int)ours.host.n,
+			                       is_any(ours.host) ? "127.0.0.1"
+			                                         : ours.host.p,
+			                       (int)ours.port.n, ours.port.p);
+		bool inside = ours.path.n > n + 1 && memcmp(ours.path.p, queue, n) == 0 &&
+		              ours.path.p[n] == '/';
+		if (inside)
+			return mw_arena_printf(p->arena, "unix:%.*s",
+			                       (int)(ours.path.n - n - 1),
+			                       ours.path.p + n + 1);
+		if (!chrooted)
+			return mw_arena_printf(p->arena, "unix:%.*s", (int)ours.path.n,
+			                       ours.path.p);
+	}
+	return NULL;
+}
