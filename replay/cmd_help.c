@@ -1,6 +1,7 @@
 /* cmd_help.c - mailwal help. */
 #include "replay/cmd.h"
 #include "replay/select.h"
+#include "replay/target.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -66,5 +67,7 @@ mw_cmd_help(struct mw_cli *cli, int argc, char **argv)
 	printf("mailwal %s: %s\n\nUsage: mailwal %s\n", c->name, c->summary, c->usage);
 	if (strstr(c->usage, "[SELECTION]"))
 		printf("\n%s", mw_query_usage);
+	if (strstr(c->usage, "--to TARGET"))
+		printf("\n%s", mw_target_usage);
 	return 0;
 }

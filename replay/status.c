@@ -175,29 +175,41 @@ ask_marks(struct mw_status *s, struct mw_store *st)
 
 /* ---- daemon ---- */
 
+static int64_t
+number(const struct mw_status *s, const char *key)
+{
+	const json_t *v = json_object_get(s->daemon_json, key);
+	return json_is_integer(v) ? (int64_t)json_integer_value(v) : 0;
+}
+
+static const char *
+word(const struct mw_status *s, const char *key)
+{
+	const char *v = json_string_value(json_object_get(s->daemon_json, key));
+	return v ? v : "";
+}
+
 static void
 describe_daemon(struct mw_status *s)
 {
-	const json_t *version = json_object_get(s->daemon_json, "version");
-	const json_t *started = json_object_get(s->daemon_json, "started_us");
-	const json_t *uptime = json_object_get(s->daemon_json, "uptime_s");
-	char up[32] = "";
-	if (json_is_integer(started))
-		mw_duration_human(up, sizeof up, s->now_us - json_integer_value(started));
-	else if (json_is_number(uptime))
-		mw_duration_human(up, sizeof up,
-		                  (int64_t)(json_number_value(uptime) * 1e6));
-	(void)snprintf(s->daemon_text, sizeof s->daemon_text, "mailwald %s running%s%s",
-	               json_is_string(version) ? json_string_value(version) : "",
-	               up[0] ? ", up " : "", up);
-	const json_t *failures = json_object_get(s->daemon_json, "failures");
-	if (json_is_integer(failures) && json_integer_value(failures) > 0)
-		add(s, 1, "%lld messages could not be journaled since mailwald started",
-		    (long long)json_integer_value(failures));
-	const json_t *missed = json_object_get(s->daemon_json, "unjournaled");
-	if (json_is_integer(missed) && json_integer_value(missed) > 0)
-		add(s, 2, "%lld messages passed without a record (on_failure = accept)",
-		    (long long)json_integer_value(missed));
+	char up[32];
+	mw_duration_human(up, sizeof up, number(s, "uptime_s") * 1000000);
+	(void)snprintf(
+	    s->daemon_text, sizeof s->daemon_text,
+	    "mailwald %s running, up %s; %lld journaled, %lld told to try again; "
+	    "on failure: %s",
+	    word(s, "version"), up, (long long)number(s, "journaled"),
+	    (long long)number(s, "tempfailed"), word(s, "on_failure"));
+	if (json_is_false(json_object_get(s->daemon_json, "ready")))
+		add(s, 2, "mailwald cannot take mail now: %s", word(s, "ready_error"));
+	if (number(s, "passed_unjournaled") > 0)
+		add(s, 2,
+		    "%lld messages passed without a record since mailwald started "
+		    "(on_failure = accept)",
+		    (long long)number(s, "passed_unjournaled"));
+	if (number(s, "failures") > 0)
+		add(s, 1, "%lld writes failed since mailwald started",
+		    (long long)number(s, "failures"));
 }
 
 static void
@@ -209,7 +221,8 @@ ask_daemon(struct mw_status *s)
 	if (r == 0) {
 		json_error_t je;
 		s->daemon = 1;
-		s->daemon_json = json_loadb((const char *)reply.p, reply.n, 0, &je);
+		s->daemon_json =
+		    json_loadb(reply.n ? (const char *)reply.p : "", reply.n, 0, &je);
 		describe_daemon(s);
 		return;
 	}
