@@ -40,7 +40,7 @@ part_of(uint64_t segment)
 static void
 part_path(const struct mw_index *ix, uint64_t number, char out[PATH_MAX])
 {
-	(void)snprintf(out, PATH_MAX, "%s/%08llx.mdb", ix->dir,
+	(void)!snprintf(out, PATH_MAX, "%.4000s/%08llx.mdb", ix->dir,
 	               (unsigned long long)number);
 }
 

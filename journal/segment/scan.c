@@ -76,7 +76,7 @@ mw_seg_frame(struct mw_seg *s, uint64_t off, enum mw_check how, struct mw_frame 
 	struct mw_frame f;
 	if (!mw_frame_decode(head, s->h.salt, &f))
 		return no(why, "no valid frame header");
-	if (mw_frame_len(&f) > s->size - off) {
+	if (off > s->size || mw_frame_len(&f) > s->size - off) {
 		/* a file being written grows under a reader */
 		int64_t size = s->fs->size(s->fs, s->fd);
 		if (size < 0)

@@ -31,11 +31,12 @@ mw_seg_path(char *out, size_t n, const char *dir, uint64_t number)
 	               (unsigned long long)number);
 }
 
+/* Three names, so that the thread that prepares and the one that commits never work on
+ * the same file: fill.tmp is being filled, next.tmp is filled, new.tmp gets a header. */
 static void
-paths(const char *dir, char segs[PATH_MAX], char next[PATH_MAX])
+tmp_path(char out[PATH_MAX], const char *dir, const char *name)
 {
-	(void)snprintf(segs, PATH_MAX, "%s/segments", dir);
-	(void)snprintf(next, PATH_MAX, "%s/segments/next.tmp", dir);
+	(void)snprintf(out, PATH_MAX, "%s/segments/%s", dir, name);
 }
 
 /* Writes zeros from `at` to `fill`. */
@@ -63,18 +64,21 @@ zero_fill(const struct mw_fs *fs, int fd, uint64_t at, uint64_t fill)
 void
 mw_seg_prepare(const struct mw_fs *fs, const char *dir, uint64_t fill)
 {
-	char segs[PATH_MAX], next[PATH_MAX];
-	paths(dir, segs, next);
-	(void)fs->unlink(fs, next);
-	int fd = fs->open(fs, next, MW_OPEN_READ | MW_OPEN_WRITE | MW_OPEN_CREATE);
+	char next[PATH_MAX], tmp[PATH_MAX];
+	tmp_path(next, dir, "next.tmp");
+	tmp_path(tmp, dir, "fill.tmp");
+	(void)fs->unlink(fs, tmp);
+	int fd = fs->open(fs, tmp, MW_OPEN_READ | MW_OPEN_WRITE | MW_OPEN_CREATE);
 	if (fd < 0)
 		return;
 	int r = zero_fill(fs, fd, 0, fill);
 	if (r == 0)
 		r = fs->sync(fs, fd);
 	(void)fs->close(fs, fd);
+	if (r == 0)
+		r = fs->rename(fs, tmp, next);
 	if (r < 0) /* full or failing: leave the space to real records */
-		(void)fs->unlink(fs, next);
+		(void)fs->unlink(fs, tmp);
 }
 
 static void
@@ -114,17 +118,22 @@ copy_header(struct mw_seg *s, const struct mw_seg_header *h)
 	return 0;
 }
 
-/* Opens next.tmp (prepared or new), writes the header block, makes it durable (I3). */
+/* Takes the prepared file or a new one, writes the header block, makes it durable (I3).
+ */
 static int
 place_header(struct mw_seg *s, const char *dir, struct mw_err *err)
 {
-	char segs[PATH_MAX], next[PATH_MAX], path[PATH_MAX];
+	char segs[PATH_MAX], next[PATH_MAX], tmp[PATH_MAX], path[PATH_MAX];
 	const struct mw_fs *fs = s->fs;
-	paths(dir, segs, next);
+	tmp_path(segs, dir, "");
+	tmp_path(next, dir, "next.tmp");
+	tmp_path(tmp, dir, "new.tmp");
 	mw_seg_path(path, sizeof path, dir, s->h.number);
-	int fd = fs->open(fs, next, MW_OPEN_READ | MW_OPEN_WRITE);
-	if (fd == -ENOENT)
-		fd = fs->open(fs, next, MW_OPEN_READ | MW_OPEN_WRITE | MW_OPEN_CREATE);
+	(void)fs->unlink(fs, tmp);
+	int flags = MW_OPEN_READ | MW_OPEN_WRITE;
+	if (fs->rename(fs, next, tmp) < 0)
+		flags |= MW_OPEN_CREATE;
+	int fd = fs->open(fs, tmp, flags);
 	if (fd < 0)
 		return fs_fail(err, fd, "create", s->h.number);
 	s->fd = fd;
@@ -137,12 +146,12 @@ place_header(struct mw_seg *s, const char *dir, struct mw_err *err)
 	if (r == 0)
 		r = fs->sync(fs, fd);
 	if (r == 0)
-		r = fs->rename(fs, next, path);
+		r = fs->rename(fs, tmp, path);
 	if (r == 0)
 		r = fs->sync_dir(fs, segs);
 	if (r < 0) {
 		s->dead = true;
-		(void)fs->unlink(fs, next);
+		(void)fs->unlink(fs, tmp);
 		return fs_fail(err, r, "start", s->h.number);
 	}
 	return 0;
@@ -336,15 +345,22 @@ trailer_get(struct mw_seg *s, struct mw_err *err)
 	return 0;
 }
 
-int
-mw_seg_open(const struct mw_fs *fs, const char *dir, uint64_t number,
-            const uint8_t *journal, struct mw_seg **ret, struct mw_err *err)
+struct open_how {
+	const char *dir;
+	uint64_t number;
+	const uint8_t *journal;
+	int flags;
+};
+
+static int
+open_seg(const struct mw_fs *fs, const struct open_how *how, struct mw_seg **ret,
+         struct mw_err *err)
 {
 	char path[PATH_MAX];
-	mw_seg_path(path, sizeof path, dir, number);
-	int fd = fs->open(fs, path, MW_OPEN_READ);
+	mw_seg_path(path, sizeof path, how->dir, how->number);
+	int fd = fs->open(fs, path, how->flags);
 	if (fd < 0)
-		return fs_fail(err, fd, "open", number);
+		return fs_fail(err, fd, "open", how->number);
 	struct mw_seg *s = calloc(1, sizeof *s);
 	if (!s) {
 		(void)fs->close(fs, fd);
@@ -352,7 +368,7 @@ mw_seg_open(const struct mw_fs *fs, const char *dir, uint64_t number,
 	}
 	s->fs = fs;
 	s->fd = fd;
-	int r = header_get(s, number, journal, err);
+	int r = header_get(s, how->number, how->journal, err);
 	if (r == 0)
 		r = trailer_get(s, err);
 	if (r < 0) {
@@ -361,6 +377,22 @@ mw_seg_open(const struct mw_fs *fs, const char *dir, uint64_t number,
 	}
 	*ret = s;
 	return 0;
+}
+
+int
+mw_seg_open(const struct mw_fs *fs, const char *dir, uint64_t number,
+            const uint8_t *journal, struct mw_seg **ret, struct mw_err *err)
+{
+	struct open_how how = {dir, number, journal, MW_OPEN_READ};
+	return open_seg(fs, &how, ret, err);
+}
+
+int
+mw_seg_open_disk(const struct mw_fs *fs, const char *dir, uint64_t number,
+                 const uint8_t *journal, struct mw_seg **ret, struct mw_err *err)
+{
+	struct open_how how = {dir, number, journal, MW_OPEN_READ | MW_OPEN_NOCACHE};
+	return open_seg(fs, &how, ret, err);
 }
 
 /* ---- the directory ---- */
@@ -404,9 +436,9 @@ int
 mw_seg_list(const struct mw_fs *fs, const char *dir, uint64_t **ret, size_t *ret_n,
             struct mw_err *err)
 {
-	char segs[PATH_MAX], next[PATH_MAX];
+	char segs[PATH_MAX];
 	struct listing l = {NULL, 0, 0, false};
-	paths(dir, segs, next);
+	(void)snprintf(segs, sizeof segs, "%s/segments", dir);
 	int r = fs->list(fs, segs, list_one, &l);
 	if (r < 0 || l.nomem) {
 		free(l.v);

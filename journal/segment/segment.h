@@ -50,10 +50,11 @@ struct mw_seg {
 /* "DIR/segments/NNNNNNNNNNNNNNNN.seg" into out (PATH_MAX). */
 void mw_seg_path(char *out, size_t n, const char *dir, uint64_t number);
 
-/* Zero-fills dir/segments/next.tmp up to `fill` bytes, so that later writes need no new
- * blocks. Any failure just leaves the work to mw_seg_create. */
+/* Makes dir/segments/next.tmp, zero-filled to `fill` bytes, so that later writes need no
+ * new blocks. Safe beside mw_seg_create in another thread. Any failure just leaves the
+ * work to mw_seg_create. */
 void mw_seg_prepare(const struct mw_fs *fs, const char *dir, uint64_t fill);
-/* Header block into next.tmp, sync, rename, directory sync (I3). h is copied, stanzas
+/* Header block into the prepared file (or a new one), sync, rename, directory sync (I3). h is copied, stanzas
  * too. */
 int mw_seg_create(const struct mw_fs *fs, const char *dir, const struct mw_seg_header *h,
                   struct mw_seg **ret, struct mw_err *err) MW_CHECK;
@@ -71,6 +72,12 @@ void mw_seg_free(struct mw_seg *s); /* NULL ok */
  * NULL: any. */
 int mw_seg_open(const struct mw_fs *fs, const char *dir, uint64_t number,
                 const uint8_t *journal, struct mw_seg **ret, struct mw_err *err) MW_CHECK;
+
+/* The same, after dropping what the kernel has cached of the file: after a failed write
+ * the cache may show bytes that the disk does not have. */
+int mw_seg_open_disk(const struct mw_fs *fs, const char *dir, uint64_t number,
+                     const uint8_t *journal, struct mw_seg **ret,
+                     struct mw_err *err) MW_CHECK;
 
 enum mw_check {
 	MW_CHECK_HEADER,

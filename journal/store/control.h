@@ -1,13 +1,13 @@
 /* control.h - how commands speak to the daemon that owns a journal.
  *
  * A unix stream socket "control.sock" in the journal directory; peers are root or the
- * daemon's own user (SO_PEERCRED). One request line, one answer, then the connection ends.
+ * daemon's own user (SO_PEERCRED). One request line, one answer, then the connection
+ *ends.
  *
  *	status               → "ok {JSON}"
- *	note TYPE HEX        → "ok SEQ"       append a small record (CBOR as hex); TYPE is a
- *	                                      number out of mw_control_types
- *	roll                 → "ok SEGMENT"   close the open segment
- *	anything that fails  → "error NAME TEXT"
+ *	note TYPE HEX        → "ok SEQ"       append a small record (CBOR as hex); TYPE is
+ *a number out of mw_control_types roll                 → "ok SEGMENT"   close the open
+ *segment anything that fails  → "error NAME TEXT"
  */
 #ifndef MW_STORE_CONTROL_H
 #define MW_STORE_CONTROL_H
@@ -25,9 +25,9 @@ bool mw_control_allowed(int fd, uid_t *ret_uid);
 /* Sends one request and reads the answer's text (after "ok ") into reply. MW_EUNAVAIL
  * when no daemon listens; the daemon's own error otherwise. */
 int mw_control_call(const char *dir, const char *request, struct mw_buf *reply,
-		    struct mw_err *err) MW_CHECK;
+                    struct mw_err *err) MW_CHECK;
 /* Appends a record through the daemon, or directly (taking the lock) where none runs. */
-int mw_control_note(const char *dir, int type, int64_t time_us, const void *cbor, size_t n,
-		    uint64_t *ret_seq, struct mw_err *err) MW_CHECK;
+int mw_control_note(const char *dir, int type, int64_t time_us, const void *cbor,
+                    size_t n, uint64_t *ret_seq, struct mw_err *err) MW_CHECK;
 
 #endif

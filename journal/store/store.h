@@ -24,7 +24,10 @@ struct mw_store;
 struct mw_entry;
 struct mw_cursor;
 
-enum mw_store_mode { MW_STORE_READ, MW_STORE_WRITE };
+enum mw_store_mode {
+	MW_STORE_READ,
+	MW_STORE_WRITE
+};
 
 struct mw_store_opts {
 	const char *dir;
@@ -35,8 +38,8 @@ struct mw_store_opts {
 	int64_t segment_age_us;       /* close an open segment after this; 0: 1 h */
 	uint64_t min_free;            /* bytes; appends fail below with MW_ENOSPC */
 	int level;                    /* zstd level; 0: 3 */
-	uint64_t spill_above;         /* stored bytes of one entry kept in memory; 0: 256 KiB */
-	bool no_index;                /* writer: do not maintain the index (tests) */
+	uint64_t spill_above; /* stored bytes of one entry kept in memory; 0: 256 KiB */
+	bool no_index;        /* writer: do not maintain the index (tests) */
 	/* Called, never under a lock, for facts worth a log line: "event=… key=value". */
 	void (*note)(void *arg, int level, const char *text);
 	void *note_arg;
@@ -45,11 +48,11 @@ struct mw_store_opts {
 /* Creates a journal in dir, which must not exist or be an empty directory (MW_EEXIST is
  * MW_ECREATE here). */
 int mw_store_create(const char *dir, const struct mw_fs *fs, const struct mw_clock *clock,
-		    struct mw_err *err) MW_CHECK;
+                    struct mw_err *err) MW_CHECK;
 /* Write mode takes the lock (MW_ELOCKED names the holder's pid), recovers (FORMAT.md §8)
  * and starts a new segment; read mode changes nothing on disk. */
 int mw_store_open(const struct mw_store_opts *o, struct mw_store **ret,
-		  struct mw_err *err) MW_CHECK;
+                  struct mw_err *err) MW_CHECK;
 /* Writer: waits for what was submitted, closes the segment, syncs the index. */
 void mw_store_close(struct mw_store *st);
 const uint8_t *mw_store_id(const struct mw_store *st); /* the journal's 128-bit ID */
@@ -63,20 +66,21 @@ struct mw_loc {
 };
 
 /* A new entry with a fresh random ID. Compression and encryption happen in the calling
- * thread as bytes come; beyond spill_above the (encrypted) bytes go to an unlinked file. */
+ * thread as bytes come; beyond spill_above the (encrypted) bytes go to an unlinked file.
+ */
 int mw_entry_new(struct mw_store *st, enum mw_type type, struct mw_entry **ret,
-		 struct mw_err *err) MW_CHECK;
+                 struct mw_err *err) MW_CHECK;
 /* Content bytes, cut anywhere. MAIL only. */
 int mw_entry_body(struct mw_entry *e, const void *p, size_t n,
-		  struct mw_err *err) MW_CHECK;
+                  struct mw_err *err) MW_CHECK;
 /* After the last body byte, for MAIL: sets size, header_size, sha256 and digest in *m,
  * message_id, subject and from where the header has them (strings live as long as e). */
 int mw_entry_describe(struct mw_entry *e, struct mw_mail *m, struct mw_err *err) MW_CHECK;
 /* Seals a MAIL entry with its metadata, or any other type with its CBOR bytes. */
 int mw_entry_finish_mail(struct mw_entry *e, const struct mw_mail *m,
-			 struct mw_err *err) MW_CHECK;
+                         struct mw_err *err) MW_CHECK;
 int mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,
-		    struct mw_err *err) MW_CHECK;
+                    struct mw_err *err) MW_CHECK;
 const uint8_t *mw_entry_id(const struct mw_entry *e);
 void mw_entry_free(struct mw_entry *e); /* NULL ok; before submit, or after its answer */
 
@@ -92,14 +96,14 @@ struct mw_commit { /* the answer to a submit */
  * once, after the sync or the failure; it must not block. The entry must stay until
  * then. */
 void mw_store_submit(struct mw_store *st, struct mw_entry *e,
-		     void (*cb)(void *arg, const struct mw_commit *c), void *arg);
+                     void (*cb)(void *arg, const struct mw_commit *c), void *arg);
 /* The same, waiting. */
 int mw_store_append(struct mw_store *st, struct mw_entry *e, struct mw_commit *ret,
-		    struct mw_err *err) MW_CHECK;
+                    struct mw_err *err) MW_CHECK;
 /* Convenience: a small record of any type. */
 int mw_store_note(struct mw_store *st, enum mw_type type, int64_t time_us,
-		  const void *cbor, size_t n, struct mw_commit *ret,
-		  struct mw_err *err) MW_CHECK;
+                  const void *cbor, size_t n, struct mw_commit *ret,
+                  struct mw_err *err) MW_CHECK;
 /* Closes the open segment and starts the next (also done by size and age). */
 int mw_store_roll(struct mw_store *st, struct mw_err *err) MW_CHECK;
 
@@ -126,39 +130,42 @@ struct mw_record { /* a frame whose header checked out */
 	int64_t time_us;
 	uint8_t id[MW_ID_LEN];
 	enum mw_type type;
-	uint32_t meta_len;   /* stored bytes */
-	uint64_t body_len;   /* stored bytes */
+	uint32_t meta_len; /* stored bytes */
+	uint64_t body_len; /* stored bytes */
 	uint64_t frame_len;
-	uint64_t plain_len;  /* content bytes, before compression */
-	bool erased;         /* its key slot is wiped */
+	uint64_t plain_len;                    /* content bytes, before compression */
+	bool erased;                           /* its key slot is wiped */
+	uint32_t slot_len, meta_crc, body_crc; /* for reading it back */
 };
 
 /* Walks the log in order from sequence number `from` (1: the start). */
 int mw_cursor_new(struct mw_store *st, uint64_t from, struct mw_cursor **ret,
-		  struct mw_err *err) MW_CHECK;
+                  struct mw_err *err) MW_CHECK;
 /* 1: *ret is the next record; 0: end of the log (call again later to see new ones);
  * negative: damage at one place, named in err; the next call goes on after it. */
-int mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err) MW_CHECK;
+int mw_cursor_next(struct mw_cursor *c, struct mw_record *ret,
+                   struct mw_err *err) MW_CHECK;
 void mw_cursor_free(struct mw_cursor *c);
 
 /* The record at a known place. MW_ENOTFOUND, MW_EDAMAGED, … */
 int mw_store_get(struct mw_store *st, struct mw_loc loc, struct mw_record *ret,
-		 struct mw_err *err) MW_CHECK;
+                 struct mw_err *err) MW_CHECK;
 /* Decrypted metadata. MW_EERASED, MW_EKEY, MW_EDAMAGED. */
 int mw_record_meta(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
-		   struct mw_err *err) MW_CHECK;
+                   struct mw_err *err) MW_CHECK;
 int mw_record_mail(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
-		   struct mw_mail *ret, struct mw_err *err) MW_CHECK;
+                   struct mw_mail *ret, struct mw_err *err) MW_CHECK;
 /* Streams the content in pieces, each authenticated before it is passed on; at the end
  * size and SHA-256 are compared with m when m is not NULL. sink returns 0 or a negative
  * code, which is handed back. */
-int mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_mail *m,
-		   int (*sink)(void *arg, const void *p, size_t n), void *arg,
-		   struct mw_err *err) MW_CHECK;
+int mw_record_body(struct mw_store *st, const struct mw_record *r,
+                   const struct mw_mail *m,
+                   int (*sink)(void *arg, const void *p, size_t n), void *arg,
+                   struct mw_err *err) MW_CHECK;
 /* All of it in memory, at most `max` bytes. */
 int mw_record_content(struct mw_store *st, const struct mw_record *r,
-		      const struct mw_mail *m, size_t max, struct mw_buf *out,
-		      struct mw_err *err) MW_CHECK;
+                      const struct mw_mail *m, size_t max, struct mw_buf *out,
+                      struct mw_err *err) MW_CHECK;
 
 enum mw_key { /* what can be looked up; numbers are hashed into tokens */
 	MW_KEY_ID = 1,
@@ -176,15 +183,19 @@ enum mw_key { /* what can be looked up; numbers are hashed into tokens */
  * is returned). Complete: what the index lacks is found by scanning. A record is a
  * candidate only: tokens are hashes, so the caller compares the metadata. */
 int mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
-		  int (*cb)(void *arg, const struct mw_record *r), void *arg,
-		  struct mw_err *err) MW_CHECK;
+                  int (*cb)(void *arg, const struct mw_record *r), void *arg,
+                  struct mw_err *err) MW_CHECK;
 /* A record by ID text or unique prefix: 0, MW_ENOTFOUND, or MW_EUSAGE if ambiguous. */
 int mw_store_find_id(struct mw_store *st, const char *text, struct mw_record *ret,
-		     struct mw_err *err) MW_CHECK;
+                     struct mw_err *err) MW_CHECK;
+
+/* Tokens (8 bytes each) of a record as its slot holds them, appended to out. */
+int mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
+                     struct mw_err *err) MW_CHECK;
 
 /* Throws the index away and builds it again from the log. */
 int mw_store_reindex(struct mw_store *st, uint64_t *ret_records,
-		     struct mw_err *err) MW_CHECK;
+                     struct mw_err *err) MW_CHECK;
 
 static inline void
 mw_store_autoclose_(struct mw_store **p)
@@ -202,8 +213,8 @@ mw_cursor_autofree_(struct mw_cursor **p)
 {
 	mw_cursor_free(*p);
 }
-#define MW_STORE_AUTO __attribute__((cleanup(mw_store_autoclose_))) struct mw_store
-#define MW_ENTRY_AUTO __attribute__((cleanup(mw_entry_autofree_))) struct mw_entry
+#define MW_STORE_AUTO  __attribute__((cleanup(mw_store_autoclose_))) struct mw_store
+#define MW_ENTRY_AUTO  __attribute__((cleanup(mw_entry_autofree_))) struct mw_entry
 #define MW_CURSOR_AUTO __attribute__((cleanup(mw_cursor_autofree_))) struct mw_cursor
 
 #endif

@@ -1,0 +1,293 @@
+/* Walking the log in order, over segments, past damage (FORMAT.md §8). */
+#include "journal/base/util.h"
+#include "journal/store/store_int.h"
+
+#include <stdlib.h>
+
+struct mw_cursor {
+	struct mw_store *st;
+	uint64_t *list; /* segment numbers, ascending */
+	size_t n_list;
+	uint64_t last;    /* segment last finished with */
+	uint64_t segment; /* 0: between segments */
+	uint64_t off;
+	uint64_t expect; /* sequence number due next, 0: any */
+	uint64_t from;   /* skip what is before it */
+	struct mw_extent ext;
+	bool ext_known;
+};
+
+int
+mw_store_extent(struct mw_store *st, uint64_t number, uint64_t next,
+                const struct mw_seg_end *known, struct mw_extent *ret, struct mw_err *err)
+{
+	struct mw_open_seg *o;
+	struct mw_extent x = {.final = true};
+	int r = mw_store_seg(st, number, &o, err);
+	if (r == 0 && !o->seg->closed) { /* it may have been closed since */
+		mw_store_seg_drop(st, number);
+		r = mw_store_seg(st, number, &o, err);
+	}
+	if (r < 0)
+		return r;
+	if (o->seg->closed) {
+		x.end = o->seg->size - MW_SEG_TRAILER;
+		*ret = x;
+		return 0;
+	}
+	struct mw_seg *s = NULL;
+	if (next && mw_seg_open(st->fs, st->dir, next, st->id, &s, NULL) == 0) {
+		bool says = s->h.prev_number == number;
+		x.end = s->h.prev_end;
+		mw_seg_free(s);
+		if (says) { /* I13 */
+			*ret = x;
+			return 0;
+		}
+	}
+	r = mw_seg_end(o->seg, known, &x.open, err);
+	if (r < 0)
+		return r;
+	x.end = x.open.end;
+	x.final = next != 0;
+	*ret = x;
+	return 0;
+}
+
+static int
+relist(struct mw_cursor *c, struct mw_err *err)
+{
+	uint64_t *v;
+	size_t n;
+	int r = mw_seg_list(c->st->fs, c->st->dir, &v, &n, err);
+	if (r < 0)
+		return r;
+	free(c->list);
+	c->list = v;
+	c->n_list = n;
+	return 0;
+}
+
+static uint64_t
+after(const struct mw_cursor *c, uint64_t number)
+{
+	for (size_t i = 0; i < c->n_list; i++)
+		if (c->list[i] > number)
+			return c->list[i];
+	return 0;
+}
+
+/* The segment that holds `from`: the last one that starts at or before it. */
+static int
+seek(struct mw_cursor *c, struct mw_err *err)
+{
+	for (size_t i = c->n_list; i > 0; i--) {
+		struct mw_open_seg *o;
+		int r = mw_store_seg(c->st, c->list[i - 1], &o, err);
+		if (r == MW_EDAMAGED)
+			continue;
+		if (r < 0)
+			return r;
+		if (o->seg->h.first_seq <= c->from) {
+			c->last = c->list[i - 1] - 1;
+			return 0;
+		}
+	}
+	mw_err_clear(err);
+	return 0;
+}
+
+int
+mw_cursor_new(struct mw_store *st, uint64_t from, struct mw_cursor **ret,
+              struct mw_err *err)
+{
+	struct mw_cursor *c = calloc(1, sizeof *c);
+	if (!c)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a cursor");
+	c->st = st;
+	c->from = from;
+	int r = relist(c, err);
+	if (r == 0 && from > 1)
+		r = seek(c, err);
+	if (r < 0) {
+		mw_cursor_free(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+int
+mw_cursor_at(struct mw_store *st, const struct mw_index_point *at, struct mw_cursor **ret,
+             struct mw_err *err)
+{
+	int r = mw_cursor_new(st, 0, ret, err);
+	if (r < 0)
+		return r;
+	(*ret)->segment = at->segment;
+	(*ret)->last = at->segment - 1;
+	(*ret)->off = at->offset;
+	(*ret)->expect = at->next_seq;
+	(*ret)->ext_known = false;
+	return 0;
+}
+
+void
+mw_cursor_point(const struct mw_cursor *c, struct mw_index_point *ret)
+{
+	ret->segment = c->segment ? c->segment : c->last;
+	ret->offset = c->off;
+	ret->next_seq = c->expect;
+}
+
+void
+mw_cursor_free(struct mw_cursor *c)
+{
+	if (!c)
+		return;
+	free(c->list);
+	free(c);
+}
+
+static int
+extent(struct mw_cursor *c, struct mw_err *err)
+{
+	const struct mw_seg_end *known =
+	    c->ext_known && !c->ext.final ? &c->ext.open : NULL;
+	int r =
+	    mw_store_extent(c->st, c->segment, after(c, c->segment), known, &c->ext, err);
+	c->ext_known = r == 0;
+	return r;
+}
+
+/* Enters the next segment: 1, or 0 if there is none; negative: damage, and the segment
+ * is passed over. */
+static int
+enter(struct mw_cursor *c, struct mw_err *err)
+{
+	uint64_t number = after(c, c->last);
+	if (!number) {
+		int r = relist(c, err);
+		if (r < 0)
+			return r;
+		number = after(c, c->last);
+		if (!number)
+			return 0;
+	}
+	struct mw_open_seg *o;
+	int r = mw_store_seg(c->st, number, &o, err);
+	if (r == MW_ENOTFOUND) { /* pruned while we looked */
+		c->last = number;
+		return relist(c, err) < 0 ? MW_EIO : 1;
+	}
+	if (r < 0) {
+		c->last = number;
+		c->off = 0;
+		return r;
+	}
+	uint64_t due = c->expect, first = o->seg->h.first_seq;
+	uint64_t length = o->seg->h.length;
+	c->segment = number;
+	c->off = length;
+	c->expect = first;
+	c->ext_known = false;
+	r = extent(c, err);
+	if (r < 0) {
+		c->last = number;
+		c->segment = 0;
+		return r;
+	}
+	if (due && first > due)
+		return mw_fail(err, MW_EDAMAGED,
+		               "records %llu to %llu are missing before segment %llu",
+		               (unsigned long long)due, (unsigned long long)(first - 1),
+		               (unsigned long long)number);
+	return 1;
+}
+
+/* At an invalid frame before the end: goes to the next valid one, says what is lost. */
+static int
+skip_damage(struct mw_cursor *c, struct mw_seg *s, const char *why, struct mw_err *err)
+{
+	uint64_t at = c->off, due = c->expect, off;
+	struct mw_frame f;
+	int r = mw_seg_find(s, at + 8, c->ext.end, due, &off, &f, err);
+	if (r < 0)
+		return r;
+	if (r == 0) {
+		c->off = c->ext.end;
+		return mw_fail(err, MW_EDAMAGED,
+		               "segment %llu, offset %llu: %s; records from %llu to the "
+		               "end of the segment are lost",
+		               (unsigned long long)c->segment, (unsigned long long)at,
+		               why, (unsigned long long)due);
+	}
+	c->off = off;
+	c->expect = f.seq;
+	return mw_fail(err, MW_EDAMAGED,
+	               "segment %llu, offset %llu: %s; records %llu to %llu are lost",
+	               (unsigned long long)c->segment, (unsigned long long)at, why,
+	               (unsigned long long)due, (unsigned long long)(f.seq - 1));
+}
+
+/* At the end of what is known of the segment: 1 go on, 0 end of the log. */
+static int
+at_end(struct mw_cursor *c, struct mw_err *err)
+{
+	if (!c->ext.final) {
+		uint64_t end = c->ext.end;
+		int r = relist(c, err);
+		if (r == 0)
+			r = extent(c, err);
+		if (r < 0)
+			return r;
+		if (c->ext.end > end)
+			return 1;
+		if (!c->ext.final)
+			return 0;
+	}
+	c->last = c->segment;
+	c->segment = 0;
+	return 1;
+}
+
+int
+mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
+{
+	for (;;) {
+		int r;
+		if (!c->segment) {
+			r = enter(c, err);
+			if (r <= 0)
+				return r;
+			continue;
+		}
+		if (!c->ext_known) {
+			r = extent(c, err);
+			if (r < 0)
+				return r;
+		}
+		if (c->off >= c->ext.end) {
+			r = at_end(c, err);
+			if (r <= 0)
+				return r;
+			continue;
+		}
+		struct mw_open_seg *o;
+		struct mw_frame f;
+		const char *why = "";
+		r = mw_store_seg(c->st, c->segment, &o, err);
+		if (r == 0)
+			r = mw_seg_frame(o->seg, c->off, MW_CHECK_HEADER, &f, &why, err);
+		if (r < 0)
+			return r;
+		if (r == 0 || f.seq != c->expect)
+			return skip_damage(c, o->seg,
+			                   r ? "unexpected sequence number" : why, err);
+		mw_record_of(ret, c->segment, c->off, &f);
+		c->off += ret->frame_len;
+		c->expect = f.seq + 1;
+		if (f.seq >= c->from)
+			return 1;
+	}
+}

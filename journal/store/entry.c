@@ -1,0 +1,457 @@
+/* A record on its way in: hashed, compressed, cut, sealed (FORMAT.md §6), in the thread
+ * of whoever brings it. */
+#include "journal/base/bytes.h"
+#include "journal/base/util.h"
+#include "journal/record/header.h"
+#include "journal/store/store_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static void
+canon_emit(void *arg, const void *p, size_t n)
+{
+	struct mw_entry *e = arg;
+	mw_sha256_update(&e->canon_sha, p, n);
+}
+
+static void
+make_aad(struct mw_entry *e)
+{
+	memcpy(e->aad, "mailwal1", 8);
+	memcpy(e->aad + 8, e->st->id, MW_ID_LEN);
+	memcpy(e->aad + 8 + MW_ID_LEN, e->id, MW_ID_LEN);
+	e->aad[MW_AAD_LEN - 1] = (uint8_t)e->type;
+}
+
+int
+mw_entry_new(struct mw_store *st, enum mw_type type, struct mw_entry **ret,
+             struct mw_err *err)
+{
+	struct mw_entry *e = calloc(1, sizeof *e);
+	if (!e)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a record");
+	e->st = st;
+	e->type = type;
+	e->line_start = true;
+	e->body.spill = e->meta.spill = -1;
+	e->body.part = 1;
+	e->header.max = MW_HEADER_KEEP;
+	mw_id_new(e->id);
+	mw_random(e->key, sizeof e->key);
+	make_aad(e);
+	mw_canon_init(&e->canon, canon_emit, e);
+	int r = mw_aead_init(&e->aead, e->key);
+	if (r == 0)
+		r = mw_sha256_init(&e->sha);
+	if (r == 0)
+		r = mw_sha256_init(&e->canon_sha);
+	if (r == 0)
+		r = mw_sha256_init(&e->body.sha);
+	if (r == 0)
+		r = mw_sha256_init(&e->meta.sha);
+	if (r < 0) {
+		mw_entry_free(e);
+		return mw_fail(err, r, "out of memory for a record");
+	}
+	*ret = e;
+	return 0;
+}
+
+static void
+sealing_free(struct mw_entry *e, struct mw_sealing *s)
+{
+	mw_buf_wipe(&s->plain);
+	mw_buf_free(&s->out);
+	mw_sha256_free(&s->sha);
+	if (s->spill >= 0)
+		(void)e->st->fs->close(e->st->fs, s->spill);
+}
+
+void
+mw_entry_free(struct mw_entry *e)
+{
+	if (!e)
+		return;
+	mw_canon_done(&e->canon);
+	sealing_free(e, &e->body);
+	sealing_free(e, &e->meta);
+	mw_sha256_free(&e->sha);
+	mw_sha256_free(&e->canon_sha);
+	mw_aead_done(&e->aead);
+	mw_zc_free(e->zc);
+	mw_buf_wipe(&e->early);
+	mw_buf_wipe(&e->header);
+	mw_buf_free(&e->tokens);
+	mw_arena_free(e->arena);
+	free(e->head);
+	explicit_bzero(e->key, sizeof e->key);
+	free(e);
+}
+
+const uint8_t *
+mw_entry_id(const struct mw_entry *e)
+{
+	return e->id;
+}
+
+/* ---- sealing ---- */
+
+static int
+spill(struct mw_entry *e, struct mw_sealing *s, struct mw_err *err)
+{
+	const struct mw_fs *fs = e->st->fs;
+	if (s->spill < 0) {
+		int fd = fs->open_temp(fs, e->st->dir);
+		if (fd < 0) {
+			errno = -fd;
+			return mw_fail_errno(err, "cannot open a spill file in %s",
+			                     e->st->dir);
+		}
+		s->spill = fd;
+	}
+	struct iovec iov = {s->out.p, s->out.n};
+	int r = fs->pwritev(fs, s->spill, &iov, 1, s->spilled);
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot write a spill file in %s", e->st->dir);
+	}
+	s->spilled += s->out.n;
+	mw_buf_clear(&s->out);
+	return 0;
+}
+
+/* Seals the piece in progress. */
+static int
+seal_piece(struct mw_entry *e, struct mw_sealing *s, bool last, struct mw_err *err)
+{
+	uint8_t nonce[MW_AEAD_NONCE] = {s->part, last};
+	mw_put64(nonce + 4, s->pieces++);
+	size_t n = s->plain.n + MW_AEAD_TAG;
+	int r = mw_buf_reserve(&s->out, n);
+	if (r == 0) {
+		struct mw_aead_in in = {nonce, e->aad, sizeof e->aad, s->plain.p,
+		                        s->plain.n};
+		r = mw_aead_seal(&e->aead, &in, s->out.p + s->out.n);
+	}
+	if (r < 0)
+		return mw_fail(err, r, "out of memory for a record");
+	const uint8_t *sealed = s->out.p + s->out.n;
+	s->crc = mw_crc32c(s->crc, sealed, n);
+	mw_sha256_update(&s->sha, sealed, n);
+	s->out.n += n;
+	s->len += n;
+	mw_buf_clear(&s->plain);
+	if (s->part == 1 && s->out.n > e->st->o.spill_above)
+		return spill(e, s, err);
+	return 0;
+}
+
+int
+mw_seal_put(struct mw_entry *e, struct mw_sealing *s, const void *p, size_t n,
+            struct mw_err *err)
+{
+	const uint8_t *q = p;
+	while (n) {
+		if (s->plain.n == MW_PIECE) { /* more follows: it is not the last */
+			int r = seal_piece(e, s, false, err);
+			if (r < 0)
+				return r;
+		}
+		size_t k = MW_MIN(n, MW_PIECE - s->plain.n);
+		mw_buf_put(&s->plain, q, k);
+		if (s->plain.failed)
+			return mw_fail(err, MW_ENOMEM, "out of memory for a record");
+		q += k;
+		n -= k;
+	}
+	return 0;
+}
+
+struct seal_arg {
+	struct mw_entry *e;
+	struct mw_sealing *s;
+	struct mw_err *err;
+};
+
+static int
+seal_sink(void *arg, const void *p, size_t n)
+{
+	struct seal_arg *a = arg;
+	return mw_seal_put(a->e, a->s, p, n, a->err);
+}
+
+/* ---- content ---- */
+
+/* Keeps the header and counts its bytes up to the empty line. */
+static void
+watch_header(struct mw_entry *e, const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint8_t b = p[i];
+		if (e->line_start && b == '\n') {
+			e->header_done = true;
+			e->header_size -= e->cr_pending;
+			mw_buf_put(&e->header, p, i);
+			return;
+		}
+		if (e->line_start && b == '\r' && !e->cr_pending) {
+			e->cr_pending = true;
+		} else {
+			e->cr_pending = false;
+			e->line_start = b == '\n';
+		}
+		e->header_size++;
+	}
+	mw_buf_put(&e->header, p, n); /* beyond MW_HEADER_KEEP: what came before */
+}
+
+static int
+start_stream(struct mw_entry *e, struct mw_err *err)
+{
+	struct seal_arg a = {e, &e->body, err};
+	int r = mw_zc_new(e->st->o.level, &e->zc);
+	if (r < 0)
+		return mw_fail(err, r, "out of memory for compression");
+	r = mw_zc_put(e->zc, e->early.p, e->early.n, false, seal_sink, &a);
+	mw_buf_wipe(&e->early);
+	return r;
+}
+
+int
+mw_entry_body(struct mw_entry *e, const void *p, size_t n, struct mw_err *err)
+{
+	mw_assert(!e->body_done && e->type == MW_TYPE_MAIL);
+	if (n == 0)
+		return 0;
+	e->size += n;
+	mw_sha256_update(&e->sha, p, n);
+	mw_canon_put(&e->canon, p, n);
+	if (!e->header_done)
+		watch_header(e, p, n);
+	if (!e->zc && e->early.n + n <= MW_ONE_SHOT) {
+		mw_buf_put(&e->early, p, n);
+		return e->early.failed
+		           ? mw_fail(err, MW_ENOMEM, "out of memory for a record")
+		           : 0;
+	}
+	int r = e->zc ? 0 : start_stream(e, err);
+	struct seal_arg a = {e, &e->body, err};
+	if (r == 0)
+		r = mw_zc_put(e->zc, p, n, false, seal_sink, &a);
+	if (r < 0 && err && !err->code)
+		(void)mw_fail(err, r, "cannot compress a record");
+	return r;
+}
+
+static int
+end_body(struct mw_entry *e, struct mw_err *err)
+{
+	if (e->body_done)
+		return 0;
+	struct seal_arg a = {e, &e->body, err};
+	int r = e->zc ? mw_zc_put(e->zc, NULL, 0, true, seal_sink, &a)
+	              : mw_zc_all(e->st->o.level, e->early.p, e->early.n, seal_sink, &a);
+	if (r == 0)
+		r = seal_piece(e, &e->body, true, err);
+	if (r < 0) {
+		if (err && !err->code)
+			(void)mw_fail(err, r, "cannot compress a record");
+		return r;
+	}
+	mw_canon_done(&e->canon);
+	mw_sha256_final(&e->sha, e->sha256);
+	mw_sha256_final(&e->canon_sha, e->digest);
+	mw_zc_free(e->zc);
+	e->zc = NULL;
+	e->body_done = true;
+	return 0;
+}
+
+static int
+field_text(struct mw_entry *e, const char *name, struct mw_str *ret)
+{
+	struct mw_field f;
+	*ret = mw_str("", 0);
+	if (!mw_header_find(mw_buf_str(&e->header), name, &f))
+		return 0;
+	struct mw_str s = mw_header_unfold(e->arena, f.value, 1000);
+	if (!s.p)
+		return MW_ENOMEM;
+	*ret = s;
+	return 0;
+}
+
+int
+mw_entry_describe(struct mw_entry *e, struct mw_mail *m, struct mw_err *err)
+{
+	int r = end_body(e, err);
+	if (r < 0)
+		return r;
+	if (!e->arena && !(e->arena = mw_arena_new(65536)))
+		return mw_fail(err, MW_ENOMEM, "out of memory for a record");
+	m->size = e->size;
+	m->header_size = e->header_size;
+	memcpy(m->sha256, e->sha256, sizeof m->sha256);
+	memcpy(m->digest, e->digest, sizeof m->digest);
+	struct mw_str mid;
+	r = field_text(e, "Message-ID", &mid);
+	if (r == 0)
+		r = field_text(e, "Subject", &m->subject);
+	if (r == 0)
+		r = field_text(e, "From", &m->from);
+	if (r < 0)
+		return mw_fail(err, r, "out of memory for a record");
+	m->message_id = mw_header_msgid(mid);
+	return 0;
+}
+
+/* ---- tokens (FORMAT.md §4) ---- */
+
+void
+mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
+               uint8_t out[MW_TOKEN_LEN])
+{
+	MW_BUF_AUTO b = {0};
+	bool fold = kind >= MW_KEY_RCPT && kind <= MW_KEY_DOMAIN;
+	uint8_t small[512], full[MW_SHA256_LEN];
+	uint8_t *p = small;
+	if (value.n + 1 > sizeof small) {
+		mw_assert(mw_buf_reserve(&b, value.n + 1) == 0);
+		p = b.p;
+	}
+	p[0] = (uint8_t)kind;
+	for (size_t i = 0; i < value.n; i++) {
+		char c = value.p[i];
+		p[1 + i] = (uint8_t)(fold && c >= 'A' && c <= 'Z' ? c + 32 : c);
+	}
+	mw_hmac_sha256(st->token_key, sizeof st->token_key, p, value.n + 1, full);
+	memcpy(out, full, MW_TOKEN_LEN);
+}
+
+static void
+add_token(struct mw_entry *e, enum mw_key kind, struct mw_str value)
+{
+	uint8_t t[MW_TOKEN_LEN];
+	if (value.n == 0)
+		return;
+	mw_store_token(e->st, kind, value, t);
+	mw_buf_put(&e->tokens, t, sizeof t);
+}
+
+static void
+add_address(struct mw_entry *e, enum mw_key kind, struct mw_str addr)
+{
+	add_token(e, kind, addr);
+	add_token(e, MW_KEY_DOMAIN, mw_addr_domain(addr));
+}
+
+static int
+cmp_token(const void *a, const void *b)
+{
+	return memcmp(a, b, MW_TOKEN_LEN);
+}
+
+static void
+unique_tokens(struct mw_buf *b)
+{
+	size_t n = b->n / MW_TOKEN_LEN, k = 0;
+	if (n)
+		qsort(b->p, n, MW_TOKEN_LEN, cmp_token);
+	for (size_t i = 0; i < n; i++) {
+		uint8_t *t = b->p + i * MW_TOKEN_LEN;
+		if (k && memcmp(b->p + (k - 1) * MW_TOKEN_LEN, t, MW_TOKEN_LEN) == 0)
+			continue;
+		memmove(b->p + k++ * MW_TOKEN_LEN, t, MW_TOKEN_LEN);
+	}
+	b->n = k * MW_TOKEN_LEN;
+}
+
+static void
+mail_tokens(struct mw_entry *e, const struct mw_mail *m)
+{
+	add_token(e, MW_KEY_QUEUE_ID, m->queue_id);
+	add_token(e, MW_KEY_MESSAGE_ID, m->message_id);
+	add_token(e, MW_KEY_DIGEST, mw_str((const char *)m->digest, sizeof m->digest));
+	add_address(e, MW_KEY_SENDER, m->sender);
+	add_token(e, MW_KEY_OWNER, m->auth_user);
+	for (size_t i = 0; i < m->n_rcpt; i++) {
+		const struct mw_rcpt *r = &m->rcpt[i];
+		add_address(e, MW_KEY_RCPT, r->addr);
+		for (size_t k = 0; k < r->n_mailbox; k++)
+			add_address(e, MW_KEY_RCPT, r->mailbox[k]);
+	}
+}
+
+/* ---- finishing ---- */
+
+static int
+seal_meta(struct mw_entry *e, const void *p, size_t n, struct mw_err *err)
+{
+	struct seal_arg a = {e, &e->meta, err};
+	int r = mw_zc_all(e->st->o.level, p, n, seal_sink, &a);
+	if (r == 0)
+		r = seal_piece(e, &e->meta, true, err);
+	if (r < 0 && err && !err->code)
+		(void)mw_fail(err, r, "cannot compress metadata");
+	return r;
+}
+
+/* Everything about the frame that needs no place in the log. */
+static int
+make_frame(struct mw_entry *e, struct mw_err *err)
+{
+	struct mw_frame *f = &e->frame;
+	unique_tokens(&e->tokens);
+	if (e->tokens.failed || e->tokens.n > UINT32_MAX / 2 || e->meta.len > UINT32_MAX)
+		return mw_fail(err, MW_ELIMIT, "too many recipients for one record");
+	f->time_us = e->time_us;
+	memcpy(f->id, e->id, MW_ID_LEN);
+	f->type = (uint8_t)e->type;
+	f->slot_len = (uint32_t)(MW_SLOT_FIXED + e->tokens.n);
+	f->meta_len = (uint32_t)e->meta.len;
+	f->meta_crc = e->meta.crc;
+	f->body_len = e->body.len;
+	f->body_crc = e->body.crc;
+	f->plain_len = e->size;
+	mw_sha256_final(&e->meta.sha, e->meta_hash);
+	mw_sha256_final(&e->body.sha, e->body_hash);
+	e->head_len = MW_FRAME_HEADER + f->slot_len;
+	e->head = malloc(e->head_len);
+	if (!e->head)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a record");
+	e->finished = true;
+	return 0;
+}
+
+int
+mw_entry_finish_mail(struct mw_entry *e, const struct mw_mail *m, struct mw_err *err)
+{
+	mw_assert(e->type == MW_TYPE_MAIL && !e->finished);
+	int r = end_body(e, err);
+	if (r < 0)
+		return r;
+	MW_BUF_AUTO cbor = {.max = UINT32_MAX / 2};
+	r = mw_mail_encode(m, &cbor);
+	if (r < 0)
+		return mw_fail(err, r, "cannot encode metadata: %s", mw_err_text(r));
+	e->time_us = m->time_us;
+	add_token(e, MW_KEY_ID, mw_str((const char *)e->id, MW_ID_TOKEN));
+	mail_tokens(e, m);
+	r = seal_meta(e, cbor.p, cbor.n, err);
+	return r < 0 ? r : make_frame(e, err);
+}
+
+int
+mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,
+                struct mw_err *err)
+{
+	mw_assert(e->type != MW_TYPE_MAIL && !e->finished);
+	char type = (char)e->type;
+	e->time_us = time_us;
+	e->body_done = true;
+	add_token(e, MW_KEY_ID, mw_str((const char *)e->id, MW_ID_TOKEN));
+	add_token(e, MW_KEY_TYPE, mw_str(&type, 1));
+	int r = seal_meta(e, cbor, n, err);
+	return r < 0 ? r : make_frame(e, err);
+}

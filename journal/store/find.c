@@ -1,0 +1,231 @@
+/* Look-ups: the index where it reaches, a walk of the log where it does not. Both give
+ * candidates in the same order, so the answers cannot differ (I1). */
+#include "journal/base/bytes.h"
+#include "journal/base/util.h"
+#include "journal/store/store_int.h"
+
+#include <stdlib.h>
+
+enum {
+	PAGE = 256
+};
+
+struct find {
+	struct mw_store *st;
+	uint8_t token[MW_TOKEN_LEN];
+	int (*cb)(void *arg, const struct mw_record *r);
+	void *arg;
+	uint64_t done; /* every sequence number below is dealt with */
+};
+
+static uint64_t
+part_last(uint64_t segment)
+{
+	return ((segment - 1) / MW_INDEX_SPAN + 1) * MW_INDEX_SPAN;
+}
+
+static int
+has_token(const struct find *f, const struct mw_record *r, struct mw_err *err)
+{
+	MW_BUF_AUTO b = {0};
+	int e = mw_record_tokens(f->st, r, &b, err);
+	if (e < 0)
+		return e;
+	for (size_t i = 0; i + MW_TOKEN_LEN <= b.n; i += MW_TOKEN_LEN)
+		if (memcmp(b.p + i, f->token, MW_TOKEN_LEN) == 0)
+			return 1;
+	return 0;
+}
+
+/* Walks from a point to the end of the partition of segment `last`. */
+static int
+scan(struct find *f, const struct mw_index_point *from, uint64_t last, struct mw_err *err)
+{
+	MW_CURSOR_AUTO *c = NULL;
+	int r = mw_cursor_at(f->st, from, &c, err);
+	if (r < 0)
+		return r;
+	for (;;) {
+		struct mw_record rec;
+		r = mw_cursor_next(c, &rec, err);
+		if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
+			mw_err_clear(err); /* verify tells; a look-up serves the rest */
+			continue;
+		}
+		if (r <= 0)
+			return r;
+		if (rec.loc.segment > last)
+			return 0;
+		if (rec.seq < f->done)
+			continue;
+		f->done = rec.seq + 1;
+		r = has_token(f, &rec, NULL);
+		if (r == 1) {
+			r = f->cb(f->arg, &rec);
+			if (r)
+				return r;
+		}
+	}
+}
+
+/* Gives the index's hits of a partition; MW_EDAMAGED when one is not where it says. */
+static int
+from_index(struct find *f, uint64_t segment, const struct mw_index_point *point,
+           struct mw_err *err)
+{
+	struct mw_index_hit hit[PAGE];
+	for (;;) {
+		int n = mw_index_find(f->st->index, segment, f->token, f->done, hit, PAGE,
+		                      err);
+		if (n < 0)
+			return n;
+		for (int i = 0; i < n; i++) {
+			struct mw_record rec;
+			struct mw_loc loc = {hit[i].segment, hit[i].offset};
+			if (hit[i].seq >= point->next_seq)
+				return 0; /* written since: the walk meets it */
+			int r = mw_store_get(f->st, loc, &rec, err);
+			if (r < 0)
+				return r;
+			if (rec.seq != hit[i].seq)
+				return mw_fail(err, MW_EDAMAGED, "index: wrong place");
+			r = has_token(f, &rec, err);
+			if (r < 0)
+				return r;
+			f->done = rec.seq + 1;
+			if (r == 1 && (r = f->cb(f->arg, &rec)) != 0)
+				return r;
+		}
+		if (n < PAGE)
+			return 0;
+	}
+}
+
+static int
+first_point(struct mw_store *st, uint64_t segment, struct mw_index_point *ret,
+            struct mw_err *err)
+{
+	struct mw_open_seg *o;
+	int r = mw_store_seg(st, segment, &o, err);
+	if (r < 0)
+		return r;
+	*ret = (struct mw_index_point){segment, o->seg->h.length, o->seg->h.first_seq};
+	return 0;
+}
+
+/* One partition: [first, last] are the segments it has. */
+static int
+find_part(struct find *f, uint64_t first, struct mw_err *err)
+{
+	struct mw_index_point point;
+	uint64_t last = part_last(first);
+	int r = f->st->index ? mw_index_point(f->st->index, first, &point, NULL) : 0;
+	if (r == 1) {
+		uint64_t before = f->done;
+		r = from_index(f, first, &point, err);
+		if (r == 0) {
+			f->done = MW_MAX(f->done, point.next_seq);
+			return scan(f, &point, last, err);
+		}
+		if (r > 0 || (r != MW_EDAMAGED && r != MW_ENOTFOUND && r != MW_EIO))
+			return r;
+		/* The index is no help here. What was given was verified; go on from
+		 * the first number that was not. */
+		f->done = MW_MAX(f->done, before);
+		mw_err_clear(err);
+	}
+	r = first_point(f->st, first, &point, err);
+	if (r == MW_EDAMAGED || r == MW_ENOTFOUND) {
+		mw_err_clear(err);
+		point = (struct mw_index_point){first, 0, 0};
+		r = 0;
+	}
+	return r < 0 ? r : scan(f, &point, last, err);
+}
+
+int
+mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
+              int (*cb)(void *arg, const struct mw_record *r), void *arg,
+              struct mw_err *err)
+{
+	struct find f = {.st = st, .cb = cb, .arg = arg};
+	MW_AUTOFREE uint64_t *v = NULL;
+	size_t n;
+	mw_store_token(st, key, value, f.token);
+	if (!st->index)
+		(void)!mw_index_open(st->dir, st->id, 0, &st->index, NULL);
+	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
+	for (size_t i = 0; r == 0 && i < n;) {
+		r = find_part(&f, v[i], err);
+		uint64_t last = part_last(v[i]);
+		while (i < n && v[i] <= last)
+			i++;
+	}
+	return r;
+}
+
+/* ---- by ID ---- */
+
+struct by_id {
+	uint8_t id[MW_ID_LEN];
+	unsigned bits;
+	struct mw_record rec;
+	unsigned found;
+};
+
+static int
+id_one(void *arg, const struct mw_record *r)
+{
+	struct by_id *b = arg;
+	if (!mw_id_match(r->id, b->id, b->bits))
+		return 0;
+	if (b->found++ == 0)
+		b->rec = *r;
+	return b->found > 1 || b->bits == 128;
+}
+
+static int
+id_scan(struct mw_store *st, struct by_id *b, struct mw_err *err)
+{
+	MW_CURSOR_AUTO *c = NULL;
+	int r = mw_cursor_new(st, 1, &c, err);
+	if (r < 0)
+		return r;
+	for (;;) {
+		struct mw_record rec;
+		r = mw_cursor_next(c, &rec, err);
+		if (r == MW_EDAMAGED) {
+			mw_err_clear(err);
+			continue;
+		}
+		if (r <= 0)
+			return r;
+		if (id_one(b, &rec))
+			return 0;
+	}
+}
+
+int
+mw_store_find_id(struct mw_store *st, const char *text, struct mw_record *ret,
+                 struct mw_err *err)
+{
+	struct by_id b = {.found = 0};
+	if (!mw_id_parse(text, b.id, &b.bits))
+		return mw_fail(err, MW_ENOTFOUND, "no record '%s'", text);
+	int r =
+	    b.bits >= MW_ID_TOKEN * 8
+	        ? mw_store_find(st, MW_KEY_ID, mw_str((const char *)b.id, MW_ID_TOKEN),
+	                        id_one, &b, err)
+	        : id_scan(st, &b, err);
+	if (r < 0)
+		return r;
+	if (b.found == 0)
+		return mw_fail(err, MW_ENOTFOUND, "no record '%s'", text);
+	if (b.found > 1) {
+		(void)mw_fail(err, MW_EUSAGE, "'%s' fits more than one record", text);
+		(void)mw_err_hint(err, "give more characters of the ID");
+		return MW_EUSAGE;
+	}
+	*ret = b.rec;
+	return 0;
+}

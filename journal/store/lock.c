@@ -1,0 +1,188 @@
+/* The journal's identity file and its lock. */
+#include "journal/base/bytes.h"
+#include "journal/base/util.h"
+#include "journal/store/store_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+static const char first_line[] = "mailwal journal ";
+
+static int
+count_one(void *arg, const char *name)
+{
+	(void)name;
+	++*(int *)arg;
+	return 0;
+}
+
+static int
+make_dirs(const struct mw_fs *fs, const char *dir, struct mw_err *err)
+{
+	static const char *const subs[] = {"segments", "index", "ledger"};
+	int entries = 0;
+	int r = fs->mkdir(fs, dir);
+	if (r < 0 && r != -EEXIST) {
+		errno = -r;
+		(void)mw_fail_errno(err, "cannot create %s", dir);
+		return r == -ENOENT
+		           ? mw_fail(err, MW_ECREATE,
+		                     "cannot create %s: no such parent directory", dir)
+		           : (err ? err->code : MW_ECREATE);
+	}
+	r = fs->list(fs, dir, count_one, &entries);
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot read %s", dir);
+	}
+	if (entries) {
+		(void)mw_fail(err, MW_ECREATE, "%s is not empty", dir);
+		(void)mw_err_hint(err, "give a directory that does not exist yet");
+		return MW_ECREATE;
+	}
+	for (size_t i = 0; i < MW_COUNT(subs); i++) {
+		char path[PATH_MAX];
+		if (snprintf(path, sizeof path, "%s/%s", dir, subs[i]) >=
+		    (int)sizeof path)
+			return mw_fail(err, MW_EUSAGE, "path too long: %s", dir);
+		r = fs->mkdir(fs, path);
+		if (r < 0) {
+			errno = -r;
+			return mw_fail_errno(err, "cannot create %s", path);
+		}
+	}
+	return 0;
+}
+
+int
+mw_store_create(const char *dir, const struct mw_fs *fs, const struct mw_clock *clock,
+                struct mw_err *err)
+{
+	if (!fs)
+		fs = mw_fs_posix();
+	if (!clock)
+		clock = mw_clock_system();
+	int r = make_dirs(fs, dir, err);
+	if (r < 0)
+		return r;
+	uint8_t id[MW_ID_LEN], key[32];
+	char idx[2 * MW_ID_LEN + 1], keyx[65], when[40], text[512];
+	mw_id_new(id);
+	mw_random(key, sizeof key);
+	mw_hex(idx, id, sizeof id);
+	mw_hex(keyx, key, sizeof key);
+	mw_time_rfc3339(when, sizeof when, clock->now_us(clock));
+	int n =
+	    snprintf(text, sizeof text, "%s1\nid = %s\ncreated = %s\ntoken_key = %s\n",
+	             first_line, idx, when, keyx);
+	r = mw_fs_write_file(fs, dir, "journal", text, (size_t)n);
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot write %s/journal", dir);
+	}
+	return 0;
+}
+
+static int
+not_a_journal(struct mw_err *err, const char *dir, const char *why)
+{
+	(void)mw_fail(err, MW_EFORMAT, "%s is not a journal: %s", dir, why);
+	(void)mw_err_hint(err, "'mailwal init DIR' creates one");
+	return MW_EFORMAT;
+}
+
+int
+mw_store_identity(struct mw_store *st, struct mw_err *err)
+{
+	char path[PATH_MAX];
+	MW_AUTOFREE void *text = NULL;
+	size_t n;
+	if (snprintf(path, sizeof path, "%s/journal", st->dir) >= (int)sizeof path)
+		return mw_fail(err, MW_EUSAGE, "path too long: %s", st->dir);
+	int r = mw_fs_read_file(st->fs, path, 65536, &text, &n);
+	if (r == -ENOENT) {
+		struct stat sb;
+		bool dir = stat(st->dir, &sb) == 0;
+		(void)mw_fail(err, MW_ENOTFOUND,
+		              dir ? "%s is not a journal: no file 'journal' in it"
+		                  : "no journal at %s",
+		              st->dir);
+		(void)mw_err_hint(err, "'mailwal init %s' creates one", st->dir);
+		return MW_ENOTFOUND;
+	}
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot read %s", path);
+	}
+	struct mw_str rest = mw_str(text, n), line;
+	bool have_id = false, have_key = false, first = true;
+	while (mw_str_cut(rest, '\n', &line, &rest)) {
+		struct mw_str k, v;
+		if (first) {
+			if (!mw_str_starts(line, mw_strz(first_line)))
+				return not_a_journal(err, st->dir, "unknown first line");
+			if (line.n != sizeof first_line || line.p[line.n - 1] != '1') {
+				(void)mw_fail(err, MW_EVERSION,
+				              "%s has a newer format: '%.*s'", st->dir,
+				              (int)MW_MIN(line.n, 40), line.p);
+				(void)mw_err_hint(err, "use a newer mailwal");
+				return MW_EVERSION;
+			}
+			first = false;
+			continue;
+		}
+		if (!mw_str_cut(line, '=', &k, &v))
+			continue;
+		k = mw_str_trim(k);
+		v = mw_str_trim(v);
+		if (mw_str_eq(k, MW_STR("id")))
+			have_id =
+			    v.n == 2 * MW_ID_LEN && mw_unhex(st->id, v.p, MW_ID_LEN);
+		else if (mw_str_eq(k, MW_STR("token_key")))
+			have_key = v.n == 64 && mw_unhex(st->token_key, v.p, 32);
+	}
+	explicit_bzero(text, n);
+	if (!have_id || !have_key)
+		return not_a_journal(err, st->dir, "its file 'journal' is incomplete");
+	return 0;
+}
+
+int
+mw_store_lock(struct mw_store *st, struct mw_err *err)
+{
+	char path[PATH_MAX], pid[32] = "";
+	if (snprintf(path, sizeof path, "%s/lock", st->dir) >= (int)sizeof path)
+		return mw_fail(err, MW_EUSAGE, "path too long: %s", st->dir);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	if (fd < 0)
+		return mw_fail_errno(err, "cannot open %s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
+		(void)close(fd);
+		if (errno != EWOULDBLOCK)
+			return mw_fail_errno(err, "cannot lock %s", path);
+		(void)mw_fail(err, MW_ELOCKED, "journal %s is in use by process %.*s",
+		              st->dir, n > 0 ? (int)strcspn(pid, "\n") : 1,
+		              n > 0 ? pid : "?");
+		(void)mw_err_hint(err, "only one mailwald may own a journal");
+		return MW_ELOCKED;
+	}
+	int n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
+	(void)!ftruncate(fd, 0);
+	(void)!pwrite(fd, pid, (size_t)n, 0);
+	st->lock_fd = fd;
+	return 0;
+}
+
+void
+mw_store_unlock(struct mw_store *st)
+{
+	if (st->lock_fd >= 0) {
+		(void)!ftruncate(st->lock_fd, 0);
+		(void)close(st->lock_fd);
+	}
+	st->lock_fd = -1;
+}

@@ -1,0 +1,407 @@
+/* Records back from the log: nothing is passed on that fails its check (I8). */
+#include "journal/base/bytes.h"
+#include "journal/base/util.h"
+#include "journal/store/store_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* ---- segments at hand ---- */
+
+static bool
+find_key(struct mw_open_seg *o)
+{
+	struct mw_rd r = {o->seg->h.stanzas, o->seg->h.stanzas_len, 0, false};
+	for (uint32_t i = 0; i < o->seg->h.n_stanzas; i++) {
+		uint16_t kind = mw_rd16(&r), n = mw_rd16(&r);
+		const uint8_t *p = mw_rd_bytes(&r, n);
+		if (!p)
+			return false;
+		if (kind == 1 && n == MW_AEAD_KEY) {
+			memcpy(o->key, p, MW_AEAD_KEY);
+			return true;
+		}
+	}
+	return false;
+}
+
+static void
+seg_close(struct mw_open_seg *o)
+{
+	mw_seg_free(o->seg);
+	explicit_bzero(o, sizeof *o);
+}
+
+int
+mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,
+             struct mw_err *err)
+{
+	struct mw_open_seg *slot = &st->open[0];
+	for (int i = 0; i < MW_OPEN_SEGS; i++) {
+		struct mw_open_seg *o = &st->open[i];
+		if (o->seg && o->seg->h.number == number) {
+			o->used = ++st->tick;
+			*ret = o;
+			return 0;
+		}
+		if (!o->seg || (slot->seg && o->used < slot->used))
+			slot = o;
+	}
+	struct mw_seg *s = NULL;
+	int r = mw_seg_open(st->fs, st->dir, number, st->id, &s, err);
+	if (r < 0)
+		return r;
+	seg_close(slot);
+	slot->seg = s;
+	slot->used = ++st->tick;
+	slot->have_key = find_key(slot);
+	*ret = slot;
+	return 0;
+}
+
+void
+mw_store_seg_drop(struct mw_store *st, uint64_t number)
+{
+	for (int i = 0; i < MW_OPEN_SEGS; i++)
+		if (st->open[i].seg && st->open[i].seg->h.number == number)
+			seg_close(&st->open[i]);
+}
+
+void
+mw_store_segs_close(struct mw_store *st)
+{
+	for (int i = 0; i < MW_OPEN_SEGS; i++)
+		seg_close(&st->open[i]);
+}
+
+/* ---- frames ---- */
+
+void
+mw_record_of(struct mw_record *r, uint64_t segment, uint64_t off,
+             const struct mw_frame *f)
+{
+	memset(r, 0, sizeof *r);
+	r->loc = (struct mw_loc){segment, off};
+	r->seq = f->seq;
+	r->batch = f->batch;
+	r->time_us = f->time_us;
+	memcpy(r->id, f->id, MW_ID_LEN);
+	r->type = (enum mw_type)f->type;
+	r->slot_len = f->slot_len;
+	r->meta_len = f->meta_len;
+	r->meta_crc = f->meta_crc;
+	r->body_len = f->body_len;
+	r->body_crc = f->body_crc;
+	r->plain_len = f->plain_len;
+	r->frame_len = mw_frame_len(f);
+}
+
+int
+mw_store_get(struct mw_store *st, struct mw_loc loc, struct mw_record *ret,
+             struct mw_err *err)
+{
+	struct mw_open_seg *o;
+	struct mw_frame f;
+	const char *why = "";
+	int r = mw_store_seg(st, loc.segment, &o, err);
+	if (r == 0)
+		r = mw_seg_frame(o->seg, loc.offset, MW_CHECK_HEADER, &f, &why, err);
+	if (r < 0)
+		return r;
+	if (r == 0 || f.dict != 0)
+		return mw_fail(err, MW_EDAMAGED, "segment %llu, offset %llu: %s",
+		               (unsigned long long)loc.segment,
+		               (unsigned long long)loc.offset,
+		               r == 0 ? why : "needs a dictionary");
+	mw_record_of(ret, loc.segment, loc.offset, &f);
+	return 0;
+}
+
+static int
+damaged(const struct mw_record *r, struct mw_err *err, const char *what)
+{
+	char id[MW_ID_TEXT + 1];
+	mw_id_text(id, r->id);
+	id[MW_ID_SHORT] = '\0';
+	return mw_fail(err, MW_EDAMAGED,
+	               "record %s (sequence %llu, segment %llu, offset %llu): %s", id,
+	               (unsigned long long)r->seq, (unsigned long long)r->loc.segment,
+	               (unsigned long long)r->loc.offset, what);
+}
+
+/* Reads exactly n bytes of the record's frame at `at`. */
+static int
+read_part(struct mw_open_seg *o, const struct mw_record *r, uint64_t at, void *p,
+          size_t n, struct mw_err *err)
+{
+	int64_t k = o->seg->fs->pread(o->seg->fs, o->seg->fd, p, n, r->loc.offset + at);
+	if (k < 0) {
+		errno = (int)-k;
+		return mw_fail_errno(err, "cannot read segment %llu",
+		                     (unsigned long long)r->loc.segment);
+	}
+	return (uint64_t)k < n ? damaged(r, err, "the file ends within it") : 0;
+}
+
+static int
+read_slot(struct mw_open_seg *o, const struct mw_record *r, struct mw_buf *b,
+          struct mw_slot *ret, struct mw_err *err)
+{
+	int e = mw_buf_reserve(b, r->slot_len);
+	if (e < 0)
+		return mw_fail(err, e, "out of memory while reading");
+	e = read_part(o, r, MW_FRAME_HEADER, b->p, r->slot_len, err);
+	if (e < 0)
+		return e;
+	b->n = r->slot_len;
+	switch (mw_slot_decode(b->p, b->n, ret)) {
+	case MW_SLOT_LIVE:
+		return 1;
+	case MW_SLOT_WIPED:
+		return 0;
+	case MW_SLOT_BAD:
+		break;
+	}
+	return damaged(r, err, "its key slot does not match its checksum");
+}
+
+int
+mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
+                 struct mw_err *err)
+{
+	struct mw_open_seg *o;
+	struct mw_slot slot;
+	MW_BUF_AUTO b = {0};
+	int e = mw_store_seg(st, r->loc.segment, &o, err);
+	if (e == 0)
+		e = read_slot(o, r, &b, &slot, err);
+	if (e < 0)
+		return e;
+	if (e == 1)
+		mw_buf_put(out, slot.tokens, (size_t)slot.n * MW_TOKEN_LEN);
+	e = mw_buf_ok(out);
+	return e < 0 ? mw_fail(err, e, "out of memory while reading") : 0;
+}
+
+/* ---- opening sealed parts ---- */
+
+struct opener {
+	struct mw_store *st;
+	struct mw_open_seg *o;
+	const struct mw_record *r;
+	struct mw_aead aead;
+	uint8_t aad[MW_AAD_LEN];
+};
+
+static int
+opener_start(struct opener *op, struct mw_err *err)
+{
+	const struct mw_record *r = op->r;
+	struct mw_slot slot;
+	MW_BUF_AUTO b = {0};
+	uint8_t key[MW_AEAD_KEY], aad[MW_ID_LEN + 8];
+	int e = read_slot(op->o, r, &b, &slot, err);
+	if (e < 0)
+		return e;
+	if (e == 0) {
+		char id[MW_ID_TEXT + 1];
+		mw_id_text(id, r->id);
+		return mw_fail(err, MW_EERASED, "record %.11s has been erased", id);
+	}
+	if (!op->o->have_key) {
+		(void)mw_fail(err, MW_EKEY, "segment %llu has no key stanza that opens",
+		              (unsigned long long)r->loc.segment);
+		(void)mw_err_hint(err, "give a recovery key with --key FILE");
+		return MW_EKEY;
+	}
+	memcpy(aad, r->id, MW_ID_LEN);
+	mw_put64(aad + MW_ID_LEN, r->seq);
+	struct mw_aead seg = {NULL};
+	e = mw_aead_init(&seg, op->o->key);
+	struct mw_aead_in in = {r->id, aad, sizeof aad, slot.key, MW_WRAPPED_KEY};
+	if (e == 0)
+		e = mw_aead_open(&seg, &in, key);
+	mw_aead_done(&seg);
+	if (e == 0)
+		e = mw_aead_init(&op->aead, key);
+	explicit_bzero(key, sizeof key);
+	if (e == MW_EDAMAGED)
+		return damaged(r, err, "its key does not open");
+	if (e < 0)
+		return mw_fail(err, e, "out of memory while reading");
+	memcpy(op->aad, "mailwal1", 8);
+	memcpy(op->aad + 8, op->st->id, MW_ID_LEN);
+	memcpy(op->aad + 8 + MW_ID_LEN, r->id, MW_ID_LEN);
+	op->aad[MW_AAD_LEN - 1] = (uint8_t)r->type;
+	return 0;
+}
+
+struct part_range {
+	uint8_t part;
+	uint64_t at, len, max_plain;
+};
+
+/* One stored piece: read, authenticated, handed to the decompressor. */
+static int
+open_piece(struct opener *op, const struct part_range *p, uint64_t number, uint64_t at,
+           size_t n, uint8_t *buf, struct mw_err *err)
+{
+	uint8_t nonce[MW_AEAD_NONCE] = {p->part, at + n == p->len};
+	mw_put64(nonce + 4, number);
+	uint8_t *sealed = buf, *plain = buf + MW_PIECE + MW_AEAD_TAG;
+	int e = read_part(op->o, op->r, p->at + at, sealed, n, err);
+	if (e < 0)
+		return e;
+	struct mw_aead_in in = {nonce, op->aad, sizeof op->aad, sealed, n};
+	e = mw_aead_open(&op->aead, &in, plain);
+	if (e == MW_EDAMAGED)
+		return damaged(op->r, err,
+		               p->part ? "its content does not authenticate"
+		                       : "its metadata do not authenticate");
+	return e < 0 ? mw_fail(err, e, "out of memory while reading") : 0;
+}
+
+static int
+open_part(struct opener *op, const struct part_range *p, mw_zstd_sink *sink, void *arg,
+          struct mw_err *err)
+{
+	struct mw_zd *z = NULL;
+	MW_AUTOFREE uint8_t *buf = malloc(2 * MW_PIECE + MW_AEAD_TAG);
+	int e = buf ? mw_zd_new(&z) : MW_ENOMEM;
+	if (e < 0)
+		return mw_fail(err, e, "out of memory while reading");
+	if (p->len < MW_AEAD_TAG)
+		e = damaged(op->r, err, "a part is too short");
+	uint64_t number = 0;
+	for (uint64_t at = 0; e == 0 && at < p->len; number++) {
+		size_t n = (size_t)MW_MIN(p->len - at, (uint64_t)MW_PIECE + MW_AEAD_TAG);
+		e = open_piece(op, p, number, at, n, buf, err);
+		if (e == 0) {
+			if (err)
+				err->code = 0;
+			e = mw_zd_put(z, buf + MW_PIECE + MW_AEAD_TAG, n - MW_AEAD_TAG,
+			              p->max_plain, sink, arg);
+			if ((e == MW_EDAMAGED || e == MW_ELIMIT) && !(err && err->code))
+				(void)damaged(op->r, err, "it does not decompress");
+			else if (e < 0 && err && !err->code)
+				(void)mw_fail(err, e, "reading stopped: %s",
+				              mw_err_text(e));
+		}
+		at += n;
+	}
+	if (e == 0 && !mw_zd_complete(z))
+		e = damaged(op->r, err, "a part is cut short");
+	mw_zd_free(z);
+	return e;
+}
+
+static int
+opener_init(struct opener *op, struct mw_store *st, const struct mw_record *r,
+            struct mw_err *err)
+{
+	memset(op, 0, sizeof *op);
+	op->st = st;
+	op->r = r;
+	int e = mw_store_seg(st, r->loc.segment, &op->o, err);
+	return e < 0 ? e : opener_start(op, err);
+}
+
+static int
+buf_sink(void *arg, const void *p, size_t n)
+{
+	struct mw_buf *b = arg;
+	mw_buf_put(b, p, n);
+	return mw_buf_ok(b);
+}
+
+int
+mw_record_meta(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
+               struct mw_err *err)
+{
+	struct opener op;
+	int e = opener_init(&op, st, r, err);
+	if (e < 0)
+		return e;
+	struct part_range p = {0, MW_FRAME_HEADER + r->slot_len, r->meta_len,
+	                       UINT64_C(1) << 31};
+	e = open_part(&op, &p, buf_sink, out, err);
+	mw_aead_done(&op.aead);
+	return e;
+}
+
+int
+mw_record_mail(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
+               struct mw_mail *ret, struct mw_err *err)
+{
+	MW_BUF_AUTO b = {0};
+	if (r->type != MW_TYPE_MAIL)
+		return mw_fail(err, MW_EUSAGE,
+		               "sequence %llu is no message but a %s record",
+		               (unsigned long long)r->seq, mw_type_name(r->type));
+	int e = mw_record_meta(st, r, &b, err);
+	if (e < 0)
+		return e;
+	e = mw_mail_decode(b.p, b.n, a, ret, err);
+	if (e < 0)
+		(void)mw_err_prefix(err, "sequence %llu", (unsigned long long)r->seq);
+	return e;
+}
+
+struct body_arg {
+	int (*sink)(void *arg, const void *p, size_t n);
+	void *arg;
+	struct mw_sha256 sha;
+	uint64_t n;
+};
+
+static int
+body_sink(void *arg, const void *p, size_t n)
+{
+	struct body_arg *b = arg;
+	mw_sha256_update(&b->sha, p, n);
+	b->n += n;
+	return b->sink(b->arg, p, n);
+}
+
+int
+mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_mail *m,
+               int (*sink)(void *arg, const void *p, size_t n), void *arg,
+               struct mw_err *err)
+{
+	struct opener op;
+	struct body_arg b = {sink, arg, {NULL}, 0};
+	uint8_t got[MW_SHA256_LEN];
+	int e = opener_init(&op, st, r, err);
+	if (e < 0)
+		return e;
+	e = mw_sha256_init(&b.sha);
+	if (e < 0) {
+		mw_aead_done(&op.aead);
+		return mw_fail(err, e, "out of memory while reading");
+	}
+	struct part_range p = {1, MW_FRAME_HEADER + (uint64_t)r->slot_len + r->meta_len,
+	                       r->body_len, r->plain_len};
+	e = open_part(&op, &p, body_sink, &b, err);
+	mw_aead_done(&op.aead);
+	mw_sha256_final(&b.sha, got);
+	if (e < 0)
+		return e;
+	if (b.n != r->plain_len)
+		return damaged(r, err, "its length is not what was captured");
+	if (m && (m->size != b.n || memcmp(m->sha256, got, sizeof got) != 0))
+		return damaged(r, err, "its SHA-256 is not what was captured");
+	return 0;
+}
+
+int
+mw_record_content(struct mw_store *st, const struct mw_record *r, const struct mw_mail *m,
+                  size_t max, struct mw_buf *out, struct mw_err *err)
+{
+	if (r->plain_len > max)
+		return mw_fail(err, MW_ELIMIT, "message of %llu bytes is too large here",
+		               (unsigned long long)r->plain_len);
+	int e = mw_buf_reserve(out, (size_t)r->plain_len);
+	if (e < 0)
+		return mw_fail(err, e, "out of memory for a message");
+	return mw_record_body(st, r, m, buf_sink, out, err);
+}

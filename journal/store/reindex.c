@@ -1,0 +1,223 @@
+/* Keeping the index behind the log: a thread of the writer walks what is durable and not
+ * yet indexed. It has its own reader, so nothing here touches the commit path (P5). */
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+#include "journal/store/store_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+	BATCH = 1000
+};
+
+struct chunk {
+	struct mw_index_entry e[BATCH];
+	size_t n;
+	struct mw_buf tokens; /* of all entries; e[].tokens are set when it is whole */
+	size_t at[BATCH];
+};
+
+static int
+flush(struct mw_index *ix, struct chunk *c, const struct mw_index_point *point,
+      struct mw_err *err)
+{
+	for (size_t i = 0; i < c->n; i++)
+		c->e[i].tokens = c->tokens.p + c->at[i];
+	int r = mw_index_put(ix, c->e, c->n, point, err);
+	c->n = 0;
+	mw_buf_clear(&c->tokens);
+	return r;
+}
+
+static int
+add(struct mw_store *st, struct chunk *c, const struct mw_record *rec)
+{
+	size_t before = c->tokens.n;
+	int r = mw_record_tokens(st, rec, &c->tokens, NULL);
+	if (r == MW_ENOMEM)
+		return r;
+	if (r < 0) { /* its slot is damaged: verify tells; it has no tokens */
+		c->tokens.n = before;
+		c->tokens.failed = false;
+	}
+	c->at[c->n] = before;
+	c->e[c->n] =
+	    (struct mw_index_entry){.seq = rec->seq,
+	                            .segment = rec->loc.segment,
+	                            .offset = rec->loc.offset,
+	                            .n_tokens = (uint32_t)((c->tokens.n - before) /
+	                                                   MW_TOKEN_LEN)};
+	c->n++;
+	return 0;
+}
+
+/* Indexes from `from` to the end of the partition of segment `last`, at most up to
+ * limit_seq. *ret_n counts. */
+static int
+index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
+           uint64_t limit_seq, uint64_t *ret_n, struct mw_err *err)
+{
+	uint64_t last = ((from.segment - 1) / MW_INDEX_SPAN + 1) * MW_INDEX_SPAN;
+	MW_CURSOR_AUTO *cur = NULL;
+	MW_AUTOFREE struct chunk *c = calloc(1, sizeof *c);
+	if (!c)
+		return mw_fail(err, MW_ENOMEM, "out of memory while indexing");
+	int r = mw_cursor_at(st, &from, &cur, err);
+	struct mw_index_point point = from;
+	while (r == 0) {
+		struct mw_record rec;
+		r = mw_cursor_next(cur, &rec, err);
+		if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
+			mw_err_clear(err);
+			r = 0;
+			continue;
+		}
+		if (r <= 0 || rec.seq >= limit_seq || rec.loc.segment > last) {
+			r = r < 0 ? r : 0;
+			break;
+		}
+		r = add(st, c, &rec);
+		point =
+		    (struct mw_index_point){rec.loc.segment,
+		                            rec.loc.offset + rec.frame_len, rec.seq + 1};
+		++*ret_n;
+		if (r == 0 && c->n == BATCH)
+			r = flush(ix, c, &point, err);
+	}
+	if (r == 0 && c->n)
+		r = flush(ix, c, &point, err);
+	mw_buf_free(&c->tokens);
+	return r;
+}
+
+int
+mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
+                  uint64_t *ret_records, struct mw_err *err)
+{
+	MW_AUTOFREE uint64_t *v = NULL;
+	size_t n;
+	uint64_t count = 0;
+	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
+	for (size_t i = 0; r == 0 && i < n;) {
+		struct mw_index_point point;
+		uint64_t last = ((v[i] - 1) / MW_INDEX_SPAN + 1) * MW_INDEX_SPAN;
+		r = mw_index_point(ix, v[i], &point, err);
+		if (r == 1 && point.segment < v[i]) /* pruned past it */
+			r = 0;
+		if (r == 0) {
+			struct mw_open_seg *o;
+			point = (struct mw_index_point){v[i], 0, 0};
+			if (mw_store_seg(st, v[i], &o, NULL) == 0) {
+				point.offset = o->seg->h.length;
+				point.next_seq = o->seg->h.first_seq;
+			}
+		}
+		if (r >= 0)
+			r = index_part(st, ix, point, limit_seq, &count, err);
+		while (i < n && v[i] <= last)
+			i++;
+	}
+	if (ret_records)
+		*ret_records = count;
+	return r;
+}
+
+/* ---- the thread ---- */
+
+static int
+open_reader(struct mw_store *st, struct mw_err *err)
+{
+	struct mw_store_opts o = st->o;
+	o.mode = MW_STORE_READ;
+	o.dir = st->dir;
+	o.note = NULL;
+	return mw_store_open(&o, &st->ix_reader, err);
+}
+
+static void *
+indexer(void *arg)
+{
+	struct mw_store *st = arg;
+	struct mw_index *ix = NULL;
+	uint64_t seen = 0;
+	int last_code = 0;
+	(void)pthread_mutex_lock(&st->mu);
+	for (;;) {
+		uint64_t limit = st->durable_seq;
+		bool stop = st->stop;
+		(void)pthread_mutex_unlock(&st->mu);
+		if (limit != seen || stop) {
+			struct mw_err err = {0};
+			int r = ix ? 0 : mw_index_open(st->dir, st->id, 1, &ix, &err);
+			if (r == 0)
+				r = mw_index_catch_up(st->ix_reader, ix, limit, NULL,
+				                      &err);
+			if (r < 0 && r != last_code)
+				mw_store_say(st, MW_LOG_WARN,
+				             "event=index-behind error=%s text=\"%s\"",
+				             mw_err_name(r), err.msg);
+			if (r == MW_EDAMAGED && ix) /* I1: heal by going away */
+				(void)!mw_index_wipe(ix, NULL);
+			last_code = r;
+			if (r == 0)
+				seen = limit;
+		}
+		(void)pthread_mutex_lock(&st->mu);
+		if (last_code == 0)
+			st->indexed_seq = seen;
+		if (stop)
+			break;
+		if (!st->stop) {
+			struct timespec ts;
+			(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+			ts.tv_sec += 1;
+			(void)pthread_cond_timedwait(&st->index_cv, &st->mu, &ts);
+		}
+	}
+	(void)pthread_mutex_unlock(&st->mu);
+	mw_index_close(ix);
+	return NULL;
+}
+
+int
+mw_index_start(struct mw_store *st, struct mw_err *err)
+{
+	int r = open_reader(st, err);
+	if (r < 0)
+		return r;
+	if (pthread_create(&st->indexer, NULL, indexer, st) != 0)
+		return mw_fail(err, MW_ENOMEM, "cannot start the index thread");
+	st->have_indexer = true;
+	return 0;
+}
+
+void
+mw_index_stop(struct mw_store *st)
+{
+	if (st->have_indexer) {
+		(void)pthread_mutex_lock(&st->mu);
+		st->stop = true;
+		(void)pthread_cond_broadcast(&st->index_cv);
+		(void)pthread_mutex_unlock(&st->mu);
+		(void)pthread_join(st->indexer, NULL);
+	}
+	st->have_indexer = false;
+	mw_store_close(st->ix_reader);
+	st->ix_reader = NULL;
+}
+
+int
+mw_store_reindex(struct mw_store *st, uint64_t *ret_records, struct mw_err *err)
+{
+	struct mw_index *ix = NULL;
+	mw_index_close(st->index);
+	st->index = NULL;
+	int r = mw_index_open(st->dir, st->id, 1, &ix, err);
+	if (r == 0)
+		r = mw_index_wipe(ix, err);
+	if (r == 0)
+		r = mw_index_catch_up(st, ix, UINT64_MAX, ret_records, err);
+	mw_index_close(ix);
+	return r;
+}

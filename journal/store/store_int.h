@@ -1,0 +1,172 @@
+/* store_int.h - what the files of the store share. Nobody else includes it. */
+#ifndef MW_STORE_INT_H
+#define MW_STORE_INT_H
+
+#include "journal/base/buf.h"
+#include "journal/codec/aead.h"
+#include "journal/codec/digest.h"
+#include "journal/codec/zstd.h"
+#include "journal/index/index.h"
+#include "journal/record/canon.h"
+#include "journal/segment/segment.h"
+#include "journal/store/store.h"
+
+#include <limits.h>
+#include <pthread.h>
+
+enum {
+	MW_PIECE = 65536, /* plain bytes of a sealed piece (FORMAT.md §6) */
+	MW_AAD_LEN = 8 + MW_ID_LEN + MW_ID_LEN + 1,
+	MW_HEADER_KEEP = 1 << 20, /* header bytes kept for Message-ID, Subject, From */
+	MW_ONE_SHOT = 128 * 1024, /* content up to here is compressed in one go */
+	MW_OPEN_SEGS = 4,
+	MW_ID_TOKEN = 6 /* leading bytes of a record ID that make its token */
+};
+
+/* A part on its way to disk: compressed, cut, sealed, in memory or spilled. */
+struct mw_sealing {
+	uint8_t part; /* 0 metadata, 1 content */
+	uint64_t pieces;
+	struct mw_buf plain; /* compressed bytes of the piece in progress */
+	struct mw_buf out;   /* sealed bytes not spilled */
+	int spill;           /* -1: none */
+	uint64_t spilled, len;
+	uint32_t crc;
+	struct mw_sha256 sha;
+};
+
+struct mw_entry {
+	struct mw_store *st;
+	enum mw_type type;
+	uint8_t id[MW_ID_LEN];
+	uint8_t key[MW_AEAD_KEY];
+	uint8_t aad[MW_AAD_LEN];
+	struct mw_aead aead;
+	int64_t time_us;
+	/* content */
+	uint64_t size, header_size;
+	bool header_done, cr_pending, line_start;
+	struct mw_buf header;
+	struct mw_buf early; /* content not yet compressed, up to MW_ONE_SHOT */
+	struct mw_zc *zc;    /* beyond that */
+	struct mw_sha256 sha, canon_sha;
+	struct mw_canon canon;
+	struct mw_arena *arena; /* strings of mw_entry_describe */
+	struct mw_sealing body, meta;
+	uint8_t sha256[MW_SHA256_LEN], digest[MW_SHA256_LEN];
+	bool body_done, finished;
+	struct mw_buf tokens;
+	/* commit */
+	struct mw_entry *next;
+	uint8_t *head; /* frame header and slot */
+	size_t head_len;
+	uint64_t offset; /* once durable: where it is */
+	int64_t wait_us;
+	uint8_t meta_hash[MW_HASH_LEN], body_hash[MW_HASH_LEN];
+	struct mw_frame frame;
+	int64_t submitted_us;
+	void (*cb)(void *arg, const struct mw_commit *c);
+	void *cb_arg;
+};
+
+struct mw_open_seg { /* reader's cache of open segments */
+	struct mw_seg *seg;
+	uint8_t key[MW_AEAD_KEY];
+	bool have_key;
+	uint64_t used;
+};
+
+struct mw_store {
+	char dir[PATH_MAX];
+	const struct mw_fs *fs;
+	const struct mw_clock *clock;
+	struct mw_store_opts o;
+	uint8_t id[MW_ID_LEN];
+	uint8_t token_key[32];
+	int lock_fd;
+
+	/* reading (one thread) */
+	struct mw_open_seg open[MW_OPEN_SEGS];
+	uint64_t tick;
+	struct mw_index *index; /* reader's handle, opened on first use */
+
+	/* writing. Lock order: mu alone; nothing is called back under it. */
+	pthread_mutex_t mu; /* guards the block up to `stats` */
+	pthread_cond_t work, idle;
+	struct mw_entry *head, **tail;
+	bool stop, want_roll, busy;
+	int roll_code;
+	uint64_t rolls_done;
+	int sick; /* last failure while no segment could take records, 0 when well */
+	uint64_t durable_seq; /* next sequence number after what is durable */
+	uint64_t indexed_seq;
+	struct mw_store_stats stats;
+
+	/* the committer's own */
+	pthread_t committer, indexer, preparer;
+	bool have_committer, have_indexer, have_preparer;
+	struct mw_seg *seg;
+	uint8_t seg_key[MW_AEAD_KEY];
+	struct mw_aead seg_aead;
+	uint64_t seg_records, seg_mails, seg_bytes, seg_first_seq;
+	int64_t seg_tmin, seg_tmax, seg_born_us;
+	uint64_t last_number, last_batch, last_end; /* of the segment before */
+	uint64_t next_seq, next_batch;
+	uint8_t chain[MW_HASH_LEN];
+	uint64_t last_fill; /* bytes the last segment took: how far to prepare the next */
+	pthread_cond_t prepare_cv, index_cv;
+	bool want_prepare;
+	struct mw_store *ix_reader; /* the indexer's own reader */
+};
+
+/* lock.c */
+int mw_store_identity(struct mw_store *st, struct mw_err *err) MW_CHECK;
+int mw_store_lock(struct mw_store *st, struct mw_err *err) MW_CHECK;
+void mw_store_unlock(struct mw_store *st);
+
+/* entry.c */
+int mw_seal_put(struct mw_entry *e, struct mw_sealing *s, const void *p, size_t n,
+                struct mw_err *err) MW_CHECK;
+void mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
+                    uint8_t out[MW_TOKEN_LEN]);
+
+/* commit.c */
+int mw_commit_start(struct mw_store *st, struct mw_err *err) MW_CHECK;
+void mw_commit_stop(struct mw_store *st);
+void mw_store_say(const struct mw_store *st, int level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* recover.c */
+int mw_store_recover(struct mw_store *st, struct mw_recovery *ret_note,
+                     struct mw_err *err) MW_CHECK;
+
+/* read.c */
+int mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,
+                 struct mw_err *err) MW_CHECK;
+void mw_store_seg_drop(struct mw_store *st, uint64_t number);
+void mw_store_segs_close(struct mw_store *st);
+/* How far a segment counts: *ret_end, and whether that can still change. next: the number
+ * of the segment after it, 0 if there is none. known: see mw_seg_end. */
+struct mw_extent {
+	uint64_t end;
+	bool final;
+	struct mw_seg_end open; /* when not final */
+};
+int mw_store_extent(struct mw_store *st, uint64_t number, uint64_t next,
+                    const struct mw_seg_end *known, struct mw_extent *ret,
+                    struct mw_err *err) MW_CHECK;
+void mw_record_of(struct mw_record *r, uint64_t segment, uint64_t off,
+                  const struct mw_frame *f);
+
+/* cursor.c */
+int mw_cursor_at(struct mw_store *st, const struct mw_index_point *at,
+                 struct mw_cursor **ret, struct mw_err *err) MW_CHECK;
+void mw_cursor_point(const struct mw_cursor *c, struct mw_index_point *ret);
+
+/* reindex.c */
+int mw_index_start(struct mw_store *st, struct mw_err *err) MW_CHECK;
+void mw_index_stop(struct mw_store *st);
+int mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
+                      uint64_t *ret_records, struct mw_err *err) MW_CHECK;
+
+#endif
