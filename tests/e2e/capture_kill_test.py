@@ -26,7 +26,7 @@ SEED = int(os.environ.get("MW_SEED", "1"))
 
 def under_load(rig, jobs, kills, rnd):
 	"""Sends with 10 sessions; kills and restarts mailwald meanwhile."""
-	t = threading.Thread(target=rig.send, args=(jobs,), kwargs={"sessions": 10})
+	t = threading.Thread(target=rig.send, args=(jobs,), kwargs={"sessions": 10, "pause": 0.2})
 	t.start()
 	for k in range(kills):
 		goal = (k + 1) * len(jobs) // (kills + 2)

@@ -7,6 +7,7 @@ connection; it is not thread-safe. Replies are (code, text).
 import base64
 import socket
 import threading
+import time
 
 
 class SmtpError(Exception):
@@ -138,10 +139,11 @@ class Job:
 
 
 def send_all(jobs, port_for, password_for, sessions=8, per_connection=5, stop=None,
-	     clock=None):
+	     clock=None, pause=0.0):
 	"""Sends all jobs over parallel sessions; errors are kept in the jobs, not raised.
 	port_for(job) gives the port, password_for(user) the password of job.auth. A lost
-	connection fails the job in flight only. stop: threading.Event."""
+	connection fails the job in flight only. pause: seconds after a failure. stop:
+	threading.Event. clock(): stamps a job when it is acknowledged."""
 	lock, it = threading.Lock(), iter(jobs)
 
 	def work():
@@ -172,6 +174,8 @@ def send_all(jobs, port_for, password_for, sessions=8, per_connection=5, stop=No
 			if job.code != 250 and client:
 				client.close()
 				client = None
+			if job.code != 250:
+				time.sleep(pause)
 		if client:
 			client.quit()
 
