@@ -1,0 +1,431 @@
+#include "journal/verify/verify.h"
+
+#include "journal/base/bytes.h"
+#include "journal/base/util.h"
+#include "journal/codec/digest.h"
+#include "journal/index/index.h"
+#include "journal/segment/segment.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	CHUNK = 1 << 18
+};
+
+struct verify {
+	struct mw_store *st;
+	const struct mw_fs *fs;
+	const char *dir;
+	const struct mw_verify_opts *o;
+	struct mw_verify_result *res;
+	struct mw_err *err;
+	struct mw_index *index;
+	struct mw_index_point point; /* of the partition of point_for */
+	uint64_t point_for;
+	bool have_point;
+	uint64_t expect; /* next sequence number, 0: any */
+	uint8_t chain[MW_HASH_LEN];
+	bool chain_known;
+	uint64_t prev_number;
+	uint64_t all_bytes;
+	uint64_t dice;
+};
+
+const char *
+mw_finding_name(enum mw_finding_kind k)
+{
+	static const char *const names[] = {"damaged", "missing", "chain",    "content",
+	                                    "index",   "torn",    "undecided"};
+	return names[k];
+}
+
+bool
+mw_finding_bad(enum mw_finding_kind k)
+{
+	return k != MW_FINDING_TORN && k != MW_FINDING_UNDECIDED;
+}
+
+static void found(struct verify *v, struct mw_finding f, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void
+found(struct verify *v, struct mw_finding f, const char *fmt, ...)
+{
+	char text[700];
+	va_list ap;
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	f.text = text;
+	v->res->findings[f.kind]++;
+	if (v->o->found)
+		v->o->found(v->o->arg, &f);
+}
+
+/* SHA-256 of a stretch of a segment's file. */
+static int
+hash_stretch(struct mw_seg *s, uint64_t off, uint64_t len, uint8_t out[MW_HASH_LEN],
+             struct mw_err *err)
+{
+	struct mw_sha256 h;
+	MW_AUTOFREE uint8_t *p = malloc(CHUNK);
+	if (!p || mw_sha256_init(&h) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory while verifying");
+	while (len) {
+		size_t k = (size_t)MW_MIN(len, (uint64_t)CHUNK);
+		int64_t n = s->fs->pread(s->fs, s->fd, p, k, off);
+		if (n != (int64_t)k) {
+			mw_sha256_free(&h);
+			errno = n < 0 ? (int)-n : EIO;
+			return mw_fail_errno(err, "cannot read segment %llu",
+			                     (unsigned long long)s->h.number);
+		}
+		mw_sha256_update(&h, p, k);
+		off += k;
+		len -= k;
+	}
+	mw_sha256_final(&h, out);
+	return 0;
+}
+
+static int
+check_chain(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_frame *f)
+{
+	uint8_t meta[MW_HASH_LEN], body[MW_HASH_LEN];
+	uint64_t at = off + MW_FRAME_HEADER + f->slot_len;
+	struct mw_frame g = *f;
+	if (v->chain_known) {
+		int r = hash_stretch(s, at, f->meta_len, meta, v->err);
+		if (r == 0)
+			r = hash_stretch(s, at + f->meta_len, f->body_len, body, v->err);
+		if (r < 0)
+			return r;
+		mw_frame_chain(&g, v->chain, meta, body);
+		if (memcmp(g.chain, f->chain, MW_HASH_LEN) != 0)
+			found(v,
+			      (struct mw_finding){MW_FINDING_CHAIN, s->h.number, off,
+			                          f->seq, f->seq, NULL},
+			      "record %llu does not follow from the one before it",
+			      (unsigned long long)f->seq);
+	}
+	memcpy(v->chain, f->chain, MW_HASH_LEN);
+	v->chain_known = true;
+	return 0;
+}
+
+static int
+drop(void *arg, const void *p, size_t n)
+{
+	(void)arg;
+	(void)p;
+	(void)n;
+	return 0;
+}
+
+/* One message in so many, by a generator of our own, so that a run can be repeated. */
+static bool
+sampled(struct verify *v)
+{
+	v->dice = v->dice * 6364136223846793005ULL + 1442695040888963407ULL;
+	double x = (double)(v->dice >> 33) / (double)(UINT64_C(1) << 31) * 100.0;
+	return x < v->o->sample;
+}
+
+static int
+check_content(struct verify *v, const struct mw_record *rec)
+{
+	struct mw_err e = {0};
+	struct mw_finding f = {MW_FINDING_CONTENT, rec->loc.segment, rec->loc.offset,
+	                       rec->seq,           rec->seq,         NULL};
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	struct mw_mail m;
+	if (!a)
+		return mw_fail(v->err, MW_ENOMEM, "out of memory while verifying");
+	int r = mw_record_mail(v->st, rec, a, &m, &e);
+	if (r == 0 && sampled(v)) {
+		v->res->contents++;
+		r = mw_record_body(v->st, rec, &m, drop, NULL, &e);
+	}
+	if (r == MW_EERASED || r == MW_EKEY || r == 0)
+		return 0;
+	if (r == MW_ENOMEM || r == MW_EIO) {
+		if (v->err)
+			*v->err = e;
+		return r;
+	}
+	found(v, f, "%s", e.msg);
+	return 0;
+}
+
+static void
+check_index(struct verify *v, const struct mw_record *rec)
+{
+	MW_BUF_AUTO t = {0};
+	if (!v->index)
+		return;
+	uint64_t part = (rec->loc.segment - 1) / MW_INDEX_SPAN;
+	if (v->point_for != part + 1) {
+		v->point_for = part + 1;
+		v->have_point =
+		    mw_index_point(v->index, rec->loc.segment, &v->point, NULL) == 1;
+	}
+	if (!v->have_point || rec->seq >= v->point.next_seq)
+		return; /* not indexed yet: look-ups walk there */
+	if (mw_record_tokens(v->st, rec, &t, NULL) < 0)
+		return;
+	for (size_t i = 0; i + MW_TOKEN_LEN <= t.n; i += MW_TOKEN_LEN) {
+		struct mw_index_hit hit;
+		int n = mw_index_find(v->index, rec->loc.segment, t.p + i, rec->seq, &hit,
+		                      1, NULL);
+		if (n == 1 && hit.seq == rec->seq && hit.segment == rec->loc.segment &&
+		    hit.offset == rec->loc.offset)
+			continue;
+		found(v,
+		      (struct mw_finding){MW_FINDING_INDEX, rec->loc.segment,
+		                          rec->loc.offset, rec->seq, rec->seq, NULL},
+		      "record %llu is not found through the index",
+		      (unsigned long long)rec->seq);
+		return;
+	}
+}
+
+static int
+check_record(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_frame *f)
+{
+	struct mw_record rec;
+	struct mw_loc loc = {s->h.number, off};
+	int r = check_chain(v, s, off, f);
+	if (r < 0)
+		return r;
+	v->res->records++;
+	r = mw_store_get(v->st, loc, &rec, v->err);
+	if (r < 0)
+		return r == MW_EDAMAGED ? 0 : r;
+	check_index(v, &rec);
+	if (rec.type != MW_TYPE_MAIL)
+		return 0;
+	v->res->mails++;
+	return check_content(v, &rec);
+}
+
+/* A place where no valid frame stands, before `end`. Returns where to go on. */
+static int
+pass_damage(struct verify *v, struct mw_seg *s, uint64_t off, uint64_t end,
+            const char *why, uint64_t *ret_off)
+{
+	struct mw_frame f;
+	struct mw_finding fd = {MW_FINDING_DAMAGED, s->h.number, off,
+	                        v->expect,          v->expect,   NULL};
+	/* A frame whose header holds tells its own length: only it is lost. */
+	int r = mw_seg_frame(s, off, MW_CHECK_HEADER, &f, NULL, v->err);
+	if (r < 0)
+		return r;
+	if (r == 1 && f.seq == v->expect && off + mw_frame_len(&f) <= end) {
+		found(v, fd, "record %llu is lost: %s", (unsigned long long)f.seq, why);
+		memcpy(v->chain, f.chain, MW_HASH_LEN);
+		v->chain_known = true;
+		v->expect = f.seq + 1;
+		*ret_off = off + mw_frame_len(&f);
+		return 0;
+	}
+	uint64_t next;
+	v->chain_known = false;
+	r = mw_seg_find(s, off + 8, end, v->expect, &next, &f, v->err);
+	if (r < 0)
+		return r;
+	if (r == 0) {
+		found(v, fd, "records from %llu to the end of the segment are lost: %s",
+		      (unsigned long long)v->expect, why);
+		v->expect = 0;
+		*ret_off = end;
+		return 0;
+	}
+	fd.last_seq = f.seq ? f.seq - 1 : 0;
+	found(v, fd, "records %llu to %llu are lost: %s",
+	      (unsigned long long)fd.first_seq, (unsigned long long)fd.last_seq, why);
+	v->expect = f.seq;
+	*ret_off = next;
+	return 0;
+}
+
+static int
+walk(struct verify *v, struct mw_seg *s, uint64_t end)
+{
+	uint64_t off = s->h.length;
+	while (off < end) {
+		struct mw_frame f;
+		const char *why = "unexpected sequence number";
+		if (v->o->progress &&
+		    v->o->progress(v->o->arg, v->res->bytes + off, v->all_bytes))
+			return mw_fail(v->err, MW_ECANCEL, "interrupted");
+		int r = mw_seg_frame(s, off, MW_CHECK_ALL, &f, &why, v->err);
+		if (r < 0)
+			return r;
+		if (r == 1 && f.seq == v->expect) {
+			r = check_record(v, s, off, &f);
+			v->expect = f.seq + 1;
+			v->res->last_seq = f.seq;
+			off += mw_frame_len(&f);
+		} else {
+			r = pass_damage(v, s, off, end, why, &off);
+		}
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* What the header says of the segment before it. */
+static void
+check_link(struct verify *v, const struct mw_seg *s)
+{
+	const struct mw_seg_header *h = &s->h;
+	struct mw_finding f = {MW_FINDING_MISSING, h->number, 0, 0, 0, NULL};
+	bool first = v->res->segments == 0;
+	if (h->prev_number != v->prev_number) {
+		if (v->expect && h->first_seq > v->expect) {
+			f.first_seq = v->expect;
+			f.last_seq = h->first_seq - 1;
+		} else if (first && h->first_seq > 1) {
+			f.first_seq = 1;
+			f.last_seq = h->first_seq - 1;
+		}
+		found(v, f, "segment %llu follows segment %llu, which is not there",
+		      (unsigned long long)h->number, (unsigned long long)h->prev_number);
+		v->chain_known = false;
+	} else if (v->expect && h->first_seq > v->expect) {
+		f.kind = MW_FINDING_DAMAGED;
+		f.first_seq = v->expect;
+		f.last_seq = h->first_seq - 1;
+		found(v, f, "records %llu to %llu are lost before segment %llu",
+		      (unsigned long long)f.first_seq, (unsigned long long)f.last_seq,
+		      (unsigned long long)h->number);
+		v->chain_known = false;
+	} else if (v->chain_known && memcmp(v->chain, h->chain, MW_HASH_LEN) != 0) {
+		f.kind = MW_FINDING_CHAIN;
+		found(v, f, "segment %llu does not continue the chain of segment %llu",
+		      (unsigned long long)h->number, (unsigned long long)v->prev_number);
+	}
+	v->expect = h->first_seq;
+	memcpy(v->chain, h->chain, MW_HASH_LEN);
+	v->chain_known = true;
+	if (first)
+		v->res->first_seq = h->first_seq;
+}
+
+static int
+bounds(struct verify *v, struct mw_seg *s, uint64_t next, uint64_t *ret_end)
+{
+	struct mw_seg *n = NULL;
+	if (s->closed) {
+		*ret_end = s->size - MW_SEG_TRAILER;
+		return 0;
+	}
+	if (next && mw_seg_open(v->fs, v->dir, next, mw_store_id(v->st), &n, NULL) == 0) {
+		bool says = n->h.prev_number == s->h.number;
+		uint64_t end = n->h.prev_end;
+		mw_seg_free(n);
+		if (says) {
+			struct mw_seg_end rest = {.end = end};
+			*ret_end = end;
+			if (s->size > end)
+				found(v,
+				      (struct mw_finding){MW_FINDING_TORN, s->h.number,
+				                          rest.end, 0, 0, NULL},
+				      "%llu bytes of an unfinished write, kept",
+				      (unsigned long long)(s->size - end));
+			return 0;
+		}
+	}
+	struct mw_seg_end e;
+	int r = mw_seg_end(s, NULL, &e, v->err);
+	if (r < 0)
+		return r;
+	*ret_end = e.end;
+	if (e.torn_bytes)
+		found(v,
+		      (struct mw_finding){MW_FINDING_UNDECIDED, s->h.number, e.end,
+		                          e.next_seq, e.next_seq, NULL},
+		      "torn or damaged: %llu bytes after the last whole record",
+		      (unsigned long long)e.torn_bytes);
+	return 0;
+}
+
+static int
+check_segment(struct verify *v, uint64_t number, uint64_t next)
+{
+	struct mw_seg *s = NULL;
+	struct mw_err e = {0};
+	uint64_t end = 0;
+	int r = mw_seg_open(v->fs, v->dir, number, mw_store_id(v->st), &s, &e);
+	if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
+		found(v,
+		      (struct mw_finding){MW_FINDING_DAMAGED, number, 0, v->expect, 0,
+		                          NULL},
+		      "%s", e.msg);
+		v->chain_known = false;
+		v->expect = 0;
+		v->prev_number = number;
+		return 0;
+	}
+	if (r < 0) {
+		if (v->err)
+			*v->err = e;
+		return r;
+	}
+	check_link(v, s);
+	r = bounds(v, s, next, &end);
+	if (r == 0)
+		r = walk(v, s, end);
+	if (r == 0 && s->closed && v->chain_known &&
+	    memcmp(v->chain, s->t.chain, MW_HASH_LEN) != 0)
+		found(v,
+		      (struct mw_finding){MW_FINDING_CHAIN, number, s->t.close_off, 0, 0,
+		                          NULL},
+		      "the trailer of segment %llu states another chain head",
+		      (unsigned long long)number);
+	v->res->bytes += s->size;
+	v->res->segments++;
+	v->prev_number = number;
+	mw_seg_free(s);
+	return r;
+}
+
+int
+mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
+              struct mw_verify_result *ret, struct mw_err *err)
+{
+	struct verify v = {.st = st,
+	                   .fs = mw_fs_posix(),
+	                   .dir = mw_store_dir(st),
+	                   .o = o,
+	                   .res = ret,
+	                   .err = err,
+	                   .dice = 20260101};
+	MW_AUTOFREE uint64_t *list = NULL;
+	size_t n;
+	memset(ret, 0, sizeof *ret);
+	int r = mw_seg_list(v.fs, v.dir, &list, &n, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++) {
+		struct mw_seg *s = NULL;
+		if (mw_seg_open(v.fs, v.dir, list[i], NULL, &s, NULL) == 0)
+			v.all_bytes += s->size;
+		mw_seg_free(s);
+	}
+	(void)!mw_index_open(v.dir, mw_store_id(st), 0, &v.index, NULL);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = check_segment(&v, list[i], i + 1 < n ? list[i + 1] : 0);
+	mw_index_close(v.index);
+	memcpy(ret->chain, v.chain, MW_HASH_LEN);
+	if (r < 0)
+		return r;
+	for (int k = 0; k <= MW_FINDING_UNDECIDED; k++)
+		if (ret->findings[k] && mw_finding_bad((enum mw_finding_kind)k))
+			return 1;
+	return 0;
+}

@@ -1,0 +1,52 @@
+/* verify.h - is everything in the log what it was when it was written?
+ *
+ * Walks segments, frames, chain, key slots, contents and index; goes on past damage;
+ * names every lost sequence number, its place and the reason. Changes nothing. Chain and
+ * frames need no key; contents are checked where a key is at hand.
+ */
+#ifndef MW_VERIFY_VERIFY_H
+#define MW_VERIFY_VERIFY_H
+
+#include "journal/store/store.h"
+
+enum mw_finding_kind {
+	MW_FINDING_DAMAGED, /* a record, or a stretch of records, is lost */
+	MW_FINDING_MISSING, /* a segment is not there */
+	MW_FINDING_CHAIN,   /* the hash chain does not hold: altered or reordered */
+	MW_FINDING_CONTENT, /* frames hold, but the content is not what was captured */
+	MW_FINDING_INDEX, /* the index differs from the log; 'mailwal reindex' cures it */
+	MW_FINDING_TORN, /* bytes of an unfinished write: never acknowledged, no damage */
+	MW_FINDING_UNDECIDED /* at the very end of an unclosed segment: torn or damaged */
+};
+
+const char *mw_finding_name(enum mw_finding_kind k); /* "damaged", … */
+/* Does this kind make the answer "no"? (TORN and UNDECIDED do not.) */
+bool mw_finding_bad(enum mw_finding_kind k);
+
+struct mw_finding {
+	enum mw_finding_kind kind;
+	uint64_t segment, offset;
+	uint64_t first_seq, last_seq; /* what is hit; 0: no record */
+	const char *text;             /* during the callback only */
+};
+
+struct mw_verify_opts {
+	double sample; /* percent of messages whose content is read back: 0 … 100 */
+	void (*found)(void *arg, const struct mw_finding *f);
+	/* Called now and then with bytes checked; non-zero stops with MW_ECANCEL. */
+	int (*progress)(void *arg, uint64_t done_bytes, uint64_t all_bytes);
+	void *arg;
+};
+
+struct mw_verify_result {
+	uint64_t segments, records, mails, contents, bytes;
+	uint64_t findings[MW_FINDING_UNDECIDED + 1]; /* by kind */
+	uint64_t first_seq, last_seq;
+	uint8_t chain[32]; /* head of the chain at last_seq */
+};
+
+/* 0: all well; 1: something is bad; negative: could not look. */
+int mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
+                  struct mw_verify_result *ret, struct mw_err *err) MW_CHECK;
+
+#endif
