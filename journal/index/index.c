@@ -41,7 +41,52 @@ static void
 part_path(const struct mw_index *ix, uint64_t number, char out[PATH_MAX])
 {
 	(void)!snprintf(out, PATH_MAX, "%.4000s/%08llx.mdb", ix->dir,
-	               (unsigned long long)number);
+	                (unsigned long long)number);
+}
+
+/* Maps are not synced at each commit. A killed process loses nothing by that; a machine
+ * that stopped may leave pages of different ages, which nobody would notice. So the
+ * writer leaves a note with the boot it runs in, and a later boot throws such an index
+ * away. */
+static void
+boot_id(char out[64])
+{
+	FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+	out[0] = '\0';
+	if (!f)
+		return;
+	if (!fgets(out, 64, f))
+		out[0] = '\0';
+	(void)fclose(f);
+}
+
+static void
+dirty_path(const struct mw_index *ix, char out[PATH_MAX])
+{
+	(void)!snprintf(out, PATH_MAX, "%.4000s/dirty", ix->dir);
+}
+
+static int
+mark_dirty(struct mw_index *ix, struct mw_err *err)
+{
+	char path[PATH_MAX], now[64], then[64] = "";
+	dirty_path(ix, path);
+	boot_id(now);
+	FILE *f = fopen(path, "re");
+	if (f) {
+		bool same = fgets(then, sizeof then, f) && strcmp(now, then) == 0;
+		(void)fclose(f);
+		int r = same ? 0 : mw_index_wipe(ix, err);
+		if (r < 0)
+			return r;
+	}
+	f = fopen(path, "we");
+	if (!f)
+		return mw_fail_errno(err, "cannot write %s", path);
+	bool bad = fputs(now, f) == EOF || fflush(f) == EOF || fsync(fileno(f)) < 0;
+	if (fclose(f) == EOF || bad)
+		return mw_fail_errno(err, "cannot write %s", path);
+	return 0;
 }
 
 int
@@ -58,6 +103,12 @@ mw_index_open(const char *dir, const uint8_t journal[MW_ID_LEN], int writable,
 	}
 	memcpy(ix->journal, journal, MW_ID_LEN);
 	ix->writable = writable;
+	int r = writable ? mark_dirty(ix, err) : 0;
+	if (r < 0) {
+		ix->writable = 0;
+		mw_index_close(ix);
+		return r;
+	}
 	*ret = ix;
 	return 0;
 }
@@ -71,6 +122,11 @@ mw_index_close(struct mw_index *ix)
 		if (ix->open[i].kv && ix->writable)
 			(void)!mw_kv_sync(ix->open[i].kv, NULL);
 		mw_kv_close(ix->open[i].kv);
+	}
+	if (ix->writable) {
+		char path[PATH_MAX];
+		dirty_path(ix, path);
+		(void)unlink(path);
 	}
 	free(ix);
 }

@@ -57,6 +57,15 @@ open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 	rc = mdb_env_open(kv->env, path, f, 0640);
 	if (rc)
 		return lmdb_fail(err, rc, path);
+	MDB_envinfo info;
+	MDB_stat ms;
+	(void)mdb_env_info(kv->env, &info);
+	(void)mdb_env_stat(kv->env, &ms);
+	/* A file cut short would be a bus error at the first look past its end. */
+	if (stat(path, &st) < 0)
+		return mw_fail_errno(err, "index: %s", path);
+	if ((uint64_t)st.st_size < ((uint64_t)info.me_last_pgno + 1) * ms.ms_psize)
+		return mw_fail(err, MW_EDAMAGED, "index: %s is cut short", path);
 	MDB_txn *txn;
 	rc = mdb_txn_begin(kv->env, NULL, ro ? MDB_RDONLY : 0, &txn);
 	if (rc)
