@@ -142,6 +142,31 @@ enum {
 	MW_CONF_ERRORS = 50
 };
 
+/* scan.c: the parts of a line. */
+struct mw_conf_span {
+	size_t at, len;
+};
+
+bool mw_conf_is_blank(char c);
+/* Without the blanks at both ends of [from, to). */
+struct mw_conf_span mw_conf_trim(struct mw_str text, size_t from, size_t to);
+bool mw_conf_span_is(struct mw_str text, struct mw_conf_span s, const char *word);
+/* A copy that lives as long as the load; "" when there is no memory (and l->nomem). */
+const char *mw_conf_keep(struct mw_conf_load *l, const char *p, size_t n);
+const char *mw_conf_keep_span(struct mw_conf_load *l, const struct mw_conf_line *line,
+                              struct mw_conf_span s);
+/* The place after the closing quote of the one at i; 0 if it is not closed. */
+size_t mw_conf_quote_end(struct mw_str t, size_t i, size_t to);
+/* The first byte in [from, to) that is in `set`, outside quotes; `to` if none. */
+size_t mw_conf_find_plain(struct mw_str t, size_t from, size_t to, const char *set);
+/* Where the line's content ends: before a comment. False, and told, if a quote is not
+ * closed. */
+bool mw_conf_content_end(struct mw_conf_load *l, const struct mw_conf_line *line,
+                         size_t *ret_end);
+/* A value or word without its quotes and backslashes; NULL after an error, told. */
+const char *mw_conf_unquote(struct mw_conf_load *l, const struct mw_conf_line *line,
+                            struct mw_conf_span s);
+
 /* `!include PATTERN`: reads each file that matches. `at`, `len`: the pattern's place. */
 void mw_conf_include(struct mw_conf_load *l, struct mw_conf_file *f,
                      const struct mw_conf_line *line, size_t at, size_t len,

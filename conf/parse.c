@@ -15,141 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A part of a line. */
-struct span {
-	size_t at, len;
-};
-
-static bool
-is_blank(char c)
-{
-	return c == ' ' || c == '\t';
-}
-
-static struct span
-trim(struct mw_str text, size_t from, size_t to)
-{
-	while (from < to && is_blank(text.p[from]))
-		from++;
-	while (to > from && is_blank(text.p[to - 1]))
-		to--;
-	return (struct span){from, to - from};
-}
-
-static bool
-span_is(struct mw_str text, struct span s, const char *word)
-{
-	return mw_str_eq(mw_str(text.p + s.at, s.len), mw_strz(word));
-}
-
-/* A copy that lives as long as the load; "" when there is no memory (and l->nomem). */
-static const char *
-keep(struct mw_conf_load *l, const char *p, size_t n)
-{
-	struct mw_str s = mw_arena_str(l->arena, mw_str(p, n));
-
-	if (!s.p)
-		l->nomem = true;
-	return s.p ? s.p : "";
-}
-
-static const char *
-keep_span(struct mw_conf_load *l, const struct mw_conf_line *line, struct span s)
-{
-	return keep(l, line->text.p + s.at, s.len);
-}
-
-/* A quote opens only where a word begins. */
-static bool
-opens_quote(struct mw_str t, size_t from, size_t i)
-{
-	return t.p[i] == '"' && (i == from || strchr(" \t=,{;", t.p[i - 1]));
-}
-
-/* The place after the closing quote of the one at i; 0 if it is not closed. */
-static size_t
-quote_end(struct mw_str t, size_t i, size_t to)
-{
-	for (i++; i < to; i++) {
-		if (t.p[i] == '\\' && i + 1 < to)
-			i++;
-		else if (t.p[i] == '"')
-			return i + 1;
-	}
-	return 0;
-}
-
-/* The first byte in [from, to) that is in `set`, outside quotes; `to` if none. */
-static size_t
-find_plain(struct mw_str t, size_t from, size_t to, const char *set)
-{
-	for (size_t i = from; i < to; i++) {
-		if (opens_quote(t, from, i)) {
-			size_t e = quote_end(t, i, to);
-			if (!e)
-				return to;
-			i = e - 1;
-		} else if (strchr(set, t.p[i])) {
-			return i;
-		}
-	}
-	return to;
-}
-
-/* Where the line's content ends: before a comment. False if a quote is not closed. */
-static bool
-content_end(struct mw_conf_load *l, const struct mw_conf_line *line, size_t *ret_end)
-{
-	struct mw_str t = line->text;
-
-	for (size_t i = 0; i < t.n; i++) {
-		if (opens_quote(t, 0, i)) {
-			size_t e = quote_end(t, i, t.n);
-			if (!e) {
-				mw_conf_diag(l, MW_CONF_ERROR, line, i, t.n - i,
-				             "the quote is not closed");
-				return false;
-			}
-			i = e - 1;
-		} else if (t.p[i] == '#' && (i == 0 || is_blank(t.p[i - 1]))) {
-			*ret_end = i;
-			return true;
-		}
-	}
-	*ret_end = t.n;
-	return true;
-}
-
-/* A value or word without its quotes and backslashes; NULL after an error. */
-static const char *
-unquote(struct mw_conf_load *l, const struct mw_conf_line *line, struct span s)
-{
-	const char *p = line->text.p + s.at;
-	char *out;
-	size_t n = 0;
-
-	if (s.len == 0 || p[0] != '"')
-		return keep_span(l, line, s);
-	out = mw_arena_alloc(l->arena, s.len);
-	if (!out) {
-		l->nomem = true;
-		return NULL;
-	}
-	for (size_t i = 1; i + 1 < s.len; i++) {
-		if (p[i] == '\\') {
-			i++;
-			if (p[i] != '"' && p[i] != '\\') {
-				mw_conf_diag(l, MW_CONF_ERROR, line, s.at + i - 1, 2,
-				             "in quotes a backslash stands only before "
-				             "\" or \\; write \\\\ for one");
-				return NULL;
-			}
-		}
-		out[n++] = p[i];
-	}
-	return out;
-}
-
 /* The setting that is being read: its row, where it lives, where it was set before. */
 struct target {
 	const struct mw_conf_opt *opt;
@@ -159,10 +24,10 @@ struct target {
 
 static bool
 set_word(struct mw_conf_load *l, const struct mw_conf_line *line, const struct target *t,
-         struct span s)
+         struct mw_conf_span s)
 {
 	struct mw_err err = {0};
-	const char *text = unquote(l, line, s);
+	const char *text = mw_conf_unquote(l, line, s);
 
 	if (!text)
 		return false;
@@ -178,7 +43,7 @@ set_word(struct mw_conf_load *l, const struct mw_conf_line *line, const struct t
 /* Words between white space and commas; an empty list takes back all before it. */
 static void
 set_list(struct mw_conf_load *l, const struct mw_conf_line *line, const struct target *t,
-         struct span v)
+         struct mw_conf_span v)
 {
 	struct mw_str text = line->text;
 	struct mw_conf_list *list =
@@ -192,17 +57,17 @@ set_list(struct mw_conf_load *l, const struct mw_conf_line *line, const struct t
 	t->origin->line = line->no;
 	while (i < end) {
 		size_t from = i;
-		if (is_blank(text.p[i]) || text.p[i] == ',') {
+		if (mw_conf_is_blank(text.p[i]) || text.p[i] == ',') {
 			i++;
 			continue;
 		}
 		if (text.p[i] == '"')
-			i = quote_end(text, i, end);
-		while (i < end && !is_blank(text.p[i]) && text.p[i] != ',')
+			i = mw_conf_quote_end(text, i, end);
+		while (i < end && !mw_conf_is_blank(text.p[i]) && text.p[i] != ',')
 			i++;
-		struct span word = {from, i - from};
-		if (text.p[from] == '"' && quote_end(text, from, end) != i) {
-			size_t e = quote_end(text, from, end);
+		struct mw_conf_span word = {from, i - from};
+		if (text.p[from] == '"' && mw_conf_quote_end(text, from, end) != i) {
+			size_t e = mw_conf_quote_end(text, from, end);
 			mw_conf_diag(l, MW_CONF_ERROR, line, e, i - e,
 			             "%s: white space or a comma belongs between two "
 			             "words",
@@ -215,14 +80,14 @@ set_list(struct mw_conf_load *l, const struct mw_conf_line *line, const struct t
 
 static void
 set_scalar(struct mw_conf_load *l, const struct mw_conf_line *line,
-           const struct target *t, struct span key, struct span v)
+           const struct target *t, struct mw_conf_span key, struct mw_conf_span v)
 {
 	struct mw_str text = line->text;
 
 	if (v.len && text.p[v.at] == '"') {
-		size_t e = quote_end(text, v.at, v.at + v.len);
+		size_t e = mw_conf_quote_end(text, v.at, v.at + v.len);
 		if (e && e < v.at + v.len) {
-			struct span rest = trim(text, e, v.at + v.len);
+			struct mw_conf_span rest = mw_conf_trim(text, e, v.at + v.len);
 			mw_conf_diag(l, MW_CONF_ERROR, line, rest.at, rest.len,
 			             "%s: nothing may follow the closing quote",
 			             t->opt->name);
@@ -241,7 +106,7 @@ set_scalar(struct mw_conf_load *l, const struct mw_conf_line *line,
 		             t->origin->file, t->origin->line);
 	if (set_word(l, line, t, v) && (t->opt->flags & MW_CONF_SECRET) &&
 	    t->opt->type == MW_CONF_PATH) {
-		const char *path = unquote(l, line, v);
+		const char *path = mw_conf_unquote(l, line, v);
 		if (path && mw_conf_secret_exposed(path))
 			mw_conf_diag(l, MW_CONF_WARNING, line, v.at, v.len,
 			             "%s: others than its owner may read %s; chmod it to "
@@ -254,9 +119,9 @@ set_scalar(struct mw_conf_load *l, const struct mw_conf_line *line,
 
 static void
 unknown_key(struct mw_conf_load *l, const struct mw_conf_file *f,
-            const struct mw_conf_line *line, struct span key)
+            const struct mw_conf_line *line, struct mw_conf_span key)
 {
-	const char *name = keep_span(l, line, key), *near;
+	const char *name = mw_conf_keep_span(l, line, key), *near;
 	struct mw_str s = mw_strz(name);
 
 	if (f->open.file && mw_conf_find(mw_conf_opts, MW_CONF_N_OPTS, s)) {
@@ -284,8 +149,8 @@ static void
 setting(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_line *line,
         size_t from, size_t eq, size_t to)
 {
-	struct span key = trim(line->text, from, eq);
-	struct span value = trim(line->text, eq + 1, to);
+	struct mw_conf_span key = mw_conf_trim(line->text, from, eq);
+	struct mw_conf_span value = mw_conf_trim(line->text, eq + 1, to);
 	struct mw_str name = mw_str(line->text.p + key.at, key.len);
 	struct target t = {0};
 
@@ -315,11 +180,11 @@ setting(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_lin
 
 /* Neither '=' nor a brace: say what is most likely missing. */
 static void
-no_equals(struct mw_conf_load *l, const struct mw_conf_line *line, struct span s)
+no_equals(struct mw_conf_load *l, const struct mw_conf_line *line, struct mw_conf_span s)
 {
 	size_t n = 0;
 
-	while (n < s.len && !is_blank(line->text.p[s.at + n]))
+	while (n < s.len && !mw_conf_is_blank(line->text.p[s.at + n]))
 		n++;
 	struct mw_str word = mw_str(line->text.p + s.at, n);
 	if (mw_str_eq(word, MW_STR("retain")))
@@ -348,25 +213,26 @@ close_section(struct mw_conf_load *l, struct mw_conf_file *f)
 /* Opens `retain NAME {`; false if it cannot be one. */
 static bool
 open_section(struct mw_conf_load *l, struct mw_conf_file *f,
-             const struct mw_conf_line *line, struct span head)
+             const struct mw_conf_line *line, struct mw_conf_span head)
 {
 	static const char *const kinds[] = {"retain"};
 	struct mw_conf *c = l->conf;
 	size_t n = 0;
 
-	while (n < head.len && !is_blank(line->text.p[head.at + n]))
+	while (n < head.len && !mw_conf_is_blank(line->text.p[head.at + n]))
 		n++;
-	struct span kind = {head.at, n};
-	struct span name = trim(line->text, head.at + n, head.at + head.len);
-	if (!span_is(line->text, kind, "retain")) {
-		const char *word = keep_span(l, line, kind);
+	struct mw_conf_span kind = {head.at, n};
+	struct mw_conf_span name =
+	    mw_conf_trim(line->text, head.at + n, head.at + head.len);
+	if (!mw_conf_span_is(line->text, kind, "retain")) {
+		const char *word = mw_conf_keep_span(l, line, kind);
 		const char *near = mw_nearest(word, kinds, MW_COUNT(kinds));
 		mw_conf_diag(l, MW_CONF_ERROR, line, head.at, MW_MAX(n, (size_t)1),
 		             "unknown section '%s'%s", word,
 		             near ? "; did you mean 'retain'?" : "");
 		return false;
 	}
-	const char *text = name.len ? unquote(l, line, name) : "";
+	const char *text = name.len ? mw_conf_unquote(l, line, name) : "";
 	if (!text || !*text || (text[0] != '"' && strpbrk(text, " \t\""))) {
 		mw_conf_diag(l, MW_CONF_ERROR, line, head.at, head.len,
 		             "section retain needs a name, one word: retain NAME {");
@@ -393,7 +259,7 @@ open_section(struct mw_conf_load *l, struct mw_conf_file *f,
 	f->open = *line;
 	f->errors = l->errors;
 	/* The excerpt is wanted at the end of the section: the line must live on. */
-	f->open.text.p = keep(l, line->text.p, line->text.n);
+	f->open.text.p = mw_conf_keep(l, line->text.p, line->text.n);
 	f->open.text.n = strlen(f->open.text.p);
 	return true;
 }
@@ -405,7 +271,7 @@ static void
 begin_section(struct mw_conf_load *l, struct mw_conf_file *f,
               const struct mw_conf_line *line, size_t from, size_t brace, size_t to)
 {
-	struct span head = trim(line->text, from, brace);
+	struct mw_conf_span head = mw_conf_trim(line->text, from, brace);
 
 	if (f->open.file) {
 		mw_conf_diag(
@@ -442,9 +308,9 @@ static void
 statement(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_line *line,
           size_t from, size_t to)
 {
-	struct span s = trim(line->text, from, to);
+	struct mw_conf_span s = mw_conf_trim(line->text, from, to);
 	size_t end = s.at + s.len;
-	size_t eq = find_plain(line->text, s.at, end, "=");
+	size_t eq = mw_conf_find_plain(line->text, s.at, end, "=");
 
 	if (s.len == 0 || f->skip)
 		return;
@@ -454,7 +320,7 @@ statement(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_l
 	}
 	if (f->open.file && f->open.no == line->no) {
 		/* retain x { keep = 1d max_size = 1G } */
-		size_t more = find_plain(line->text, eq + 1, end, "=");
+		size_t more = mw_conf_find_plain(line->text, eq + 1, end, "=");
 		if (more < end) {
 			mw_conf_diag(l, MW_CONF_ERROR, line, more, 1,
 			             "two settings on one line need a ';' between them");
@@ -473,22 +339,23 @@ statements(struct mw_conf_load *l, struct mw_conf_file *f,
 	struct mw_str t = line->text;
 
 	while (from < to) {
-		struct span s = trim(t, from, to);
+		struct mw_conf_span s = mw_conf_trim(t, from, to);
 		size_t end = s.at + s.len, stop;
 		if (s.len == 0)
 			return;
 		if (t.p[s.at] == '}') {
 			end_section(l, f, line, s.at);
 			from = s.at + 1;
-			if (!f->open.file && !f->skip && trim(t, from, to).len) {
-				mw_conf_diag(l, MW_CONF_ERROR, line, trim(t, from, to).at,
-				             trim(t, from, to).len,
+			if (!f->open.file && !f->skip && mw_conf_trim(t, from, to).len) {
+				mw_conf_diag(l, MW_CONF_ERROR, line,
+				             mw_conf_trim(t, from, to).at,
+				             mw_conf_trim(t, from, to).len,
 				             "nothing may follow '}'");
 				return;
 			}
 			continue;
 		}
-		stop = find_plain(t, s.at, end, "={");
+		stop = mw_conf_find_plain(t, s.at, end, "={");
 		if (stop < end && t.p[stop] == '{') {
 			if (f->skip) {
 				f->skip++;
@@ -498,7 +365,8 @@ statements(struct mw_conf_load *l, struct mw_conf_file *f,
 			begin_section(l, f, line, s.at, stop, end);
 			return;
 		}
-		stop = f->open.file || f->skip ? find_plain(t, s.at, end, ";}") : end;
+		stop = f->open.file || f->skip ? mw_conf_find_plain(t, s.at, end, ";}")
+		                               : end;
 		statement(l, f, line, s.at, stop);
 		from = stop < end && t.p[stop] == ';' ? stop + 1 : stop;
 	}
@@ -506,17 +374,17 @@ statements(struct mw_conf_load *l, struct mw_conf_file *f,
 
 static void
 directive(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_line *line,
-          struct span s)
+          struct mw_conf_span s)
 {
 	static const char *const known[] = {"!include"};
 	size_t n = 0;
 
-	while (n < s.len && !is_blank(line->text.p[s.at + n]))
+	while (n < s.len && !mw_conf_is_blank(line->text.p[s.at + n]))
 		n++;
-	struct span word = {s.at, n};
-	struct span arg = trim(line->text, s.at + n, s.at + s.len);
-	if (!span_is(line->text, word, "!include")) {
-		const char *name = keep_span(l, line, word);
+	struct mw_conf_span word = {s.at, n};
+	struct mw_conf_span arg = mw_conf_trim(line->text, s.at + n, s.at + s.len);
+	if (!mw_conf_span_is(line->text, word, "!include")) {
+		const char *name = mw_conf_keep_span(l, line, word);
 		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, n, "unknown directive '%s'%s",
 		             name,
 		             mw_nearest(name, known, 1) ? "; did you mean '!include'?"
@@ -530,7 +398,7 @@ directive(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_l
 		             f->open.no);
 		return;
 	}
-	const char *pattern = arg.len ? unquote(l, line, arg) : "";
+	const char *pattern = arg.len ? mw_conf_unquote(l, line, arg) : "";
 	if (pattern && !*pattern)
 		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, s.len,
 		             "!include needs the name of a file, or a pattern");
@@ -573,9 +441,9 @@ parse_line(struct mw_conf_load *l, struct mw_conf_file *f,
 {
 	size_t end;
 
-	if (!is_text(l, line) || !content_end(l, line, &end))
+	if (!is_text(l, line) || !mw_conf_content_end(l, line, &end))
 		return;
-	struct span s = trim(line->text, 0, end);
+	struct mw_conf_span s = mw_conf_trim(line->text, 0, end);
 	if (s.len == 0)
 		return;
 	if (line->text.p[s.at] == '!' && !f->skip)
