@@ -94,7 +94,7 @@ atom(struct mw_imap_cur *c, struct mw_str *ret)
 				return MW_IMAP_BAD;
 			i = (size_t)(q - c->p);
 		} else if (!depth && (ch == ' ' || ch == '(' || ch == ')' || ch == '"' ||
-				      ch == '\r' || ch == '\n')) {
+		                      ch == '\r' || ch == '\n')) {
 			break;
 		}
 	}
@@ -212,7 +212,10 @@ fetch_item(struct mw_imap_cur *c, struct mw_str name, struct mw_imap_fetch *f)
 		f->header = v;
 		f->has_header = true;
 	}
-	f->has_body = f->has_body || (body && k == MW_IMAP_STRING);
+	if (body && k == MW_IMAP_STRING) {
+		f->body = v;
+		f->has_body = true;
+	}
 	return true;
 }
 
@@ -243,9 +246,9 @@ folder_flag(struct mw_str s)
 		const char *name;
 		unsigned flag;
 	} flags[] = {
-		{"\\Noselect", MW_FOLDER_NOSELECT},   {"\\NonExistent", MW_FOLDER_NOSELECT},
-		{"\\Sent", MW_FOLDER_SENT},	      {"\\All", MW_FOLDER_VIRTUAL},
-		{"\\Flagged", MW_FOLDER_VIRTUAL},     {"\\Important", MW_FOLDER_VIRTUAL},
+	    {"\\Noselect", MW_FOLDER_NOSELECT}, {"\\NonExistent", MW_FOLDER_NOSELECT},
+	    {"\\Sent", MW_FOLDER_SENT},         {"\\All", MW_FOLDER_VIRTUAL},
+	    {"\\Flagged", MW_FOLDER_VIRTUAL},   {"\\Important", MW_FOLDER_VIRTUAL},
 	};
 	for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
 		if (mw_str_ieq(s, mw_strz(flags[i].name)))
@@ -282,7 +285,8 @@ mw_imap_parse_namespace(struct mw_imap_cur c, struct mw_str *ret_prefix, char *r
 {
 	struct mw_str prefix, s;
 	if (!expect_atom(&c, "*") || !expect_atom(&c, "NAMESPACE") ||
-	    mw_imap_token(&c, &s) != MW_IMAP_OPEN || mw_imap_token(&c, &s) != MW_IMAP_OPEN ||
+	    mw_imap_token(&c, &s) != MW_IMAP_OPEN ||
+	    mw_imap_token(&c, &s) != MW_IMAP_OPEN ||
 	    mw_imap_token(&c, &prefix) != MW_IMAP_STRING)
 		return false;
 	enum mw_imap_kind k = mw_imap_token(&c, &s);
@@ -297,7 +301,7 @@ bool
 mw_imap_parse_status(struct mw_str s, struct mw_imap_status *ret)
 {
 	struct mw_imap_status st = {mw_str("", 0), mw_str("", 0), mw_str("", 0),
-				    mw_str("", 0)};
+	                            mw_str("", 0)};
 	s = mw_str_trim(s);
 	if (!mw_str_cut(s, ' ', &st.word, &st.text))
 		st.word = s;

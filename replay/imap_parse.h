@@ -15,7 +15,7 @@
 
 enum mw_imap_kind {
 	MW_IMAP_END,
-	MW_IMAP_BAD, /* cannot be read on */
+	MW_IMAP_BAD,  /* cannot be read on */
 	MW_IMAP_ATOM, /* "BODY[HEADER.FIELDS (X Y)]" is one, brackets and all */
 	MW_IMAP_STRING,
 	MW_IMAP_NIL,
@@ -34,10 +34,11 @@ bool mw_imap_skip(struct mw_imap_cur *c);
 
 struct mw_imap_fetch {
 	uint64_t seq;
-	uint32_t uid;     /* 0: not given */
-	uint64_t size;    /* RFC822.SIZE */
-	int64_t date_us;  /* INTERNALDATE; INT64_MIN: not given */
+	uint32_t uid;         /* 0: not given */
+	uint64_t size;        /* RFC822.SIZE */
+	int64_t date_us;      /* INTERNALDATE; INT64_MIN: not given */
 	struct mw_str header; /* the first BODY[HEADER…] */
+	struct mw_str body;   /* BODY[], empty where it was streamed */
 	bool has_size, has_header, has_body;
 };
 
@@ -47,7 +48,7 @@ bool mw_imap_parse_fetch(struct mw_imap_cur c, struct mw_imap_fetch *ret);
 enum mw_imap_folder_flag {
 	MW_FOLDER_NOSELECT = 1, /* also \NonExistent */
 	MW_FOLDER_SENT = 2,
-	MW_FOLDER_VIRTUAL = 4   /* \All, \Flagged: shows mail of other folders */
+	MW_FOLDER_VIRTUAL = 4 /* \All, \Flagged: shows mail of other folders */
 };
 
 struct mw_imap_list {
@@ -60,10 +61,10 @@ struct mw_imap_list {
 bool mw_imap_parse_list(struct mw_imap_cur c, struct mw_imap_list *ret);
 /* "* NAMESPACE (("" "/")) …": prefix and delimiter of the first personal namespace. */
 bool mw_imap_parse_namespace(struct mw_imap_cur c, struct mw_str *ret_prefix,
-			     char *ret_delim);
+                             char *ret_delim);
 
-struct mw_imap_status { /* "TAG OK [CODE args] text", "* BYE text", … */
-	struct mw_str word; /* OK, NO, BAD, BYE, PREAUTH */
+struct mw_imap_status {           /* "TAG OK [CODE args] text", "* BYE text", … */
+	struct mw_str word;       /* OK, NO, BAD, BYE, PREAUTH */
 	struct mw_str code, args; /* empty without a response code */
 	struct mw_str text;
 };

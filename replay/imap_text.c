@@ -77,7 +77,7 @@ zone(struct scan *c)
 		const char *name;
 		int hours;
 	} names[] = {{"EST", -5}, {"EDT", -4}, {"CST", -6}, {"CDT", -5},
-		     {"MST", -7}, {"MDT", -6}, {"PST", -8}, {"PDT", -7}};
+	             {"MST", -7}, {"MDT", -6}, {"PST", -8}, {"PDT", -7}};
 	int v;
 	bool minus = c->s.n && c->s.p[0] == '-';
 	if (minus || (c->s.n && c->s.p[0] == '+')) {
@@ -151,7 +151,7 @@ static void
 base64_flush(struct mw_buf *out, uint32_t *bits, int *n, bool last)
 {
 	static const char alphabet[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
 	while (*n >= 6) {
 		*n -= 6;
 		mw_buf_putc(out, alphabet[*bits >> *n & 63]);

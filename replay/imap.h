@@ -1,0 +1,121 @@
+/* imap.h - a small pipelining IMAP client: what a replay needs and nothing else.
+ *
+ * Life: mw_imap_open (connects, logs in, learns capabilities and the personal namespace)
+ * → mw_imap_cmd … mw_imap_wait, any number of commands in flight, answers taken in the
+ * order sent → mw_imap_close. One thread.
+ *
+ * Memory: one response, bounded (MW_ELIMIT); literals larger than the caller wants are
+ * cut or streamed. A server can make a call fail, never grow without limit.
+ *
+ * Errors: MW_EREFUSED for a NO or BAD (the server's words in the text, the response code
+ * in `last`); MW_EPROTO, MW_EUNAVAIL, MW_ETIMEOUT, MW_ELIMIT mean that the connection is
+ * of no more use.
+ */
+#ifndef MW_REPLAY_IMAP_H
+#define MW_REPLAY_IMAP_H
+
+#include "journal/base/buf.h"
+#include "replay/imap_parse.h"
+#include "replay/net.h"
+
+enum mw_imap_cap {
+	MW_CAP_MULTIAPPEND = 1,
+	MW_CAP_LITERAL_PLUS = 2,
+	MW_CAP_LITERAL_MINUS = 4,
+	MW_CAP_UIDPLUS = 8,
+	MW_CAP_MOVE = 16,
+	MW_CAP_NAMESPACE = 32,
+	MW_CAP_SPECIAL_USE = 64,
+	MW_CAP_LIST_EXTENDED = 128
+};
+
+enum mw_imap_no { /* what a response code of a NO means to us */
+	MW_NO_OTHER,
+	MW_NO_OVERQUOTA,
+	MW_NO_TRYCREATE,
+	MW_NO_LIMIT, /* LIMIT, TOOBIG, MESSAGELIMIT, APPENDLIMIT */
+	MW_NO_NONEXISTENT,
+	MW_NO_ALREADYEXISTS,
+	MW_NO_NOPERM,
+	MW_NO_INUSE
+};
+
+struct mw_imap {
+	struct mw_net *net;
+	unsigned caps;           /* enum mw_imap_cap */
+	uint64_t append_limit;   /* largest message taken; 0: not stated */
+	char *prefix;            /* personal namespace, "" or "INBOX." */
+	char delim;              /* hierarchy separator, 0: flat */
+	unsigned sent, answered; /* command tags */
+	struct mw_buf resp;      /* the response being read */
+	size_t literal_keep; /* bytes of a literal kept; the rest is read and dropped */
+	/* BODY[] literals go here as they come, when set; their place in resp is empty.
+	 */
+	int (*body)(void *arg, const void *p, size_t n);
+	void *body_arg;
+	struct { /* the last tagged answer */
+		bool ok;
+		enum mw_imap_no no;
+		char code[32];
+		struct mw_buf args; /* of the response code, whole */
+		char text[300];
+	} last;
+	char bye[200];
+};
+
+int mw_imap_open(const struct mw_net_opts *o, struct mw_imap **ret,
+                 struct mw_err *err) MW_CHECK;
+/* LOGOUT where the connection still stands, then closes. NULL ok. */
+void mw_imap_close(struct mw_imap *c);
+
+/* Sends "TAG " fmt CRLF; the answer is taken later, in order. */
+int mw_imap_cmd(struct mw_imap *c, struct mw_err *err, const char *fmt, ...) MW_CHECK
+    __attribute__((format(printf, 3, 4)));
+/* Reads to the answer of the oldest unanswered command. Each untagged response goes to on
+ * (may be NULL), which returns 0 or a code that ends the wait. 0: OK; MW_EREFUSED: NO or
+ * BAD. */
+typedef int mw_imap_on(void *arg, struct mw_imap_cur resp);
+int mw_imap_wait(struct mw_imap *c, mw_imap_on *on, void *arg,
+                 struct mw_err *err) MW_CHECK;
+/* Both, for a command that stands alone. */
+int mw_imap_do(struct mw_imap *c, struct mw_err *err, const char *fmt, ...) MW_CHECK
+    __attribute__((format(printf, 3, 4)));
+/* Waits for "+ " after a synchronising literal: 1 go on, 0 the command was answered (its
+ * outcome is in last). */
+int mw_imap_continue(struct mw_imap *c, struct mw_err *err) MW_CHECK;
+/* A refusal of the last command as an error: MW_EREFUSED, "cannot WHAT: server's text".
+ */
+int mw_imap_refused(struct mw_imap *c, struct mw_err *err, const char *what);
+
+/* ---- APPEND ---- */
+
+struct mw_imap_msg {
+	int64_t date_us;
+	uint64_t size;
+	const char *flags; /* "" or "(\\Seen) " */
+	void *ref;
+};
+
+struct mw_imap_source {
+	/* Gives exactly size bytes of message m to sink. A failure in the middle costs
+	 * the connection: nothing else can end a literal. */
+	int (*content)(void *arg, const struct mw_imap_msg *m,
+	               int (*sink)(void *sarg, const void *p, size_t n), void *sarg,
+	               struct mw_err *err);
+	void *arg;
+};
+
+/* How a batch ended. */
+struct mw_imap_appended {
+	int code;             /* 0, or MW_EREFUSED (text and meaning in c->last) */
+	uint32_t uidvalidity; /* 0: the server did not say */
+	uint32_t uid;         /* with MULTIAPPEND only of the first message */
+};
+
+/* One MULTIAPPEND for n messages; folder is quoted already. ret one for all. Without the
+ * capability n must be 1. */
+int mw_imap_append(struct mw_imap *c, const char *folder, const struct mw_imap_msg *v,
+                   size_t n, const struct mw_imap_source *src,
+                   struct mw_imap_appended *ret, struct mw_err *err) MW_CHECK;
+
+#endif

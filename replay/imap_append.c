@@ -1,0 +1,94 @@
+#include "replay/imap.h"
+
+#include "journal/base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tap { /* between the journal and the wire: counts, keeps the wire's own error */
+	struct mw_imap *c;
+	uint64_t left;
+	struct mw_err *err;
+};
+
+static int
+to_wire(void *arg, const void *p, size_t n)
+{
+	struct tap *t = arg;
+	if (n > t->left)
+		return mw_fail(t->err, MW_EDAMAGED,
+		               "content longer than its record says");
+	t->left -= n;
+	return mw_net_send(t->c->net, p, n, t->err);
+}
+
+/* "[flags ]"date" {n+}": 1 the content may follow, 0 the server refused. */
+static int
+announce(struct mw_imap *c, const struct mw_imap_msg *m, struct mw_err *err)
+{
+	char date[32], head[128];
+	bool plus = (c->caps & MW_CAP_LITERAL_PLUS) ||
+	            ((c->caps & MW_CAP_LITERAL_MINUS) && m->size <= 4096);
+	mw_time_imap(date, sizeof date, m->date_us);
+	int n = snprintf(head, sizeof head, " %s\"%s\" {%llu%s}\r\n", m->flags, date,
+	                 (unsigned long long)m->size, plus ? "+" : "");
+	int r = mw_net_send(c->net, head, (size_t)n, err);
+	if (r)
+		return r;
+	return plus ? 1 : mw_imap_continue(c, err);
+}
+
+static int
+send_messages(struct mw_imap *c, const struct mw_imap_msg *v, size_t n,
+              const struct mw_imap_source *src, struct mw_err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		int r = announce(c, &v[i], err);
+		if (r <= 0)
+			return r;
+		struct tap t = {c, v[i].size, err};
+		r = src->content(src->arg, &v[i], to_wire, &t, err);
+		if (!r && t.left)
+			r = mw_fail(err, MW_EDAMAGED,
+			            "content shorter than its record says");
+		if (r)
+			return r;
+	}
+	int r = mw_net_send(c->net, "\r\n", 2, err);
+	return r ? r : 1;
+}
+
+int
+mw_imap_append(struct mw_imap *c, const char *folder, const struct mw_imap_msg *v,
+               size_t n, const struct mw_imap_source *src, struct mw_imap_appended *ret,
+               struct mw_err *err)
+{
+	struct mw_imap_appended a = {0};
+	char head[1200];
+	int len = snprintf(head, sizeof head, "m%u APPEND %s", ++c->sent, folder);
+	if (len < 0 || (size_t)len >= sizeof head)
+		return mw_fail(err, MW_ELIMIT, "folder name too long");
+	int r = mw_net_send(c->net, head, (size_t)len, err);
+	if (!r)
+		r = send_messages(c, v, n, src, err);
+	if (r < 0)
+		return r;
+	if (r > 0)
+		r = mw_imap_wait(c, NULL, NULL, err);
+	else
+		r = MW_EREFUSED; /* answered at a synchronising literal */
+	if (r == MW_EREFUSED)
+		a.code = r;
+	else if (r)
+		return r;
+	if (!a.code && mw_str_ieq(mw_strz(c->last.code), MW_STR("APPENDUID"))) {
+		struct mw_str validity, set;
+		if (mw_str_cut(mw_buf_str(&c->last.args), ' ', &validity, &set)) {
+			a.uidvalidity = mw_imap_set_at(validity, 0);
+			a.uid = mw_imap_set_at(set, 0);
+		}
+	}
+	*ret = a;
+	return 0;
+}

@@ -1,0 +1,341 @@
+#include "replay/target.h"
+
+#include "journal/base/util.h"
+#include "replay/target_files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+	SECRETS_MAX = 16 * 1024 * 1024
+};
+
+const char mw_target_usage[] =
+    "TARGET is one of\n"
+    "  imap://HOST[:PORT]  imaps://HOST[:PORT]   an IMAP server\n"
+    "  lmtp:HOST:PORT  lmtp:unix:PATH            an LMTP server (see "
+    "--accept-side-effects)\n"
+    "  maildir:PATTERN  mbox:PATTERN  eml:DIR    files; %u mailbox, %n its local part,\n"
+    "                                            %d its domain\n";
+
+static int
+wrong(struct mw_err *err, const char *text, const char *why)
+{
+	mw_fail(err, MW_EUSAGE, "target \"%.200s\": %s", text, why);
+	return mw_err_hint(err,
+	                   "imap://HOST, imaps://HOST, lmtp:HOST:PORT, lmtp:unix:PATH, "
+	                   "maildir:PATTERN, mbox:FILE or eml:DIR");
+}
+
+/* "HOST", "HOST:PORT", "[::1]:PORT"; port 0 in: compulsory. */
+static int
+host_port(const char *s, unsigned port, struct mw_url *u)
+{
+	char *end;
+	const char *colon = NULL;
+	size_t n;
+	if (*s == '[') {
+		const char *close = strchr(s, ']');
+		if (!close || (close[1] && close[1] != ':'))
+			return MW_EUSAGE;
+		colon = close[1] ? close + 1 : NULL;
+		n = (size_t)(close - s) - 1;
+		s++;
+	} else {
+		colon = strchr(s, ':');
+		n = colon ? (size_t)(colon - s) : strlen(s);
+	}
+	if (colon) {
+		unsigned long v = strtoul(colon + 1, &end, 10);
+		if (*end || end == colon + 1 || v < 1 || v > 65535)
+			return MW_EUSAGE;
+		port = (unsigned)v;
+	}
+	if (!n || !port || memchr(s, '/', n) || memchr(s, '@', n))
+		return MW_EUSAGE;
+	u->host = strndup(s, n);
+	u->port = port;
+	return u->host ? 0 : MW_ENOMEM;
+}
+
+static int
+parse_net(const char *text, struct mw_url *u, struct mw_err *err)
+{
+	char rest[300];
+	bool lmtp = strncasecmp(text, "lmtp:", 5) == 0;
+	u->tls = strncasecmp(text, "imaps://", 8) == 0;
+	const char *s = text + (lmtp ? 5 : u->tls ? 8 : 7);
+	u->ops = lmtp ? &mw_target_lmtp : &mw_target_imap;
+	if (lmtp && strncmp(s, "//", 2) == 0)
+		s += 2;
+	if (lmtp && strncasecmp(s, "unix:", 5) == 0) {
+		if (s[5] != '/')
+			return wrong(err, text, "the socket's path must begin with /");
+		u->unix_socket = true;
+		u->host = strdup(s + 5);
+		return u->host ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	}
+	size_t n = strlen(s);
+	if (n && s[n - 1] == '/')
+		n--;
+	if (n >= sizeof rest)
+		return wrong(err, text, "host name too long");
+	memcpy(rest, s, n);
+	rest[n] = '\0';
+	if (host_port(rest, lmtp ? 0 : u->tls ? 993 : 143, u))
+		return wrong(err, text,
+		             lmtp ? "expected HOST:PORT or unix:PATH"
+		                  : "expected HOST or HOST:PORT; the user is given by "
+		                    "--auth-user or by the mailbox itself");
+	return 0;
+}
+
+static int
+parse_target(const char *text, struct mw_url *u, struct mw_err *err)
+{
+	static const struct mw_target_ops *const files[] = {&mw_target_maildir,
+	                                                    &mw_target_mbox,
+	                                                    &mw_target_eml};
+	if (strncasecmp(text, "imap://", 7) == 0 ||
+	    strncasecmp(text, "imaps://", 8) == 0 || strncasecmp(text, "lmtp:", 5) == 0)
+		return parse_net(text, u, err);
+	for (size_t i = 0; i < MW_COUNT(files); i++) {
+		size_t n = strlen(files[i]->scheme);
+		if (strncasecmp(text, files[i]->scheme, n) != 0 || text[n] != ':')
+			continue;
+		if (!text[n + 1])
+			return wrong(err, text, "the path is missing");
+		u->ops = files[i];
+		u->host = strdup(text + n + 1);
+		if (!u->host)
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+		size_t k = strlen(u->host);
+		while (k > 1 && u->host[k - 1] == '/')
+			u->host[--k] = '\0';
+		if (mw_files_pattern_check(u->host))
+			return wrong(err, text,
+			             "unknown %-letter; %u, %n, %d and %% are known");
+		return 0;
+	}
+	return wrong(err, text, "unknown kind of target");
+}
+
+/* A file that holds secrets: warned about when others may read it. */
+static int
+read_secret(struct mw_target *t, const char *path, char **ret, struct mw_err *err)
+{
+	struct stat st;
+	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return mw_fail_errno(err, "cannot read password file %s", path);
+	if (S_ISDIR(st.st_mode) || st.st_size > SECRETS_MAX)
+		return mw_fail(err, MW_EUSAGE, "%s is no password file", path);
+	if (S_ISREG(st.st_mode) && (st.st_mode & 077) && t->o.note) {
+		char text[400];
+		(void)snprintf(text, sizeof text,
+		               "warning: %s can be read by others (mode %03o)", path,
+		               (unsigned)(st.st_mode & 0777));
+		t->o.note(t->o.note_arg, text);
+	}
+	size_t n = 0, cap = S_ISREG(st.st_mode) ? (size_t)st.st_size + 1 : 4096;
+	char *p = malloc(cap + 1);
+	ssize_t k = 0;
+	while (p && n < cap && (k = read(fd, p + n, cap - n)) > 0)
+		n += (size_t)k;
+	if (!p)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	p[n] = '\0';
+	*ret = p;
+	return k < 0 ? mw_fail_errno(err, "cannot read password file %s", path) : 0;
+}
+
+static int
+load_secrets(struct mw_target *t, struct mw_err *err)
+{
+	int r = 0;
+	if (t->ops != &mw_target_imap)
+		return 0;
+	if (!t->o.password_file && !t->o.user_passwords) {
+		mw_fail(err, MW_EUSAGE, "%s needs a password", t->name);
+		return mw_err_hint(err,
+		                   "--auth-user NAME --password-file FILE for a master "
+		                   "user, --user-passwords FILE for each mailbox's own");
+	}
+	if (t->o.auth_user && !t->o.password_file)
+		return mw_fail(err, MW_EUSAGE, "--auth-user needs --password-file");
+	if (t->o.password_file) {
+		r = read_secret(t, t->o.password_file, &t->password, err);
+		if (!r)
+			t->password[strcspn(t->password, "\r\n")] = '\0';
+	}
+	if (!r && t->o.user_passwords)
+		r = read_secret(t, t->o.user_passwords, &t->passwords, err);
+	return r;
+}
+
+int
+mw_target_new(const char *text, const struct mw_target_opts *o, struct mw_target **ret,
+              struct mw_err *err)
+{
+	struct mw_target *t = calloc(1, sizeof *t);
+	if (!t)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	t->o = *o;
+	int r = parse_target(text, &t->url, err);
+	if (!r) {
+		t->ops = t->url.ops;
+		t->name = strdup(text);
+		r = t->name ? load_secrets(t, err)
+		            : mw_fail(err, MW_ENOMEM, "out of memory");
+	}
+	if (!r && t->ops == &mw_target_lmtp && !o->side_effects) {
+		mw_fail(err, MW_EUSAGE, "LMTP delivers as if the mail arrived now");
+		mw_err_hint(
+		    err, "the arrival date is lost, vacation, redirect and notify may "
+		         "fire, and nothing can be read back; --accept-side-effects if "
+		         "that is wanted, imap:// if not");
+		r = MW_EUSAGE;
+	}
+	if (r) {
+		mw_target_free(t);
+		return r;
+	}
+	*ret = t;
+	return 0;
+}
+
+static void
+wipe(char *p)
+{
+	if (p)
+		explicit_bzero(p, strlen(p));
+	free(p);
+}
+
+void
+mw_target_free(struct mw_target *t)
+{
+	if (!t)
+		return;
+	if (t->ops)
+		t->ops->free(t);
+	wipe(t->password);
+	wipe(t->passwords);
+	free(t->url.host);
+	free(t->name);
+	free(t);
+}
+
+const char *
+mw_target_name(const struct mw_target *t)
+{
+	return t->name;
+}
+
+bool
+mw_target_readable(const struct mw_target *t)
+{
+	return t->ops->readable;
+}
+
+bool
+mw_target_is_lmtp(const struct mw_target *t)
+{
+	return t->ops == &mw_target_lmtp;
+}
+
+bool
+mw_target_has_sent(const struct mw_target *t)
+{
+	return t->ops->has_sent && !t->o.plain_dir;
+}
+
+int
+mw_target_box(struct mw_target *t, const char *mailbox, struct mw_arena *a,
+              const char **ret, struct mw_err *err)
+{
+	const char *box;
+	if (t->ops == &mw_target_imap || t->ops == &mw_target_lmtp)
+		box = mw_arena_strdup(a, mailbox);
+	else
+		return mw_files_box(t, mailbox, a, ret, err);
+	if (!box)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	*ret = box;
+	return 0;
+}
+
+int
+mw_target_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
+               struct mw_err *err)
+{
+	return t->ops->open(t, mailbox, box, dry, err);
+}
+
+int
+mw_target_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *), void *arg,
+               struct mw_err *err)
+{
+	return t->ops->scan ? t->ops->scan(t, cb, arg, err) : 0;
+}
+
+int
+mw_target_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
+                int (*cb)(void *, uint64_t, struct mw_profile *), void *arg,
+                struct mw_err *err)
+{
+	return n && t->ops->fetch ? t->ops->fetch(t, keys, n, cb, arg, err) : 0;
+}
+
+int
+mw_target_begin(struct mw_target *t, struct mw_err *err)
+{
+	return t->ops->begin ? t->ops->begin(t, err) : 0;
+}
+
+int
+mw_target_put(struct mw_target *t, const struct mw_put *v, size_t n,
+              const struct mw_put_io *io, struct mw_err *err)
+{
+	return t->ops->put(t, v, n, io, err);
+}
+
+int
+mw_target_close(struct mw_target *t, struct mw_err *err)
+{
+	return t->ops->close(t, err);
+}
+
+/* "mailbox:password" lines; '#' comments. The mailbox's case does not matter. */
+int
+mw_target_password(const struct mw_target *t, const char *mailbox, const char **ret,
+                   char *room, size_t room_n, struct mw_err *err)
+{
+	size_t len = strlen(mailbox);
+	for (const char *p = t->passwords; p && *p;) {
+		size_t line = strcspn(p, "\n");
+		size_t end = line && p[line - 1] == '\r' ? line - 1 : line;
+		if (end > len && p[len] == ':' && strncasecmp(p, mailbox, len) == 0) {
+			if (end - len - 1 >= room_n)
+				return mw_fail(err, MW_EAUTH, "password of %s too long",
+				               mailbox);
+			memcpy(room, p + len + 1, end - len - 1);
+			room[end - len - 1] = '\0';
+			*ret = room;
+			return 0;
+		}
+		p += line + (p[line] == '\n');
+	}
+	if (!t->password) {
+		mw_fail(err, MW_EAUTH, "no password for mailbox %s", mailbox);
+		return mw_err_hint(err, "%s has no line for it", t->o.user_passwords);
+	}
+	*ret = t->password;
+	return 0;
+}

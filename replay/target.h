@@ -1,0 +1,167 @@
+/* target.h - where mail is put: one interface for IMAP, LMTP, Maildir, mbox and eml.
+ *
+ * Life, per target: mw_target_new → for each box: open → scan → (fetch) → begin → (scan
+ * again if begin says so) → put → close → mw_target_free. A box is one place of its own:
+ * an IMAP mailbox with all its folders, a Maildir, an mbox file. After any failure other
+ * than a refused message the caller closes the box, opens it again and scans: that, and
+ * not a batch's atomicity, is why every copy is there once.
+ *
+ * Ownership: strings passed in are borrowed for the call; what a callback is given is
+ * valid during that callback. One thread.
+ */
+#ifndef MW_REPLAY_TARGET_H
+#define MW_REPLAY_TARGET_H
+
+#include "journal/base/arena.h"
+#include "journal/base/err.h"
+#include "journal/record/meta.h"
+#include "replay/profile.h"
+
+#include <stdbool.h>
+
+struct mw_target;
+
+struct mw_target_opts {
+	const char *password_file, *auth_user, *user_passwords, *tls_ca;
+	bool separator; /* --auth-style separator: login "mailbox*name" */
+	bool insecure;
+	bool create;       /* file targets: make the box where it is missing */
+	bool plain_dir;    /* export: the path is the box, whatever the mailbox */
+	bool side_effects; /* --accept-side-effects */
+	const char
+	    *sent_folder; /* UTF-8; "" or NULL: "Sent" where the server names none */
+	/* Who runs, for the staging folder's marker. */
+	const char *ledger_id, *run_id, *journal_id;
+	bool (*stopped)(void);
+	/* Called for facts a person should see: "waiting for …". May be NULL. */
+	void (*note)(void *arg, const char *text);
+	void *note_arg;
+};
+
+/* Parses TARGET (grammar: mw_target_usage) and reads the password files; connects to
+ * nothing. MW_EUSAGE with the grammar as hint; MW_EPERM, MW_ENOTFOUND for the files. */
+int mw_target_new(const char *text, const struct mw_target_opts *o,
+                  struct mw_target **ret, struct mw_err *err) MW_CHECK;
+void mw_target_free(struct mw_target *t); /* NULL ok */
+extern const char mw_target_usage[];
+
+const char *mw_target_name(const struct mw_target *t); /* without secrets, for people */
+bool mw_target_readable(const struct mw_target *t);    /* can say what it holds */
+bool mw_target_is_lmtp(const struct mw_target *t);
+
+/* The box of a mailbox: copies of one message that meet in one box are one. The text
+ * lives in the arena. MW_EUSAGE for a mailbox name that cannot be a path. */
+int mw_target_box(struct mw_target *t, const char *mailbox, struct mw_arena *a,
+                  const char **ret, struct mw_err *err) MW_CHECK;
+/* Does the target keep Sent apart from INBOX? If not, the two copies are one. */
+bool mw_target_has_sent(const struct mw_target *t);
+
+/* One message the box holds. */
+struct mw_found {
+	uint64_t key;    /* the target's name for it, for fetch */
+	uint64_t size;   /* as CRLF text where the target knows, else physical */
+	int64_t date_us; /* arrival; INT64_MIN: unknown */
+	bool sent_folder;
+	struct mw_str header; /* at least the Message-ID and Received fields */
+};
+
+/* MW_ENOUSER, MW_EAUTH, MW_EUNAVAIL, MW_ELOCKED, MW_EREFUSED, … for this box. dry: change
+ * nothing, not even the remains of an earlier run. */
+int mw_target_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
+                   struct mw_err *err) MW_CHECK;
+int mw_target_scan(struct mw_target *t, int (*cb)(void *arg, const struct mw_found *f),
+                   void *arg, struct mw_err *err) MW_CHECK;
+/* Whole messages, as profiles, for keys in ascending order. A message that has gone in
+ * the meantime is passed over. The callback takes the profile. */
+int mw_target_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
+                    int (*cb)(void *arg, uint64_t key, struct mw_profile *take),
+                    void *arg, struct mw_err *err) MW_CHECK;
+/* Gains the right to write, against other runs on other hosts too. 1: the box changed
+ * since the last scan, scan again; 0: it did not. */
+int mw_target_begin(struct mw_target *t, struct mw_err *err) MW_CHECK;
+
+struct mw_put { /* one copy to put */
+	uint8_t id[MW_ID_LEN];
+	int64_t time_us;
+	uint64_t size; /* content bytes */
+	bool sent;
+	void *ref; /* the caller's */
+};
+
+struct mw_place {           /* where it went, as far as the target says */
+	const char *folder; /* or NULL */
+	uint32_t uidvalidity, uid;
+};
+
+struct mw_put_io {
+	/* The envelope; valid until the next call of either. */
+	int (*envelope)(void *arg, const struct mw_put *p, const struct mw_mail **ret,
+	                struct mw_err *err);
+	/* Exactly the captured bytes. */
+	int (*content)(void *arg, const struct mw_put *p,
+	               int (*sink)(void *sarg, const void *b, size_t n), void *sarg,
+	               struct mw_err *err);
+	/* Durable before a batch can take effect. */
+	int (*intent)(void *arg, const struct mw_put *const *v, size_t n,
+	              struct mw_err *err);
+	/* The fate of one copy: code 0, or a refusal with its reason in why. */
+	int (*done)(void *arg, const struct mw_put *p, int code, const char *why,
+	            const struct mw_place *place);
+	const char *box; /* the box's own name, for targets that say it (LMTP) */
+	void *arg;
+};
+
+/* Puts n copies, in order. Each is answered through done before 0 is returned. Negative:
+ * something is in doubt; what was not answered may or may not be there. MW_ECANCEL after
+ * a stop, at a consistent point. */
+int mw_target_put(struct mw_target *t, const struct mw_put *v, size_t n,
+                  const struct mw_put_io *io, struct mw_err *err) MW_CHECK;
+/* Leaves the box clean (no staging folder, no lock). After an error: as far as possible.
+ */
+int mw_target_close(struct mw_target *t, struct mw_err *err) MW_CHECK;
+
+/* ---- for implementations ---- */
+
+struct mw_target_ops {
+	const char *scheme;
+	bool readable, has_sent;
+	int (*open)(struct mw_target *t, const char *mailbox, const char *box, bool dry,
+	            struct mw_err *err);
+	int (*scan)(struct mw_target *t, int (*cb)(void *, const struct mw_found *),
+	            void *arg, struct mw_err *err);
+	int (*fetch)(struct mw_target *t, const uint64_t *keys, size_t n,
+	             int (*cb)(void *, uint64_t, struct mw_profile *), void *arg,
+	             struct mw_err *err);
+	int (*begin)(struct mw_target *t, struct mw_err *err);
+	int (*put)(struct mw_target *t, const struct mw_put *v, size_t n,
+	           const struct mw_put_io *io, struct mw_err *err);
+	int (*close)(struct mw_target *t, struct mw_err *err);
+	void (*free)(struct mw_target *t);
+};
+
+struct mw_url { /* a parsed TARGET */
+	const struct mw_target_ops *ops;
+	char *host; /* or the path, the pattern, the unix socket */
+	unsigned port;
+	bool tls, unix_socket;
+};
+
+struct mw_target {
+	const struct mw_target_ops *ops;
+	struct mw_target_opts o;
+	struct mw_url url;
+	char *name;
+	char *password;  /* wiped in mw_target_free */
+	char *passwords; /* the --user-passwords file's text, wiped */
+	void *own;       /* the implementation's state */
+};
+
+extern const struct mw_target_ops mw_target_imap, mw_target_lmtp, mw_target_maildir,
+    mw_target_mbox, mw_target_eml;
+
+/* The password for a mailbox: of --user-passwords, else of --password-file. MW_EUSAGE
+ * when none was given, MW_EAUTH when the mailbox has no line. */
+int mw_target_password(const struct mw_target *t, const char *mailbox, const char **ret,
+                       char *room, size_t room_n, struct mw_err *err) MW_CHECK;
+
+#endif

@@ -1,0 +1,226 @@
+#include "replay/target_files.h"
+
+#include "journal/base/buf.h"
+#include "journal/base/util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int
+mw_files_pattern_check(const char *p)
+{
+	for (; *p; p++)
+		if (*p == '%' && (!*++p || !strchr("und%", *p)))
+			return MW_EUSAGE;
+	return 0;
+}
+
+/* A mailbox name, or a part of it, as one component of a path. */
+static bool
+safe_component(struct mw_str s)
+{
+	if (!s.n || s.n > 200 || s.p[0] == '.')
+		return false;
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] == '/' || (unsigned char)s.p[i] < 32 || s.p[i] == 127)
+			return false;
+	return true;
+}
+
+static int
+unsafe(const char *mailbox, struct mw_err *err)
+{
+	return mw_fail(err, MW_ENOUSER, "mailbox name \"%.100s\" cannot be a path",
+	               mailbox);
+}
+
+int
+mw_files_box(struct mw_target *t, const char *mailbox, struct mw_arena *a,
+             const char **ret, struct mw_err *err)
+{
+	MW_BUF_AUTO b = {0};
+	struct mw_str u = mw_strz(mailbox);
+	struct mw_str part[2] = {mw_addr_local(u), mw_addr_domain(u)};
+	for (const char *p = t->url.host; *p; p++) {
+		if (*p != '%') {
+			mw_buf_putc(&b, *p);
+			continue;
+		}
+		p++;
+		struct mw_str s = *p == 'u' ? u : *p == 'n' ? part[0] : part[1];
+		if (*p == '%')
+			s = MW_STR("%");
+		else if (!safe_component(s))
+			return unsafe(mailbox, err);
+		mw_buf_putstr(&b, s);
+	}
+	if (t->ops == &mw_target_eml && !t->o.plain_dir && !strchr(t->url.host, '%')) {
+		if (!safe_component(u))
+			return unsafe(mailbox, err);
+		mw_buf_putc(&b, '/');
+		mw_buf_putstr(&b, u);
+	}
+	if (b.n >= PATH_MAX - 300)
+		return unsafe(mailbox, err);
+	char *s = mw_arena_strdup(a, mw_buf_cstr(&b));
+	if (!s || mw_buf_ok(&b))
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	*ret = s;
+	return 0;
+}
+
+/* Is there an empty line, so that the header is whole? */
+static bool
+header_ends(const struct mw_buf *b, size_t from)
+{
+	from = from > 3 ? from - 3 : 0;
+	for (size_t i = from; i + 1 < b->n; i++) {
+		if (b->p[i] != '\n')
+			continue;
+		if (b->p[i + 1] == '\n' ||
+		    (i + 2 < b->n && b->p[i + 1] == '\r' && b->p[i + 2] == '\n'))
+			return true;
+	}
+	return false;
+}
+
+int
+mw_files_header(int fd, struct mw_buf *buf, struct mw_err *err)
+{
+	mw_buf_clear(buf);
+	while (buf->n < MW_PROFILE_HEADER) {
+		if (mw_buf_reserve(buf, 8192))
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+		ssize_t k = read(fd, buf->p + buf->n, 8192);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return mw_fail_errno(err, "cannot read");
+		size_t was = buf->n;
+		buf->n += (size_t)k;
+		if (!k || header_ends(buf, was))
+			break;
+	}
+	return 0;
+}
+
+int
+mw_files_profile(int fd, struct mw_profile **ret, struct mw_err *err)
+{
+	struct mw_profiler *f = mw_profiler_new();
+	char chunk[32 * 1024];
+	ssize_t k = 0;
+	int r = f ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	while (!r && (k = read(fd, chunk, sizeof chunk)) != 0) {
+		if (k < 0 && errno != EINTR)
+			r = mw_fail_errno(err, "cannot read");
+		else if (k > 0)
+			(void)mw_profiler_put(f, chunk, (size_t)k);
+	}
+	struct mw_profile *p = r ? NULL : mw_profiler_take(f);
+	if (!r && !p)
+		r = mw_fail(err, MW_ENOMEM, "out of memory");
+	mw_profiler_free(f);
+	if (!r)
+		*ret = p;
+	return r;
+}
+
+int
+mw_files_sync_dir(const char *path, struct mw_err *err)
+{
+	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return mw_fail_errno(err, "cannot sync directory %s", path);
+	return 0;
+}
+
+int
+mw_files_mkdirs(const char *path, struct mw_err *err)
+{
+	char buf[PATH_MAX];
+	struct stat st;
+	if (stat(path, &st) == 0) {
+		if (S_ISDIR(st.st_mode))
+			return 0;
+		return mw_fail(err, MW_ECREATE, "%s is there and no directory", path);
+	}
+	if (snprintf(buf, sizeof buf, "%s", path) >= (int)sizeof buf)
+		return mw_fail(err, MW_ECREATE, "path too long: %.100s…", path);
+	char *slash = strrchr(buf, '/');
+	const char *parent = ".";
+	if (slash == buf)
+		parent = "/";
+	else if (slash) {
+		*slash = '\0';
+		parent = buf;
+	}
+	if (stat(parent, &st) < 0) {
+		int r = mw_files_mkdirs(parent, err);
+		if (r)
+			return r;
+		if (stat(parent, &st) < 0)
+			return mw_fail_errno(err, "cannot make directory %s", parent);
+	}
+	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+		mw_fail_errno(err, "cannot make directory %s", path);
+		return err ? err->code : MW_ECREATE;
+	}
+	mode_t mode = st.st_mode & 07777;
+	if (st.st_mode & S_ISVTX) /* below /tmp and the like: ours alone */
+		mode = 0700;
+	if (geteuid() == 0 && chown(path, st.st_uid, st.st_gid) < 0)
+		return mw_fail_errno(err, "cannot set the owner of %s", path);
+	if (chmod(path, mode | 0700) < 0)
+		return mw_fail_errno(err, "cannot set the mode of %s", path);
+	return mw_files_sync_dir(parent, err);
+}
+
+int
+mw_files_flush(struct mw_files_out *o)
+{
+	size_t at = 0;
+	while (at < o->n) {
+		ssize_t k = write(o->fd, o->buf + at, o->n - at);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return mw_fail_errno(o->err, "cannot write %s", o->path);
+		at += (size_t)k;
+	}
+	o->n = 0;
+	return 0;
+}
+
+int
+mw_files_write(void *out, const void *p, size_t n)
+{
+	struct mw_files_out *o = out;
+	const char *q = p;
+	o->total += n;
+	while (n) {
+		size_t k = MW_MIN(n, sizeof o->buf - o->n);
+		memcpy(o->buf + o->n, q, k);
+		o->n += k;
+		q += k;
+		n -= k;
+		if (o->n < sizeof o->buf)
+			break;
+		int r = mw_files_flush(o);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+bool
+mw_files_is_refusal(int code)
+{
+	return code == MW_ENOSPC || code == MW_EPERM || code == MW_EIO ||
+	       code == MW_ECREATE || code == MW_ENOTFOUND || code == MW_EREFUSED;
+}

@@ -1,0 +1,44 @@
+/* target_files.h - what Maildir, mbox and eml have in common: paths out of patterns, and
+ * reading a file as a found message or as a profile. Private to the file targets.
+ */
+#ifndef MW_REPLAY_TARGET_FILES_H
+#define MW_REPLAY_TARGET_FILES_H
+
+#include "replay/target.h"
+
+#include <sys/stat.h>
+
+/* 0, or MW_EUSAGE for a %-letter that is none of %u %n %d %%. */
+int mw_files_pattern_check(const char *pattern);
+/* The box of a mailbox (see mw_target_box): the pattern expanded; for eml: with the
+ * mailbox as directory below. A mailbox that would leave its place ("..", "/", NUL, a
+ * leading dot) is refused. */
+int mw_files_box(struct mw_target *t, const char *mailbox, struct mw_arena *a,
+                 const char **ret, struct mw_err *err) MW_CHECK;
+
+/* The header of the message in fd, at most MW_PROFILE_HEADER bytes, into buf. */
+int mw_files_header(int fd, struct mw_buf *buf, struct mw_err *err) MW_CHECK;
+/* The whole of it as a profile. */
+int mw_files_profile(int fd, struct mw_profile **ret, struct mw_err *err) MW_CHECK;
+/* Makes path and what is missing above it, with the mode and (as root) the owner of the
+ * nearest directory that was there. */
+int mw_files_mkdirs(const char *path, struct mw_err *err) MW_CHECK;
+/* fsync of a directory. */
+int mw_files_sync_dir(const char *path, struct mw_err *err) MW_CHECK;
+
+struct mw_files_out { /* a message being written to a file */
+	int fd;
+	const char *path;
+	struct mw_err *err;
+	char buf[64 * 1024];
+	size_t n;
+	uint64_t total;
+};
+int mw_files_write(void *out, const void *p, size_t n); /* a sink */
+int mw_files_flush(struct mw_files_out *o) MW_CHECK;
+
+/* Fails the way that fits a full disk, a read-only one, a quota: one message's refusal.
+ */
+bool mw_files_is_refusal(int code);
+
+#endif

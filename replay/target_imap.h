@@ -1,0 +1,56 @@
+/* target_imap.h - the IMAP target's own state, shared by its three files. Private.
+ *
+ *	target_imap.c       login, folder list, staging folder (exclusion), clean-up
+ *	target_imap_scan.c  what the mailbox holds
+ *	target_imap_put.c   batches into the staging folder, MOVE, bisection of refusals
+ */
+#ifndef MW_REPLAY_TARGET_IMAP_H
+#define MW_REPLAY_TARGET_IMAP_H
+
+#include "replay/imap.h"
+#include "replay/target.h"
+
+/* One name for all runs and hosts: its creation is the lock. */
+#define MW_STAGING_NAME "mailwal-staging"
+
+struct mw_imap_folder {
+	char *name;   /* as the server writes it */
+	char *quoted; /* ready for a command */
+	bool sent;
+	uint32_t uidvalidity; /* of the last scan */
+	uint64_t uidnext, exists;
+};
+
+struct mw_imap_box {
+	struct mw_imap *c;
+	char *mailbox;
+	struct mw_imap_folder *folder;
+	size_t n_folder, cap_folder;
+	char *staging;        /* quoted */
+	char *sent;           /* quoted name of the Sent folder, NULL until known */
+	bool staging_seen;    /* the folder list has it */
+	bool locked;          /* it is ours */
+	bool selected;        /* it is selected */
+	uint32_t marker_uid;  /* UID of the marker message; 0: unknown */
+	uint32_t uidvalidity; /* of the staging folder */
+};
+
+static inline struct mw_imap_box *
+mw_imap_box(struct mw_target *t)
+{
+	return t->own;
+}
+
+int mw_imap_box_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *),
+                     void *arg, struct mw_err *err) MW_CHECK;
+int mw_imap_box_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
+                      int (*cb)(void *, uint64_t, struct mw_profile *), void *arg,
+                      struct mw_err *err) MW_CHECK;
+/* STATUS of all folders against the last scan: 1 changed, 0 the same. */
+int mw_imap_box_changed(struct mw_target *t, struct mw_err *err) MW_CHECK;
+int mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
+                    const struct mw_put_io *io, struct mw_err *err) MW_CHECK;
+/* Removes everything but the marker from the selected staging folder. */
+int mw_imap_staging_purge(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
+
+#endif

@@ -1,0 +1,346 @@
+#include "replay/target_imap.h"
+
+#include "journal/base/util.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A commit costs the server about the same whatever it holds, more in a large mailbox:
+ * batches end when both of the first two are reached, or one of the others. */
+enum {
+	BATCH_MESSAGES = 500,
+	BATCH_BYTES = 16 * 1024 * 1024,
+	BATCH_MESSAGES_MAX = 4000,
+	BATCH_BYTES_MAX = 64 * 1024 * 1024
+};
+
+struct put { /* one call of mw_imap_box_put */
+	struct mw_target *t;
+	struct mw_imap_box *b;
+	const struct mw_put_io *io;
+	const char *dest;      /* quoted */
+	const char *dest_name; /* for the ledger */
+	char full[400];        /* the server said over quota: no more is tried */
+};
+
+struct moved { /* what COPYUID said */
+	uint32_t uidvalidity;
+	struct mw_buf set;
+	uint64_t n;
+};
+
+static int
+content(void *arg, const struct mw_imap_msg *m, int (*sink)(void *, const void *, size_t),
+        void *sarg, struct mw_err *err)
+{
+	const struct put *p = arg;
+	return p->io->content(p->io->arg, m->ref, sink, sarg, err);
+}
+
+static int
+refuse(const struct put *p, const struct mw_put *m, const char *why)
+{
+	return p->io->done(p->io->arg, m, MW_EREFUSED, why, NULL);
+}
+
+static void
+note_copyuid(struct moved *m, struct mw_str args)
+{
+	struct mw_str validity, from, to, rest;
+	if (!mw_str_cut(args, ' ', &validity, &rest) ||
+	    !mw_str_cut(rest, ' ', &from, &to))
+		return;
+	m->uidvalidity = mw_imap_set_at(validity, 0);
+	if (m->set.n)
+		mw_buf_putc(&m->set, ',');
+	mw_buf_putstr(&m->set, to);
+	m->n += mw_imap_set_count(to);
+}
+
+static int
+on_move(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_imap_status st;
+	if (mw_imap_parse_status(mw_str(cur.p + 2, cur.n - 2), &st) &&
+	    mw_str_ieq(st.code, MW_STR("COPYUID")))
+		note_copyuid(arg, st.args);
+	return 0;
+}
+
+/* Everything but the marker from staging to the destination. */
+static int
+move(struct put *p, const char *uids, struct moved *m, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	char what[400];
+	const char *verb = c->caps & MW_CAP_MOVE ? "MOVE" : "COPY";
+	int r = 0;
+	if (!uids) /* no UIDPLUS: by position; the marker is the first */
+		r = mw_imap_do(c, err, "NOOP");
+	if (!r)
+		r = uids ? mw_imap_cmd(c, err, "UID %s %s %s", verb, uids, p->dest)
+		         : mw_imap_cmd(c, err, "%s 2:* %s", verb, p->dest);
+	if (!r)
+		r = mw_imap_wait(c, on_move, m, err);
+	if (!r && mw_str_ieq(mw_strz(c->last.code), MW_STR("COPYUID")))
+		note_copyuid(m, mw_buf_str(&c->last.args));
+	if (r == MW_EREFUSED) {
+		(void)snprintf(what, sizeof what, "move mail to %.200s", p->dest_name);
+		return mw_imap_refused(c, err, what);
+	}
+	if (!r && !(c->caps & MW_CAP_MOVE))
+		r = mw_imap_staging_purge(p->b, err);
+	return r;
+}
+
+/* Moves the batch and reports each message of it that was appended. */
+static int
+settle_batch(struct put *p, const struct mw_put *const *v, size_t n, const char *uids,
+             struct mw_err *err)
+{
+	struct moved m = {0};
+	if (!n)
+		return 0;
+	int r = move(p, uids, &m, err);
+	if (!r && m.n && m.n != n)
+		r = mw_fail(err, MW_EPROTO, "the server moved %llu of %zu messages",
+		            (unsigned long long)m.n, n);
+	for (size_t i = 0; i < n && !r; i++) {
+		struct mw_place place = {p->dest_name, m.uidvalidity,
+		                         mw_imap_set_at(mw_buf_str(&m.set), i)};
+		r = p->io->done(p->io->arg, v[i], 0, NULL, &place);
+	}
+	mw_buf_free(&m.set);
+	return r;
+}
+
+static void
+quota_note(struct put *p)
+{
+	const struct mw_imap *c = p->b->c;
+	(void)snprintf(p->full, sizeof p->full, "over quota: %s", c->last.text);
+}
+
+/* The text of a refusal of one message. */
+static void
+refusal(const struct mw_imap *c, char *out, size_t n)
+{
+	const char *lb = c->last.code[0] ? "[" : "", *rb = c->last.code[0] ? "] " : "";
+	(void)snprintf(out, n, "server said: %s%s%s%s", lb, c->last.code, rb,
+	               c->last.text);
+}
+
+static int append_batch(struct put *p, const struct mw_put *const *v, size_t n,
+                        struct mw_err *err);
+
+/* NO for a batch: nothing of it may stay; halves find the message that is to blame. */
+static int
+refused_batch(struct put *p, const struct mw_put *const *v, size_t n, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	char why[400];
+	refusal(c, why, sizeof why);
+	if (c->last.no == MW_NO_TRYCREATE || c->last.no == MW_NO_NONEXISTENT)
+		return mw_fail(err, MW_EPROTO,
+		               "the folder " MW_STAGING_NAME " went away");
+	if (n == 1 && c->last.no == MW_NO_OVERQUOTA)
+		quota_note(p);
+	int r = mw_imap_staging_purge(p->b, err);
+	if (r)
+		return r;
+	if (n == 1)
+		return refuse(p, v[0], why);
+	r = append_batch(p, v, n / 2, err);
+	return r ? r : append_batch(p, v + n / 2, n - n / 2, err);
+}
+
+static void
+fill_msg(struct mw_imap_msg *m, const struct mw_put *put)
+{
+	union { /* the message's ref is ours and read only */
+		const struct mw_put *in;
+		void *out;
+	} u = {.in = put};
+	*m = (struct mw_imap_msg){put->time_us, put->size, "", u.out};
+}
+
+static int
+append_multi(struct put *p, const struct mw_put *const *v, size_t n, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	struct mw_imap_source src = {content, p};
+	struct mw_imap_appended a;
+	MW_AUTOFREE char *uids = NULL;
+	MW_AUTOFREE struct mw_imap_msg *m = calloc(n, sizeof *m);
+	if (!m)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++)
+		fill_msg(&m[i], v[i]);
+	int r = mw_imap_append(c, p->b->staging, m, n, &src, &a, err);
+	if (r)
+		return r;
+	if (a.code)
+		return refused_batch(p, v, n, err);
+	if (a.uid) {
+		struct mw_str validity, set;
+		if (!mw_str_cut(mw_buf_str(&c->last.args), ' ', &validity, &set) ||
+		    mw_imap_set_count(set) != n)
+			return mw_fail(err, MW_EPROTO,
+			               "the server miscounts its APPENDUID");
+		uids = strndup(set.p, set.n);
+		if (!uids)
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+	}
+	return settle_batch(p, v, n, uids, err);
+}
+
+/* No MULTIAPPEND: one command each, then one MOVE for those that were taken. */
+static int
+append_singly(struct put *p, const struct mw_put *const *v, size_t n, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	struct mw_imap_source src = {content, p};
+	MW_AUTOFREE const struct mw_put **ok = calloc(n, sizeof(void *));
+	MW_BUF_AUTO uids = {0};
+	size_t n_ok = 0;
+	bool all_uids = true;
+	int r = ok ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n && !r; i++) {
+		struct mw_imap_msg m;
+		struct mw_imap_appended a;
+		char why[400];
+		if (p->full[0]) {
+			r = refuse(p, v[i], p->full);
+			continue;
+		}
+		fill_msg(&m, v[i]);
+		r = mw_imap_append(c, p->b->staging, &m, 1, &src, &a, err);
+		if (r)
+			return r;
+		if (a.code) {
+			refusal(c, why, sizeof why);
+			if (c->last.no == MW_NO_OVERQUOTA)
+				quota_note(p);
+			r = refuse(p, v[i], why);
+			continue;
+		}
+		mw_buf_printf(&uids, n_ok ? ",%u" : "%u", (unsigned)a.uid);
+		all_uids = all_uids && a.uid;
+		ok[n_ok++] = v[i];
+	}
+	return r ? r
+	         : settle_batch(p, ok, n_ok, all_uids ? mw_buf_cstr(&uids) : NULL, err);
+}
+
+static int
+append_batch(struct put *p, const struct mw_put *const *v, size_t n, struct mw_err *err)
+{
+	int r = 0;
+	if (p->full[0]) {
+		for (size_t i = 0; i < n && !r; i++)
+			r = refuse(p, v[i], p->full);
+		return r;
+	}
+	if (p->b->c->caps & MW_CAP_MULTIAPPEND)
+		return append_multi(p, v, n, err);
+	return append_singly(p, v, n, err);
+}
+
+/* What no server takes, or this one says it does not, is told without being sent. */
+static int
+unfit(struct put *p, const struct mw_put *m)
+{
+	char why[120];
+	uint64_t limit = p->b->c->append_limit;
+	if (!m->size) {
+		(void)refuse(p, m, "the message is empty, which IMAP cannot store");
+		return 1;
+	}
+	if (!limit || m->size <= limit)
+		return 0;
+	(void)snprintf(why, sizeof why, "larger than the server's limit of %llu bytes",
+	               (unsigned long long)limit);
+	(void)refuse(p, m, why);
+	return 1;
+}
+
+static bool
+batch_full(size_t n, uint64_t bytes)
+{
+	return (n >= BATCH_MESSAGES && bytes >= BATCH_BYTES) || n >= BATCH_MESSAGES_MAX ||
+	       bytes >= BATCH_BYTES_MAX;
+}
+
+static int
+flush_batch(struct put *p, const struct mw_put **v, size_t n, struct mw_err *err)
+{
+	if (!n)
+		return 0;
+	if (p->t->o.stopped && p->t->o.stopped())
+		return mw_fail(err, MW_ECANCEL, "interrupted");
+	int r = p->io->intent ? p->io->intent(p->io->arg, v, n, err) : 0;
+	return r ? r : append_batch(p, v, n, err);
+}
+
+static int
+put_to(struct put *p, const struct mw_put *v, size_t n, bool sent, struct mw_err *err)
+{
+	MW_AUTOFREE const struct mw_put **batch = calloc(n ? n : 1, sizeof(void *));
+	size_t k = 0;
+	uint64_t bytes = 0;
+	int r = batch ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n && !r; i++) {
+		if (v[i].sent != sent || unfit(p, &v[i]))
+			continue;
+		batch[k++] = &v[i];
+		bytes += v[i].size;
+		if (!batch_full(k, bytes))
+			continue;
+		r = flush_batch(p, batch, k, err);
+		k = 0;
+		bytes = 0;
+	}
+	return r ? r : flush_batch(p, batch, k, err);
+}
+
+/* The Sent folder, made and subscribed where it is missing. */
+static int
+need_sent(struct mw_imap_box *b, struct mw_err *err)
+{
+	for (size_t i = 0; i < b->n_folder; i++)
+		if (strcmp(b->folder[i].quoted, b->sent) == 0)
+			return 0;
+	int r = mw_imap_do(b->c, err, "CREATE %s", b->sent);
+	if (r == MW_EREFUSED && b->c->last.no != MW_NO_ALREADYEXISTS)
+		return mw_imap_refused(b->c, err, "create the Sent folder");
+	if (!r || r == MW_EREFUSED)
+		r = mw_imap_do(b->c, err, "SUBSCRIBE %s", b->sent);
+	return r == MW_EREFUSED ? 0 : r; /* shown or not, the mail is there */
+}
+
+int
+mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
+                const struct mw_put_io *io, struct mw_err *err)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	struct put p = {.t = t, .b = b, .io = io, .dest = "INBOX", .dest_name = "INBOX"};
+	bool any_sent = false, any_in = false;
+	int r = 0;
+	for (size_t i = 0; i < n; i++) {
+		any_sent = any_sent || v[i].sent;
+		any_in = any_in || !v[i].sent;
+	}
+	if (!b->selected)
+		r = mw_imap_do(b->c, err, "SELECT %s", b->staging);
+	if (r == MW_EREFUSED)
+		return mw_imap_refused(b->c, err, "open the folder " MW_STAGING_NAME);
+	b->selected = !r;
+	if (!r && any_in)
+		r = put_to(&p, v, n, false, err);
+	if (r || !any_sent)
+		return r;
+	r = need_sent(b, err);
+	p.dest = p.dest_name = b->sent;
+	return r ? r : put_to(&p, v, n, true, err);
+}

@@ -1,0 +1,240 @@
+#include "replay/target_imap.h"
+
+#include "journal/base/util.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	AHEAD = 16,      /* folders whose commands are sent before the first answer */
+	FETCH_UIDS = 200 /* messages of one body FETCH */
+};
+
+#define KEY(folder, uid) ((uint64_t)(folder) << 32 | (uid))
+
+/* ---- scan ---- */
+
+struct scan {
+	struct mw_imap_box *b;
+	size_t i; /* folder being answered */
+	int (*cb)(void *, const struct mw_found *);
+	void *arg;
+	bool bad;
+};
+
+/* "* OK [UIDVALIDITY n] …", "* n EXISTS" of an EXAMINE. */
+static int
+on_examine(void *arg, struct mw_imap_cur cur)
+{
+	struct scan *s = arg;
+	struct mw_imap_folder *f = &s->b->folder[s->i];
+	struct mw_str rest = mw_str(cur.p + 2, cur.n - 2), n, word;
+	struct mw_imap_status st;
+	if (mw_str_istarts(rest, MW_STR("OK [")) && mw_imap_parse_status(rest, &st)) {
+		uint32_t v = mw_imap_set_at(st.args, 0);
+		if (mw_str_ieq(st.code, MW_STR("UIDVALIDITY")))
+			f->uidvalidity = v;
+		else if (mw_str_ieq(st.code, MW_STR("UIDNEXT")))
+			f->uidnext = v;
+	} else if (mw_str_cut(rest, ' ', &n, &word) &&
+	           mw_str_ieq(word, MW_STR("EXISTS"))) {
+		f->exists = mw_imap_set_at(n, 0);
+	}
+	return 0;
+}
+
+static int
+on_message(void *arg, struct mw_imap_cur cur)
+{
+	struct scan *s = arg;
+	struct mw_imap_fetch f;
+	if (!mw_imap_parse_fetch(cur, &f)) {
+		struct mw_str n, rest = mw_str(cur.p + 2, cur.n - 2);
+		if (mw_str_cut(rest, ' ', &n, &rest) &&
+		    mw_str_istarts(rest, MW_STR("FETCH")))
+			s->bad = true;
+		return 0;
+	}
+	if (!f.uid || !f.has_size || !f.has_header)
+		return 0; /* a flag update that came in between */
+	struct mw_found found = {KEY(s->i, f.uid), f.size, f.date_us,
+	                         s->b->folder[s->i].sent, f.header};
+	return s->cb(s->arg, &found);
+}
+
+static int
+ask_folder(struct mw_imap_box *b, size_t i, struct mw_err *err)
+{
+	int r = mw_imap_cmd(b->c, err, "EXAMINE %s", b->folder[i].quoted);
+	return r ? r
+	         : mw_imap_cmd(b->c, err,
+	                       "UID FETCH 1:* (UID RFC822.SIZE INTERNALDATE "
+	                       "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID RECEIVED)])");
+}
+
+static int
+hear_folder(struct scan *s, struct mw_err *err)
+{
+	struct mw_imap *c = s->b->c;
+	struct mw_err second;
+	char what[300];
+	struct mw_imap_folder *f = &s->b->folder[s->i];
+	f->uidvalidity = 0;
+	f->uidnext = f->exists = 0;
+	int r = mw_imap_wait(c, on_examine, s, err);
+	if (r == MW_EREFUSED) {
+		bool gone = c->last.no == MW_NO_NONEXISTENT;
+		(void)snprintf(what, sizeof what, "look into folder %.200s", f->name);
+		r = mw_imap_refused(c, err, what);
+		int q = mw_imap_wait(c, NULL, NULL, &second); /* FETCH without a folder */
+		if (q && q != MW_EREFUSED)
+			return mw_fail(err, q, "%s", second.msg);
+		return gone ? 0 : r;
+	}
+	if (r)
+		return r;
+	r = mw_imap_wait(c, on_message, s, err);
+	if (r == MW_EREFUSED && !f->exists)
+		r = 0; /* some servers refuse 1:* in an empty folder */
+	if (r == MW_EREFUSED) {
+		(void)snprintf(what, sizeof what, "read folder %.200s", f->name);
+		return mw_imap_refused(c, err, what);
+	}
+	if (!r && s->bad)
+		return mw_fail(err, MW_EPROTO,
+		               "%s sends a FETCH response that cannot be read",
+		               mw_net_peer(c->net));
+	return r;
+}
+
+int
+mw_imap_box_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *),
+                 void *arg, struct mw_err *err)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	struct scan s = {b, 0, cb, arg, false};
+	size_t asked = 0;
+	int r = 0;
+	b->selected = false;
+	for (s.i = 0; s.i < b->n_folder && !r; s.i++) {
+		while (!r && asked < b->n_folder && asked < s.i + AHEAD)
+			r = ask_folder(b, asked++, err);
+		if (!r)
+			r = hear_folder(&s, err);
+	}
+	if (r && b->c->sent != b->c->answered)
+		b->locked = false; /* no use of the connection any more */
+	return r;
+}
+
+/* ---- changed since the scan? ---- */
+
+struct watch {
+	struct mw_imap_folder *f;
+	bool same;
+};
+
+static int
+on_status(void *arg, struct mw_imap_cur cur)
+{
+	struct watch *w = arg;
+	struct mw_imap_counts n;
+	if (mw_imap_parse_counts(cur, &n))
+		w->same = n.uidvalidity == w->f->uidvalidity &&
+		          n.uidnext == w->f->uidnext && n.messages == w->f->exists &&
+		          n.uidnext;
+	return 0;
+}
+
+int
+mw_imap_box_changed(struct mw_target *t, struct mw_err *err)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	size_t asked = 0;
+	bool changed = false;
+	int r = 0;
+	for (size_t i = 0; i < b->n_folder && !r; i++) {
+		while (!r && asked < b->n_folder && asked < i + AHEAD * 4)
+			r = mw_imap_cmd(b->c, err,
+			                "STATUS %s (MESSAGES UIDNEXT UIDVALIDITY)",
+			                b->folder[asked++].quoted);
+		struct watch w = {&b->folder[i], false};
+		if (!r)
+			r = mw_imap_wait(b->c, on_status, &w, err);
+		if (r == MW_EREFUSED)
+			r = 0; /* gone: something changed */
+		changed = changed || !w.same;
+	}
+	return r ? r : changed;
+}
+
+/* ---- bodies ---- */
+
+struct bodies {
+	struct mw_profiler *p;
+	size_t folder;
+	int (*cb)(void *, uint64_t, struct mw_profile *);
+	void *arg;
+};
+
+static int
+on_body(void *arg, struct mw_imap_cur cur)
+{
+	struct bodies *s = arg;
+	struct mw_imap_fetch f;
+	if (!mw_imap_parse_fetch(cur, &f) || !f.has_body)
+		return 0;
+	(void)mw_profiler_put(s->p, f.body.p, f.body.n); /* one that came quoted */
+	struct mw_profile *p = mw_profiler_take(s->p);
+	if (!p)
+		return MW_ENOMEM;
+	if (f.uid)
+		return s->cb(s->arg, KEY(s->folder, f.uid), p);
+	free(p);
+	return 0;
+}
+
+static int
+fetch_some(struct mw_imap *c, struct bodies *s, const uint64_t *keys, size_t n,
+           struct mw_err *err)
+{
+	MW_BUF_AUTO set = {0};
+	for (size_t i = 0; i < n; i++)
+		mw_buf_printf(&set, i ? ",%u" : "%u", (unsigned)(uint32_t)keys[i]);
+	int r = mw_imap_cmd(c, err, "UID FETCH %s (UID BODY.PEEK[])", mw_buf_cstr(&set));
+	if (r)
+		return r;
+	c->body = mw_profiler_put;
+	c->body_arg = s->p;
+	r = mw_imap_wait(c, on_body, s, err);
+	c->body = NULL;
+	return r == MW_EREFUSED ? mw_imap_refused(c, err, "read messages") : r;
+}
+
+int
+mw_imap_box_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
+                  int (*cb)(void *, uint64_t, struct mw_profile *), void *arg,
+                  struct mw_err *err)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	struct bodies s = {mw_profiler_new(), SIZE_MAX, cb, arg};
+	int r = s.p ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	b->selected = false;
+	for (size_t i = 0; i < n && !r;) {
+		size_t folder = (size_t)(keys[i] >> 32), k = i;
+		if (folder != s.folder) {
+			s.folder = folder;
+			r = mw_imap_do(b->c, err, "EXAMINE %s", b->folder[folder].quoted);
+			if (r == MW_EREFUSED)
+				r = mw_imap_refused(b->c, err, "open a folder again");
+		}
+		while (k < n && keys[k] >> 32 == folder && k - i < FETCH_UIDS)
+			k++;
+		if (!r)
+			r = fetch_some(b->c, &s, keys + i, k - i, err);
+		i = k;
+	}
+	mw_profiler_free(s.p);
+	return r;
+}

@@ -1,0 +1,540 @@
+#include "replay/target_files.h"
+
+#include "journal/base/buf.h"
+#include "journal/base/clock.h"
+#include "journal/base/util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+/* mboxrd: LF line ends, "From SENDER DATE" (UTC) before each message, '>' before each
+ * line that looks like one. Locked as others lock it: fcntl and FILE.lock. The lock file
+ * also says how long the mbox was before the batch in progress, so that a killed run's
+ * torn end is cut off by the next. */
+
+enum {
+	LOCK_TRIES = 50,
+	LOCK_NAP_MS = 200,
+	BATCH = 64
+};
+
+struct span {                   /* one message, From_ line excluded */
+	uint64_t at, len, size; /* size: as CRLF text, unquoted */
+	int64_t date_us;
+};
+
+struct mbox {
+	char *path;
+	char lock[PATH_MAX];
+	int fd, lock_fd;
+	struct span *v;
+	size_t n, cap;
+	uint64_t scanned; /* file size at the scan */
+	bool dry;
+};
+
+static void
+mbox_free(struct mw_target *t)
+{
+	struct mbox *m = t->own;
+	t->own = NULL;
+	if (!m)
+		return;
+	if (m->fd >= 0)
+		(void)close(m->fd); /* fcntl locks end here */
+	if (m->lock_fd >= 0) {
+		(void)unlink(m->lock);
+		(void)close(m->lock_fd);
+	}
+	free(m->v);
+	free(m->path);
+	free(m);
+}
+
+/* "mailwal PID HOST SIZE": where a torn append of ours would begin. */
+static int
+lock_note(struct mbox *m, uint64_t size, struct mw_err *err)
+{
+	char text[400], host[200] = "localhost";
+	(void)gethostname(host, sizeof host - 1);
+	int n = snprintf(text, sizeof text, "mailwal %d %s %llu\n", (int)getpid(), host,
+	                 (unsigned long long)size);
+	if (pwrite(m->lock_fd, text, (size_t)n, 0) != n || ftruncate(m->lock_fd, n) < 0 ||
+	    fdatasync(m->lock_fd) < 0)
+		return mw_fail_errno(err, "cannot write %s", m->lock);
+	return 0;
+}
+
+/* A lock file of a dead mailwal on this host: cut what it left half-written, drop it. */
+static bool
+break_dead_lock(struct mbox *m)
+{
+	char text[400] = "", host[200] = "", mine[200] = "localhost";
+	int pid = 0;
+	unsigned long long size = 0;
+	(void)gethostname(mine, sizeof mine - 1);
+	MW_AUTOCLOSE int fd = open(m->lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || read(fd, text, sizeof text - 1) <= 0)
+		return false;
+	if (sscanf(text, "mailwal %d %199s %llu", &pid, host, &size) != 3 || pid <= 0 ||
+	    strcmp(host, mine) != 0 || kill(pid, 0) == 0 || errno != ESRCH)
+		return false;
+	struct stat st;
+	if (stat(m->path, &st) == 0 && (unsigned long long)st.st_size > size &&
+	    truncate(m->path, (off_t)size) < 0)
+		return false;
+	return unlink(m->lock) == 0;
+}
+
+static int
+dotlock(struct mw_target *t, struct mbox *m, struct mw_err *err)
+{
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		m->lock_fd = open(m->lock, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (m->lock_fd >= 0)
+			return 0;
+		if (errno != EEXIST)
+			return mw_fail_errno(err, "cannot make %s", m->lock);
+		if (break_dead_lock(m))
+			continue;
+		if (t->o.stopped && t->o.stopped())
+			return mw_fail(err, MW_ECANCEL, "interrupted");
+		(void)poll(NULL, 0, LOCK_NAP_MS);
+	}
+	mw_fail(err, MW_ELOCKED, "%s is locked", m->path);
+	return mw_err_hint(err, "%s is there; delete it if nobody uses the mbox",
+	                   m->lock);
+}
+
+static int
+mbox_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
+          struct mw_err *err)
+{
+	(void)mailbox;
+	struct mbox *m = calloc(1, sizeof *m);
+	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	if (!m)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	t->own = m;
+	m->fd = m->lock_fd = -1;
+	m->dry = dry;
+	m->path = strdup(box);
+	(void)snprintf(m->lock, sizeof m->lock, "%.4000s.lock", box);
+	int r = m->path ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!r && !dry)
+		r = dotlock(t, m, err);
+	if (!r)
+		m->fd =
+		    open(box, dry ? O_RDONLY | O_CLOEXEC : O_RDWR | O_CREAT | O_CLOEXEC,
+		         0600);
+	if (!r && m->fd < 0 && !(dry && errno == ENOENT))
+		r = mw_fail_errno(err, "cannot open %s", box);
+	if (!r && !dry && fcntl(m->fd, F_SETLK, &fl) < 0)
+		r = mw_fail(err, MW_ELOCKED, "%s is locked by another program", box);
+	struct stat st;
+	if (!r && !dry && fstat(m->fd, &st) < 0)
+		r = mw_fail_errno(err, "cannot look at %s", box);
+	if (!r && !dry)
+		r = lock_note(m, (uint64_t)st.st_size, err);
+	if (r)
+		mbox_free(t);
+	return r;
+}
+
+/* ---- scan ---- */
+
+/* "From SENDER Thu Nov 19 10:00:00 2026" */
+static bool
+from_date(struct mw_str line, int64_t *ret_us)
+{
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	struct tm tm = {0};
+	char mon[4] = "", text[64];
+	int year;
+	line = mw_str_trim(line);
+	if (line.n < 24)
+		return false;
+	memcpy(text, line.p + line.n - 24, 24);
+	text[24] = '\0';
+	if (sscanf(text, "%*3s %3s %d %d:%d:%d %d", mon, &tm.tm_mday, &tm.tm_hour,
+	           &tm.tm_min, &tm.tm_sec, &year) != 6)
+		return false;
+	const char *q = strstr(months, mon);
+	if (!q || strlen(mon) != 3 || (q - months) % 3 || year < 1970 || year > 9999)
+		return false;
+	tm.tm_mon = (int)(q - months) / 3;
+	tm.tm_year = year - 1900;
+	*ret_us = (int64_t)timegm(&tm) * 1000000;
+	return true;
+}
+
+/* One or more '>' and then "From ": mboxrd takes one off. */
+static bool
+is_quoted(struct mw_str s)
+{
+	size_t i = 0;
+	while (i < s.n && s.p[i] == '>')
+		i++;
+	return i && mw_str_starts(mw_str(s.p + i, s.n - i), MW_STR("From "));
+}
+
+static int
+add_span(struct mbox *m, uint64_t at, int64_t date_us)
+{
+	if (m->n == m->cap) {
+		size_t cap = m->cap ? m->cap * 2 : 256;
+		void *p = realloc(m->v, cap * sizeof *m->v);
+		if (!p)
+			return MW_ENOMEM;
+		m->v = p;
+		m->cap = cap;
+	}
+	m->v[m->n++] = (struct span){at, 0, 0, date_us};
+	return 0;
+}
+
+/* Finds the messages: a From_ line at the start or after an empty line. */
+static int
+find_spans(struct mbox *m, FILE *f, struct mw_err *err)
+{
+	char *line = NULL;
+	size_t cap = 0;
+	ssize_t n;
+	uint64_t at = 0;
+	bool blank = true;
+	int r = 0;
+	m->n = 0;
+	while (!r && (n = getline(&line, &cap, f)) > 0) {
+		struct mw_str s = mw_str(line, (size_t)n);
+		bool lf = line[n - 1] == '\n', cr = lf && n > 1 && line[n - 2] == '\r';
+		struct span *last = m->n ? &m->v[m->n - 1] : NULL;
+		int64_t date_us = INT64_MIN;
+		if (blank && mw_str_starts(s, MW_STR("From ")) &&
+		    from_date(s, &date_us)) {
+			if (last &&
+			    last->len) { /* the separating empty line is no content */
+				last->len -= 1;
+				last->size -= 2;
+			}
+			r = add_span(m, at + (uint64_t)n, date_us);
+		} else if (last) {
+			last->len += (uint64_t)n;
+			last->size += (uint64_t)n + (lf && !cr) - is_quoted(s);
+		}
+		blank = n == 1 && lf;
+		at += (uint64_t)n;
+	}
+	struct span *last = m->n ? &m->v[m->n - 1] : NULL;
+	if (last && blank && last->len) {
+		last->len -= 1;
+		last->size -= 2;
+	}
+	free(line);
+	m->scanned = at;
+	if (!r && ferror(f))
+		return mw_fail_errno(err, "cannot read %s", m->path);
+	return r ? mw_fail(err, r, "out of memory") : 0;
+}
+
+/* Feeds message i, unquoted, to the sink; at most `most` bytes of it. */
+static int
+feed(const struct mbox *m, FILE *f, size_t i, uint64_t most,
+     int (*sink)(void *, const void *, size_t), void *arg)
+{
+	char *line = NULL;
+	size_t cap = 0;
+	ssize_t n;
+	uint64_t left = MW_MIN(m->v[i].len, most);
+	int r = fseeko(f, (off_t)m->v[i].at, SEEK_SET) ? MW_EIO : 0;
+	while (!r && left && (n = getline(&line, &cap, f)) > 0) {
+		size_t k = MW_MIN((uint64_t)n, left);
+		bool q = is_quoted(mw_str(line, k));
+		left -= k;
+		r = sink(arg, line + q, k - q);
+	}
+	free(line);
+	return r;
+}
+
+static int
+to_buf(void *arg, const void *p, size_t n)
+{
+	mw_buf_put(arg, p, n);
+	return 0;
+}
+
+static FILE *
+reader(const struct mbox *m)
+{
+	int fd = open(m->path, O_RDONLY | O_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	if (!f && fd >= 0)
+		(void)close(fd);
+	return f;
+}
+
+/* Closing any descriptor of a file ends our fcntl locks on it: taken again. */
+static void
+reader_close(const struct mbox *m, FILE *f)
+{
+	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	(void)fclose(f);
+	if (!m->dry)
+		(void)fcntl(m->fd, F_SETLK, &fl); /* the lock file holds in any case */
+}
+
+static int
+mbox_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *), void *arg,
+          struct mw_err *err)
+{
+	struct mbox *m = t->own;
+	MW_BUF_AUTO header = {0};
+	if (m->fd < 0)
+		return 0;
+	FILE *f = reader(m);
+	if (!f)
+		return mw_fail_errno(err, "cannot read %s", m->path);
+	int r = find_spans(m, f, err);
+	for (size_t i = 0; i < m->n && !r; i++) {
+		mw_buf_clear(&header);
+		r = feed(m, f, i, 64 * 1024, to_buf, &header);
+		struct mw_found found = {i, m->v[i].size, m->v[i].date_us, false,
+		                         mw_buf_str(&header)};
+		r = r ? mw_fail(err, r, "cannot read %s", m->path) : cb(arg, &found);
+	}
+	reader_close(m, f);
+	return r;
+}
+
+static int
+mbox_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
+           int (*cb)(void *, uint64_t, struct mw_profile *), void *arg,
+           struct mw_err *err)
+{
+	struct mbox *m = t->own;
+	FILE *f = reader(m);
+	struct mw_profiler *pr = mw_profiler_new();
+	int r = f && pr ? 0 : mw_fail_errno(err, "cannot read %s", m->path);
+	for (size_t i = 0; i < n && !r; i++) {
+		r = feed(m, f, (size_t)keys[i], UINT64_MAX, mw_profiler_put, pr);
+		struct mw_profile *p = r ? NULL : mw_profiler_take(pr);
+		if (p)
+			r = cb(arg, keys[i], p);
+		else
+			r = mw_fail(err, MW_EIO, "cannot read %s", m->path);
+	}
+	mw_profiler_free(pr);
+	if (f)
+		reader_close(m, f);
+	return r;
+}
+
+/* ---- put ---- */
+
+struct quoting { /* CRLF to LF, mboxrd quoting; a line may come in pieces */
+	struct mw_files_out *o;
+	size_t marks; /* '>' seen at the start of this line, held back */
+	size_t match; /* letters of "From " seen after them */
+	bool deciding, cr;
+	char last;
+};
+
+static int
+emit(struct quoting *q, const char *p, size_t n)
+{
+	if (n)
+		q->last = p[n - 1];
+	return mw_files_write(q->o, p, n);
+}
+
+/* The start of a line is known: write what was held back. */
+static int
+decided(struct quoting *q, bool quote)
+{
+	int r = quote ? emit(q, ">", 1) : 0;
+	for (; !r && q->marks; q->marks--)
+		r = emit(q, ">", 1);
+	if (!r)
+		r = emit(q, "From ", q->match);
+	q->match = 0;
+	q->deciding = false;
+	return r;
+}
+
+static int
+one_byte(struct quoting *q, char c)
+{
+	if (q->deciding) {
+		if (!q->match && c == '>') {
+			q->marks++;
+			return 0;
+		}
+		if (c == "From "[q->match]) {
+			if (++q->match == 5)
+				return decided(q, true);
+			return 0;
+		}
+		int r = decided(q, false);
+		if (r)
+			return r;
+	}
+	if (c == '\n')
+		q->deciding = true;
+	return emit(q, &c, 1);
+}
+
+static int
+quote_sink(void *arg, const void *p, size_t n)
+{
+	struct quoting *q = arg;
+	const char *s = p;
+	for (size_t i = 0; i < n; i++) {
+		int r = 0;
+		if (q->cr && s[i] != '\n') /* a bare CR stays */
+			r = one_byte(q, '\r');
+		q->cr = s[i] == '\r';
+		if (!r && !q->cr)
+			r = one_byte(q, s[i]);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int
+write_from(struct mw_files_out *o, const struct mw_put *p, const struct mw_mail *m)
+{
+	char line[1200], who[1000];
+	static const char days[] = "SunMonTueWedThuFriSat";
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	time_t sec = (time_t)(p->time_us / 1000000);
+	struct tm tm;
+	size_t n = MW_MIN(m->sender.n, sizeof who - 1);
+	if (!gmtime_r(&sec, &tm))
+		return mw_fail(o->err, MW_EFORMAT, "impossible time");
+	for (size_t i = 0; i < n; i++)
+		who[i] = (unsigned char)m->sender.p[i] <= 32 ? '_' : m->sender.p[i];
+	who[n] = '\0';
+	int k = snprintf(line, sizeof line, "From %s %.3s %.3s %2d %02d:%02d:%02d %d\n",
+	                 n ? who : "MAILER-DAEMON", days + tm.tm_wday * 3,
+	                 months + tm.tm_mon * 3, tm.tm_mday, tm.tm_hour, tm.tm_min,
+	                 tm.tm_sec, tm.tm_year + 1900);
+	return mw_files_write(o, line, (size_t)k);
+}
+
+static int
+append_one(struct mbox *m, const struct mw_put *p, const struct mw_put_io *io,
+           struct mw_err *err)
+{
+	const struct mw_mail *mail;
+	MW_AUTOFREE struct mw_files_out *o = calloc(1, sizeof *o);
+	if (!o)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	o->fd = m->fd;
+	o->path = m->path;
+	o->err = err;
+	struct quoting q = {.o = o, .deciding = true, .last = '\n'};
+	int r = io->envelope(io->arg, p, &mail, err);
+	if (!r)
+		r = write_from(o, p, mail);
+	if (!r)
+		r = io->content(io->arg, p, quote_sink, &q, err);
+	if (!r && q.deciding)
+		r = decided(&q, false);
+	if (!r && q.cr)
+		r = emit(&q, "\r", 1);
+	if (!r && q.last != '\n')
+		r = emit(&q, "\n", 1);
+	if (!r)
+		r = emit(&q, "\n", 1);
+	return r ? r : mw_files_flush(o);
+}
+
+static int
+end_batch(struct mbox *m, const struct mw_put *const *v, size_t n, off_t start,
+          const struct mw_put_io *io)
+{
+	struct mw_err err = {0};
+	struct mw_place place = {m->path, 0, 0};
+	int q = 0, r = 0;
+	if (n && fdatasync(m->fd) < 0) {
+		q = mw_fail_errno(&err, "cannot sync %s", m->path);
+		if (ftruncate(m->fd, start) < 0)
+			return q;
+	}
+	for (size_t i = 0; i < n && !r; i++)
+		r = io->done(io->arg, v[i], q, q ? err.msg : NULL, q ? NULL : &place);
+	return r;
+}
+
+static int
+mbox_put(struct mw_target *t, const struct mw_put *v, size_t n,
+         const struct mw_put_io *io, struct mw_err *err)
+{
+	struct mbox *m = t->own;
+	const struct mw_put *batch[BATCH];
+	size_t k = 0;
+	int r = 0;
+	off_t start = lseek(m->fd, 0, SEEK_END);
+	for (size_t i = 0; i < n && !r && start >= 0; i++) {
+		struct mw_err why = {0};
+		const struct mw_put *one = &v[i];
+		if (t->o.stopped && t->o.stopped()) {
+			r = end_batch(m, batch, k, start, io);
+			return r ? r : mw_fail(err, MW_ECANCEL, "interrupted");
+		}
+		if (io->intent && (r = io->intent(io->arg, &one, 1, err)))
+			break;
+		off_t at = lseek(m->fd, 0, SEEK_END);
+		int q = append_one(m, one, io, &why);
+		if (q) { /* nothing half-written stays */
+			if (ftruncate(m->fd, at) < 0)
+				return mw_fail_errno(err, "cannot cut %s back", m->path);
+			r = io->done(io->arg, one, q, why.msg, NULL);
+			continue;
+		}
+		batch[k++] = one;
+		if (k == BATCH) {
+			r = end_batch(m, batch, k, start, io);
+			k = 0;
+			start = lseek(m->fd, 0, SEEK_END);
+			if (!r)
+				r = lock_note(m, (uint64_t)start, err);
+		}
+	}
+	if (start < 0)
+		return mw_fail_errno(err, "cannot append to %s", m->path);
+	int q = end_batch(m, batch, k, start, io);
+	if (!r && !q)
+		q = lock_note(m, (uint64_t)lseek(m->fd, 0, SEEK_END), err);
+	return r ? r : q;
+}
+
+static int
+mbox_close(struct mw_target *t, struct mw_err *err)
+{
+	(void)err;
+	mbox_free(t);
+	return 0;
+}
+
+const struct mw_target_ops mw_target_mbox = {
+    .scheme = "mbox",
+    .readable = true,
+    .has_sent = false, /* one file: a message to oneself is there once */
+    .open = mbox_open,
+    .scan = mbox_scan,
+    .fetch = mbox_fetch,
+    .put = mbox_put,
+    .close = mbox_close,
+    .free = mbox_free,
+};
