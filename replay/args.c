@@ -30,7 +30,7 @@ named(const char *arg, const char *names, const char **ret_attached)
 
 int
 mw_cli_option(int argc, char **argv, int *i, const char *names, const char **ret_value,
-	      struct mw_err *err)
+              struct mw_err *err)
 {
 	const char *arg = argv[*i], *attached = NULL;
 	if (arg[0] != '-' || !named(arg, names, &attached))
@@ -40,7 +40,7 @@ mw_cli_option(int argc, char **argv, int *i, const char *names, const char **ret
 			return 0; /* "-nx": some other option, or none */
 		if (attached)
 			return mw_fail(err, MW_EUSAGE, "%.*s takes no value",
-				       (int)strcspn(arg, "="), arg);
+			               (int)strcspn(arg, "="), arg);
 		return 1;
 	}
 	if (attached) {

@@ -55,9 +55,9 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 /* ---- check ---- */
 
 static void
-print_finding(const struct mw_cli *cli, const struct mw_finding *f)
+print_finding(const struct mw_cli *cli, const struct mw_advice *f)
 {
-	const char *kind = f->kind == MW_FINDING_HOLE ? "hole" : "note";
+	const char *kind = f->kind == MW_ADVICE_HOLE ? "hole" : "note";
 	MW_BUF_AUTO safe = {0};
 	if (cli->json) {
 		json_t *o = json_object();
@@ -69,7 +69,7 @@ print_finding(const struct mw_cli *cli, const struct mw_finding *f)
 		return;
 	}
 	mw_text_safe(mw_strz(f->text), false, &safe);
-	printf("%s: %s\n", f->kind == MW_FINDING_HOLE ? "HOLE" : "note",
+	printf("%s: %s\n", f->kind == MW_ADVICE_HOLE ? "HOLE" : "note",
 	       mw_buf_cstr(&safe));
 	if (f->fix[0])
 		printf("      %s\n", f->fix);
@@ -78,10 +78,10 @@ print_finding(const struct mw_cli *cli, const struct mw_finding *f)
 static int
 check(const struct mw_cli *cli, const struct mw_postfix *p)
 {
-	struct mw_findings f;
+	struct mw_advices f;
 	mw_postfix_check(p, &f);
 	for (size_t i = 0; i < f.n; i++)
-		if (f.v[i].kind == MW_FINDING_HOLE || !cli->quiet)
+		if (f.v[i].kind == MW_ADVICE_HOLE || !cli->quiet)
 			print_finding(cli, &f.v[i]);
 	if (cli->json)
 		mw_cli_json(json_pack("{s:s, s:I, s:I}", "message_type", "summary",

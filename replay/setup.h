@@ -38,19 +38,19 @@ struct mw_postfix {
 	const struct mw_conf *conf;
 };
 
-enum mw_finding_kind {
-	MW_FINDING_HOLE,
-	MW_FINDING_NOTE
+enum mw_advice_kind {
+	MW_ADVICE_HOLE,
+	MW_ADVICE_NOTE
 };
 
-struct mw_finding {
-	enum mw_finding_kind kind;
+struct mw_advice {
+	enum mw_advice_kind kind;
 	const char *name; /* short, for machines: "default_action" */
 	const char *text, *fix;
 };
 
-struct mw_findings {
-	struct mw_finding *v;
+struct mw_advices {
+	struct mw_advice *v;
 	size_t n, cap, holes;
 	struct mw_arena *arena;
 };
@@ -63,7 +63,7 @@ const char *mw_postfix_get(const struct mw_postfix *p, const char *name);
 /* What this service sets for itself, or NULL. */
 const char *mw_postfix_override(const struct mw_postfix *p, const struct mw_service *s,
                                 const char *name);
-void mw_postfix_check(const struct mw_postfix *p, struct mw_findings *ret);
+void mw_postfix_check(const struct mw_postfix *p, struct mw_advices *ret);
 /* Settings to make, as name and value. 0, or MW_ECONF if no socket of ours can be
  * reached by a chrooted Postfix. */
 int mw_postfix_plan(const struct mw_postfix *p, struct mw_pair **ret, size_t *ret_n,

@@ -8,16 +8,15 @@
 #include <strings.h>
 
 static void
-add(struct mw_findings *f, enum mw_finding_kind kind, const char *name, const char *text,
+add(struct mw_advices *f, enum mw_advice_kind kind, const char *name, const char *text,
     const char *fix)
 {
-	struct mw_finding *v =
-	    mw_arena_grow(f->arena, f->v, &f->cap, f->n + 1, sizeof *v);
+	struct mw_advice *v = mw_arena_grow(f->arena, f->v, &f->cap, f->n + 1, sizeof *v);
 	if (!v || !text)
 		return;
 	f->v = v;
-	f->v[f->n++] = (struct mw_finding){kind, name, text, fix ? fix : ""};
-	f->holes += kind == MW_FINDING_HOLE;
+	f->v[f->n++] = (struct mw_advice){kind, name, text, fix ? fix : ""};
+	f->holes += kind == MW_ADVICE_HOLE;
 }
 
 #define text(...) mw_arena_printf(f->arena, __VA_ARGS__)
@@ -39,14 +38,14 @@ has_word(const char *list, const char *word)
 /* ---- our entry in a list ---- */
 
 static void
-check_action(const struct mw_postfix *p, struct mw_findings *f, const char *where,
+check_action(const struct mw_postfix *p, struct mw_advices *f, const char *where,
              const struct mw_milter_entry *e, bool ours)
 {
 	struct mw_str action = mw_milter_option(e, "default_action");
 	if (action.n == 0)
 		action = mw_strz(mw_postfix_get(p, "milter_default_action"));
 	if (ours && mw_str_ieq(action, MW_STR("accept")))
-		add(f, MW_FINDING_HOLE, "default_action",
+		add(f, MW_ADVICE_HOLE, "default_action",
 		    text("%s: default_action is accept: while mailwald is down, mail "
 		         "passes "
 		         "without a record (and so does every later message of the same "
@@ -54,7 +53,7 @@ check_action(const struct mw_postfix *p, struct mw_findings *f, const char *wher
 		         where),
 		    "default_action=tempfail");
 	if (mw_str_starts(action, MW_STR("quarantine")))
-		add(f, MW_FINDING_HOLE, "default_action",
+		add(f, MW_ADVICE_HOLE, "default_action",
 		    text(
 		        ours
 		            ? "%s: default_action is quarantine: while mailwald is down, "
@@ -66,7 +65,7 @@ check_action(const struct mw_postfix *p, struct mw_findings *f, const char *wher
 		        where),
 		    "default_action=tempfail");
 	if (ours && mw_str_ieq(action, MW_STR("reject")))
-		add(f, MW_FINDING_NOTE, "default_action",
+		add(f, MW_ADVICE_NOTE, "default_action",
 		    text("%s: default_action is reject: while mailwald is down, senders "
 		         "get "
 		         "a final refusal",
@@ -75,14 +74,14 @@ check_action(const struct mw_postfix *p, struct mw_findings *f, const char *wher
 }
 
 static void
-check_protocol(const struct mw_postfix *p, struct mw_findings *f, const char *where,
+check_protocol(const struct mw_postfix *p, struct mw_advices *f, const char *where,
                const struct mw_milter_entry *e)
 {
 	struct mw_str protocol = mw_milter_option(e, "protocol");
 	if (protocol.n == 0)
 		protocol = mw_strz(mw_postfix_get(p, "milter_protocol"));
 	if (protocol.n && protocol.p[0] >= '2' && protocol.p[0] <= '5')
-		add(f, MW_FINDING_HOLE, "protocol",
+		add(f, MW_ADVICE_HOLE, "protocol",
 		    text("%s: milter protocol %.*s does not carry the exact white space "
 		         "of "
 		         "headers",
@@ -91,7 +90,7 @@ check_protocol(const struct mw_postfix *p, struct mw_findings *f, const char *wh
 }
 
 static void
-check_list(const struct mw_postfix *p, struct mw_findings *f, const char *where,
+check_list(const struct mw_postfix *p, struct mw_advices *f, const char *where,
            const char *list)
 {
 	struct mw_str rest = mw_strz(list);
@@ -104,14 +103,14 @@ check_list(const struct mw_postfix *p, struct mw_findings *f, const char *where,
 		if (ours)
 			check_protocol(p, f, where, &e);
 		else if (seen)
-			add(f, MW_FINDING_NOTE, "position",
+			add(f, MW_ADVICE_NOTE, "position",
 			    text("%s: %.*s comes after mailwald: records lack what it "
 			         "adds, "
 			         "and hold what it refuses",
 			         where, (int)e.socket.n, e.socket.p),
 			    "mailwald last, unless that is wanted");
 		else
-			add(f, MW_FINDING_NOTE, "position",
+			add(f, MW_ADVICE_NOTE, "position",
 			    text("%s: %.*s comes before mailwald: what it discards or "
 			         "quarantines has no record",
 			         where, (int)e.socket.n, e.socket.p),
@@ -121,7 +120,7 @@ check_list(const struct mw_postfix *p, struct mw_findings *f, const char *where,
 }
 
 static const char *
-listen_text(const struct mw_postfix *p, struct mw_findings *f)
+listen_text(const struct mw_postfix *p, struct mw_advices *f)
 {
 	return text("milter_listen = %s",
 	            p->conf->milter_listen.n ? p->conf->milter_listen.v[0] : "");
@@ -130,13 +129,13 @@ listen_text(const struct mw_postfix *p, struct mw_findings *f)
 /* ---- main.cf ---- */
 
 static void
-check_milters(const struct mw_postfix *p, struct mw_findings *f)
+check_milters(const struct mw_postfix *p, struct mw_advices *f)
 {
 	struct mw_milter_entry e;
 	const char *smtpd = mw_postfix_get(p, "smtpd_milters");
 	const char *local = mw_postfix_get(p, "non_smtpd_milters");
 	if (!mw_milter_find(p, smtpd, &e))
-		add(f, MW_FINDING_HOLE, "smtpd_milters",
+		add(f, MW_ADVICE_HOLE, "smtpd_milters",
 		    text("smtpd_milters does not name mailwald (%s): mail over SMTP has "
 		         "no "
 		         "record",
@@ -145,7 +144,7 @@ check_milters(const struct mw_postfix *p, struct mw_findings *f)
 	else
 		check_list(p, f, "smtpd_milters", smtpd);
 	if (!mw_milter_find(p, local, &e))
-		add(f, MW_FINDING_HOLE, "non_smtpd_milters",
+		add(f, MW_ADVICE_HOLE, "non_smtpd_milters",
 		    "non_smtpd_milters does not name mailwald: mail from sendmail(1), "
 		    "cron, "
 		    "web applications and postsuper -r has no record",
@@ -155,12 +154,12 @@ check_milters(const struct mw_postfix *p, struct mw_findings *f)
 }
 
 static void
-check_classes(const struct mw_postfix *p, struct mw_findings *f)
+check_classes(const struct mw_postfix *p, struct mw_advices *f)
 {
 	const char *classes = mw_postfix_get(p, "internal_mail_filter_classes");
 	bool bounce = has_word(classes, "bounce"), notify = has_word(classes, "notify");
 	if (!bounce || !notify)
-		add(f, MW_FINDING_HOLE, "internal_mail_filter_classes",
+		add(f, MW_ADVICE_HOLE, "internal_mail_filter_classes",
 		    text("internal_mail_filter_classes lacks %s: %s have no record",
 		         bounce   ? "notify"
 		         : notify ? "bounce"
@@ -172,38 +171,38 @@ check_classes(const struct mw_postfix *p, struct mw_findings *f)
 }
 
 static void
-check_main(const struct mw_postfix *p, struct mw_findings *f)
+check_main(const struct mw_postfix *p, struct mw_advices *f)
 {
 	static const char *const checks[] = {"header_checks", "body_checks",
 	                                     "mime_header_checks", "nested_header_checks",
 	                                     "milter_header_checks"};
 	if (mw_postfix_get(p, "smtpd_milter_maps")[0])
-		add(f, MW_FINDING_HOLE, "smtpd_milter_maps",
+		add(f, MW_ADVICE_HOLE, "smtpd_milter_maps",
 		    "smtpd_milter_maps is set: it can turn milters off for some clients",
 		    "postconf -X smtpd_milter_maps");
 	if (has_word(mw_postfix_get(p, "receive_override_options"), "no_milters"))
-		add(f, MW_FINDING_HOLE, "no_milters",
+		add(f, MW_ADVICE_HOLE, "no_milters",
 		    "main.cf: receive_override_options has no_milters: no milter sees "
 		    "any "
 		    "mail",
 		    "set it only at the service that takes mail back from a content "
 		    "filter");
 	if (mw_postfix_get(p, "smtpd_proxy_filter")[0])
-		add(f, MW_FINDING_HOLE, "smtpd_proxy_filter",
+		add(f, MW_ADVICE_HOLE, "smtpd_proxy_filter",
 		    "smtpd_proxy_filter stands beside smtpd_milters: the milter then "
 		    "sees the "
 		    "envelope but never the message",
 		    "use one of the two in a service; milters belong at the re-entry "
 		    "side");
 	if (strcmp(mw_postfix_get(p, "enable_long_queue_ids"), "yes") != 0)
-		add(f, MW_FINDING_HOLE, "enable_long_queue_ids",
+		add(f, MW_ADVICE_HOLE, "enable_long_queue_ids",
 		    "queue IDs are short and come again: a record and a line of the mail "
 		    "log "
 		    "cannot be told to be the same message",
 		    "enable_long_queue_ids = yes");
 	for (size_t i = 0; i < MW_COUNT(checks); i++)
 		if (mw_postfix_get(p, checks[i])[0])
-			add(f, MW_FINDING_NOTE, "discard",
+			add(f, MW_ADVICE_NOTE, "discard",
 			    text("%s is set: what it answers with DISCARD or HOLD may be "
 			         "acknowledged without a record",
 			         checks[i]),
@@ -239,27 +238,27 @@ has_filter(const struct mw_postfix *p)
 /* A service that goes past the milters: required where a content filter hands mail back
  * that was journaled on its way in, a hole elsewhere. */
 static void
-past_milters(const struct mw_postfix *p, struct mw_findings *f,
-             const struct mw_service *s, const char *how)
+past_milters(const struct mw_postfix *p, struct mw_advices *f, const struct mw_service *s,
+             const char *how)
 {
 	bool reentry = strcmp(s->command, "smtpd") == 0 && has_filter(p) &&
 	               (is_loopback(s->name) || strcmp(s->type, "unix") == 0);
 	if (reentry)
-		add(f, MW_FINDING_NOTE, "re-entry",
+		add(f, MW_ADVICE_NOTE, "re-entry",
 		    text("service %s/%s: %s, as it must be on the re-entry side of a "
 		         "content "
 		         "filter: its mail was journaled when it came in",
 		         s->name, s->type, how),
 		    NULL);
 	else
-		add(f, MW_FINDING_HOLE, "service",
+		add(f, MW_ADVICE_HOLE, "service",
 		    text("service %s/%s: %s: its mail has no record", s->name, s->type,
 		         how),
 		    "take that override out of master.cf");
 }
 
 static void
-check_service(const struct mw_postfix *p, struct mw_findings *f,
+check_service(const struct mw_postfix *p, struct mw_advices *f,
               const struct mw_service *s)
 {
 	struct mw_milter_entry e;
@@ -280,7 +279,7 @@ check_service(const struct mw_postfix *p, struct mw_findings *f,
 	const char *own = mw_postfix_override(p, s, "smtpd_milters");
 	bool milters = own ? *own : mw_postfix_get(p, "smtpd_milters")[0];
 	if (smtpd && v && *v && milters)
-		add(f, MW_FINDING_HOLE, "smtpd_proxy_filter",
+		add(f, MW_ADVICE_HOLE, "smtpd_proxy_filter",
 		    text("service %s/%s: smtpd_proxy_filter stands beside smtpd_milters: "
 		         "the "
 		         "milter then sees the envelope but never the message",
@@ -288,7 +287,7 @@ check_service(const struct mw_postfix *p, struct mw_findings *f,
 		    "-o smtpd_milters= here, and milters at the re-entry side");
 	v = mw_postfix_override(p, s, "smtpd_milter_maps");
 	if (v && *v)
-		add(f, MW_FINDING_HOLE, "smtpd_milter_maps",
+		add(f, MW_ADVICE_HOLE, "smtpd_milter_maps",
 		    text("service %s/%s: smtpd_milter_maps can turn milters off for some "
 		         "clients",
 		         s->name, s->type),
@@ -297,7 +296,7 @@ check_service(const struct mw_postfix *p, struct mw_findings *f,
 
 /* Can a chrooted service open the socket that the list names? */
 static void
-check_chroot(const struct mw_postfix *p, struct mw_findings *f)
+check_chroot(const struct mw_postfix *p, struct mw_advices *f)
 {
 	if (mw_milter_address(p, true))
 		return;
@@ -309,7 +308,7 @@ check_chroot(const struct mw_postfix *p, struct mw_findings *f)
 		if (!s->chroot || !ours || (said && strcmp(said, s->command) == 0))
 			continue;
 		said = s->command;
-		add(f, MW_FINDING_HOLE, "chroot",
+		add(f, MW_ADVICE_HOLE, "chroot",
 		    text("service %s/%s runs in the chroot %s and cannot reach %s",
 		         s->name, s->type, mw_postfix_get(p, "queue_directory"),
 		         listen_text(p, f)),
@@ -319,9 +318,9 @@ check_chroot(const struct mw_postfix *p, struct mw_findings *f)
 }
 
 void
-mw_postfix_check(const struct mw_postfix *p, struct mw_findings *ret)
+mw_postfix_check(const struct mw_postfix *p, struct mw_advices *ret)
 {
-	*ret = (struct mw_findings){.arena = p->arena};
+	*ret = (struct mw_advices){.arena = p->arena};
 	check_milters(p, ret);
 	check_classes(p, ret);
 	check_main(p, ret);

@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/wait.h>
 
-
 enum {
 	DEADLINE_S = 30,
 	MOST_OUTPUT = 4 << 20

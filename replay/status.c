@@ -121,16 +121,48 @@ first_seq(struct mw_store *st)
 	return 0;
 }
 
+/* Is there a record numbered `from` or later? Damage in the way is passed. */
+static bool
+reaches(struct mw_store *st, uint64_t from)
+{
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_record r;
+	int k = -1;
+	if (mw_cursor_new(st, from, &c, NULL) < 0)
+		return false;
+	for (int tries = 0; k < 0 && tries < 1000; tries++)
+		k = mw_cursor_next(c, &r, NULL);
+	return k > 0;
+}
+
+/* The last record's number, by halving: a reader is not told, and a walk over the whole
+ * log would take long. */
+static uint64_t
+last_seq(struct mw_store *st, uint64_t first)
+{
+	uint64_t low = first, step = 1;
+	while (reaches(st, low + step)) {
+		low += step;
+		step *= 2;
+	}
+	for (uint64_t high = low + step; high - low > 1;) {
+		uint64_t middle = low + (high - low) / 2;
+		if (reaches(st, middle))
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 static void
 ask_log(struct mw_status *s, struct mw_store *st)
 {
-	struct mw_store_stats stats = {0};
-	mw_store_stats(st, &stats);
 	uint64_t first = first_seq(st), other = 0;
-	s->index_lag = stats.index_lag_records;
-	if (first == 0 || stats.next_seq <= first)
+	if (first == 0)
 		return;
-	s->records = stats.next_seq - first;
+	uint64_t last = last_seq(st, first);
+	s->records = last - first + 1;
 	/* The index knows every record that is not mail; the rest is mail. */
 	for (int type = MW_TYPE_MAIL + 1; type <= MW_TYPE_CLOSE; type++) {
 		char key = (char)type;
@@ -144,7 +176,7 @@ ask_log(struct mw_status *s, struct mw_store *st)
 	/* Back from the end in growing steps, until there is a mail among them. */
 	for (uint64_t back = 16; s->mails && s->newest_us == 0; back *= 16) {
 		bool all = back >= s->records;
-		s->newest_us = mail_time(st, all ? first : stats.next_seq - back, true);
+		s->newest_us = mail_time(st, all ? first : last + 1 - back, true);
 		if (all)
 			break;
 	}
@@ -200,6 +232,7 @@ describe_daemon(struct mw_status *s)
 	    "on failure: %s",
 	    word(s, "version"), up, (long long)number(s, "journaled"),
 	    (long long)number(s, "tempfailed"), word(s, "on_failure"));
+	s->index_lag = number(s, "index_lag_records");
 	if (json_is_false(json_object_get(s->daemon_json, "ready")))
 		add(s, 2, "mailwald cannot take mail now: %s", word(s, "ready_error"));
 	if (number(s, "passed_unjournaled") > 0)

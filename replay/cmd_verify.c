@@ -1,0 +1,197 @@
+/* cmd_verify.c - mailwal verify. */
+#include "journal/verify/verify.h"
+
+#include "journal/base/bytes.h"
+#include "journal/base/util.h"
+#include "replay/cmd.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct verify {
+	struct mw_cli *cli;
+	const char *journal;
+	int64_t start_us, shown_us; /* monotonic */
+	bool terminal;
+};
+
+static void
+finding_json(const struct verify *v, const struct mw_finding *f)
+{
+	json_t *o = json_object();
+	(void)json_object_set_new(o, "message_type", json_string("finding"));
+	(void)json_object_set_new(o, "journal", mw_json_str(mw_strz(v->journal)));
+	(void)json_object_set_new(o, "kind", json_string(mw_finding_name(f->kind)));
+	(void)json_object_set_new(o, "bad", json_boolean(mw_finding_bad(f->kind)));
+	(void)json_object_set_new(o, "segment", json_integer((json_int_t)f->segment));
+	(void)json_object_set_new(o, "offset", json_integer((json_int_t)f->offset));
+	if (f->first_seq) {
+		(void)json_object_set_new(o, "first_seq",
+		                          json_integer((json_int_t)f->first_seq));
+		(void)json_object_set_new(o, "last_seq",
+		                          json_integer((json_int_t)f->last_seq));
+	}
+	(void)json_object_set_new(o, "text", mw_json_str(mw_strz(f->text)));
+	mw_cli_json(o);
+}
+
+static void
+clear_line(const struct verify *v)
+{
+	if (v->terminal && v->shown_us)
+		fputs("\r\033[K", stderr);
+}
+
+static void
+on_finding(void *arg, const struct mw_finding *f)
+{
+	struct verify *v = arg;
+	MW_BUF_AUTO safe = {0};
+	clear_line(v);
+	if (v->cli->json) {
+		finding_json(v, f);
+		return;
+	}
+	if (!mw_finding_bad(f->kind) && v->cli->quiet)
+		return;
+	mw_text_safe(mw_strz(f->text), false, &safe);
+	printf("%s: segment %llu, offset %llu", mw_finding_name(f->kind),
+	       (unsigned long long)f->segment, (unsigned long long)f->offset);
+	if (f->first_seq && f->first_seq == f->last_seq)
+		printf(", record %llu", (unsigned long long)f->first_seq);
+	else if (f->first_seq)
+		printf(", records %llu to %llu", (unsigned long long)f->first_seq,
+		       (unsigned long long)f->last_seq);
+	printf(": %s\n", mw_buf_cstr(&safe));
+}
+
+/* On a terminal twice a second, else a line every ten seconds. */
+static int
+on_progress(void *arg, uint64_t done, uint64_t all)
+{
+	struct verify *v = arg;
+	const struct mw_clock *clock = mw_clock_system();
+	int64_t now = clock->mono_us(clock);
+	int64_t every = v->terminal ? 500000 : 10000000;
+	int64_t last = v->shown_us ? v->shown_us : v->start_us;
+	if (!v->cli->quiet && now - last >= every) {
+		char a[32], b[32];
+		mw_size_human(a, sizeof a, done);
+		mw_size_human(b, sizeof b, all);
+		fprintf(stderr,
+		        v->terminal ? "\r\033[K%s of %s, %.1f %%" : "%s of %s, %.1f %%\n",
+		        a, b, all ? 100.0 * (double)done / (double)all : 0.0);
+		v->shown_us = now;
+	}
+	return mw_cli_stopped();
+}
+
+static void
+summary_json(const struct verify *v, const struct mw_verify_result *r, int answer,
+             double seconds)
+{
+	char chain[65];
+	json_t *o = json_object(), *kinds = json_object();
+	mw_hex(chain, r->chain, 32);
+	for (int k = 0; k <= MW_FINDING_UNDECIDED; k++)
+		(void)json_object_set_new(kinds, mw_finding_name((enum mw_finding_kind)k),
+		                          json_integer((json_int_t)r->findings[k]));
+	(void)json_object_set_new(o, "message_type", json_string("summary"));
+	(void)json_object_set_new(o, "journal", mw_json_str(mw_strz(v->journal)));
+	(void)json_object_set_new(o, "ok", json_boolean(answer == 0));
+	(void)json_object_set_new(o, "segments", json_integer((json_int_t)r->segments));
+	(void)json_object_set_new(o, "records", json_integer((json_int_t)r->records));
+	(void)json_object_set_new(o, "mails", json_integer((json_int_t)r->mails));
+	(void)json_object_set_new(o, "contents_checked",
+	                          json_integer((json_int_t)r->contents));
+	(void)json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
+	(void)json_object_set_new(o, "first_seq", json_integer((json_int_t)r->first_seq));
+	(void)json_object_set_new(o, "last_seq", json_integer((json_int_t)r->last_seq));
+	(void)json_object_set_new(o, "chain", json_string(chain));
+	(void)json_object_set_new(o, "findings", kinds);
+	(void)json_object_set_new(o, "duration_s", json_real(seconds));
+	mw_cli_json(o);
+}
+
+static void
+summary(const struct verify *v, const struct mw_verify_result *r, int answer,
+        double seconds)
+{
+	char size[32], chain[65];
+	mw_size_human(size, sizeof size, r->bytes);
+	mw_hex(chain, r->chain, 32);
+	printf(
+	    "%s: %s: %llu segments, %llu records, %llu messages (content of %llu read), "
+	    "%s in %.1f s\n",
+	    v->journal, answer == 0 ? "ok" : "DAMAGE FOUND",
+	    (unsigned long long)r->segments, (unsigned long long)r->records,
+	    (unsigned long long)r->mails, (unsigned long long)r->contents, size, seconds);
+	if (r->last_seq)
+		printf("chain head %.16s… at record %llu\n", chain,
+		       (unsigned long long)r->last_seq);
+}
+
+static int
+verify(struct mw_cli *cli, size_t k, double sample)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	struct verify v = {.cli = cli,
+	                   .journal = cli->journals[k],
+	                   .start_us = clock->mono_us(clock),
+	                   .terminal = isatty(STDERR_FILENO) == 1};
+	struct mw_verify_opts o = {.sample = sample,
+	                           .found = on_finding,
+	                           .progress = on_progress,
+	                           .arg = &v};
+	struct mw_verify_result result = {0};
+	struct mw_err err = {0};
+	int r = mw_verify_run(cli->stores[k], &o, &result, &err);
+	clear_line(&v);
+	if (r < 0)
+		return mw_cli_error(cli, &err);
+	double seconds = (double)(clock->mono_us(clock) - v.start_us) / 1e6;
+	if (cli->json)
+		summary_json(&v, &result, r, seconds);
+	else if (!cli->quiet || r != 0)
+		summary(&v, &result, r, seconds);
+	return r;
+}
+
+static bool
+parse_percent(const char *text, double *ret)
+{
+	char *end;
+	*ret = strtod(text, &end);
+	if (end == text || (*end == '%' ? end[1] : *end) != '\0')
+		return false;
+	return *ret >= 0 && *ret <= 100;
+}
+
+int
+mw_cmd_verify(struct mw_cli *cli, int argc, char **argv)
+{
+	const struct mw_cmd *cmd = mw_cmd_find("verify");
+	double sample = 100;
+	int status = 0;
+	for (int i = 1; i < argc; i++) {
+		struct mw_err err = {0};
+		const char *v = NULL;
+		int r = mw_cli_option(argc, argv, &i, "--sample", &v, &err);
+		if (r < 0)
+			return mw_cli_error(cli, &err);
+		if (r == 0)
+			return mw_cli_unknown(cli, cmd, argv[i]);
+		if (!parse_percent(v, &sample))
+			return mw_cli_usage(cli, cmd,
+			                    "--sample: '%s' is no share such as 5%%", v);
+	}
+	for (size_t k = 0; k < cli->n_journals; k++) {
+		int s = verify(cli, k, sample);
+		if (s > 1)
+			return s;
+		status = MW_MAX(status, s);
+	}
+	return status;
+}
