@@ -1,24 +1,18 @@
-#include "milter/engine.h"
+#include "milter/engine_int.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/queue.h>
 #include <sys/socket.h>
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
-#include "milter/proto.h"
 
 enum {
 	EVENTS = 64,
-	SCRATCH = 256 * 1024,
-	READS_PER_TURN = 8, /* then the others get their turn */
 	ACCEPTS_PER_TURN = 32,
 };
 
@@ -27,56 +21,6 @@ static const int64_t progress_us = 10 * SECOND;
 static const int64_t backoff_us = SECOND / 4;       /* after a failed accept */
 static const int64_t content_grace_us = 3 * SECOND; /* at stop: messages half sent */
 static const int64_t stop_limit_us = 9 * SECOND;
-
-struct loop;
-
-struct conn {
-	TAILQ_ENTRY(conn) idle; /* in loop->conns, least recently active first */
-	TAILQ_ENTRY(conn) wait; /* in loop->waiting, while pending */
-	TAILQ_ENTRY(conn) turn; /* in loop->again, while `again` */
-	struct conn *next_done; /* in loop->done */
-	struct loop *loop;
-	int fd; /* -1: the peer is gone, an answer is still due */
-	bool inet;
-	bool writable, readable, again;
-	bool finish; /* close as soon as out is empty */
-	int64_t active_us, progress_at_us;
-	size_t sent; /* of proto.out */
-	struct mw_proto proto;
-};
-
-TAILQ_HEAD(conn_list, conn);
-
-struct loop {
-	struct mw_engine *engine;
-	pthread_t thread;
-	int ep, wake;
-	struct conn_list conns, waiting, again;
-	size_t n_conns;
-	bool listening;
-	int64_t listen_at_us; /* when not listening: try again then */
-	int64_t stop_at_us;   /* when stop was noticed; 0 */
-	pthread_mutex_t lock; /* guards done */
-	struct conn *done;
-	char *scratch;
-};
-
-struct mw_engine {
-	struct mw_capture *cap;
-	struct mw_listeners listeners; /* borrowed descriptors */
-	atomic_bool stop;
-	atomic_int open;
-	atomic_int_fast64_t warned_us; /* last warning about accept */
-	unsigned n;
-	struct loop loop[];
-};
-
-static int64_t
-now_us(const struct loop *l)
-{
-	const struct mw_clock *c = l->engine->cap->clock;
-	return c->mono_us(c);
-}
 
 /* ---- listening ---- */
 
@@ -105,222 +49,12 @@ listen_off(struct loop *l, int64_t until_us)
 static void
 warn_accept(struct loop *l, const char *why)
 {
-	int64_t now = now_us(l), last = atomic_load(&l->engine->warned_us);
+	int64_t now = mw_loop_now(l), last = atomic_load(&l->engine->warned_us);
 	if (now - last < 60 * SECOND && last)
 		return;
 	if (atomic_compare_exchange_strong(&l->engine->warned_us, &last, now))
 		mw_log(MW_LOG_ERR, NULL, "event=accept_paused reason=\"%s\" sessions=%d",
 		       why, atomic_load(&l->engine->open));
-}
-
-/* ---- connections ---- */
-
-static void
-on_done(void *arg)
-{
-	struct conn *c = arg;
-	struct loop *l = c->loop;
-	pthread_mutex_lock(&l->lock);
-	bool first = !l->done;
-	c->next_done = l->done;
-	l->done = c;
-	/* Under the lock: once it is released the loop may be gone. */
-	uint64_t one = 1;
-	if (first)
-		(void)!write(l->wake, &one, sizeof one); /* full only if already awake */
-	pthread_mutex_unlock(&l->lock);
-}
-
-static void
-conn_free(struct conn *c)
-{
-	struct loop *l = c->loop;
-	if (c->again)
-		TAILQ_REMOVE(&l->again, c, turn);
-	TAILQ_REMOVE(&l->conns, c, idle);
-	l->n_conns--;
-	if (c->fd >= 0)
-		(void)close(c->fd);
-	mw_proto_done(&c->proto);
-	atomic_fetch_sub(&l->engine->open, 1);
-	free(c);
-}
-
-/* The peer is gone. A message at its end keeps the connection until the store answered.
- */
-static void
-conn_drop(struct conn *c)
-{
-	if (!c->proto.pending) {
-		conn_free(c);
-		return;
-	}
-	if (c->fd >= 0)
-		(void)close(c->fd);
-	c->fd = -1;
-}
-
-static void
-conn_active(struct conn *c, int64_t now)
-{
-	c->active_us = now;
-	TAILQ_REMOVE(&c->loop->conns, c, idle);
-	TAILQ_INSERT_TAIL(&c->loop->conns, c, idle);
-}
-
-static void
-conn_again(struct conn *c)
-{
-	if (!c->again)
-		TAILQ_INSERT_TAIL(&c->loop->again, c, turn);
-	c->again = true;
-}
-
-/* Sends what is due. False: the connection was dropped. */
-static bool
-conn_flush(struct conn *c)
-{
-	struct mw_buf *out = &c->proto.out;
-	while (c->sent < out->n && c->writable) {
-		ssize_t k = send(c->fd, out->p + c->sent, out->n - c->sent, MSG_NOSIGNAL);
-		if (k >= 0) {
-			c->sent += (size_t)k;
-		} else if (errno == EAGAIN) {
-			c->writable = false;
-		} else if (errno != EINTR) {
-			conn_drop(c);
-			return false;
-		}
-	}
-	if (c->sent < out->n)
-		return true;
-	mw_buf_clear(out);
-	c->sent = 0;
-	if (c->finish && !c->proto.pending) {
-		conn_free(c);
-		return false;
-	}
-	return true;
-}
-
-/* After input or an answer: closing, waiting, sending. False: dropped. */
-static bool
-conn_after(struct conn *c, int r, const struct mw_err *err)
-{
-	struct loop *l = c->loop;
-	if (r < 0) {
-		mw_log(MW_LOG_WARN, NULL, "event=protocol_error error=%s reason=\"%s\"",
-		       mw_err_name(err->code), err->msg);
-		c->finish = true;
-	}
-	if (c->proto.closing || l->stop_at_us)
-		c->finish =
-		    c->finish || c->proto.closing ||
-		    !(c->proto.session && mw_session_in_content(c->proto.session));
-	if (c->proto.pending) {
-		c->progress_at_us = now_us(l) + progress_us;
-		TAILQ_INSERT_TAIL(&l->waiting, c, wait);
-	}
-	return conn_flush(c);
-}
-
-static ssize_t
-conn_recv(struct conn *c)
-{
-	ssize_t k;
-	do {
-		k = recv(c->fd, c->loop->scratch, SCRATCH, 0);
-	} while (k < 0 && errno == EINTR);
-	if (k > 0 && c->inet) {
-		/* The MTA's Nagle waits for our ACK when it gets no reply: 40 ms per
-		 * message. The kernel forgets this option, so it is set after each
-		 * read. */
-		int on = 1;
-		(void)setsockopt(c->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
-	}
-	return k;
-}
-
-/* Reads and handles what there is, in turns. */
-static void
-conn_run(struct conn *c)
-{
-	int64_t now = now_us(c->loop);
-	for (int i = 0; c->readable && !c->proto.pending && !c->finish; i++) {
-		if (i == READS_PER_TURN || c->proto.out.n > SCRATCH) {
-			/* a peer that reads no replies is not read either */
-			if (c->proto.out.n <= SCRATCH || c->writable)
-				conn_again(c);
-			return;
-		}
-		struct mw_err err = {0};
-		ssize_t k = conn_recv(c);
-		if (k < 0 && errno == EAGAIN) {
-			c->readable = false;
-			return;
-		}
-		if (k <= 0) {
-			if (!c->proto.session)
-				mw_log(MW_LOG_DEBUG, NULL, "event=probe");
-			conn_drop(c);
-			return;
-		}
-		conn_active(c, now);
-		int r = mw_proto_input(&c->proto, c->loop->scratch, (size_t)k, &err);
-		if (!conn_after(c, r, &err))
-			return;
-	}
-}
-
-/* The store answered. */
-static void
-conn_answer(struct conn *c)
-{
-	struct mw_err err = {0};
-	TAILQ_REMOVE(&c->loop->waiting, c, wait);
-	if (c->fd < 0) {
-		mw_log(MW_LOG_NOTICE, NULL, "event=reply_lost");
-		c->proto.in.n = 0; /* nothing more of it counts */
-	}
-	int r = mw_proto_resume(&c->proto, &err);
-	if (c->fd < 0) {
-		conn_free(c);
-		return;
-	}
-	conn_active(c, now_us(c->loop));
-	if (conn_after(c, r, &err))
-		conn_run(c);
-}
-
-static bool
-conn_new(struct loop *l, int fd, bool inet)
-{
-	struct conn *c = calloc(1, sizeof *c);
-	if (!c)
-		return false;
-	int on = 1;
-	c->loop = l;
-	c->fd = fd;
-	c->inet = inet;
-	c->writable = true;
-	if (inet) { /* best effort: without these it is slower, not wrong */
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-	}
-	mw_proto_init(&c->proto, l->engine->cap, on_done, c);
-	/* Edge-triggered: while a message waits for the store nothing is read, and no
-	 * event can spin. */
-	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
-	ev.data.ptr = c;
-	if (epoll_ctl(l->ep, EPOLL_CTL_ADD, fd, &ev) < 0) {
-		free(c);
-		return false;
-	}
-	c->active_us = now_us(l);
-	TAILQ_INSERT_TAIL(&l->conns, c, idle);
-	l->n_conns++;
-	atomic_fetch_add(&l->engine->open, 1);
-	return true;
 }
 
 static void
@@ -332,12 +66,12 @@ accept_some(struct loop *l, const struct mw_listener *ls)
 	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
 		if (atomic_load(&l->engine->open) >= limit) {
 			warn_accept(l, "session_limit reached");
-			listen_off(l, now_us(l) + backoff_us);
+			listen_off(l, mw_loop_now(l) + backoff_us);
 			return;
 		}
 		int fd = accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
-			if (!conn_new(l, fd, ls->inet))
+			if (!mw_conn_new(l, fd, ls->inet))
 				(void)close(fd);
 			continue;
 		}
@@ -345,7 +79,7 @@ accept_some(struct loop *l, const struct mw_listener *ls)
 		    errno == ENOMEM) {
 			/* They wait in the listen queue; no spin meanwhile. */
 			warn_accept(l, strerror(errno));
-			listen_off(l, now_us(l) + backoff_us);
+			listen_off(l, mw_loop_now(l) + backoff_us);
 			return;
 		}
 		if (errno != EINTR && errno != ECONNABORTED)
@@ -373,7 +107,7 @@ take_done(struct loop *l)
 	}
 	while (rev) {
 		struct conn *next = rev->next_done;
-		conn_answer(rev);
+		mw_conn_answer(rev);
 		rev = next;
 	}
 }
@@ -405,8 +139,8 @@ on_event(struct loop *l, const struct epoll_event *ev)
 		c->writable = true;
 	if (ev->events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		c->readable = true;
-	if (conn_flush(c))
-		conn_run(c);
+	if (mw_conn_flush(c))
+		mw_conn_run(c);
 }
 
 static void
@@ -421,7 +155,7 @@ close_idle(struct loop *l, int64_t now)
 		if (c->proto.pending)
 			continue;
 		mw_log(MW_LOG_INFO, NULL, "event=idle_timeout");
-		conn_free(c);
+		mw_conn_free(c);
 	}
 }
 
@@ -437,7 +171,7 @@ send_progress(struct loop *l, int64_t now)
 		if (c->fd < 0)
 			continue;
 		mw_proto_progress(&c->proto);
-		(void)conn_flush(c); /* pending: it is never freed here */
+		(void)mw_conn_flush(c); /* pending: it is never freed here */
 	}
 }
 
@@ -457,7 +191,7 @@ stopping(struct loop *l, int64_t now)
 			continue;
 		bool busy = c->proto.session && mw_session_in_content(c->proto.session);
 		if (!busy || late)
-			conn_free(c);
+			mw_conn_free(c);
 	}
 }
 
@@ -490,7 +224,7 @@ take_turns(struct loop *l)
 	while ((c = TAILQ_FIRST(&list))) {
 		TAILQ_REMOVE(&list, c, turn);
 		c->again = false;
-		conn_run(c); /* frees c at most */
+		mw_conn_run(c); /* frees c at most */
 	}
 }
 
@@ -508,7 +242,7 @@ loop_main(void *arg)
 {
 	struct loop *l = arg;
 	struct epoll_event ev[EVENTS];
-	int64_t now = now_us(l), swept = now;
+	int64_t now = mw_loop_now(l), swept = now;
 	while (!finished(l, now)) {
 		int n = epoll_wait(l->ep, ev, EVENTS, wait_ms(l, now));
 		for (int i = 0; i < n; i++)
@@ -520,7 +254,7 @@ loop_main(void *arg)
 			if (!ev[i].data.ptr || is_listener(l, ev[i].data.ptr))
 				on_event(l, &ev[i]);
 		take_turns(l);
-		now = now_us(l);
+		now = mw_loop_now(l);
 		send_progress(l, now);
 		if (now - swept >= SECOND) {
 			swept = now;
@@ -532,7 +266,7 @@ loop_main(void *arg)
 			listen_on(l);
 	}
 	while (!TAILQ_EMPTY(&l->conns)) /* only after stop_limit_us: deaf peers */
-		conn_free(TAILQ_FIRST(&l->conns));
+		mw_conn_free(TAILQ_FIRST(&l->conns));
 	return NULL;
 }
 
@@ -546,7 +280,7 @@ loop_init(struct mw_engine *e, struct loop *l)
 	TAILQ_INIT(&l->waiting);
 	TAILQ_INIT(&l->again);
 	(void)pthread_mutex_init(&l->lock, NULL); /* cannot fail with NULL attributes */
-	l->scratch = malloc(SCRATCH);
+	l->scratch = malloc(MW_LOOP_SCRATCH);
 	l->ep = epoll_create1(EPOLL_CLOEXEC);
 	l->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (!l->scratch || l->ep < 0 || l->wake < 0)

@@ -71,6 +71,13 @@ parse(const char *spec, struct place *ret, struct mw_err *err)
 	return 0;
 }
 
+/* "systemd": only sockets that systemd passes. */
+static bool
+is_systemd(const char *spec)
+{
+	return strcmp(spec, "systemd") == 0;
+}
+
 int
 mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
 {
@@ -79,7 +86,9 @@ mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
 		return mw_fail(err, MW_ECONF, "milter_listen: 1 to %d places",
 		               MW_LISTEN_MAX);
 	for (size_t i = 0; i < conf->milter_listen.n; i++) {
-		int r = parse(conf->milter_listen.v[i], &p, err);
+		int r = is_systemd(conf->milter_listen.v[i])
+		            ? 0
+		            : parse(conf->milter_listen.v[i], &p, err);
 		if (r < 0)
 			return r;
 	}
@@ -198,6 +207,13 @@ mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret, struct mw_e
 	for (size_t i = 0; r == 0 && i < conf->milter_listen.n; i++) {
 		struct place p;
 		struct mw_listener l = {.fd = -1};
+		if (is_systemd(conf->milter_listen.v[i])) {
+			(void)mw_fail(err, MW_ECONF,
+			              "systemd passed no listening socket");
+			r = mw_err_hint(err,
+			                "enable mailwald.socket, or set milter_listen");
+			break;
+		}
 		r = parse(conf->milter_listen.v[i], &p, err);
 		if (r == 0)
 			r = p.path ? listen_unix(conf, p.path, &l, err)

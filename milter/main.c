@@ -83,6 +83,8 @@ limits_init(void)
 	}
 }
 
+static bool log_elsewhere; /* the log is not standard error */
+
 static void
 log_init(const struct mw_conf *conf)
 {
@@ -94,18 +96,19 @@ log_init(const struct mw_conf *conf)
 	bool to_stderr = conf->log_target == STDERR ||
 	                 (conf->log_target == AUTO &&
 	                  (isatty(STDERR_FILENO) || getenv("JOURNAL_STREAM")));
+	log_elsewhere = !to_stderr;
 	mw_log_open("mailwald", !to_stderr,
 	            (enum mw_level)(MW_LOG_ERR + conf->log_level));
 }
 
 /* On standard error, and in the log where that is elsewhere. */
 static int
-die(const struct mw_err *err, bool logged)
+die(const struct mw_err *err)
 {
 	(void)fprintf(stderr, "mailwald: %s\n", err->msg);
 	if (err->hint[0])
 		(void)fprintf(stderr, "  hint: %s\n", err->hint);
-	if (logged)
+	if (log_elsewhere)
 		mw_log(MW_LOG_ERR, NULL, "event=exit error=%s reason=\"%s\"",
 		       mw_err_name(err->code), err->msg);
 	return mw_err_exit(err->code);
@@ -200,6 +203,24 @@ stop(struct daemon *d, bool started)
 		mw_capture_done(&d->cap);
 }
 
+/* A report on a configuration, line by line: it may be long. */
+static void
+log_report(struct mw_buf *report)
+{
+	struct mw_str rest = mw_buf_str(report), line, tail;
+	for (int i = 0; i < 30 && rest.n; i++) {
+		line = rest;
+		tail = MW_STR("");
+		(void)mw_str_cut(rest, '\n', &line,
+		                 &tail); /* the last may lack its end */
+		rest = tail;
+		line = mw_str_trim(line);
+		if (line.n)
+			mw_log(MW_LOG_ERR, NULL, "event=reload_error text=\"%.*s\"",
+			       (int)MW_MIN(line.n, 500), line.p);
+	}
+}
+
 static void
 reload(struct daemon *d)
 {
@@ -226,11 +247,13 @@ reload(struct daemon *d)
 			mw_conf_free(conf);
 	}
 	if (r < 0)
+		log_report(&report);
+	if (r < 0)
 		mw_log(MW_LOG_ERR, NULL,
 		       "event=reload_refused error=%s reason=\"%s\" hint=\"the settings "
 		       "from "
 		       "before stay in force\"",
-		       mw_err_name(r), err.msg[0] ? err.msg : mw_buf_cstr(&report));
+		       mw_err_name(r), err.msg);
 	else
 		mw_log(MW_LOG_NOTICE, NULL, "event=reloaded");
 	(void)sd_notify(0, "READY=1");
@@ -274,7 +297,7 @@ run(const char *file, struct mw_conf *conf)
 		r = start(&d, conf, &err);
 	if (r < 0) {
 		stop(&d, false);
-		return die(&err, true);
+		return die(&err);
 	}
 	for (size_t i = 0; i < d.listeners.n; i++)
 		mw_log(MW_LOG_NOTICE, NULL, "event=listening on=%s engine=%s",
@@ -333,13 +356,13 @@ main(int argc, char **argv)
 	if (report.n)
 		(void)fprintf(stderr, "%s", mw_buf_cstr(&report));
 	if (r < 0)
-		return report.n ? mw_err_exit(r) : die(&err, false);
+		return report.n ? mw_err_exit(r) : die(&err);
 	if (!test)
 		return run(file, conf);
 	r = check(conf, &err);
 	mw_conf_free(conf);
 	if (r < 0)
-		return die(&err, false);
+		return die(&err);
 	(void)printf("mailwald: the configuration %s is correct\n",
 	             file ? file : "(defaults)");
 	return 0;

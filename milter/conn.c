@@ -1,0 +1,226 @@
+#include "milter/engine_int.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+
+enum {
+	READS_PER_TURN = 8
+}; /* then the others get their turn */
+
+#define SECOND INT64_C(1000000)
+static const int64_t progress_us = 10 * SECOND;
+
+static void
+on_done(void *arg)
+{
+	struct conn *c = arg;
+	struct loop *l = c->loop;
+	pthread_mutex_lock(&l->lock);
+	bool first = !l->done;
+	c->next_done = l->done;
+	l->done = c;
+	/* Under the lock: once it is released the loop may be gone. */
+	uint64_t one = 1;
+	if (first)
+		(void)!write(l->wake, &one, sizeof one); /* full only if already awake */
+	pthread_mutex_unlock(&l->lock);
+}
+
+void
+mw_conn_free(struct conn *c)
+{
+	struct loop *l = c->loop;
+	if (c->again)
+		TAILQ_REMOVE(&l->again, c, turn);
+	TAILQ_REMOVE(&l->conns, c, idle);
+	l->n_conns--;
+	if (c->fd >= 0)
+		(void)close(c->fd);
+	mw_proto_done(&c->proto);
+	atomic_fetch_sub(&l->engine->open, 1);
+	free(c);
+}
+
+/* The peer is gone. A message at its end keeps the connection until the store answered.
+ */
+static void
+conn_drop(struct conn *c)
+{
+	if (!c->proto.pending) {
+		mw_conn_free(c);
+		return;
+	}
+	if (c->fd >= 0)
+		(void)close(c->fd);
+	c->fd = -1;
+}
+
+static void
+conn_active(struct conn *c, int64_t now)
+{
+	c->active_us = now;
+	TAILQ_REMOVE(&c->loop->conns, c, idle);
+	TAILQ_INSERT_TAIL(&c->loop->conns, c, idle);
+}
+
+static void
+conn_again(struct conn *c)
+{
+	if (!c->again)
+		TAILQ_INSERT_TAIL(&c->loop->again, c, turn);
+	c->again = true;
+}
+
+/* Sends what is due. False: the connection was dropped. */
+bool
+mw_conn_flush(struct conn *c)
+{
+	struct mw_buf *out = &c->proto.out;
+	while (c->sent < out->n && c->writable) {
+		ssize_t k = send(c->fd, out->p + c->sent, out->n - c->sent, MSG_NOSIGNAL);
+		if (k >= 0) {
+			c->sent += (size_t)k;
+		} else if (errno == EAGAIN) {
+			c->writable = false;
+		} else if (errno != EINTR) {
+			conn_drop(c);
+			return false;
+		}
+	}
+	if (c->sent < out->n)
+		return true;
+	mw_buf_clear(out);
+	c->sent = 0;
+	if (c->finish && !c->proto.pending) {
+		mw_conn_free(c);
+		return false;
+	}
+	return true;
+}
+
+/* After input or an answer: closing, waiting, sending. False: dropped. */
+static bool
+conn_after(struct conn *c, int r, const struct mw_err *err)
+{
+	struct loop *l = c->loop;
+	if (r < 0) {
+		mw_log(MW_LOG_WARN, NULL, "event=protocol_error error=%s reason=\"%s\"",
+		       mw_err_name(err->code), err->msg);
+		c->finish = true;
+	}
+	if (c->proto.closing || l->stop_at_us)
+		c->finish =
+		    c->finish || c->proto.closing ||
+		    !(c->proto.session && mw_session_in_content(c->proto.session));
+	if (c->proto.pending) {
+		c->progress_at_us = mw_loop_now(l) + progress_us;
+		TAILQ_INSERT_TAIL(&l->waiting, c, wait);
+	}
+	return mw_conn_flush(c);
+}
+
+static ssize_t
+conn_recv(struct conn *c)
+{
+	ssize_t k;
+	do {
+		k = recv(c->fd, c->loop->scratch, MW_LOOP_SCRATCH, 0);
+	} while (k < 0 && errno == EINTR);
+	if (k > 0 && c->inet) {
+		/* The MTA's Nagle waits for our ACK when it gets no reply: 40 ms per
+		 * message. The kernel forgets this option, so it is set after each
+		 * read. */
+		int on = 1;
+		(void)setsockopt(c->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
+	}
+	return k;
+}
+
+/* Reads and handles what there is, in turns. */
+void
+mw_conn_run(struct conn *c)
+{
+	int64_t now = mw_loop_now(c->loop);
+	for (int i = 0; c->readable && !c->proto.pending && !c->finish; i++) {
+		if (i == READS_PER_TURN || c->proto.out.n > MW_LOOP_SCRATCH) {
+			/* a peer that reads no replies is not read either */
+			if (c->proto.out.n <= MW_LOOP_SCRATCH || c->writable)
+				conn_again(c);
+			return;
+		}
+		struct mw_err err = {0};
+		ssize_t k = conn_recv(c);
+		if (k < 0 && errno == EAGAIN) {
+			c->readable = false;
+			return;
+		}
+		if (k <= 0) {
+			if (!c->proto.session)
+				mw_log(MW_LOG_DEBUG, NULL, "event=probe");
+			conn_drop(c);
+			return;
+		}
+		conn_active(c, now);
+		int r = mw_proto_input(&c->proto, c->loop->scratch, (size_t)k, &err);
+		if (!conn_after(c, r, &err))
+			return;
+	}
+}
+
+/* The store answered. */
+void
+mw_conn_answer(struct conn *c)
+{
+	struct mw_err err = {0};
+	TAILQ_REMOVE(&c->loop->waiting, c, wait);
+	if (c->fd < 0) {
+		mw_log(MW_LOG_NOTICE, NULL, "event=reply_lost");
+		c->proto.in.n = 0; /* nothing more of it counts */
+	}
+	int r = mw_proto_resume(&c->proto, &err);
+	if (c->fd < 0) {
+		mw_conn_free(c);
+		return;
+	}
+	conn_active(c, mw_loop_now(c->loop));
+	if (conn_after(c, r, &err))
+		mw_conn_run(c);
+}
+
+bool
+mw_conn_new(struct loop *l, int fd, bool inet)
+{
+	struct conn *c = calloc(1, sizeof *c);
+	if (!c)
+		return false;
+	int on = 1;
+	c->loop = l;
+	c->fd = fd;
+	c->inet = inet;
+	c->writable = true;
+	if (inet) { /* best effort: without these it is slower, not wrong */
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	}
+	mw_proto_init(&c->proto, l->engine->cap, on_done, c);
+	/* Edge-triggered: while a message waits for the store nothing is read, and no
+	 * event can spin. */
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+	ev.data.ptr = c;
+	if (epoll_ctl(l->ep, EPOLL_CTL_ADD, fd, &ev) < 0) {
+		free(c);
+		return false;
+	}
+	c->active_us = mw_loop_now(l);
+	TAILQ_INSERT_TAIL(&l->conns, c, idle);
+	l->n_conns++;
+	atomic_fetch_add(&l->engine->open, 1);
+	return true;
+}
