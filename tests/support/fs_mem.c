@@ -1,0 +1,530 @@
+#include "tests/support/fs_mem.h"
+
+#include "journal/base/err.h"
+#include "journal/base/util.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	SECTOR = 512,
+	FILES = 4096,
+	FDS = 256
+};
+
+struct image {
+	uint8_t *p;
+	size_t n, cap;
+};
+
+struct inode {
+	struct image seen, disk;
+	uint8_t *dirty; /* one byte a sector of seen: written since the last sync */
+	size_t n_dirty;
+	bool lost; /* a sync failed: nothing of it reaches the disk any more */
+	bool dead; /* … and whoever syncs or writes again sins */
+	int refs;
+};
+
+struct name {
+	char *path;
+	struct inode *seen, *disk; /* NULL: no such entry */
+	bool is_dir, dir_on_disk;
+};
+
+struct plan {
+	enum fs_op op;
+	uint64_t from, to;
+	int err;
+};
+
+struct fs_mem {
+	struct mw_fs fs;
+	pthread_mutex_t mu;
+	struct name names[FILES];
+	size_t n_names;
+	struct inode *fds[FDS];
+	bool fd_used[FDS];
+	uint64_t calls[FS_OTHER + 1];
+	struct plan plan;
+	uint64_t stop_at;
+	bool stopped;
+	uint64_t sins;
+	int64_t space;
+};
+
+static struct fs_mem *
+self(const struct mw_fs *fs)
+{
+	return fs->ctx;
+}
+
+/* Counts a call: 0 go on, else the errno to fail with. */
+static int
+called(struct fs_mem *m, enum fs_op op)
+{
+	m->calls[FS_ANY]++;
+	m->calls[op]++;
+	if (m->stop_at && m->calls[FS_ANY] >= m->stop_at)
+		m->stopped = true;
+	if (m->stopped)
+		return EIO;
+	const struct plan *p = &m->plan;
+	uint64_t n = m->calls[p->op];
+	if (p->err && (p->op == FS_ANY || p->op == op) && n >= p->from && n < p->to)
+		return p->err;
+	return 0;
+}
+
+static struct name *
+lookup(struct fs_mem *m, const char *path, bool make)
+{
+	for (size_t i = 0; i < m->n_names; i++)
+		if (strcmp(m->names[i].path, path) == 0)
+			return &m->names[i];
+	if (!make)
+		return NULL;
+	mw_assert(m->n_names < FILES);
+	struct name *n = &m->names[m->n_names++];
+	memset(n, 0, sizeof *n);
+	n->path = strdup(path);
+	mw_assert(n->path);
+	return n;
+}
+
+static void
+image_size(struct image *im, size_t n)
+{
+	if (n > im->cap) {
+		im->cap = n * 2;
+		im->p = realloc(im->p, im->cap);
+		mw_assert(im->p);
+	}
+	if (n > im->n)
+		memset(im->p + im->n, 0, n - im->n);
+	im->n = n;
+}
+
+static void
+touch(struct inode *in, size_t off, size_t n)
+{
+	size_t last = (off + n + SECTOR - 1) / SECTOR;
+	if (last > in->n_dirty) {
+		in->dirty = realloc(in->dirty, last);
+		mw_assert(in->dirty);
+		memset(in->dirty + in->n_dirty, 0, last - in->n_dirty);
+		in->n_dirty = last;
+	}
+	for (size_t i = off / SECTOR; i < last; i++)
+		in->dirty[i] = 1;
+}
+
+static void
+clean(struct inode *in)
+{
+	if (in->n_dirty)
+		memset(in->dirty, 0, in->n_dirty);
+}
+
+static int
+fm_open(const struct mw_fs *fs, const char *path, int flags)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int r = -called(m, FS_OPEN);
+	struct name *n = r ? NULL : lookup(m, path, (flags & MW_OPEN_CREATE) != 0);
+	if (!r && (flags & MW_OPEN_CREATE) && n->seen)
+		r = -EEXIST;
+	if (!r && !(flags & MW_OPEN_CREATE) && (!n || !n->seen))
+		r = -ENOENT;
+	if (!r && !n->seen)
+		n->seen = calloc(1, sizeof *n->seen);
+	for (int fd = 0; !r && fd < FDS; fd++)
+		if (!m->fd_used[fd]) {
+			m->fd_used[fd] = true;
+			m->fds[fd] = n->seen;
+			(void)pthread_mutex_unlock(&m->mu);
+			return fd + 1000;
+		}
+	(void)pthread_mutex_unlock(&m->mu);
+	return r ? r : -EMFILE;
+}
+
+static int
+fm_close(const struct mw_fs *fs, int fd)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	m->fd_used[fd - 1000] = false;
+	(void)pthread_mutex_unlock(&m->mu);
+	return 0;
+}
+
+static int64_t
+fm_pread(const struct mw_fs *fs, int fd, void *p, size_t n, uint64_t off)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_READ);
+	struct image *im = &m->fds[fd - 1000]->seen;
+	int64_t r = -e;
+	if (!e) {
+		size_t k = off >= im->n ? 0 : MW_MIN(n, im->n - (size_t)off);
+		if (k)
+			memcpy(p, im->p + off, k);
+		r = (int64_t)k;
+	}
+	(void)pthread_mutex_unlock(&m->mu);
+	return r;
+}
+
+static int
+fm_pwritev(const struct mw_fs *fs, int fd, struct iovec *iov, int n, uint64_t off)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_WRITE);
+	struct inode *in = m->fds[fd - 1000];
+	m->sins += in->dead;
+	/* A failing write leaves half of what it was given, as a full disk does; one that
+	 * the machine stops at leaves all of it, unsynced. */
+	bool stopping = m->stopped && m->calls[FS_ANY] == m->stop_at;
+	for (int i = 0;
+	     (!e || stopping || i < n / 2) && i < n && (!m->stopped || stopping); i++) {
+		size_t end = (size_t)off + iov[i].iov_len;
+		image_size(&in->seen, MW_MAX(end, in->seen.n));
+		memcpy(in->seen.p + off, iov[i].iov_base, iov[i].iov_len);
+		touch(in, (size_t)off, iov[i].iov_len);
+		off = end;
+	}
+	if (e)
+		in->dead = true;
+	(void)pthread_mutex_unlock(&m->mu);
+	return -e;
+}
+
+static int
+fm_sync(const struct mw_fs *fs, int fd)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_SYNC);
+	struct inode *in = m->fds[fd - 1000];
+	m->sins += in->dead;
+	if (e) {
+		in->dead = true;
+		if (!m->stopped) {
+			in->lost = true; /* clean after a failed sync */
+			clean(in);
+		}
+	} else if (!in->lost) {
+		image_size(&in->disk, in->seen.n);
+		if (in->seen.n)
+			memcpy(in->disk.p, in->seen.p, in->seen.n);
+		clean(in);
+	}
+	(void)pthread_mutex_unlock(&m->mu);
+	return -e;
+}
+
+static int
+fm_truncate(const struct mw_fs *fs, int fd, uint64_t size)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_OTHER);
+	struct inode *in = m->fds[fd - 1000];
+	if (!e) {
+		image_size(&in->seen, (size_t)size);
+		touch(in, (size_t)size, 1);
+	}
+	(void)pthread_mutex_unlock(&m->mu);
+	return -e;
+}
+
+static int64_t
+fm_size(const struct mw_fs *fs, int fd)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_READ);
+	int64_t r = e ? -e : (int64_t)m->fds[fd - 1000]->seen.n;
+	(void)pthread_mutex_unlock(&m->mu);
+	return r;
+}
+
+static int
+fm_unlink(const struct mw_fs *fs, const char *path)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_OTHER);
+	struct name *n = lookup(m, path, false);
+	if (!e && (!n || !n->seen))
+		e = ENOENT;
+	if (!e)
+		n->seen = NULL; /* inodes live as long as the test */
+	(void)pthread_mutex_unlock(&m->mu);
+	return -e;
+}
+
+static int
+fm_rename(const struct mw_fs *fs, const char *from, const char *to)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_OTHER);
+	struct name *a = lookup(m, from, false);
+	if (!e && (!a || !a->seen))
+		e = ENOENT;
+	if (!e) {
+		struct inode *in = a->seen;
+		a->seen = NULL;
+		lookup(m, to, true)->seen = in;
+	}
+	(void)pthread_mutex_unlock(&m->mu);
+	return -e;
+}
+
+static int
+fm_mkdir(const struct mw_fs *fs, const char *path)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_OTHER);
+	if (!e)
+		lookup(m, path, true)->is_dir = true;
+	(void)pthread_mutex_unlock(&m->mu);
+	return -e;
+}
+
+static bool
+inside(const char *dir, const char *path)
+{
+	size_t n = strlen(dir);
+	while (n && dir[n - 1] == '/')
+		n--;
+	return strncmp(dir, path, n) == 0 && path[n] == '/' && path[n + 1] &&
+	       !strchr(path + n + 1, '/');
+}
+
+static int
+fm_sync_dir(const struct mw_fs *fs, const char *path)
+{
+	struct fs_mem *m = self(fs);
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_SYNC_DIR);
+	for (size_t i = 0; !e && i < m->n_names; i++)
+		if (inside(path, m->names[i].path))
+			m->names[i].disk = m->names[i].seen;
+	(void)pthread_mutex_unlock(&m->mu);
+	return -e;
+}
+
+static int
+fm_list(const struct mw_fs *fs, const char *path, int (*cb)(void *, const char *),
+        void *arg)
+{
+	struct fs_mem *m = self(fs);
+	char *found[FILES];
+	size_t n = 0;
+	(void)pthread_mutex_lock(&m->mu);
+	int e = called(m, FS_READ);
+	for (size_t i = 0; !e && i < m->n_names; i++)
+		if ((m->names[i].seen || m->names[i].is_dir) &&
+		    inside(path, m->names[i].path))
+			found[n++] = strdup(strrchr(m->names[i].path, '/') + 1);
+	(void)pthread_mutex_unlock(&m->mu);
+	int r = -e;
+	for (size_t i = 0; i < n; i++) {
+		if (!r)
+			r = cb(arg, found[i]);
+		free(found[i]);
+	}
+	return r;
+}
+
+static int64_t
+fm_free_space(const struct mw_fs *fs, const char *path)
+{
+	(void)path;
+	return self(fs)->space;
+}
+
+static int
+fm_open_temp(const struct mw_fs *fs, const char *path)
+{
+	static unsigned serial;
+	char name[300];
+	(void)snprintf(name, sizeof name, "%.200s/spill-%u", path,
+	               __atomic_add_fetch(&serial, 1, __ATOMIC_SEQ_CST));
+	int fd = fm_open(fs, name, MW_OPEN_READ | MW_OPEN_WRITE | MW_OPEN_CREATE);
+	if (fd >= 0) { /* not counted: a crash of the machine loses it anyway */
+		struct fs_mem *m = self(fs);
+		(void)pthread_mutex_lock(&m->mu);
+		lookup(m, name, true)->seen = NULL;
+		(void)pthread_mutex_unlock(&m->mu);
+	}
+	return fd;
+}
+
+struct fs_mem *
+fs_mem_new(void)
+{
+	struct fs_mem *m = calloc(1, sizeof *m);
+	mw_assert(m);
+	(void)pthread_mutex_init(&m->mu, NULL);
+	m->space = INT64_C(1) << 40;
+	m->fs = (struct mw_fs){.open = fm_open,
+	                       .close = fm_close,
+	                       .pread = fm_pread,
+	                       .pwritev = fm_pwritev,
+	                       .sync = fm_sync,
+	                       .truncate = fm_truncate,
+	                       .size = fm_size,
+	                       .unlink = fm_unlink,
+	                       .rename = fm_rename,
+	                       .mkdir = fm_mkdir,
+	                       .sync_dir = fm_sync_dir,
+	                       .list = fm_list,
+	                       .free_space = fm_free_space,
+	                       .open_temp = fm_open_temp,
+	                       .ctx = m};
+	return m;
+}
+
+void
+fs_mem_free(struct fs_mem *m)
+{
+	/* Inodes may be shared between names and descriptors; a test is short. */
+	for (size_t i = 0; i < m->n_names; i++) {
+		struct inode *in[2] = {m->names[i].seen, m->names[i].disk};
+		for (int k = 0; k < 2; k++) {
+			if (!in[k] || in[k]->refs++)
+				continue;
+		}
+	}
+	for (size_t i = 0; i < m->n_names; i++) {
+		struct inode *in[2] = {m->names[i].seen, m->names[i].disk};
+		for (int k = 0; k < 2; k++)
+			if (in[k] && --in[k]->refs == 0) {
+				free(in[k]->seen.p);
+				free(in[k]->disk.p);
+				free(in[k]->dirty);
+				free(in[k]);
+			}
+		free(m->names[i].path);
+	}
+	(void)pthread_mutex_destroy(&m->mu);
+	free(m);
+}
+
+const struct mw_fs *
+fs_mem_fs(struct fs_mem *m)
+{
+	return &m->fs;
+}
+
+void
+fs_mem_fail(struct fs_mem *m, enum fs_op op, uint64_t n, int e, uint64_t times)
+{
+	(void)pthread_mutex_lock(&m->mu);
+	uint64_t from = m->calls[op] + n;
+	m->plan = (struct plan){op, from, times ? from + times : UINT64_MAX, e};
+	(void)pthread_mutex_unlock(&m->mu);
+}
+
+void
+fs_mem_stop_at(struct fs_mem *m, uint64_t n)
+{
+	(void)pthread_mutex_lock(&m->mu);
+	m->stop_at = m->calls[FS_ANY] + n;
+	(void)pthread_mutex_unlock(&m->mu);
+}
+
+uint64_t
+fs_mem_calls(const struct fs_mem *m, enum fs_op op)
+{
+	return m->calls[op];
+}
+
+uint64_t
+fs_mem_sins(const struct fs_mem *m)
+{
+	return m->sins;
+}
+
+void
+fs_mem_free_space(struct fs_mem *m, int64_t bytes)
+{
+	m->space = bytes;
+}
+
+uint8_t *
+fs_mem_bytes(struct fs_mem *m, const char *path, size_t *ret_n)
+{
+	struct name *n = lookup(m, path, false);
+	if (!n || !n->seen)
+		return NULL;
+	*ret_n = n->seen->seen.n;
+	return n->seen->seen.p;
+}
+
+static uint64_t
+dice(uint64_t *s)
+{
+	*s = *s * 6364136223846793005ULL + 1442695040888963407ULL;
+	return *s >> 33;
+}
+
+/* What the disk holds of a file after the crash. */
+static struct inode *
+survive(const struct inode *in, enum fs_crash how, uint64_t *seed)
+{
+	struct inode *out = calloc(1, sizeof *out);
+	mw_assert(out);
+	bool grown = how == FS_CRASH_KEEP || (how == FS_CRASH_MIX && dice(seed) % 2);
+	image_size(&out->seen, in->lost || !grown ? in->disk.n : in->seen.n);
+	size_t n = MW_MIN(in->disk.n, out->seen.n);
+	if (n)
+		memcpy(out->seen.p, in->disk.p, n);
+	for (size_t i = 0; !in->lost && i < in->n_dirty; i++) {
+		size_t off = i * SECTOR;
+		bool keep =
+		    how == FS_CRASH_KEEP || (how == FS_CRASH_MIX && dice(seed) % 2);
+		if (!in->dirty[i] || !keep || off >= out->seen.n || off >= in->seen.n)
+			continue;
+		size_t k = MW_MIN((size_t)SECTOR, MW_MIN(out->seen.n, in->seen.n) - off);
+		memcpy(out->seen.p + off, in->seen.p + off, k);
+	}
+	image_size(&out->disk, out->seen.n);
+	if (out->seen.n)
+		memcpy(out->disk.p, out->seen.p, out->seen.n);
+	return out;
+}
+
+struct fs_mem *
+fs_mem_crash(struct fs_mem *m, enum fs_crash how, uint64_t seed)
+{
+	struct fs_mem *x = fs_mem_new();
+	seed = seed * 2654435761U + 12345;
+	for (size_t i = 0; i < m->n_names; i++) {
+		const struct name *n = &m->names[i];
+		if (n->is_dir) {
+			lookup(x, n->path, true)->is_dir = true;
+			continue;
+		}
+		struct inode *in = n->disk;
+		if (n->seen != n->disk &&
+		    (how == FS_CRASH_KEEP || (how == FS_CRASH_MIX && dice(&seed) % 2)))
+			in = n->seen;
+		if (!in)
+			continue;
+		struct name *to = lookup(x, n->path, true);
+		to->seen = to->disk = survive(in, how, &seed);
+	}
+	return x;
+}
