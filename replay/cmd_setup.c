@@ -135,7 +135,7 @@ explain_failure(const struct mw_cli *cli)
 	else
 		puts("default_action=tempfail: while mailwald is down, senders try again "
 		     "later.");
-	puts("mailwald is last in the list, so that it sees what other milters add.");
+	puts("A new entry goes last, so that it sees what other milters add.");
 }
 
 static int

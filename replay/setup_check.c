@@ -200,8 +200,11 @@ check_main(const struct mw_postfix *p, struct mw_advices *f)
 		    "log "
 		    "cannot be told to be the same message",
 		    "enable_long_queue_ids = yes");
+	/* Some of them are $header_checks unless set. */
 	for (size_t i = 0; i < MW_COUNT(checks); i++)
-		if (mw_postfix_get(p, checks[i])[0])
+		if (mw_postfix_get(p, checks[i])[0] &&
+		    (i == 0 || strcmp(mw_postfix_get(p, checks[i]),
+		                      mw_postfix_get(p, checks[0])) != 0))
 			add(f, MW_ADVICE_NOTE, "discard",
 			    text("%s is set: what it answers with DISCARD or HOLD may be "
 			         "acknowledged without a record",
