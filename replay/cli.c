@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static volatile sig_atomic_t stopped;
 
@@ -110,7 +112,7 @@ add_options(struct words *w, const char *text)
 int
 mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *arg)
 {
-	if (arg[0] != '-' || arg[1] == '\0')
+	if (arg[0] != '-' || arg[1] == '\0' || strcmp(arg, "--") == 0)
 		return mw_cli_usage(cli, cmd, "unexpected argument '%s'", arg);
 	struct words w = {.n = 0};
 	add_options(&w, cmd->usage);
@@ -136,6 +138,32 @@ mw_cli_open(const struct mw_cli *cli, size_t k, struct mw_store **ret, struct mw
 {
 	struct mw_store_opts o = {.dir = cli->journals[k], .mode = MW_STORE_READ};
 	return mw_store_open(&o, ret, err);
+}
+
+int
+mw_cli_as_owner(const char *dir, struct mw_err *err)
+{
+	struct stat sb;
+	if (geteuid() != 0)
+		return 0;
+	if (stat(dir, &sb) < 0)
+		return mw_fail_errno(err, "cannot look at %s", dir);
+	if (sb.st_uid == 0)
+		return 0;
+	if (setegid(sb.st_gid) < 0 || seteuid(sb.st_uid) < 0) {
+		(void)mw_fail_errno(err, "cannot act as the owner of %s", dir);
+		mw_cli_as_self();
+		return err ? err->code : MW_EPERM;
+	}
+	return 0;
+}
+
+void
+mw_cli_as_self(void)
+{
+	/* Back to what we were started as: that is always allowed. */
+	if (seteuid(getuid()) < 0 || setegid(getgid()) < 0)
+		mw_panic(__FILE__, __LINE__, "cannot return to the own identity");
 }
 
 int

@@ -66,6 +66,11 @@ int mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const cha
 /* Opens journal k of the set for reading: 0 or the store's error. */
 int mw_cli_open(const struct mw_cli *cli, size_t k, struct mw_store **ret,
                 struct mw_err *err) MW_CHECK;
+/* Before writing to a journal as root: takes on the effective identity of its owner, so
+ * that no file in it becomes root's, which the daemon could not use. mw_cli_as_self goes
+ * back. 0, or MW_EPERM and the like. */
+int mw_cli_as_owner(const char *dir, struct mw_err *err) MW_CHECK;
+void mw_cli_as_self(void);
 /* After output on stdout: 0, or MW_EIO if it did not get out. */
 int mw_cli_flush(struct mw_err *err) MW_CHECK;
 /* One JSON object on one line of standard output; takes the reference. */

@@ -187,8 +187,12 @@ note(const struct mw_cli *cli, const char *name, enum mw_mark_phase phase,
 	                    .by = mw_strz(by)};
 	if (mw_mark_encode(&m, &cbor) < 0)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	return mw_control_note(cli->journals[0], MW_TYPE_MARK, m.time_us, cbor.p, cbor.n,
-	                       ret_seq, err);
+	int r = mw_cli_as_owner(cli->journals[0], err);
+	if (r == 0)
+		r = mw_control_note(cli->journals[0], MW_TYPE_MARK, m.time_us, cbor.p,
+		                    cbor.n, ret_seq, err);
+	mw_cli_as_self();
+	return r;
 }
 
 static void

@@ -12,9 +12,12 @@ reindex(const struct mw_cli *cli, size_t k)
 	uint64_t n = 0;
 	const struct mw_clock *clock = mw_clock_system();
 	int64_t start = clock->mono_us(clock);
-	int r = mw_cli_open(cli, k, &st, &err);
+	int r = mw_cli_as_owner(cli->journals[k], &err);
+	if (r == 0)
+		r = mw_cli_open(cli, k, &st, &err);
 	if (r == 0)
 		r = mw_store_reindex(st, &n, &err);
+	mw_cli_as_self();
 	if (r < 0)
 		return mw_cli_error(cli, &err);
 	double seconds = (double)(clock->mono_us(clock) - start) / 1e6;

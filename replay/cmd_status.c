@@ -64,7 +64,7 @@ print_journal(const struct mw_status *s)
 	printf("  Disk      %s free\n", free_bytes);
 	if (s->index_lag > 0)
 		printf("  Index     %lld records behind\n", (long long)s->index_lag);
-	else
+	else if (s->daemon == 1)
 		puts("  Index     up to date");
 	print_marks(s);
 	printf("  Keys      %s\n", s->encrypted ? "encrypted to recovery keys"
@@ -124,8 +124,10 @@ print_json(struct mw_status *s)
 		set_number(o, "segments", s->segments);
 		set_number(o, "size_bytes", s->disk_bytes);
 		set_number(o, "free_bytes", s->free_bytes);
+		/* Only the daemon knows. */
 		(void)json_object_set_new(o, "index_lag_records",
-		                          json_integer(s->index_lag));
+		                          s->daemon == 1 ? json_integer(s->index_lag)
+		                                         : json_null());
 		(void)json_object_set_new(o, "oldest", time_json(s->oldest_us));
 		(void)json_object_set_new(o, "newest", time_json(s->newest_us));
 		(void)json_object_set_new(o, "encrypted", json_boolean(s->encrypted));

@@ -43,6 +43,8 @@ global_option(struct globals *g, int argc, char **argv, int *i, struct mw_err *e
 		if (r > 0)
 			g->conf_files[g->n_conf_files++] = strdup(v);
 	} else if ((r = mw_cli_option(argc, argv, i, "-j|--journal", &v, err)) != 0) {
+		if (r > 0 && *v == '\0')
+			r = mw_fail(err, MW_EUSAGE, "--journal: the name is empty");
 		if (r > 0)
 			g->cli.journals[g->cli.n_journals++] = strdup(v);
 	} else if ((r = mw_cli_option(argc, argv, i, "--key", &v, err)) != 0) {
@@ -138,6 +140,20 @@ load_confs(struct globals *g)
 }
 
 static int
+check_keys(const struct globals *g)
+{
+	for (size_t k = 0; k < g->cli.n_keys; k++) {
+		struct mw_err err = {0};
+		if (access(g->cli.keys[k], R_OK) < 0) {
+			(void)mw_fail_errno(&err, "cannot read the key %s",
+			                    g->cli.keys[k]);
+			return mw_cli_error(&g->cli, &err);
+		}
+	}
+	return 0;
+}
+
+static int
 open_journals(struct globals *g)
 {
 	for (size_t k = 0; k < g->cli.n_journals; k++) {
@@ -158,6 +174,8 @@ run(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv)
 		status = load_confs(g);
 	if (status == 0 && (cmd->needs & MW_NEED_ONE_JOURNAL) && g->cli.n_journals != 1)
 		status = mw_cli_usage(&g->cli, cmd, "works on one journal at a time");
+	if (status == 0)
+		status = check_keys(g);
 	if (status == 0 && (cmd->needs & (MW_NEED_JOURNAL | MW_NEED_ONE_JOURNAL)))
 		status = open_journals(g);
 	if (status == 0) {
