@@ -48,7 +48,7 @@ mw_conf_read(struct mw_conf_load *l, const char *path, struct mw_conf_file *pare
 	MW_BUF_AUTO b = {0};
 	struct mw_conf_file f = {.name = mw_arena_strdup(l->arena, path),
 	                         .parent = parent};
-	struct stat st;
+	struct stat st = {0};
 	unsigned depth = 0;
 	int r;
 

@@ -69,7 +69,7 @@ expected(const struct mw_conf_opt *o)
 static int
 set_number(void *base, const struct mw_conf_opt *o, const char *text, struct mw_err *err)
 {
-	int64_t v, bound;
+	int64_t v = 0, bound = 0;
 
 	if (parse_number(o, text, &v) < 0)
 		return mw_fail(err, MW_ECONF, "expected %s, got '%s'", expected(o), text);
@@ -331,27 +331,17 @@ put_enum(struct mw_buf *out, const char *words, int place)
 	mw_buf_put(out, words, strcspn(words, "|"));
 }
 
+/* For INT, SIZE and DURATION. */
 static bool
 is_default(const void *base, const struct mw_conf_opt *o)
 {
-	struct mw_conf_opt row = *o;
-	union {
-		char *s;
-		int i;
-		bool b;
-		int64_t n;
-		uint64_t u;
-		struct mw_conf_list l;
-	} def;
-	bool same;
+	int64_t def = 0;
 
-	memset(&def, 0, sizeof def);
-	row.offset = 0;
-	if (mw_conf_value_default(&def, &row) < 0)
+	if (parse_number(o, o->def, &def) < 0)
 		return false;
-	same = mw_conf_value_equal((const char *)base + o->offset, &def, &row);
-	mw_conf_value_free(&def, &row);
-	return same;
+	if (o->type == MW_CONF_SIZE)
+		return FIELD_CONST(base, o, uint64_t) == (uint64_t)def;
+	return FIELD_CONST(base, o, int64_t) == def;
 }
 
 void

@@ -40,7 +40,7 @@ mw_log(enum mw_level level, const char *id, const char *fmt, ...)
 		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			*p = '?';
 	if (to_syslog) {
-		syslog(level, "%s", line);
+		syslog((int)level, "%s", line);
 	} else {
 		char out[1300];
 		int m = to_journald ? snprintf(out, sizeof out, "<%d>%s\n", level, line)
