@@ -35,7 +35,8 @@ init_sync(struct mw_store *st)
 	int bad = pthread_mutex_init(&st->mu, NULL) != 0 ||
 	          pthread_cond_init(&st->work, &a) != 0 ||
 	          pthread_cond_init(&st->idle, &a) != 0 ||
-	          pthread_cond_init(&st->prepare_cv, &a) != 0;
+	          pthread_cond_init(&st->prepare_cv, &a) != 0 ||
+	          pthread_cond_init(&st->index_cv, &a) != 0;
 	(void)pthread_condattr_destroy(&a);
 	return bad ? MW_ENOMEM : 0;
 }
