@@ -226,9 +226,8 @@ commit_batch(struct mw_store *st, struct mw_entry *list, struct mw_err *err)
 	}
 	if (r == 0)
 		r = gather_flush(st, &g, err);
-	if (r == 0)
-		r = mw_seg_sync(st->seg,
-		                err); /* I6, I7: nothing is answered before this */
+	if (r == 0) /* I6, I7: nothing is answered before this */
+		r = mw_seg_sync(st->seg, err);
 	if (r < 0) {
 		abandon_segment(st, start);
 		return r;

@@ -1,0 +1,38 @@
+/* Any bytes decode to a value or to an error, and what decodes encodes to something that
+ * decodes to the same: mail metadata, marks, recovery notes. */
+#include "journal/base/err.h"
+#include "journal/record/meta.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
+
+static void
+mail(const uint8_t *p, size_t n)
+{
+	MW_ARENA_AUTO *a = mw_arena_new(1 << 24);
+	MW_BUF_AUTO one = {0};
+	MW_BUF_AUTO two = {0};
+	struct mw_err err;
+	struct mw_mail m, again;
+	if (mw_mail_decode(p, n, a, &m, &err) < 0)
+		return;
+	mw_assert(mw_mail_encode(&m, &one) == 0);
+	mw_assert(mw_mail_decode(one.p, one.n, a, &again, &err) == 0);
+	mw_assert(mw_mail_encode(&again, &two) == 0);
+	mw_assert(one.n == two.n && memcmp(one.p, two.p, one.n) == 0);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
+{
+	MW_ARENA_AUTO *a = mw_arena_new(1 << 24);
+	struct mw_err err;
+	struct mw_mark k;
+	struct mw_recovery r;
+	mail(p, n);
+	if (mw_mark_decode(p, n, a, &k, &err) == 0) {
+		MW_BUF_AUTO b = {0};
+		mw_assert(mw_mark_encode(&k, &b) == 0);
+	}
+	(void)!mw_recovery_decode(p, n, &r, &err);
+	return 0;
+}
