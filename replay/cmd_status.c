@@ -21,7 +21,10 @@ print_last_mail(const struct mw_status *s)
 		return;
 	mw_time_local(date, sizeof date, s->newest_us);
 	mw_duration_human(ago, sizeof ago, s->now_us - s->newest_us);
-	printf("  Newest    %s (%s ago)\n", date, ago);
+	if (s->newest_us > s->now_us) /* a clock jumped */
+		printf("  Newest    %s\n", date);
+	else
+		printf("  Newest    %s (%s ago)\n", date, ago);
 }
 
 static void

@@ -49,9 +49,6 @@ consider(struct walk *w, const struct mw_record *r)
 	mw_arena_reset(w->arena);
 	w->it.rec = *r;
 	if (mw_record_mail(w->it.store, r, w->arena, &w->it.mail, &err) < 0) {
-		char id[MW_ID_TEXT + 1];
-		mw_id_text(id, r->id);
-		(void)mw_err_prefix(&err, "record %.*s", MW_ID_SHORT, id);
 		report(w, &err);
 		return 0;
 	}
