@@ -1,0 +1,234 @@
+#include "replay/run.h"
+
+#include "journal/base/util.h"
+
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct args {
+	struct mw_query q;
+	struct mw_target_opts t;
+	const char *to, *report, *state;
+	bool dry, fresh, resend, yes;
+};
+
+static const struct mw_cmd *
+self(void)
+{
+	return mw_cmd_find("replay");
+}
+
+static int
+auth_style(struct args *a, const char *v, struct mw_err *err)
+{
+	a->t.separator = strcmp(v, "separator") == 0;
+	if (!a->t.separator && strcmp(v, "authzid") != 0)
+		return mw_fail(err, MW_EUSAGE, "--auth-style is authzid or separator");
+	return 1;
+}
+
+/* 1 taken, 0 not ours, negative wrong. */
+static int
+option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
+{
+	struct {
+		const char *names;
+		const char **value;
+		bool *flag;
+	} opts[] = {
+	    {"--to", &a->to, NULL},
+	    {"--report", &a->report, NULL},
+	    {"--state", &a->state, NULL},
+	    {"--password-file", &a->t.password_file, NULL},
+	    {"--auth-user", &a->t.auth_user, NULL},
+	    {"--user-passwords", &a->t.user_passwords, NULL},
+	    {"--tls-ca", &a->t.tls_ca, NULL},
+	    {"--insecure", NULL, &a->t.insecure},
+	    {"--create", NULL, &a->t.create},
+	    {"--accept-side-effects", NULL, &a->t.side_effects},
+	    {"--resend-doubtful", NULL, &a->resend},
+	    {"-n|--dry-run", NULL, &a->dry},
+	    {"--fresh", NULL, &a->fresh},
+	    {"--yes", NULL, &a->yes},
+	};
+	const char *v;
+	for (size_t k = 0; k < MW_COUNT(opts); k++) {
+		int r = mw_cli_option(argc, argv, i, opts[k].names, opts[k].value, err);
+		if (r > 0 && opts[k].flag)
+			*opts[k].flag = true;
+		if (r)
+			return r;
+	}
+	int r = mw_cli_option(argc, argv, i, "--resume", NULL, err);
+	if (r) {
+		a->fresh = false;
+		return r;
+	}
+	r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
+	return r > 0 ? auth_style(a, v, err) : r;
+}
+
+static int
+parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
+{
+	struct mw_err err = {0};
+	for (int i = 1; i < argc; i++) {
+		int r = mw_query_option(&a->q, argc, argv, &i, &err);
+		if (!r)
+			r = option(a, argc, argv, &i, &err);
+		if (!r)
+			return mw_cli_unknown(cli, self(), argv[i]);
+		if (r < 0)
+			return mw_cli_error(cli, &err);
+	}
+	if (mw_query_check(&a->q, &err))
+		return mw_cli_error(cli, &err);
+	if (!a->to)
+		return mw_cli_usage(cli, self(), "--to TARGET is missing");
+	if (!a->q.any_term && !a->q.all)
+		return mw_cli_usage(cli, self(),
+		                    "say what to put back: --since-mark NAME, "
+		                    "--user ADDR, … or --all");
+	return 0;
+}
+
+static void
+on_note(void *arg, const char *text)
+{
+	const struct mw_cli *cli = arg;
+	if (!cli->quiet)
+		fprintf(stderr, "mailwal: %s\n", text);
+}
+
+static void
+on_bad(void *arg, const struct mw_err *err)
+{
+	struct mw_report *rep = arg;
+	/* Out of memory here leaves it in the count. */
+	(void)mw_report_issue(rep, NULL, "", false, 0, "unreadable", err->msg);
+}
+
+static void
+warn_mark(struct mw_cli *cli, const struct args *a)
+{
+	struct mw_mark_info m;
+	struct mw_err err = {0};
+	struct mw_store *st;
+	if (!a->q.since_mark || cli->quiet)
+		return;
+	for (size_t i = 0; i < cli->n_journals; i++) {
+		st = NULL;
+		if (cli->stores && cli->stores[i])
+			st = cli->stores[i];
+		if (st && mw_mark_find(st, a->q.since_mark, &m, &err) == 0 &&
+		    m.state != MW_MARK_COMPLETE)
+			fprintf(stderr,
+			        "mailwal: warning: mark %s was never completed; a backup "
+			        "that "
+			        "was restored may be older than it\n",
+			        a->q.since_mark);
+	}
+}
+
+/* The ledger's directory: --state, else "ledger" in the first journal. */
+static int
+open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
+            struct mw_err *err)
+{
+	char dir[PATH_MAX];
+	int n = a->state ? snprintf(dir, sizeof dir, "%s", a->state)
+	                 : snprintf(dir, sizeof dir, "%s/ledger", cli->journals[0]);
+	if (n < 0 || n >= (int)sizeof dir)
+		return mw_fail(err, MW_EUSAGE, "path too long");
+	return mw_ledger_open(dir, a->to, !a->fresh, ret, err);
+}
+
+static int
+work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
+{
+	char journal[MW_ID_TEXT + 1] = "-";
+	int r = 0;
+	if (!a->dry || strncmp(a->to, "lmtp:", 5) == 0)
+		r = open_ledger(cli, a, &run->ledger, err);
+	if (r)
+		return r;
+	if (cli->stores && cli->stores[0])
+		mw_id_text(journal, mw_store_id(cli->stores[0]));
+	a->t.journal_id = journal;
+	if (run->ledger) {
+		a->t.ledger_id = mw_ledger_id(run->ledger);
+		a->t.run_id = run->report->run_id = mw_ledger_run(run->ledger);
+	}
+	r = mw_target_new(a->to, &a->t, &run->target, err);
+	if (r)
+		return r;
+	r = mw_plan_make(cli, &a->q, run->target, false, on_bad, run->report, &run->plan,
+	                 err);
+	return r ? r : mw_run_all(run, err);
+}
+
+/* Prints what came of it; the exit status. */
+static int
+finish(struct mw_cli *cli, const struct args *a, struct mw_run *run, int r,
+       struct mw_err *err)
+{
+	struct mw_err second = {0};
+	int status = r ? mw_err_exit(r) : mw_run_exit(run);
+	if (!run->plan)
+		return mw_cli_error(cli, err);
+	if (r && r != MW_ECANCEL)
+		(void)mw_cli_error(cli, err);
+	else if (!r && status != 0 && status != 3)
+		(void)mw_cli_error(cli, &run->first_err);
+	mw_report_print(run->report, cli->json);
+	if (a->report && mw_report_write(run->report, a->report, &second)) {
+		int s = mw_cli_error(cli, &second);
+		status = status ? status : s;
+	}
+	if (mw_cli_flush(&second)) {
+		int s = mw_cli_error(cli, &second);
+		status = status ? status : s;
+	}
+	return status;
+}
+
+int
+mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
+{
+	struct mw_err err = {0};
+	struct mw_report report;
+	struct args a = {0};
+	MW_ARENA_AUTO *arena = mw_arena_new(0);
+	if (!arena || mw_report_init(&report, &err))
+		return mw_err_exit(MW_ENOMEM);
+	mw_query_init(&a.q, arena);
+	int status = parse(cli, &a, argc, argv);
+	if (status) {
+		mw_report_done(&report);
+		return status;
+	}
+	report.command = "replay";
+	report.target = a.to;
+	struct mw_run run = {.cli = cli,
+	                     .report = &report,
+	                     .dry = a.dry,
+	                     .resend_doubtful = a.resend};
+	(void)signal(SIGPIPE, SIG_IGN); /* a broken connection is an error, not the end */
+	mw_cli_catch_signals();
+	a.t.sent_folder = cli->conf ? cli->conf->sent_folder : NULL;
+	a.t.stopped = mw_cli_stopped;
+	a.t.note = on_note;
+	a.t.note_arg = cli;
+	warn_mark(cli, &a);
+	int r = work(cli, &a, &run, &err);
+	status = finish(cli, &a, &run, r, &err);
+	mw_target_free(run.target);
+	mw_plan_free(run.plan);
+	mw_run_done(&run);
+	mw_ledger_close(run.ledger);
+	mw_report_done(&report);
+	return status;
+}

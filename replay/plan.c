@@ -1,0 +1,370 @@
+#include "replay/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+struct chosen { /* a selected record */
+	size_t journal;
+	uint64_t seq;
+};
+
+struct walk {
+	struct mw_cli *cli;
+	const struct mw_query *q;
+	struct mw_target *t;
+	struct mw_plan *plan;
+	struct mw_arena *tmp; /* of one message */
+	struct chosen *chosen;
+	size_t n_chosen, cap_chosen;
+	struct mw_err *err;
+	bool second;
+	void (*bad)(void *, const struct mw_err *);
+	void *bad_arg;
+};
+
+static uint64_t
+hash(const char *z)
+{
+	uint64_t h = UINT64_C(1469598103934665603);
+	for (; *z; z++)
+		h = (h ^ (unsigned char)*z) * UINT64_C(1099511628211);
+	return h ^ h >> 29;
+}
+
+static size_t
+find_slot(const struct mw_plan *p, const char *box)
+{
+	size_t i = (size_t)hash(box) & (p->n_slot - 1);
+	while (p->slot[i] && strcmp(p->box[p->slot[i] - 1].box, box) != 0)
+		i = (i + 1) & (p->n_slot - 1);
+	return i;
+}
+
+static int
+grow(void **v, size_t *cap, size_t want, size_t size)
+{
+	if (want <= *cap)
+		return 0;
+	size_t n = *cap ? *cap * 2 : 64;
+	void *p = reallocarray(*v, n, size);
+	if (!p)
+		return MW_ENOMEM;
+	*v = p;
+	*cap = n;
+	return 0;
+}
+
+static int
+rehash(struct mw_plan *p)
+{
+	size_t n = p->n_slot ? p->n_slot * 2 : 256;
+	size_t *slot = calloc(n, sizeof *slot);
+	if (!slot)
+		return MW_ENOMEM;
+	free(p->slot);
+	p->slot = slot;
+	p->n_slot = n;
+	for (size_t i = 0; i < p->n_box; i++)
+		p->slot[find_slot(p, p->box[i].box)] = i + 1;
+	return 0;
+}
+
+/* The box of a mailbox; made in the first walk only. NULL with r 0: not concerned. */
+static int
+get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
+{
+	struct mw_plan *p = w->plan;
+	const char *name;
+	struct mw_err why;
+	void *v = p->box;
+	*ret = NULL;
+	int bad = mw_target_box(w->t, mailbox, w->tmp, &name, &why);
+	if (bad == MW_ENOMEM)
+		return mw_fail(w->err, bad, "out of memory");
+	if (bad)
+		name = mailbox;
+	if (p->n_box * 2 >= p->n_slot && rehash(p))
+		return mw_fail(w->err, MW_ENOMEM, "out of memory");
+	size_t i = find_slot(p, name);
+	if (p->slot[i]) {
+		*ret = &p->box[p->slot[i] - 1];
+		return 0;
+	}
+	if (w->second)
+		return 0;
+	if (grow(&v, &p->cap_box, p->n_box + 1, sizeof *p->box))
+		return mw_fail(w->err, MW_ENOMEM, "out of memory");
+	p->box = v;
+	struct mw_plan_box *b = &p->box[p->n_box];
+	*b = (struct mw_plan_box){.bad_name = bad != 0};
+	b->box = mw_arena_strdup(p->arena, name);
+	b->mailbox = mw_arena_strdup(p->arena, mailbox);
+	if (!b->box || !b->mailbox)
+		return mw_fail(w->err, MW_ENOMEM, "out of memory");
+	p->slot[i] = ++p->n_box;
+	*ret = b;
+	return 0;
+}
+
+/* Is the copy itself one that --user or --domain names? (Other terms choose messages.) */
+static bool
+copy_named(struct walk *w, const struct mw_copy *c)
+{
+	const struct mw_query *q = w->q;
+	const struct mw_conf *conf = w->cli->conf;
+	struct mw_str box = mw_strz(c->mailbox);
+	bool named = !q->n_user && !q->n_domain;
+	struct mw_str base =
+	    c->sent ? mw_str("", 0)
+	            : mw_addr_base(c->rcpt, conf->recipient_delimiter, w->tmp);
+	for (size_t i = 0; i < q->n_user && !named; i++) {
+		struct mw_str u = mw_strz(q->user[i]);
+		struct mw_str ub = mw_addr_base(u, conf->recipient_delimiter, w->tmp);
+		const char *login = mw_mailbox_name(conf, ub, w->tmp);
+		named = mw_str_ieq(box, u) ||
+		        (login && mw_str_ieq(box, mw_strz(login))) ||
+		        (base.n && (mw_str_ieq(base, ub) || mw_str_ieq(c->rcpt, u))) ||
+		        (!mw_addr_domain(u).n && mw_str_ieq(mw_addr_local(box), u));
+	}
+	if (q->n_user && !named)
+		return false;
+	named = !q->n_domain;
+	for (size_t i = 0; i < q->n_domain && !named; i++) {
+		struct mw_str d = mw_strz(q->domain[i]);
+		named = mw_str_ieq(mw_addr_domain(box), d) ||
+		        mw_str_ieq(mw_addr_domain(c->rcpt), d);
+	}
+	return named;
+}
+
+static int
+add_rec(struct walk *w, const struct mw_item *it)
+{
+	struct mw_plan *p = w->plan;
+	void *v = p->rec;
+	if (p->n_rec >= UINT32_MAX || grow(&v, &p->cap_rec, p->n_rec + 1, sizeof *p->rec))
+		return mw_fail(w->err, MW_ENOMEM, "out of memory");
+	p->rec = v;
+	const struct mw_mail *m = &it->mail;
+	struct mw_plan_rec *r = &p->rec[p->n_rec++];
+	*r = (struct mw_plan_rec){
+	    .loc = it->rec.loc,
+	    .time_us = m->time_us,
+	    .size = m->size,
+	    .msgid = mw_msgid_hash(m->message_id),
+	    .queue = m->queue_id.n ? mw_hash64(m->queue_id) : 0,
+	    .journal = (uint32_t)it->journal,
+	};
+	memcpy(r->id, it->rec.id, sizeof r->id);
+	memcpy(r->digest, m->digest, sizeof r->digest);
+	return 0;
+}
+
+static int
+add_copy(struct walk *w, struct mw_plan_box *b, bool sent, bool wanted)
+{
+	struct mw_plan *p = w->plan;
+	void *v = b->v;
+	uint32_t rec = (uint32_t)(p->n_rec - 1);
+	/* One file for all: what meets in a box is one copy. */
+	for (size_t i = b->n; i-- > 0 && b->v[i].rec == rec;) {
+		if (b->v[i].sent != sent)
+			continue;
+		if (wanted && !b->v[i].wanted) {
+			b->n_wanted++;
+			p->n_wanted++;
+			b->v[i].wanted = true;
+		}
+		return 0;
+	}
+	if (grow(&v, &b->cap, b->n + 1, sizeof *b->v))
+		return mw_fail(w->err, MW_ENOMEM, "out of memory");
+	b->v = v;
+	b->v[b->n++] = (struct mw_plan_copy){rec, MW_FATE_OPEN, sent, wanted, false};
+	b->n_wanted += wanted;
+	p->n_wanted += wanted;
+	return 0;
+}
+
+static int
+by_place(const void *x, const void *y)
+{
+	const struct chosen *a = x, *b = y;
+	if (a->journal != b->journal)
+		return a->journal < b->journal ? -1 : 1;
+	return a->seq < b->seq ? -1 : a->seq > b->seq;
+}
+
+static void
+on_bad(void *arg, const struct mw_err *err)
+{
+	struct walk *w = arg;
+	if (w->bad)
+		w->bad(w->bad_arg, err);
+}
+
+/* First walk: the selected records, and the boxes that their copies belong into. */
+static int
+on_selected(void *arg, const struct mw_item *it)
+{
+	struct walk *w = arg;
+	struct mw_copy *c;
+	size_t n;
+	void *v = w->chosen;
+	struct mw_plan_box *b;
+	bool any = false;
+	mw_arena_reset(w->tmp);
+	int r = mw_copies(w->cli->conf, &it->mail, w->tmp, &c, &n, w->err);
+	for (size_t i = 0; i < n && !r; i++) {
+		if (!copy_named(w, &c[i]))
+			continue;
+		any = true;
+		r = get_box(w, c[i].mailbox, &b);
+	}
+	if (r || !any)
+		return r;
+	if (grow(&v, &w->cap_chosen, w->n_chosen + 1, sizeof *w->chosen))
+		return mw_fail(w->err, MW_ENOMEM, "out of memory");
+	w->chosen = v;
+	w->chosen[w->n_chosen++] = (struct chosen){it->journal, it->rec.seq};
+	return 0;
+}
+
+static int
+on_any(void *arg, const struct mw_item *it)
+{
+	struct walk *w = arg;
+	struct mw_copy *c;
+	size_t n;
+	bool added = false;
+	struct chosen key = {it->journal, it->rec.seq};
+	mw_arena_reset(w->tmp);
+	int r = mw_copies(w->cli->conf, &it->mail, w->tmp, &c, &n, w->err);
+	if (r)
+		return r;
+	bool chosen =
+	    w->n_chosen && bsearch(&key, w->chosen, w->n_chosen, sizeof key, by_place);
+	bool sent_apart = mw_target_has_sent(w->t);
+	for (size_t i = 0; i < n && !r; i++) {
+		struct mw_plan_box *b;
+		bool wanted = chosen && copy_named(w, &c[i]);
+		if (!mw_target_readable(w->t) && !wanted)
+			continue;
+		r = get_box(w, c[i].mailbox, &b);
+		if (r || !b)
+			continue;
+		if (!added)
+			r = add_rec(w, it);
+		added = true;
+		if (!r)
+			r = add_copy(w, b, c[i].sent && sent_apart, wanted);
+	}
+	return r;
+}
+
+static int
+on_export(void *arg, const struct mw_item *it)
+{
+	struct walk *w = arg;
+	struct mw_plan_box *b;
+	mw_arena_reset(w->tmp);
+	int r = get_box(w, "", &b);
+	if (!r)
+		r = add_rec(w, it);
+	return r ? r : add_copy(w, b, false, true);
+}
+
+static const struct mw_plan_rec *sort_rec; /* qsort has no argument; one thread */
+
+static int
+by_time(const void *x, const void *y)
+{
+	const struct mw_plan_copy *a = x, *b = y;
+	const struct mw_plan_rec *ra = &sort_rec[a->rec], *rb = &sort_rec[b->rec];
+	if (ra->time_us != rb->time_us)
+		return ra->time_us < rb->time_us ? -1 : 1;
+	return a->rec < b->rec ? -1 : a->rec > b->rec;
+}
+
+static int
+by_mailbox(const void *x, const void *y)
+{
+	const struct mw_plan_box *a = x, *b = y;
+	return strcmp(a->mailbox, b->mailbox);
+}
+
+static void
+sort_all(struct mw_plan *p)
+{
+	sort_rec = p->rec;
+	for (size_t i = 0; i < p->n_box; i++)
+		if (p->box[i].n)
+			qsort(p->box[i].v, p->box[i].n, sizeof *p->box[i].v, by_time);
+	if (p->n_box)
+		qsort(p->box, p->n_box, sizeof *p->box, by_mailbox);
+	free(p->slot); /* positions have changed */
+	p->slot = NULL;
+	p->n_slot = 0;
+}
+
+static int
+two_walks(struct walk *w)
+{
+	struct mw_query all;
+	int r = mw_select(w->cli, w->q, on_selected, w, NULL, NULL, w->err);
+	if (r)
+		return r;
+	if (w->n_chosen)
+		qsort(w->chosen, w->n_chosen, sizeof *w->chosen, by_place);
+	w->second = true;
+	mw_query_init(&all, w->tmp);
+	all.all = true;
+	return mw_select(w->cli, &all, on_any, w, on_bad, &w->plan->unreadable, w->err);
+}
+
+int
+mw_plan_make(struct mw_cli *cli, const struct mw_query *q, struct mw_target *t,
+             bool export, void (*bad)(void *, const struct mw_err *), void *arg,
+             struct mw_plan **ret, struct mw_err *err)
+{
+	struct mw_plan *p = calloc(1, sizeof *p);
+	struct walk w = {.cli = cli,
+	                 .q = q,
+	                 .t = t,
+	                 .plan = p,
+	                 .err = err,
+	                 .bad = bad,
+	                 .bad_arg = arg};
+	w.tmp = mw_arena_new(0);
+	if (p)
+		p->arena = mw_arena_new(0);
+	int r = p && p->arena && w.tmp ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!r && export)
+		r = mw_select(cli, q, on_export, &w, on_bad, &p->unreadable, err);
+	else if (!r)
+		r = two_walks(&w);
+	free(w.chosen);
+	mw_arena_free(w.tmp);
+	if (r) {
+		mw_plan_free(p);
+		return r;
+	}
+	sort_all(p);
+	*ret = p;
+	return 0;
+}
+
+void
+mw_plan_free(struct mw_plan *p)
+{
+	if (!p)
+		return;
+	for (size_t i = 0; i < p->n_box; i++)
+		free(p->box[i].v);
+	free(p->box);
+	free(p->rec);
+	free(p->slot);
+	mw_arena_free(p->arena);
+	free(p);
+}

@@ -1,0 +1,66 @@
+/* plan.h - which copies belong where: the journal's side of a replay, box by box.
+ *
+ * Two walks: the first finds what the selection names and so the boxes concerned; the
+ * second gathers, for these boxes only, every copy that the journal has, since an old
+ * copy must be able to claim its stored message before a new one does. About 110 bytes a
+ * record and 12 a copy. One thread; everything lives in the plan.
+ */
+#ifndef MW_REPLAY_PLAN_H
+#define MW_REPLAY_PLAN_H
+
+#include "replay/select.h"
+#include "replay/target.h"
+
+struct mw_plan_rec {
+	uint8_t id[MW_ID_LEN];
+	uint8_t digest[32];
+	struct mw_loc loc;
+	int64_t time_us;
+	uint64_t size;
+	uint64_t msgid, queue; /* hashes, see profile.h */
+	uint32_t journal;
+};
+
+enum mw_fate {
+	MW_FATE_OPEN,
+	MW_FATE_TRIED, /* given to the target, no answer: in doubt until the next scan */
+	MW_FATE_PRESENT,
+	MW_FATE_RESTORED,
+	MW_FATE_FAILED,
+	MW_FATE_DOUBTFUL, /* write-only target: may have been delivered */
+	MW_FATE_SKIPPED
+};
+
+struct mw_plan_copy {
+	uint32_t rec;
+	uint8_t fate; /* enum mw_fate; only for wanted ones */
+	bool sent, wanted, ambiguous;
+};
+
+struct mw_plan_box {
+	const char *box, *mailbox;
+	struct mw_plan_copy *v; /* oldest first */
+	size_t n, cap, n_wanted;
+	bool bad_name; /* the mailbox cannot be a place of this target */
+};
+
+struct mw_plan {
+	struct mw_arena *arena;
+	struct mw_plan_rec *rec;
+	size_t n_rec, cap_rec;
+	struct mw_plan_box *box;
+	size_t n_box, cap_box;
+	size_t *slot; /* hash of box names, position + 1 */
+	size_t n_slot;
+	size_t n_wanted;
+	size_t unreadable; /* records that could not be read: what they hold is unknown */
+};
+
+/* export: one box, each selected message once, whoever it was for. bad is called for
+ * each unreadable record. */
+int mw_plan_make(struct mw_cli *cli, const struct mw_query *q, struct mw_target *t,
+                 bool export, void (*bad)(void *arg, const struct mw_err *err), void *arg,
+                 struct mw_plan **ret, struct mw_err *err) MW_CHECK;
+void mw_plan_free(struct mw_plan *p); /* NULL ok */
+
+#endif

@@ -1,0 +1,211 @@
+#include "replay/report.h"
+
+#include "journal/base/clock.h"
+#include "journal/base/fs.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	LINES_SHOWN = 20 /* for people; --report has all */
+};
+
+int
+mw_report_init(struct mw_report *r, struct mw_err *err)
+{
+	const struct mw_clock *c = mw_clock_system();
+	*r = (struct mw_report){.start_us = c->now_us(c)};
+	r->arena = mw_arena_new(0);
+	return r->arena ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+}
+
+void
+mw_report_done(struct mw_report *r)
+{
+	mw_arena_free(r->arena);
+	r->arena = NULL;
+	r->issue = NULL;
+	r->n_issue = 0;
+}
+
+int
+mw_report_issue(struct mw_report *r, const uint8_t *id, const char *mailbox, bool sent,
+                int64_t time_us, const char *kind, const char *reason)
+{
+	struct mw_issue *v =
+	    mw_arena_grow(r->arena, r->issue, &r->cap_issue, r->n_issue + 1, sizeof *v);
+	if (!v)
+		return MW_ENOMEM;
+	r->issue = v;
+	struct mw_issue *i = &v[r->n_issue];
+	memset(i, 0, sizeof *i);
+	if (id)
+		mw_id_text(i->id, id);
+	/* A mailbox that fails as a whole repeats its reason: kept once. */
+	const struct mw_issue *last = r->n_issue ? &v[r->n_issue - 1] : NULL;
+	i->mailbox = last && strcmp(last->mailbox, mailbox) == 0
+	                 ? last->mailbox
+	                 : mw_arena_strdup(r->arena, mailbox);
+	i->reason = last && strcmp(last->reason, reason) == 0
+	                ? last->reason
+	                : mw_arena_strdup(r->arena, reason);
+	i->kind = kind;
+	i->sent = sent;
+	i->time_us = time_us;
+	if (!i->mailbox || !i->reason)
+		return MW_ENOMEM;
+	r->n_issue++;
+	return 0;
+}
+
+uint64_t
+mw_report_left(const struct mw_report *r)
+{
+	return r->selected - r->already_there - r->restored - r->failed - r->doubtful -
+	       r->skipped;
+}
+
+static json_t *
+issues(const struct mw_report *r, bool all)
+{
+	json_t *a = json_array();
+	for (size_t k = 0; k < r->n_issue; k++) {
+		const struct mw_issue *i = &r->issue[k];
+		char when[40];
+		bool failure =
+		    strcmp(i->kind, "failed") == 0 || strcmp(i->kind, "doubtful") == 0;
+		if (!all && !failure)
+			continue;
+		json_t *o = json_object();
+		if (i->id[0])
+			(void)json_object_set_new(o, "id", json_string(i->id));
+		(void)json_object_set_new(o, "mailbox", mw_json_str(mw_strz(i->mailbox)));
+		(void)json_object_set_new(o, "folder",
+		                          json_string(i->sent ? "Sent" : "INBOX"));
+		(void)json_object_set_new(o, "kind", json_string(i->kind));
+		(void)json_object_set_new(o, "reason", mw_json_str(mw_strz(i->reason)));
+		if (i->time_us) {
+			mw_time_rfc3339(when, sizeof when, i->time_us);
+			(void)json_object_set_new(o, "time", json_string(when));
+		}
+		(void)json_array_append_new(a, o);
+	}
+	return a;
+}
+
+static json_t *
+summary(const struct mw_report *r)
+{
+	json_t *o = json_object();
+	const struct {
+		const char *name;
+		uint64_t v;
+	} n[] = {
+	    {"selected", r->selected},     {"already_there", r->already_there},
+	    {"restored", r->restored},     {"failed", r->failed},
+	    {"doubtful", r->doubtful},     {"ambiguous", r->ambiguous},
+	    {"skipped", r->skipped},       {"left", mw_report_left(r)},
+	    {"unreadable", r->unreadable}, {"mailboxes", r->mailboxes},
+	    {"bytes", r->bytes},
+	};
+	(void)json_object_set_new(o, "message_type", json_string("summary"));
+	(void)json_object_set_new(o, "command", json_string(r->command));
+	(void)json_object_set_new(o, "target", mw_json_str(mw_strz(r->target)));
+	if (r->run_id)
+		(void)json_object_set_new(o, "run", json_string(r->run_id));
+	(void)json_object_set_new(o, "dry_run", json_boolean(r->dry));
+	(void)json_object_set_new(o, "interrupted", json_boolean(r->interrupted));
+	for (size_t i = 0; i < sizeof n / sizeof n[0]; i++)
+		(void)json_object_set_new(o, n[i].name, json_integer((json_int_t)n[i].v));
+	(void)json_object_set_new(o, "duration_s",
+	                          json_real((double)r->duration_us / 1e6));
+	return o;
+}
+
+static void
+say(const struct mw_report *r)
+{
+	unsigned long long n = r->selected;
+	bool export = strcmp(r->command, "export") == 0;
+	const char *unit = export ? "message" : "copy",
+	           *units = export ? "messages" : "copies";
+	char took[32];
+	mw_duration_human(took, sizeof took, r->duration_us);
+	size_t shown = 0;
+	for (size_t k = 0; k < r->n_issue; k++) {
+		const struct mw_issue *i = &r->issue[k];
+		if (++shown > LINES_SHOWN) {
+			fprintf(stderr, "  … %zu more; --report FILE names them all\n",
+			        r->n_issue - LINES_SHOWN);
+			break;
+		}
+		MW_BUF_AUTO b = {0};
+		mw_text_safe(mw_strz(i->mailbox), false, &b);
+		mw_buf_puts(&b, *i->mailbox ? ": " : "");
+		mw_text_safe(mw_strz(i->reason), false, &b);
+		fprintf(stderr, "%s %.*s %s\n", i->kind, MW_ID_SHORT, i->id,
+		        mw_buf_cstr(&b));
+	}
+	printf("%llu %s%s: %llu already there, %llu %s, %llu failed", n,
+	       n == 1 ? unit : units, r->dry ? " (dry run)" : "",
+	       (unsigned long long)r->already_there, (unsigned long long)r->restored,
+	       export ? (r->dry ? "to be written" : "written")
+	              : (r->dry ? "to be put back" : "put back"),
+	       (unsigned long long)r->failed);
+	if (r->ambiguous)
+		printf(" (%llu of those put back ambiguous)",
+		       (unsigned long long)r->ambiguous);
+	if (r->doubtful)
+		printf(", %llu doubtful", (unsigned long long)r->doubtful);
+	if (r->skipped)
+		printf(", %llu skipped", (unsigned long long)r->skipped);
+	if (r->unreadable)
+		printf(", %llu records unreadable", (unsigned long long)r->unreadable);
+	printf("; %llu unaccounted%s. %llu %s, %s.\n",
+	       (unsigned long long)mw_report_left(r),
+	       r->interrupted ? " (interrupted)" : "", (unsigned long long)r->mailboxes,
+	       export              ? "place"
+	       : r->mailboxes == 1 ? "mailbox"
+	                           : "mailboxes",
+	       took);
+}
+
+void
+mw_report_print(const struct mw_report *r, bool json)
+{
+	if (!json) {
+		say(r);
+		return;
+	}
+	json_t *o = summary(r);
+	(void)json_object_set_new(o, "failures", issues(r, false));
+	mw_cli_json(o);
+}
+
+int
+mw_report_write(const struct mw_report *r, const char *path, struct mw_err *err)
+{
+	char dir[PATH_MAX], when[40];
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	json_t *o = summary(r);
+	mw_time_rfc3339(when, sizeof when, r->start_us);
+	(void)json_object_set_new(o, "message_type", json_string("report"));
+	(void)json_object_set_new(o, "started", json_string(when));
+	(void)json_object_set_new(o, "copies", issues(r, true));
+	char *text = json_dumps(o, JSON_INDENT(1) | JSON_SORT_KEYS);
+	json_decref(o);
+	if (!text)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	(void)snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1,
+	               slash ? path : ".");
+	const struct mw_fs *fs = mw_fs_posix();
+	int q = mw_fs_write_file(fs, slash == path ? "/" : dir, name, text, strlen(text));
+	free(text);
+	if (!q)
+		return 0;
+	errno = -q;
+	return mw_fail_errno(err, "cannot write the report %s", path);
+}

@@ -1,0 +1,45 @@
+/* report.h - what a replay or export did: numbers, and every copy not put back by name.
+ *
+ * The unit is the copy: one message for one mailbox. Numbers always add up:
+ * selected = already_there + restored + failed + doubtful + skipped + left (interrupted);
+ * ambiguous ones are among the restored.
+ */
+#ifndef MW_REPLAY_REPORT_H
+#define MW_REPLAY_REPORT_H
+
+#include "journal/base/arena.h"
+#include "journal/base/err.h"
+#include "replay/cmd.h"
+
+struct mw_issue { /* a copy that deserves a line */
+	char id[MW_ID_TEXT + 1];
+	const char *mailbox, *kind, *reason; /* kind: failed, doubtful, ambiguous, … */
+	bool sent;
+	int64_t time_us;
+};
+
+struct mw_report {
+	struct mw_arena *arena;
+	const char *command, *target, *run_id;
+	bool dry, interrupted;
+	uint64_t selected, already_there, restored, failed, doubtful, ambiguous, skipped;
+	uint64_t unreadable; /* records; what they held is unknown */
+	uint64_t mailboxes, bytes;
+	int64_t start_us, duration_us;
+	struct mw_issue *issue;
+	size_t n_issue, cap_issue;
+};
+
+int mw_report_init(struct mw_report *r, struct mw_err *err) MW_CHECK;
+void mw_report_done(struct mw_report *r);
+/* Adds a line to the list; texts are copied. MW_ENOMEM. */
+int mw_report_issue(struct mw_report *r, const uint8_t *id, const char *mailbox,
+                    bool sent, int64_t time_us, const char *kind, const char *reason);
+uint64_t mw_report_left(const struct mw_report *r);
+/* The summary object on standard output (json), or the closing sentence for people. */
+void mw_report_print(const struct mw_report *r, bool json);
+/* The whole report as a JSON file (temp, sync, rename). */
+int mw_report_write(const struct mw_report *r, const char *path,
+                    struct mw_err *err) MW_CHECK;
+
+#endif

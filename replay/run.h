@@ -1,0 +1,55 @@
+/* run.h - a replay at work: box by box, scan → reconcile → put, again after any doubt.
+ *
+ * Life: fill struct mw_run, mw_run_all, read the report. One thread.
+ */
+#ifndef MW_REPLAY_RUN_H
+#define MW_REPLAY_RUN_H
+
+#include "replay/ledger.h"
+#include "replay/plan.h"
+#include "replay/progress.h"
+#include "replay/report.h"
+
+struct mw_run {
+	struct mw_cli *cli;
+	struct mw_plan *plan;
+	struct mw_target *target;
+	struct mw_ledger *ledger; /* NULL: a dry run, an export */
+	struct mw_report *report;
+	struct mw_progress progress;
+	bool dry, resend_doubtful;
+	struct mw_store **stores; /* by journal, opened as needed */
+	struct mw_arena *arena;   /* of one message */
+	int first_code;           /* of the first box that failed as a whole */
+	struct mw_err first_err;
+	bool any_box_ok;
+	unsigned unreachable; /* boxes in a row */
+	/* the box at work */
+	struct mw_plan_box *box;
+	struct mw_plan_copy *broken; /* its content could not be read */
+	struct mw_err broken_err;
+	struct mw_mail mail;
+	struct mw_record rec;
+};
+
+/* Works through all boxes. 0, or a code that ends everything: MW_ECANCEL, MW_ENOMEM, a
+ * ledger that cannot be written. Failures of boxes and copies are in the report. */
+int mw_run_all(struct mw_run *r, struct mw_err *err) MW_CHECK;
+void mw_run_done(struct mw_run *r);
+/* One box (run_box.c). 0; MW_ECANCEL; MW_ENOMEM; else why the box failed as a whole. */
+int mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_CHECK;
+
+/* The exit status that a finished report means. */
+int mw_run_exit(const struct mw_run *r);
+
+/* The content of a record, to a sink; metadata into r->mail (arena). */
+int mw_run_load(struct mw_run *r, const struct mw_plan_rec *rec,
+                struct mw_err *err) MW_CHECK;
+int mw_run_content(struct mw_run *r, const struct mw_plan_rec *rec,
+                   int (*sink)(void *, const void *, size_t), void *arg,
+                   struct mw_err *err) MW_CHECK;
+/* Settles an open copy, and counts it. */
+int mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
+                const char *reason) MW_CHECK;
+
+#endif

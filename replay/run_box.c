@@ -1,0 +1,536 @@
+#include "replay/run.h"
+
+#include "journal/base/util.h"
+#include "replay/reconcile.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	ATTEMPTS = 3, /* without progress, then the box is given up */
+	NAP_MS = 500
+};
+
+/* What one look at the box found, and the copies to compare it with. */
+struct look {
+	struct mw_run *r;
+	struct mw_plan_box *b;
+	uint64_t *queue; /* sorted hashes of our queue IDs */
+	size_t n_queue;
+	struct mw_rc_copy *c;
+	struct mw_rc_stored *s;
+	size_t m, cap;
+	struct mw_err *err;
+};
+
+static int
+by_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+static int
+by_key(const void *a, const void *b)
+{
+	return by_u64(&((const struct mw_rc_stored *)a)->key,
+	              &((const struct mw_rc_stored *)b)->key);
+}
+
+static void
+forget_stored(struct look *l)
+{
+	for (size_t i = 0; i < l->m; i++)
+		free(l->s[i].profile);
+	l->m = 0;
+}
+
+static void
+look_done(struct look *l)
+{
+	forget_stored(l);
+	free(l->s);
+	free(l->c);
+	free(l->queue);
+}
+
+static int
+look_init(struct look *l, struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	*l = (struct look){.r = r, .b = b, .err = err};
+	l->c = calloc(b->n ? b->n : 1, sizeof *l->c);
+	l->queue = calloc(b->n ? b->n : 1, sizeof *l->queue);
+	if (!l->c || !l->queue)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < b->n; i++) {
+		const struct mw_plan_rec *rec = &r->plan->rec[b->v[i].rec];
+		if (rec->queue)
+			l->queue[l->n_queue++] = rec->queue;
+	}
+	qsort(l->queue, l->n_queue, sizeof *l->queue, by_u64);
+	return 0;
+}
+
+static bool
+known_queue(void *arg, uint64_t queue)
+{
+	const struct look *l = arg;
+	return bsearch(&queue, l->queue, l->n_queue, sizeof queue, by_u64) != NULL;
+}
+
+static int
+on_found(void *arg, const struct mw_found *f)
+{
+	struct look *l = arg;
+	struct mw_facts facts;
+	if (l->m == l->cap) {
+		size_t cap = l->cap ? l->cap * 2 : 256;
+		void *p = cap < UINT32_MAX ? reallocarray(l->s, cap, sizeof *l->s) : NULL;
+		if (!p)
+			return mw_fail(l->err, MW_ENOMEM, "out of memory");
+		l->s = p;
+		l->cap = cap;
+	}
+	mw_header_facts(f->header, known_queue, l, &facts);
+	l->s[l->m++] = (struct mw_rc_stored){
+	    .key = f->key,
+	    .msgid = facts.msgid,
+	    .queue = facts.queue,
+	    .size = f->size,
+	    .date_us = f->date_us,
+	    .received_us = facts.received_us,
+	    .sent_folder = f->sent_folder,
+	};
+	return 0;
+}
+
+static int
+on_profile(void *arg, uint64_t key, struct mw_profile *take)
+{
+	struct look *l = arg;
+	struct mw_rc_stored want = {.key = key};
+	struct mw_rc_stored *s =
+	    l->m ? bsearch(&want, l->s, l->m, sizeof want, by_key) : NULL;
+	if (!s || s->profile)
+		free(take);
+	else
+		s->profile = take;
+	return 0;
+}
+
+/* A server may mention a message twice; it is one. */
+static void
+sort_stored(struct look *l)
+{
+	size_t k = 0;
+	if (!l->m)
+		return;
+	qsort(l->s, l->m, sizeof *l->s, by_key);
+	for (size_t i = 1; i < l->m; i++)
+		if (l->s[i].key != l->s[k].key)
+			l->s[++k] = l->s[i];
+	l->m = k + 1;
+}
+
+static int
+fetch_needed(struct look *l, size_t n, struct mw_err *err)
+{
+	MW_AUTOFREE uint64_t *keys = calloc(n ? n : 1, sizeof *keys);
+	size_t k = 0;
+	if (!keys)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < l->m && k < n; i++)
+		if (l->s[i].need)
+			keys[k++] = l->s[i].key;
+	return mw_target_fetch(l->r->target, keys, k, on_profile, l, err);
+}
+
+/* Profiles of our own copies. One that cannot be read has none: it fails when it is put.
+ */
+static int
+read_needed(struct look *l, struct mw_profile **prof, struct mw_err *err)
+{
+	struct mw_profiler *f = mw_profiler_new();
+	int q = f ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < l->b->n && !q; i++) {
+		struct mw_err ignored;
+		if (!l->c[i].need)
+			continue;
+		if (mw_cli_stopped())
+			q = mw_fail(err, MW_ECANCEL, "interrupted");
+		else if (mw_run_content(l->r, &l->r->plan->rec[l->b->v[i].rec],
+		                        mw_profiler_put, f, &ignored))
+			free(mw_profiler_take(f));
+		else
+			l->c[i].profile = prof[i] = mw_profiler_take(f);
+	}
+	mw_profiler_free(f);
+	return q;
+}
+
+static int
+reconcile(struct look *l, struct mw_err *err)
+{
+	size_t n = l->b->n;
+	int q = mw_reconcile_fast(l->c, n, l->s, l->m);
+	if (q > 0) {
+		int f = fetch_needed(l, (size_t)q, err);
+		if (f)
+			return f;
+	}
+	if (q >= 0)
+		q = mw_reconcile_digest(l->c, n, l->s, l->m);
+	if (q < 0)
+		return mw_fail(err, q, "out of memory");
+	struct mw_profile **prof = calloc(n ? n : 1, sizeof(void *));
+	if (!prof)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = q > 0 ? read_needed(l, prof, err) : 0;
+	if (!r && mw_reconcile_body(l->c, n, l->s, l->m))
+		r = mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++) {
+		free(prof[i]);
+		l->c[i].profile = NULL;
+	}
+	free(prof);
+	return r;
+}
+
+/* Looks at the box and decides for every copy. */
+static int
+look(struct look *l, struct mw_err *err)
+{
+	forget_stored(l);
+	for (size_t i = 0; i < l->b->n; i++) {
+		const struct mw_plan_copy *p = &l->b->v[i];
+		const struct mw_plan_rec *rec = &l->r->plan->rec[p->rec];
+		l->c[i] = (struct mw_rc_copy){
+		    .msgid = rec->msgid,
+		    .queue = rec->queue,
+		    .time_us = rec->time_us,
+		    .size = rec->size,
+		    .digest = rec->digest,
+		    .sent = p->sent,
+		    .wanted = p->wanted,
+		};
+	}
+	l->err = err;
+	int q = mw_target_scan(l->r->target, on_found, l, err);
+	if (q)
+		return q;
+	sort_stored(l);
+	return reconcile(l, err);
+}
+
+/* Settles what the look found present; returns how many are still to put. */
+static int
+settle(struct look *l, size_t *ret_left, struct mw_err *err)
+{
+	size_t left = 0;
+	int q = 0;
+	for (size_t i = 0; i < l->b->n && !q; i++) {
+		struct mw_plan_copy *p = &l->b->v[i];
+		if (!p->wanted || (p->fate != MW_FATE_OPEN && p->fate != MW_FATE_TRIED))
+			continue;
+		p->ambiguous = l->c[i].ambiguous;
+		if (l->c[i].how == MW_RC_MISSING)
+			left++;
+		else
+			q = mw_run_fate(l->r, p,
+			                p->fate == MW_FATE_TRIED ? MW_FATE_RESTORED
+			                                         : MW_FATE_PRESENT,
+			                NULL);
+	}
+	*ret_left = left;
+	return q ? mw_fail(err, q, "out of memory") : 0;
+}
+
+/* ---- putting ---- */
+
+static struct mw_plan_copy *
+copy_of(const struct mw_put *p)
+{
+	return p->ref;
+}
+
+static const struct mw_plan_rec *
+rec_of(const struct mw_run *r, const struct mw_put *p)
+{
+	return &r->plan->rec[copy_of(p)->rec];
+}
+
+static int
+io_envelope(void *arg, const struct mw_put *p, const struct mw_mail **ret,
+            struct mw_err *err)
+{
+	struct mw_run *r = arg;
+	int q = mw_run_load(r, rec_of(r, p), err);
+	if (q) {
+		r->broken = copy_of(p);
+		r->broken_err = *err;
+		return q;
+	}
+	*ret = &r->mail;
+	return 0;
+}
+
+struct tap { /* tells a journal's failure from the target's */
+	int (*sink)(void *, const void *, size_t);
+	void *arg;
+	bool sink_failed;
+};
+
+static int
+tap(void *arg, const void *p, size_t n)
+{
+	struct tap *t = arg;
+	int q = t->sink(t->arg, p, n);
+	t->sink_failed = t->sink_failed || q;
+	return q;
+}
+
+static int
+io_content(void *arg, const struct mw_put *p, int (*sink)(void *, const void *, size_t),
+           void *sarg, struct mw_err *err)
+{
+	struct mw_run *r = arg;
+	struct tap t = {sink, sarg, false};
+	struct mw_err why = {0};
+	int q = mw_run_content(r, rec_of(r, p), tap, &t, &why);
+	if (q && !t.sink_failed) {
+		r->broken = copy_of(p);
+		r->broken_err = why;
+		if (err)
+			*err = why;
+	}
+	return q; /* the sink's own failure is in the target's err already */
+}
+
+static int
+io_intent(void *arg, const struct mw_put *const *v, size_t n, struct mw_err *err)
+{
+	struct mw_run *r = arg;
+	int q = 0;
+	for (size_t i = 0; i < n && !q; i++) {
+		copy_of(v[i])->fate = MW_FATE_TRIED;
+		if (r->ledger)
+			q = mw_ledger_intent(r->ledger, v[i]->id, r->box->box, v[i]->sent,
+			                     err);
+	}
+	/* On files the ledger is a record only; a sync each would cost more than the
+	 * mail. */
+	if (!q && r->ledger && (n > 1 || !mw_target_readable(r->target)))
+		q = mw_ledger_sync(r->ledger, err);
+	return q;
+}
+
+static int
+io_done(void *arg, const struct mw_put *p, int code, const char *why,
+        const struct mw_place *place)
+{
+	struct mw_run *r = arg;
+	struct mw_err err;
+	int q = 0;
+	if (r->ledger && !code)
+		q = mw_ledger_done(r->ledger, p->id, r->box->box, p->sent,
+		                   place ? place->folder : NULL,
+		                   place ? place->uidvalidity : 0, place ? place->uid : 0,
+		                   &err);
+	else if (r->ledger)
+		q = mw_ledger_refused(r->ledger, p->id, r->box->box, p->sent, &err);
+	if (q)
+		return q;
+	return mw_run_fate(r, copy_of(p), code ? MW_FATE_FAILED : MW_FATE_RESTORED, why);
+}
+
+static int
+put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_err *err)
+{
+	struct mw_put_io io = {io_envelope, io_content, io_intent, io_done, b->box, r};
+	MW_AUTOFREE struct mw_put *v = calloc(n ? n : 1, sizeof *v);
+	size_t k = 0;
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < b->n && k < n; i++) {
+		struct mw_plan_copy *p = &b->v[i];
+		const struct mw_plan_rec *rec = &r->plan->rec[p->rec];
+		if (!p->wanted || (p->fate != MW_FATE_OPEN && p->fate != MW_FATE_TRIED))
+			continue;
+		v[k] = (struct mw_put){.time_us = rec->time_us,
+		                       .size = rec->size,
+		                       .sent = p->sent,
+		                       .ref = p};
+		memcpy(v[k++].id, rec->id, MW_ID_LEN);
+	}
+	r->broken = NULL;
+	int q = mw_target_put(r->target, v, k, &io, err);
+	if (r->broken &&
+	    (r->broken->fate == MW_FATE_OPEN || r->broken->fate == MW_FATE_TRIED) &&
+	    mw_run_fate(r, r->broken, MW_FATE_FAILED, r->broken_err.msg))
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (r->ledger) {
+		struct mw_err second;
+		int s = mw_ledger_sync(r->ledger, q ? &second : err);
+		q = q ? q : s;
+	}
+	return q;
+}
+
+/* One attempt: 0 the box is done. */
+static int
+attempt(struct mw_run *r, struct look *l, struct mw_plan_box *b, struct mw_err *err)
+{
+	size_t left = 0;
+	int q = look(l, err);
+	if (!q)
+		q = settle(l, &left, err);
+	if (q || !left)
+		return q;
+	if (r->dry) {
+		for (size_t i = 0; i < b->n && !q; i++)
+			if (b->v[i].wanted && b->v[i].fate == MW_FATE_OPEN)
+				q = mw_run_fate(r, &b->v[i], MW_FATE_RESTORED, NULL);
+		return q ? mw_fail(err, q, "out of memory") : 0;
+	}
+	q = mw_target_begin(r->target, err);
+	if (q > 0) { /* it moved on between the look and the lock */
+		q = look(l, err);
+		if (!q)
+			q = settle(l, &left, err);
+	}
+	forget_stored(l);
+	return q || !left ? q : put_missing(r, b, left, err);
+}
+
+/* Is another try of the same box any use? */
+static bool
+worth_retry(int code)
+{
+	return code == MW_EUNAVAIL || code == MW_ETIMEOUT || code == MW_EPROTO ||
+	       code == MW_EREFUSED || code == MW_EDAMAGED || code == MW_EERASED ||
+	       code == MW_EKEY || code == MW_EIO || code == MW_EFORMAT;
+}
+
+static size_t
+open_copies(const struct mw_plan_box *b)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < b->n; i++)
+		n += b->v[i].wanted &&
+		     (b->v[i].fate == MW_FATE_OPEN || b->v[i].fate == MW_FATE_TRIED);
+	return n;
+}
+
+static int
+run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	struct look l;
+	int tries = 0, q = look_init(&l, r, b, err);
+	while (!q || tries) {
+		size_t before = open_copies(b);
+		bool opened = false;
+		if (mw_cli_stopped())
+			q = mw_fail(err, MW_ECANCEL, "interrupted");
+		else
+			q = mw_target_open(r->target, b->mailbox, b->box, r->dry, err);
+		if (!q) {
+			opened = true;
+			q = attempt(r, &l, b, err);
+			struct mw_err second;
+			int c = mw_target_close(r->target, q ? &second : err);
+			q = q ? q : c;
+		}
+		size_t after = open_copies(b);
+		if (!q || (!after && q != MW_ECANCEL && q != MW_ENOMEM)) {
+			q = 0; /* every copy has its answer */
+			break;
+		}
+		tries = after < before ? 1 : tries + 1;
+		bool first_contact = !opened && !r->any_box_ok && after == b->n_wanted;
+		if (!worth_retry(q) || tries >= ATTEMPTS || first_contact)
+			break;
+		for (int i = 0; i < NAP_MS && !mw_cli_stopped(); i += 100)
+			(void)poll(NULL, 0, 100);
+	}
+	look_done(&l);
+	return q;
+}
+
+/* ---- write-only targets: the ledger is the only memory ---- */
+
+static int
+ledger_fates(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	int q = 0;
+	for (size_t i = 0; i < b->n && !q; i++) {
+		struct mw_plan_copy *p = &b->v[i];
+		const uint8_t *id = r->plan->rec[p->rec].id;
+		if (!p->wanted || p->fate != MW_FATE_OPEN)
+			continue;
+		enum mw_ledger_state st =
+		    r->ledger ? mw_ledger_get(r->ledger, id, b->box, p->sent)
+		              : MW_LEDGER_NONE;
+		if (p->sent)
+			q = mw_run_fate(r, p, MW_FATE_SKIPPED,
+			                "LMTP cannot file into a Sent folder");
+		else if (st == MW_LEDGER_DONE)
+			q = mw_run_fate(r, p, MW_FATE_PRESENT, NULL);
+		else if (st == MW_LEDGER_DOUBTFUL && !r->resend_doubtful)
+			q = mw_run_fate(r, p, MW_FATE_DOUBTFUL,
+			                "an earlier run was cut off while delivering it; "
+			                "--resend-doubtful sends it again");
+	}
+	return q ? mw_fail(err, q, "out of memory") : 0;
+}
+
+/* What was under way when the line broke may have arrived. */
+static int
+doubt(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	int q = 0;
+	for (size_t i = 0; i < b->n && !q; i++)
+		if (b->v[i].wanted && b->v[i].fate == MW_FATE_TRIED)
+			q = mw_run_fate(r, &b->v[i], MW_FATE_DOUBTFUL,
+			                "the connection broke while delivering it");
+	return q ? mw_fail(err, q, "out of memory") : 0;
+}
+
+static int
+run_write_only(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	int tries = 0, q = ledger_fates(r, b, err);
+	while (!q) {
+		size_t before = open_copies(b);
+		if (!before)
+			return 0;
+		if (r->dry) {
+			for (size_t i = 0; i < b->n && !q; i++)
+				if (b->v[i].wanted && b->v[i].fate == MW_FATE_OPEN)
+					q = mw_run_fate(r, &b->v[i], MW_FATE_RESTORED,
+					                NULL);
+			return q ? mw_fail(err, q, "out of memory") : 0;
+		}
+		int code = mw_target_open(r->target, b->mailbox, b->box, false, err);
+		if (!code)
+			code = put_missing(r, b, before, err);
+		q = doubt(r, b, err);
+		if (q || !code)
+			return q;
+		tries = open_copies(b) < before ? 1 : tries + 1;
+		if (!worth_retry(code) || tries >= ATTEMPTS)
+			return open_copies(b) || code == MW_ECANCEL ? code : 0;
+	}
+	return q;
+}
+
+int
+mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	if (b->bad_name)
+		return mw_fail(err, MW_ENOUSER,
+		               "mailbox name \"%.100s\" cannot be a path", b->mailbox);
+	return mw_target_readable(r->target) ? run_readable(r, b, err)
+	                                     : run_write_only(r, b, err);
+}
