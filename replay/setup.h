@@ -71,6 +71,9 @@ int mw_postfix_plan(const struct mw_postfix *p, struct mw_pair **ret, size_t *re
 int mw_postfix_apply(const struct mw_postfix *p, const struct mw_pair *plan, size_t n,
                      struct mw_err *err) MW_CHECK;
 
+/* Is this word in a list parted by commas and blanks (any case)? */
+bool mw_setup_has_word(const char *list, const char *word);
+
 /* One entry of smtpd_milters: "unix:…", or "{ unix:…, name=value, … }". */
 struct mw_milter_entry {
 	struct mw_str text;    /* as written */

@@ -21,8 +21,8 @@ add(struct mw_advices *f, enum mw_advice_kind kind, const char *name, const char
 
 #define text(...) mw_arena_printf(f->arena, __VA_ARGS__)
 
-static bool
-has_word(const char *list, const char *word)
+bool
+mw_setup_has_word(const char *list, const char *word)
 {
 	size_t n = strlen(word);
 	for (const char *p = list; *p;) {
@@ -157,7 +157,8 @@ static void
 check_classes(const struct mw_postfix *p, struct mw_advices *f)
 {
 	const char *classes = mw_postfix_get(p, "internal_mail_filter_classes");
-	bool bounce = has_word(classes, "bounce"), notify = has_word(classes, "notify");
+	bool bounce = mw_setup_has_word(classes, "bounce"),
+	     notify = mw_setup_has_word(classes, "notify");
 	if (!bounce || !notify)
 		add(f, MW_ADVICE_HOLE, "internal_mail_filter_classes",
 		    text("internal_mail_filter_classes lacks %s: %s have no record",
@@ -180,7 +181,8 @@ check_main(const struct mw_postfix *p, struct mw_advices *f)
 		add(f, MW_ADVICE_HOLE, "smtpd_milter_maps",
 		    "smtpd_milter_maps is set: it can turn milters off for some clients",
 		    "postconf -X smtpd_milter_maps");
-	if (has_word(mw_postfix_get(p, "receive_override_options"), "no_milters"))
+	if (mw_setup_has_word(mw_postfix_get(p, "receive_override_options"),
+	                      "no_milters"))
 		add(f, MW_ADVICE_HOLE, "no_milters",
 		    "main.cf: receive_override_options has no_milters: no milter sees "
 		    "any "
@@ -268,7 +270,7 @@ check_service(const struct mw_postfix *p, struct mw_advices *f,
 	bool smtpd = strcmp(s->command, "smtpd") == 0;
 	const char *lists[] = {"smtpd_milters", "non_smtpd_milters"};
 	const char *v = mw_postfix_override(p, s, "receive_override_options");
-	if (v && has_word(v, "no_milters"))
+	if (v && mw_setup_has_word(v, "no_milters"))
 		past_milters(p, f, s, "receive_override_options has no_milters");
 	for (size_t i = 0; i < MW_COUNT(lists); i++) {
 		v = mw_postfix_override(p, s, lists[i]);

@@ -267,7 +267,11 @@ mw_postfix_plan(const struct mw_postfix *p, struct mw_pair **ret, size_t *ret_n,
 			all[i].value = with_ours(p, all[i].name, entry);
 		if (!all[i].value)
 			return mw_fail(err, MW_ENOMEM, "out of memory");
-		if (strcmp(now, all[i].value) != 0)
+		bool same = strcmp(now, all[i].value) == 0 ||
+		            (strcmp(all[i].name, "internal_mail_filter_classes") == 0 &&
+		             mw_setup_has_word(now, "bounce") &&
+		             mw_setup_has_word(now, "notify"));
+		if (!same)
 			v[(*ret_n)++] = all[i];
 	}
 	*ret = v;

@@ -1,0 +1,241 @@
+/* setup_test.c - what `setup postfix` finds in configurations, without a Postfix. */
+#include "journal/base/util.h"
+#include "replay/setup.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+static struct mw_arena *arena;
+
+static int
+setup(void **state)
+{
+	(void)state;
+	arena = mw_arena_new(64U << 20);
+	return arena ? 0 : -1;
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	mw_arena_free(arena);
+	return 0;
+}
+
+/* A configuration without a hole, which each case then spoils in one place. */
+static const struct mw_pair good[] = {
+    {"smtpd_milters",
+     "inet:localhost:8891, { inet:127.0.0.1:11332, default_action=tempfail }"},
+    {"non_smtpd_milters", "inet:127.0.0.1:11332"},
+    {"milter_default_action", "tempfail"},
+    {"milter_protocol", "6"},
+    {"internal_mail_filter_classes", "notify bounce"},
+    {"enable_long_queue_ids", "yes"},
+    {"queue_directory", "/var/spool/postfix"},
+};
+
+static const struct mw_service services[] = {
+    {"smtp", "inet", "smtpd", true},
+    {"127.0.0.1:10025", "inet", "smtpd", true},
+    {"cleanup", "unix", "cleanup", true},
+};
+
+struct postfix_case {
+	struct mw_pair main[2], over[2];
+	const char *listen; /* NULL: inet:127.0.0.1:11332 */
+	const char *hole;   /* its name, NULL: none */
+};
+
+static void
+build(const struct postfix_case *c, struct mw_conf *conf, struct mw_postfix *p)
+{
+	char **listen = mw_arena_alloc(arena, sizeof *listen);
+	*listen = mw_arena_strdup(arena, c->listen ? c->listen : "inet:127.0.0.1:11332");
+	*conf = (struct mw_conf){.milter_listen = {listen, 1}};
+	*p = (struct mw_postfix){.arena = arena, .conf = conf};
+	p->main = mw_arena_alloc(arena, sizeof good + sizeof c->main);
+	p->over = mw_arena_alloc(arena, sizeof c->over);
+	/* What is found first counts. */
+	for (size_t i = 0; i < MW_COUNT(c->main) && c->main[i].name; i++)
+		p->main[p->n_main++] = c->main[i];
+	for (size_t i = 0; i < MW_COUNT(good); i++)
+		p->main[p->n_main++] = good[i];
+	for (size_t i = 0; i < MW_COUNT(c->over) && c->over[i].name; i++)
+		p->over[p->n_over++] = c->over[i];
+	p->raw = p->main;
+	p->n_raw = p->n_main;
+	p->service = mw_arena_alloc(arena, sizeof services);
+	memcpy(p->service, services, sizeof services);
+	p->n_service = MW_COUNT(services);
+}
+
+static const struct postfix_case cases[] = {
+    {.hole = NULL},
+    {.main = {{"smtpd_milters", "inet:localhost:8891"}}, .hole = "smtpd_milters"},
+    {.main = {{"smtpd_milters", ""}}, .hole = "smtpd_milters"},
+    {.main = {{"non_smtpd_milters", ""}}, .hole = "non_smtpd_milters"},
+    {.main = {{"smtpd_milters", "{ inet:127.0.0.1:11332, default_action=accept }"}},
+     .hole = "default_action"},
+    {.main = {{"smtpd_milters", "{inet:127.0.0.1:11332 default_action=quarantine}"}},
+     .hole = "default_action"},
+    {.main = {{"smtpd_milters", "{ inet:h:1, default_action = quarantine }, "
+                                "inet:127.0.0.1:11332"}},
+     .hole = "default_action"},
+    {.main = {{"smtpd_milters", "inet:127.0.0.1:11332, { inet:h:1, "
+                                "default_action=accept }"}},
+     .hole = NULL}, /* not ours */
+    {.main = {{"smtpd_milters", "{ inet:127.0.0.1:11332, protocol=5 }"}},
+     .hole = "protocol"},
+    {.main = {{"internal_mail_filter_classes", "bounce"}},
+     .hole = "internal_mail_filter_classes"},
+    {.main = {{"enable_long_queue_ids", "no"}}, .hole = "enable_long_queue_ids"},
+    {.main = {{"smtpd_milter_maps", "cidr:/x"}}, .hole = "smtpd_milter_maps"},
+    {.main = {{"receive_override_options", "no_address_mappings, no_milters"}},
+     .hole = "no_milters"},
+    {.main = {{"smtpd_proxy_filter", "127.0.0.1:10024"}}, .hole = "smtpd_proxy_filter"},
+    {.over = {{"smtp/inet/smtpd_milters", ""}}, .hole = "service"},
+    {.over = {{"smtp/inet/smtpd_milters", "inet:localhost:11332"}}, .hole = NULL},
+    {.over = {{"smtp/inet/smtpd_proxy_filter", "127.0.0.1:10024"}},
+     .hole = "smtpd_proxy_filter"},
+    {.over = {{"smtp/inet/smtpd_milter_maps", "cidr:/x"}}, .hole = "smtpd_milter_maps"},
+    {.over = {{"cleanup/unix/non_smtpd_milters", ""}}, .hole = "service"},
+    /* The same override is a hole without a content filter, and required with one. */
+    {.over = {{"127.0.0.1:10025/inet/receive_override_options", "no_milters"}},
+     .hole = "service"},
+    {.main = {{"content_filter", "amavis:[127.0.0.1]:10024"}},
+     .over = {{"127.0.0.1:10025/inet/receive_override_options", "no_milters"}},
+     .hole = NULL},
+    {.main = {{"content_filter", "amavis:[127.0.0.1]:10024"}},
+     .over = {{"smtp/inet/receive_override_options", "no_milters"}},
+     .hole = "service"},
+    {.main = {{"smtpd_milters", "unix:mailwal/m"},
+              {"non_smtpd_milters", "unix:/mailwal/m"}},
+     .listen = "unix:/var/spool/postfix/mailwal/m",
+     .hole = NULL},
+    {.main = {{"smtpd_milters", "unix:/run/m"}, {"non_smtpd_milters", "unix:/run/m"}},
+     .listen = "unix:/run/m",
+     .hole = "chroot"},
+};
+
+static void
+holes_are_named(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < MW_COUNT(cases); i++) {
+		struct mw_conf conf;
+		struct mw_postfix p;
+		struct mw_advices f;
+		bool found = false;
+		build(&cases[i], &conf, &p);
+		mw_postfix_check(&p, &f);
+		for (size_t k = 0; k < f.n; k++)
+			if (f.v[k].kind == MW_ADVICE_HOLE && cases[i].hole &&
+			    strcmp(f.v[k].name, cases[i].hole) == 0)
+				found = true;
+		if ((f.holes > 0) != (cases[i].hole != NULL) || found != (f.holes > 0))
+			fail_msg("case %zu: %zu holes, first %s; expected %s", i, f.holes,
+			         f.n ? f.v[0].text : "-",
+			         cases[i].hole ? cases[i].hole : "none");
+	}
+}
+
+/* Making the planned settings leaves no hole that a setting can close, and no new plan.
+ */
+static void
+a_plan_closes_them(void **state)
+{
+	(void)state;
+	static const struct postfix_case spoiled[] = {
+	    {.main = {{"smtpd_milters", "inet:a:1,inet:b:2"}, {"non_smtpd_milters", ""}}},
+	    {.main = {{"smtpd_milters",
+	               "{ inet:localhost:11332, default_action=accept }"}}},
+	    {.main = {{"internal_mail_filter_classes", ""},
+	              {"enable_long_queue_ids", "no"}}},
+	};
+	for (size_t i = 0; i < MW_COUNT(spoiled); i++) {
+		struct mw_conf conf;
+		struct mw_postfix p;
+		struct mw_advices f;
+		struct mw_pair *plan;
+		size_t n;
+		struct mw_err err = {0};
+		build(&spoiled[i], &conf, &p);
+		assert_int_equal(mw_postfix_plan(&p, &plan, &n, &err), 0);
+		assert_true(n > 0);
+		for (size_t k = 0; k < n; k++)
+			for (size_t m = 0; m < p.n_main; m++)
+				if (strcmp(p.main[m].name, plan[k].name) == 0)
+					p.main[m].value = plan[k].value;
+		mw_postfix_check(&p, &f);
+		assert_int_equal(f.holes, 0);
+		assert_int_equal(mw_postfix_plan(&p, &plan, &n, &err), 0);
+		assert_int_equal(n, 0);
+	}
+}
+
+static void
+other_milters_stay(void **state)
+{
+	(void)state;
+	static const struct postfix_case c = {
+	    .main = {{"smtpd_milters", "{ inet:a:1, default_action=accept } , $rspamd"},
+	             {"non_smtpd_milters", "$smtpd_milters"}}};
+	struct mw_conf conf;
+	struct mw_postfix p;
+	struct mw_pair *plan;
+	size_t n;
+	struct mw_err err = {0};
+	build(&c, &conf, &p);
+	assert_int_equal(mw_postfix_plan(&p, &plan, &n, &err), 0);
+	assert_int_equal(n, 1); /* the second list is the first */
+	assert_non_null(strstr(plan[0].value,
+	                       "{ inet:a:1, default_action=accept }, $rspamd, { inet:"));
+}
+
+static void
+a_chroot_needs_a_way_in(void **state)
+{
+	(void)state;
+	static const struct postfix_case c = {.listen = "unix:/run/mailwal/milter.sock"};
+	struct mw_conf conf;
+	struct mw_postfix p;
+	struct mw_pair *plan;
+	size_t n;
+	struct mw_err err = {0};
+	build(&c, &conf, &p);
+	assert_int_equal(mw_postfix_plan(&p, &plan, &n, &err), MW_ECONF);
+	assert_non_null(strstr(err.hint, "/var/spool/postfix/mailwal"));
+}
+
+static void
+a_program_that_fails_is_told(void **state)
+{
+	(void)state;
+	static char sh[] = "sh", c[] = "-c", script[] = "echo words; exit 3",
+	            no[] = "/nonexistent/postconf";
+	char *const fails[] = {sh, c, script, NULL}, *const missing[] = {no, NULL};
+	MW_BUF_AUTO out = {0};
+	struct mw_err err = {0};
+	assert_int_equal(mw_setup_run(fails, &out, &err), MW_EUNAVAIL);
+	assert_non_null(strstr(err.msg, "words"));
+	assert_int_equal(mw_setup_run(missing, &out, &err), MW_EUNAVAIL);
+	assert_true(err.hint[0] != '\0');
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(holes_are_named),
+	    cmocka_unit_test(a_plan_closes_them),
+	    cmocka_unit_test(other_milters_stay),
+	    cmocka_unit_test(a_chroot_needs_a_way_in),
+	    cmocka_unit_test(a_program_that_fails_is_told),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
