@@ -68,7 +68,8 @@ void mw_conf_sample(struct mw_buf *out);
 /* What is no mistake but worth knowing (local_domains not set, no recovery key …), one
  * "note: …" each; nothing if there is none. For `config check` only. */
 void mw_conf_notes(const struct mw_conf *c, struct mw_buf *out);
-/* Calls cb for each setting: name, value as text, default as text. */
+/* Calls cb for each setting: name, value as text, default as text. Strings are as they
+ * are, without the quotes of the file. */
 void mw_conf_each(const struct mw_conf *c,
                   void (*cb)(void *arg, const char *name, const char *value,
                              const char *def),

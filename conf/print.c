@@ -206,7 +206,12 @@ mw_conf_each(const struct mw_conf *c,
 
 	for (size_t i = 0; i < MW_CONF_N_OPTS; i++) {
 		mw_buf_clear(&b);
-		put_value(c, &mw_conf_opts[i], &b);
+		if (mw_conf_opts[i].type == MW_CONF_STRING &&
+		    !is_hidden(&mw_conf_opts[i]))
+			mw_buf_puts(&b, *(char *const *)((const char *)c +
+			                                 mw_conf_opts[i].offset));
+		else
+			put_value(c, &mw_conf_opts[i], &b);
 		cb(arg, mw_conf_opts[i].name, mw_buf_cstr(&b), mw_conf_opts[i].def);
 	}
 }

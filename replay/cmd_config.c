@@ -33,6 +33,11 @@ check(const struct mw_cli *cli, const char *file)
 		                      "file", file, "ok", status == 0));
 	else if (status == 0 && !cli->quiet)
 		printf("%s: ok\n", file ? file : "no file; the defaults are used");
+	if (status == 0 && !cli->quiet) {
+		MW_BUF_AUTO notes = {0};
+		mw_conf_notes(conf, &notes);
+		fputs(mw_buf_cstr(&notes), stderr);
+	}
 	mw_conf_free(conf);
 	return status;
 }

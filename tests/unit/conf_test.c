@@ -653,7 +653,7 @@ compare_one(void *arg, const char *name, const char *value, const char *def)
 {
 	unsigned *n = arg;
 
-	if (strcmp(value, def) != 0 && strcmp(value, "\"\"") != 0)
+	if (strcmp(value, def) != 0)
 		fail_msg("%s: '%s' is not its default '%s'", name, value, def);
 	(*n)++;
 }
