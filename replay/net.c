@@ -83,6 +83,10 @@ map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_e
 	switch (rc) {
 	case CURLE_LOGIN_DENIED:
 	case CURLE_AUTH_ERROR:
+		if (strstr(n->said, "[UNAVAILABLE]") || strstr(n->said, "[INUSE]"))
+			return mw_fail(err, MW_EUNAVAIL, "%s cannot log in %s now: %s",
+			               n->peer, o->authzid ? o->authzid : o->login,
+			               n->said);
 		return mw_fail(err, MW_EAUTH, "%s refused the login of %s: %s", n->peer,
 		               o->authzid ? o->authzid : o->login,
 		               n->said[0] ? n->said : why);

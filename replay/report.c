@@ -1,5 +1,6 @@
 #include "replay/report.h"
 
+#include "journal/base/buf.h"
 #include "journal/base/clock.h"
 #include "journal/base/fs.h"
 
@@ -125,6 +126,38 @@ summary(const struct mw_report *r)
 	return o;
 }
 
+/* One line each; what shares mailbox and reason is told once. */
+static void
+say_issues(const struct mw_report *r)
+{
+	size_t shown = 0;
+	for (size_t k = 0, next; k < r->n_issue; k = next) {
+		const struct mw_issue *i = &r->issue[k];
+		for (next = k + 1; next < r->n_issue; next++) {
+			const struct mw_issue *j = &r->issue[next];
+			if (strcmp(j->mailbox, i->mailbox) != 0 ||
+			    strcmp(j->reason, i->reason) != 0 ||
+			    strcmp(j->kind, i->kind) != 0)
+				break;
+		}
+		if (++shown > LINES_SHOWN) {
+			fprintf(stderr,
+			        "  … and %zu more; --report FILE names them all\n",
+			        r->n_issue - k);
+			return;
+		}
+		MW_BUF_AUTO b = {0};
+		if (next - k > 1)
+			mw_buf_printf(&b, "%zu of ", next - k);
+		else if (i->id[0])
+			mw_buf_printf(&b, "%.*s ", MW_ID_SHORT, i->id);
+		mw_text_safe(mw_strz(i->mailbox), false, &b);
+		mw_buf_puts(&b, *i->mailbox ? ": " : "");
+		mw_text_safe(mw_strz(i->reason), false, &b);
+		fprintf(stderr, "%s: %s\n", i->kind, mw_buf_cstr(&b));
+	}
+}
+
 static void
 say(const struct mw_report *r)
 {
@@ -134,21 +167,7 @@ say(const struct mw_report *r)
 	           *units = export ? "messages" : "copies";
 	char took[32];
 	mw_duration_human(took, sizeof took, r->duration_us);
-	size_t shown = 0;
-	for (size_t k = 0; k < r->n_issue; k++) {
-		const struct mw_issue *i = &r->issue[k];
-		if (++shown > LINES_SHOWN) {
-			fprintf(stderr, "  … %zu more; --report FILE names them all\n",
-			        r->n_issue - LINES_SHOWN);
-			break;
-		}
-		MW_BUF_AUTO b = {0};
-		mw_text_safe(mw_strz(i->mailbox), false, &b);
-		mw_buf_puts(&b, *i->mailbox ? ": " : "");
-		mw_text_safe(mw_strz(i->reason), false, &b);
-		fprintf(stderr, "%s %.*s %s\n", i->kind, MW_ID_SHORT, i->id,
-		        mw_buf_cstr(&b));
-	}
+	say_issues(r);
 	printf("%llu %s%s: %llu already there, %llu %s, %llu failed", n,
 	       n == 1 ? unit : units, r->dry ? " (dry run)" : "",
 	       (unsigned long long)r->already_there, (unsigned long long)r->restored,

@@ -430,13 +430,11 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 	int tries = 0, q = look_init(&l, r, b, err);
 	while (!q || tries) {
 		size_t before = open_copies(b);
-		bool opened = false;
 		if (mw_cli_stopped())
 			q = mw_fail(err, MW_ECANCEL, "interrupted");
 		else
 			q = mw_target_open(r->target, b->mailbox, b->box, r->dry, err);
 		if (!q) {
-			opened = true;
 			q = attempt(r, &l, b, err);
 			struct mw_err second;
 			int c = mw_target_close(r->target, q ? &second : err);
@@ -448,8 +446,7 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 			break;
 		}
 		tries = after < before ? 1 : tries + 1;
-		bool first_contact = !opened && !r->any_box_ok && after == b->n_wanted;
-		if (!worth_retry(q) || tries >= ATTEMPTS || first_contact)
+		if (!worth_retry(q) || tries >= ATTEMPTS)
 			break;
 		for (int i = 0; i < NAP_MS && !mw_cli_stopped(); i += 100)
 			(void)poll(NULL, 0, 100);
