@@ -1,0 +1,47 @@
+#include "journal/codec/sign.h"
+
+#include <openssl/evp.h>
+
+static EVP_PKEY *
+secret(const uint8_t seed[MW_SIGN_SEED])
+{
+	return EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, MW_SIGN_SEED);
+}
+
+int
+mw_sign_public(const uint8_t seed[MW_SIGN_SEED], uint8_t pk[MW_SIGN_PUBLIC])
+{
+	size_t n = MW_SIGN_PUBLIC;
+	EVP_PKEY *k = secret(seed);
+	int ok = k && EVP_PKEY_get_raw_public_key(k, pk, &n) == 1;
+	EVP_PKEY_free(k);
+	return ok ? 0 : MW_ENOMEM;
+}
+
+int
+mw_sign(const uint8_t seed[MW_SIGN_SEED], const void *p, size_t n,
+        uint8_t sig[MW_SIGN_LEN])
+{
+	size_t len = MW_SIGN_LEN;
+	EVP_PKEY *k = secret(seed);
+	EVP_MD_CTX *c = EVP_MD_CTX_new();
+	int ok = k && c && EVP_DigestSignInit(c, NULL, NULL, NULL, k) == 1 &&
+	         EVP_DigestSign(c, sig, &len, p, n) == 1;
+	EVP_MD_CTX_free(c);
+	EVP_PKEY_free(k);
+	return ok ? 0 : MW_ENOMEM;
+}
+
+bool
+mw_sign_verify(const uint8_t pk[MW_SIGN_PUBLIC], const void *p, size_t n,
+               const uint8_t sig[MW_SIGN_LEN])
+{
+	EVP_PKEY *k =
+	    EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, pk, MW_SIGN_PUBLIC);
+	EVP_MD_CTX *c = EVP_MD_CTX_new();
+	bool ok = k && c && EVP_DigestVerifyInit(c, NULL, NULL, NULL, k) == 1 &&
+	          EVP_DigestVerify(c, sig, MW_SIGN_LEN, p, n) == 1;
+	EVP_MD_CTX_free(c);
+	EVP_PKEY_free(k);
+	return ok;
+}
