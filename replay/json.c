@@ -104,7 +104,8 @@ void
 mw_cli_json(json_t *take)
 {
 	/* jansson escapes C0 controls only; a terminal obeys DEL and C1 as well. */
-	char *text = take ? json_dumps(take, JSON_COMPACT) : NULL;
+	char *text =
+	    take ? json_dumps(take, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
 	json_decref(take);
 	if (!text) {
 		fputs("mailwal: out of memory\n", stderr);
