@@ -109,23 +109,13 @@ check_listen(const char *text, struct mw_err *err)
 		return check_unix(s, err);
 	if ((s = after(text, "inet:")) || (s = after(text, "inet6:")))
 		return check_inet(s, true, err);
-	if ((s = after(text, "fd:"))) {
-		size_t n = strspn(s, "0123456789");
-		if (n == 0 || n > 5 || s[n])
-			return mw_fail(err, MW_ECONF,
-			               "expected the number of a descriptor, got '%s'",
-			               s);
-		return 0;
-	}
 	if (strcmp(text, "systemd") == 0)
 		return 0;
 	if (*text == '/')
 		return mw_fail(err, MW_ECONF,
 		               "'%s' needs a type; did you mean 'unix:%s'?", text, text);
 	return mw_fail(err, MW_ECONF,
-	               "expected unix:PATH, inet:HOST:PORT, fd:NUMBER or systemd, got "
-	               "'%s'",
-	               text);
+	               "expected unix:PATH, inet:HOST:PORT or systemd, got '%s'", text);
 }
 
 /* unix:PATH:NAME or inet:HOST:PORT:NAME */
