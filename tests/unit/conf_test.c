@@ -112,8 +112,8 @@ good_files_load(void **state)
 	    {"list replaces default", "milter_listen = inet:127.0.0.1:8890\n",
 	     "milter_listen = inet:127.0.0.1:8890\n"},
 	    {"list adds up",
-	     "milter_listen = unix:/a, local:/b\nmilter_listen = systemd fd:3\n",
-	     "milter_listen = unix:/a local:/b systemd fd:3\n"},
+	     "milter_listen = unix:/a, local:/b\nmilter_listen = systemd\n",
+	     "milter_listen = unix:/a local:/b systemd\n"},
 	    {"list taken back",
 	     "local_domains = a.org b.org\nlocal_domains =\n"
 	     "local_domains = c.org\n",
@@ -289,12 +289,9 @@ mistakes_are_told(void **state)
 	    {"milter_listen = inet::25\n",
 	     "1:17: error: milter_listen: the host is missing",
 	     "                ^~~~~~~~"},
-	    {"milter_listen = fd:x\n",
-	     "1:17: error: milter_listen: expected the number of a descriptor, got 'x'",
-	     "                ^~~~"},
 	    {"milter_listen = tcp:a:1\n",
-	     "1:17: error: milter_listen: expected unix:PATH, inet:HOST:PORT, fd:NUMBER "
-	     "or systemd, got 'tcp:a:1'",
+	     "1:17: error: milter_listen: expected unix:PATH, inet:HOST:PORT or systemd, "
+	     "got 'tcp:a:1'",
 	     "                ^~~~~~~"},
 	    {"identities = hash:/etc/aliases\n",
 	     "1:14: error: identities: unknown type of table 'hash'; there are virtual, "
