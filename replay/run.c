@@ -7,7 +7,8 @@
 #include <string.h>
 
 enum {
-	UNREACHABLE_MAX = 3 /* boxes in a row, then the target is given up */
+	UNREACHABLE_MAX = 3, /* boxes in a row, then the target is given up */
+	REFUSED_MAX = 10     /* logins in a row, while none ever worked */
 };
 
 static struct mw_store *
@@ -132,6 +133,7 @@ after_box(struct mw_run *r, struct mw_plan_box *b, int code, const struct mw_err
 		r->first_err = *why;
 	}
 	r->unreachable = is_unreachable(code) ? r->unreachable + 1 : 0;
+	r->refused = code == MW_EAUTH ? r->refused + 1 : 0;
 	(void)snprintf(reason, sizeof reason, why->hint[0] ? "%s (%s)" : "%s", why->msg,
 	               why->hint);
 	return fail_box(r, b, reason) ? mw_fail(err, MW_ENOMEM, "out of memory") : 0;
@@ -162,7 +164,8 @@ mw_run_all(struct mw_run *r, struct mw_err *err)
 		}
 		mw_progress_what(&r->progress, b->mailbox);
 		/* Nothing was ever reached, or the target is gone: no more tries. */
-		bool give_up = r->unreachable >= (r->any_box_ok ? UNREACHABLE_MAX : 1);
+		bool give_up = r->unreachable >= (r->any_box_ok ? UNREACHABLE_MAX : 1) ||
+		               (!r->any_box_ok && r->refused >= REFUSED_MAX);
 		int code = give_up ? mw_fail(&why, r->first_code, "%s", r->first_err.msg)
 		                   : mw_run_box(r, b, &why);
 		q = after_box(r, b, code, &why, err);

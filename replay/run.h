@@ -23,7 +23,7 @@ struct mw_run {
 	int first_code;           /* of the first box that failed as a whole */
 	struct mw_err first_err;
 	bool any_box_ok;
-	unsigned unreachable; /* boxes in a row */
+	unsigned unreachable, refused; /* boxes in a row */
 	/* the box at work */
 	struct mw_plan_box *box;
 	struct mw_plan_copy *broken; /* its content could not be read */

@@ -133,6 +133,38 @@ list_folders(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	return r ? r : find_sent(t, b, err);
 }
 
+static void
+folders_free(struct mw_imap_folder *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(v[i].name);
+		free(v[i].quoted);
+	}
+	free(v);
+}
+
+/* Lists the folders again, now that nobody else puts mail: 1 if there are others than at
+ * the scan (another run may have made Sent), 0 if not. */
+static int
+relist(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap_folder *old = b->folder;
+	size_t n = b->n_folder;
+	b->folder = NULL;
+	b->n_folder = b->cap_folder = 0;
+	int r = list_folders(t, b, err);
+	bool same = !r && n == b->n_folder;
+	for (size_t i = 0; same && i < n; i++) {
+		struct mw_imap_folder *f = &b->folder[i];
+		same = strcmp(f->quoted, old[i].quoted) == 0;
+		f->uidvalidity = old[i].uidvalidity;
+		f->uidnext = old[i].uidnext;
+		f->exists = old[i].exists;
+	}
+	folders_free(old, n);
+	return r ? r : !same;
+}
+
 /* ---- the staging folder ---- */
 
 struct marker { /* what a staging folder's first message says */
@@ -356,6 +388,8 @@ imap_begin(struct mw_target *t, struct mw_err *err)
 	b->locked = true;
 	r = put_marker(t, b, err);
 	if (!r)
+		r = relist(t, b, err);
+	if (!r)
 		r = mw_imap_box_changed(t, err);
 	return r;
 }
@@ -381,11 +415,7 @@ box_free(struct mw_imap_box *b)
 	if (!b)
 		return;
 	mw_imap_close(b->c);
-	for (size_t i = 0; i < b->n_folder; i++) {
-		free(b->folder[i].name);
-		free(b->folder[i].quoted);
-	}
-	free(b->folder);
+	folders_free(b->folder, b->n_folder);
 	free(b->staging);
 	free(b->sent);
 	free(b->mailbox);
