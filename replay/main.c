@@ -164,6 +164,18 @@ open_journals(struct globals *g)
 	return 0;
 }
 
+/* Monitoring knows 0 to 3 only, even when the configuration is wrong. */
+static int
+nagios_status(const struct mw_cmd *cmd, int argc, char **argv, int status)
+{
+	for (int i = 1; i < argc && status > 3; i++)
+		if (cmd->fn == mw_cmd_status && strcmp(argv[i], "--nagios") == 0) {
+			puts("MAILWAL UNKNOWN - wrong configuration or usage");
+			return 3;
+		}
+	return status;
+}
+
 static int
 run(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv)
 {
@@ -182,6 +194,7 @@ run(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv)
 		mw_cli_catch_signals();
 		status = cmd->fn(&g->cli, argc, argv);
 	}
+	status = nagios_status(cmd, argc, argv, status);
 	struct mw_err err = {0};
 	if (mw_cli_flush(&err) < 0 && (status == 0 || status == 1))
 		status = mw_cli_error(&g->cli, &err);

@@ -500,6 +500,71 @@ reindex_gives_the_same(void **state)
 	ran_done(&after);
 }
 
+/* Where the first sample lies, as show --json tells. */
+static void
+place(char *segment, size_t n, long *ret_offset)
+{
+	struct ran r;
+	json_error_t je;
+	RUN(&r, "-j", journal, "show", samples[0].queue_id, "--json");
+	json_t *o = json_loadb((const char *)r.out.p, r.out.n, 0, &je);
+	assert_non_null(o);
+	(void)snprintf(segment, n, "segments/%016llx.seg",
+	               (unsigned long long)json_integer_value(
+	                   json_object_get(o, "segment")));
+	*ret_offset = (long)json_integer_value(json_object_get(o, "offset"));
+	json_decref(o);
+	ran_done(&r);
+}
+
+static void
+damage_is_told_and_contained(void **state)
+{
+	(void)state;
+	char command[800], segment[64], path[500], copy[300];
+	long offset;
+	struct ran r;
+	(void)snprintf(copy, sizeof copy, "%s/damaged", root);
+	(void)snprintf(command, sizeof command, "cp -r '%s' '%s'", journal, copy);
+	assert_int_equal(system(command), 0);
+	EXPECT(0, "ok", "-j", copy, "verify");
+	place(segment, sizeof segment, &offset);
+	(void)snprintf(path, sizeof path, "%s/%s", copy, segment);
+	FILE *f = fopen(path, "r+b");
+	assert_non_null(f);
+	assert_int_equal(fseek(f, offset + 200, SEEK_SET), 0);
+	int c = fgetc(f);
+	assert_int_equal(fseek(f, offset + 200, SEEK_SET), 0);
+	assert_int_not_equal(fputc(c ^ 0x55, f), EOF);
+	assert_int_equal(fclose(f), 0);
+	EXPECT(1, "DAMAGE FOUND", "-j", copy, "verify");
+	RUN(&r, "-j", copy, "verify", "--json");
+	assert_int_equal(r.status, 1);
+	assert_true(holds(&r.out, "\"ok\":false"));
+	ran_done(&r);
+	RUN(&r, "-j", copy, "show", samples[0].queue_id, "--raw");
+	assert_int_not_equal(r.status, 0);
+	assert_true(r.out.n < samples[0].n); /* nothing after the failing piece */
+	ran_done(&r);
+	for (size_t i = 1; i < N; i++) {
+		RUN(&r, "-j", copy, "show", samples[i].queue_id, "--raw");
+		assert_int_equal(r.status, 0);
+		assert_int_equal(r.out.n, samples[i].n);
+		ran_done(&r);
+	}
+}
+
+static void
+monitoring_knows_four_answers(void **state)
+{
+	(void)state;
+	char missing[320];
+	(void)snprintf(missing, sizeof missing, "%s/missing", root);
+	EXPECT(3, "MAILWAL UNKNOWN", "-c", missing, "status", "--nagios");
+	EXPECT(3, "MAILWAL UNKNOWN", "-j", journal, "status", "--nagios", "--x");
+	EXPECT(2, "MAILWAL CRITICAL", "-j", missing, "status", "--nagios");
+}
+
 int
 main(void)
 {
@@ -516,6 +581,8 @@ main(void)
 	    cmocka_unit_test(marks),
 	    cmocka_unit_test(status_without_daemon),
 	    cmocka_unit_test(reindex_gives_the_same),
+	    cmocka_unit_test(damage_is_told_and_contained),
+	    cmocka_unit_test(monitoring_knows_four_answers),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
