@@ -1,6 +1,7 @@
 /* conf_test.c - the configuration: values, grammar, and every diagnostic to the letter.
  */
 #include "conf/conf.h"
+#include "conf/conf_int.h"
 #include "journal/base/util.h"
 
 #include <setjmp.h>
@@ -798,6 +799,20 @@ notes_name_what_is_not_set(void **state)
 	mw_conf_notes(c, &out);
 	assert_string_equal(mw_buf_cstr(&out), "");
 	mw_conf_free(c);
+}
+
+static void
+a_secret_that_others_can_read_is_seen(void **state)
+{
+	(void)state;
+	put("secret", "x");
+	assert_int_equal(chmod("secret", 0600), 0);
+	assert_false(mw_conf_secret_exposed("secret"));
+	assert_int_equal(chmod("secret", 0640), 0);
+	assert_true(mw_conf_secret_exposed("secret"));
+	assert_int_equal(chmod("secret", 0604), 0);
+	assert_true(mw_conf_secret_exposed("secret"));
+	assert_false(mw_conf_secret_exposed("absent"));
 }
 
 static void
