@@ -867,6 +867,7 @@ main(void)
 	    cmocka_unit_test(explain_knows_settings_and_near_misses),
 	    cmocka_unit_test(reload_refuses_what_needs_a_restart),
 	    cmocka_unit_test(notes_name_what_is_not_set),
+	    cmocka_unit_test(a_secret_that_others_can_read_is_seen),
 	    cmocka_unit_test(the_environment_names_the_file),
 	    cmocka_unit_test(nearest_word),
 	};
