@@ -164,8 +164,13 @@ mw_copies(const struct mw_conf *conf, const struct mw_mail *m, struct mw_arena *
 			r = add_address(&s, conf, rcpt, rcpt->addr, undecided, err);
 			continue;
 		}
-		for (size_t k = 0; r == 0 && k < rcpt->n_mailbox; k++)
+		for (size_t k = 0; r == 0 && k < rcpt->n_mailbox; k++) {
+			/* An alias may lead out of the house: no mailbox of ours. */
+			struct mw_str domain = mw_addr_domain(rcpt->mailbox[k]);
+			if (domain.n && !is_local_domain(conf, domain))
+				continue;
 			r = add_address(&s, conf, rcpt, rcpt->mailbox[k], false, err);
+		}
 	}
 	bool outgoing = m->direction == MW_DIR_OUT || m->direction == MW_DIR_INTERNAL;
 	if (r == 0 && outgoing && m->auth_user.n && conf->sent_folder &&
