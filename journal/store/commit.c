@@ -37,11 +37,8 @@ mw_store_say(const struct mw_store *st, int level, const char *fmt, ...)
 static int
 open_segment(struct mw_store *st, struct mw_err *err)
 {
-	uint8_t stanza[4 + MW_AEAD_KEY];
+	MW_BUF_AUTO stanzas = {0};
 	mw_random(st->seg_key, sizeof st->seg_key);
-	mw_put16(stanza, 1);
-	mw_put16(stanza + 2, MW_AEAD_KEY);
-	memcpy(stanza + 4, st->seg_key, MW_AEAD_KEY);
 	struct mw_seg_header h = {
 	    .number = st->last_number + 1,
 	    .first_seq = st->next_seq,
@@ -50,15 +47,14 @@ open_segment(struct mw_store *st, struct mw_err *err)
 	    .prev_number = st->last_number,
 	    .prev_batch = st->last_batch,
 	    .prev_end = st->last_end,
-	    .stanzas = stanza,
-	    .stanzas_len = sizeof stanza,
-	    .n_stanzas = 1,
 	};
 	memcpy(h.journal, st->id, MW_ID_LEN);
 	memcpy(h.chain, st->chain, MW_HASH_LEN);
 	mw_random(h.salt, sizeof h.salt);
-	int r = mw_seg_create(st->fs, st->dir, &h, &st->seg, err);
-	explicit_bzero(stanza, sizeof stanza);
+	int r = mw_store_stanzas(st, &h, &stanzas, err);
+	if (r == 0)
+		r = mw_seg_create(st->fs, st->dir, &h, &st->seg, err);
+	mw_buf_wipe(&stanzas);
 	if (r == 0)
 		r = mw_aead_init(&st->seg_aead, st->seg_key);
 	if (r < 0) {
@@ -115,7 +111,9 @@ place(struct mw_store *st, struct mw_entry *e, uint16_t pos, uint8_t chain[MW_HA
 	memcpy(aad, e->id, MW_ID_LEN);
 	mw_put64(aad + MW_ID_LEN, f->seq);
 	struct mw_aead_in in = {e->id, aad, sizeof aad, e->key, MW_AEAD_KEY};
-	int r = mw_aead_seal(&st->seg_aead, &in, wrapped);
+	bool host = mw_type_of_host(e->type);
+	f->flags = host ? MW_FRAME_HOST : 0;
+	int r = mw_aead_seal(host ? &st->host_aead : &st->seg_aead, &in, wrapped);
 	if (r < 0)
 		return r;
 	MW_BUF_AUTO b = {0};

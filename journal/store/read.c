@@ -8,23 +8,6 @@
 
 /* ---- segments at hand ---- */
 
-static bool
-find_key(struct mw_open_seg *o)
-{
-	struct mw_rd r = {o->seg->h.stanzas, o->seg->h.stanzas_len, 0, false};
-	for (uint32_t i = 0; i < o->seg->h.n_stanzas; i++) {
-		uint16_t kind = mw_rd16(&r), n = mw_rd16(&r);
-		const uint8_t *p = mw_rd_bytes(&r, n);
-		if (!p)
-			return false;
-		if (kind == 1 && n == MW_AEAD_KEY) {
-			memcpy(o->key, p, MW_AEAD_KEY);
-			return true;
-		}
-	}
-	return false;
-}
-
 static void
 seg_close(struct mw_open_seg *o)
 {
@@ -54,7 +37,7 @@ mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,
 	seg_close(slot);
 	slot->seg = s;
 	slot->used = ++st->tick;
-	slot->have_key = find_key(slot);
+	slot->have_key = mw_store_unwrap(st, s, slot->key);
 	*ret = slot;
 	return 0;
 }
@@ -87,6 +70,7 @@ mw_record_of(struct mw_record *r, uint64_t segment, uint64_t off,
 	r->time_us = f->time_us;
 	memcpy(r->id, f->id, MW_ID_LEN);
 	r->type = (enum mw_type)f->type;
+	r->flags = f->flags;
 	r->slot_len = f->slot_len;
 	r->meta_len = f->meta_len;
 	r->meta_crc = f->meta_crc;
@@ -208,16 +192,18 @@ opener_start(struct opener *op, struct mw_err *err)
 		mw_id_text(id, r->id);
 		return mw_fail(err, MW_EERASED, "record %.11s has been erased", id);
 	}
-	if (!op->o->have_key) {
-		(void)mw_fail(err, MW_EKEY, "segment %llu has no key stanza that opens",
-		              (unsigned long long)r->loc.segment);
-		(void)mw_err_hint(err, "give a recovery key with --key FILE");
+	bool host = (r->flags & MW_FRAME_HOST) != 0;
+	if (!host && !op->o->have_key) {
+		(void)mw_fail(err, MW_EKEY, "segment %llu is encrypted%s",
+		              (unsigned long long)r->loc.segment,
+		              op->st->n_secret ? ", and no key given opens it" : "");
+		(void)mw_err_hint(err, "give a private recovery key with --key FILE");
 		return MW_EKEY;
 	}
 	memcpy(aad, r->id, MW_ID_LEN);
 	mw_put64(aad + MW_ID_LEN, r->seq);
 	struct mw_aead seg = {NULL};
-	e = mw_aead_init(&seg, op->o->key);
+	e = mw_aead_init(&seg, host ? op->st->host_key : op->o->key);
 	struct mw_aead_in in = {r->id, aad, sizeof aad, slot.key, MW_WRAPPED_KEY};
 	if (e == 0)
 		e = mw_aead_open(&seg, &in, key);

@@ -66,6 +66,8 @@ open_writer(struct mw_store *st, struct mw_err *err)
 	struct mw_recovery note;
 	int r = mw_store_lock(st, err);
 	if (r == 0)
+		r = mw_store_keys_keep(st, err);
+	if (r == 0)
 		r = mw_store_recover(st, &note, err);
 	if (r < 0)
 		return r;
@@ -93,6 +95,8 @@ mw_store_open(const struct mw_store_opts *o, struct mw_store **ret, struct mw_er
 		r = mw_fail(err, MW_EUSAGE, "path too long: %.80s…", o->dir);
 	if (r == 0)
 		r = mw_store_identity(st, err);
+	if (r == 0)
+		r = mw_store_keys(st, err);
 	if (r == 0 && o->mode == MW_STORE_WRITE)
 		r = open_writer(st, err);
 	if (r < 0) {
@@ -114,6 +118,8 @@ mw_store_close(struct mw_store *st)
 	mw_index_close(st->index);
 	mw_seg_free(st->seg);
 	mw_store_unlock(st);
+	mw_aead_done(&st->host_aead);
+	mw_store_keys_done(st);
 	(void)pthread_mutex_destroy(&st->mu);
 	(void)pthread_cond_destroy(&st->work);
 	(void)pthread_cond_destroy(&st->idle);
@@ -127,6 +133,12 @@ const uint8_t *
 mw_store_id(const struct mw_store *st)
 {
 	return st->id;
+}
+
+size_t
+mw_store_recovery_keys(const struct mw_store *st)
+{
+	return st->n_recovery;
 }
 
 const char *

@@ -40,6 +40,15 @@ struct mw_store_opts {
 	int level;                    /* zstd level; 0: 3 */
 	uint64_t spill_above; /* stored bytes of one entry kept in memory; 0: 256 KiB */
 	bool no_index;        /* writer: do not maintain the index (tests) */
+	/* Writer: public recovery keys, 32 bytes each. When some are given they become
+	 * the journal's keys for every new segment, now and for later writers that give
+	 * none (the journal remembers them); a journal with keys never goes back to none.
+	 */
+	const uint8_t *recovery;
+	size_t n_recovery;
+	/* Reader: private recovery keys, 32 bytes each; copied, wiped at close. */
+	const uint8_t *secret;
+	size_t n_secret;
 	/* Called, never under a lock, for facts worth a log line: "event=… key=value". */
 	void (*note)(void *arg, int level, const char *text);
 	void *note_arg;
@@ -57,6 +66,8 @@ int mw_store_open(const struct mw_store_opts *o, struct mw_store **ret,
 void mw_store_close(struct mw_store *st);
 const uint8_t *mw_store_id(const struct mw_store *st); /* the journal's 128-bit ID */
 const char *mw_store_dir(const struct mw_store *st);
+/* How many recovery keys new segments are encrypted to; 0: the journal is readable. */
+size_t mw_store_recovery_keys(const struct mw_store *st);
 
 /* ---- writing ---- */
 
@@ -136,6 +147,7 @@ struct mw_record { /* a frame whose header checked out */
 	uint64_t plain_len;                    /* content bytes, before compression */
 	bool erased;                           /* its key slot is wiped */
 	uint32_t slot_len, meta_crc, body_crc; /* for reading it back */
+	uint8_t flags;
 };
 
 /* Walks the log in order from sequence number `from` (1: the start). */

@@ -20,7 +20,9 @@ enum {
 	MW_HEADER_KEEP = 1 << 20, /* header bytes kept for Message-ID, Subject, From */
 	MW_ONE_SHOT = 128 * 1024, /* content up to here is compressed in one go */
 	MW_OPEN_SEGS = 4,
-	MW_ID_TOKEN = 6 /* leading bytes of a record ID that make its token */
+	MW_FRAME_HOST = 1, /* frame flag: record key under the host key */
+	MW_KEYS_MOST = 16, /* recovery keys of a journal */
+	MW_ID_TOKEN = 6    /* leading bytes of a record ID that make its token */
 };
 
 /* A part on its way to disk: compressed, cut, sealed, in memory or spilled. */
@@ -83,6 +85,11 @@ struct mw_store {
 	struct mw_store_opts o;
 	uint8_t id[MW_ID_LEN];
 	uint8_t token_key[32];
+	uint8_t host_key[MW_AEAD_KEY];
+	uint8_t recovery[MW_KEYS_MOST][32]; /* public */
+	size_t n_recovery;
+	uint8_t *secret; /* n_secret private keys of 32 bytes */
+	size_t n_secret;
 	int lock_fd;
 
 	/* reading (one thread) */
@@ -107,7 +114,7 @@ struct mw_store {
 	bool have_committer, have_indexer, have_preparer;
 	struct mw_seg *seg;
 	uint8_t seg_key[MW_AEAD_KEY];
-	struct mw_aead seg_aead;
+	struct mw_aead seg_aead, host_aead;
 	uint64_t seg_records, seg_mails, seg_bytes, seg_first_seq;
 	int64_t seg_tmin, seg_tmax, seg_born_us;
 	uint64_t last_number, last_batch, last_end; /* of the segment before */
@@ -123,6 +130,22 @@ struct mw_store {
 int mw_store_identity(struct mw_store *st, struct mw_err *err) MW_CHECK;
 int mw_store_lock(struct mw_store *st, struct mw_err *err) MW_CHECK;
 void mw_store_unlock(struct mw_store *st);
+
+/* keys.c */
+/* Loads, or takes as given, the journal's public recovery keys; copies the secret ones.
+ */
+int mw_store_keys(struct mw_store *st, struct mw_err *err) MW_CHECK;
+/* Once the lock is held: writes down the keys a writer was given. */
+int mw_store_keys_keep(struct mw_store *st, struct mw_err *err) MW_CHECK;
+void mw_store_keys_done(struct mw_store *st);
+/* The stanzas of a new segment; out is appended to. */
+int mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf *out,
+                     struct mw_err *err) MW_CHECK;
+/* A segment's key out of its stanzas: true and key set. */
+bool mw_store_unwrap(const struct mw_store *st, const struct mw_seg *s,
+                     uint8_t key[MW_AEAD_KEY]);
+/* Records that the host itself must read: marks, notes of its own doings. */
+bool mw_type_of_host(enum mw_type t);
 
 /* entry.c */
 int mw_seal_put(struct mw_entry *e, struct mw_sealing *s, const void *p, size_t n,

@@ -3,8 +3,9 @@
 #include "journal/store/store.h"
 
 #include "journal/base/util.h"
-#include "journal/store/control.h"
 #include "journal/codec/digest.h"
+#include "journal/codec/hpke.h"
+#include "journal/store/control.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -29,7 +31,7 @@ setup(void **state)
 	struct box *b = calloc(1, sizeof *b);
 	assert_non_null(b);
 	(void)snprintf(b->dir, sizeof b->dir, "%s/mw-store-XXXXXX",
-		       getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	               getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
 	assert_non_null(mkdtemp(b->dir));
 	(void)snprintf(b->journal, sizeof b->journal, "%.4000s/j", b->dir);
 	struct mw_err err = {0};
@@ -69,7 +71,9 @@ teardown(void **state)
 static struct mw_store *
 open_store(struct box *b, enum mw_store_mode mode)
 {
-	struct mw_store_opts o = {.dir = b->journal, .mode = mode, .segment_size = 1 << 20};
+	struct mw_store_opts o = {.dir = b->journal,
+	                          .mode = mode,
+	                          .segment_size = 1 << 20};
 	struct mw_store *st = NULL;
 	struct mw_err err = {0};
 	if (mw_store_open(&o, &st, &err) < 0)
@@ -109,11 +113,11 @@ entry_of(struct mw_store *st, unsigned k)
 	(void)snprintf(qid, sizeof qid, "Q%u", k);
 	struct mw_rcpt r = {.addr = mw_strz(rcpt), .flags = MW_RCPT_LOCAL};
 	struct mw_mail m = {.time_us = 1700000000000000 + k,
-			    .queue_id = mw_strz(qid),
-			    .sender = MW_STR("s@x.test"),
-			    .front = MW_STR("milter"),
-			    .rcpt = &r,
-			    .n_rcpt = 1};
+	                    .queue_id = mw_strz(qid),
+	                    .sender = MW_STR("s@x.test"),
+	                    .front = MW_STR("milter"),
+	                    .rcpt = &r,
+	                    .n_rcpt = 1};
 	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
 	assert_int_equal(m.size, c.n);
 	if (mw_entry_finish_mail(e, &m, &err) < 0)
@@ -224,7 +228,8 @@ find_rcpt(struct mw_store *st, struct found *f)
 {
 	struct mw_err err = {0};
 	f->n = 0;
-	if (mw_store_find(st, MW_KEY_RCPT, MW_STR("user2@example.test"), find_cb, f, &err) < 0)
+	if (mw_store_find(st, MW_KEY_RCPT, MW_STR("user2@example.test"), find_cb, f,
+	                  &err) < 0)
 		fail_msg("find: %s", err.msg);
 }
 
@@ -320,7 +325,7 @@ crash_keeps_what_was_acknowledged(void **state)
 
 	char seg[PATH_MAX];
 	(void)snprintf(seg, sizeof seg, "%.4000s/segments/0000000000000002.seg",
-		       copy.journal);
+	               copy.journal);
 	struct mw_store *rd = open_store(&copy, MW_STORE_READ);
 	check_all(rd, 7);
 	mw_store_close(rd);
@@ -363,11 +368,12 @@ torn_tail_is_not_damage(void **state)
 	mw_store_close(st);
 	char seg[PATH_MAX];
 	(void)snprintf(seg, sizeof seg, "%.4000s/segments/0000000000000001.seg",
-		       copy.journal);
+	               copy.journal);
 	long end = data_end(seg);
 	int fd = open(seg, O_RDWR);
 	assert_true(fd >= 0);
-	assert_int_equal(pwrite(fd, "\0\0\0\0", 4, end - 8), 4); /* inside the last frame */
+	assert_int_equal(pwrite(fd, "\0\0\0\0", 4, end - 8),
+	                 4); /* inside the last frame */
 	(void)close(fd);
 	struct mw_store *rd = open_store(&copy, MW_STORE_READ);
 	check_all(rd, 1);
@@ -402,7 +408,8 @@ damage_is_contained_and_named(void **state)
 	}
 	mw_store_close(st);
 	char seg[PATH_MAX];
-	(void)snprintf(seg, sizeof seg, "%.4000s/segments/0000000000000001.seg", b->journal);
+	(void)snprintf(seg, sizeof seg, "%.4000s/segments/0000000000000001.seg",
+	               b->journal);
 	int fd = open(seg, O_RDWR);
 	assert_true(fd >= 0);
 	assert_int_equal(pwrite(fd, "x", 1, (off_t)at[1].loc.offset + 20), 1);
@@ -468,7 +475,9 @@ roll_and_note(void **state)
 	struct mw_store_stats s;
 	mw_store_stats(st, &s);
 	assert_int_equal(s.segment, 2);
-	struct mw_mark m = {.name = MW_STR("nightly"), .phase = MW_MARK_START, .time_us = 5};
+	struct mw_mark m = {.name = MW_STR("nightly"),
+	                    .phase = MW_MARK_START,
+	                    .time_us = 5};
 	MW_BUF_AUTO cb = {0};
 	assert_int_equal(mw_mark_encode(&m, &cb), 0);
 	struct mw_commit c;
@@ -482,8 +491,9 @@ roll_and_note(void **state)
 	check_all(rd, 2);
 	struct found f = {.n = 0};
 	char type = MW_TYPE_MARK;
-	assert_int_equal(mw_store_find(rd, MW_KEY_TYPE, mw_str(&type, 1), find_cb, &f, &err),
-			 0);
+	assert_int_equal(mw_store_find(rd, MW_KEY_TYPE, mw_str(&type, 1), find_cb, &f,
+	                               &err),
+	                 0);
 	assert_int_equal(f.n, 2);
 	mw_store_close(rd);
 }
@@ -492,8 +502,9 @@ static void
 full_disk_floor(void **state)
 {
 	struct box *b = *state;
-	struct mw_store_opts o = {
-		.dir = b->journal, .mode = MW_STORE_WRITE, .min_free = UINT64_C(1) << 60};
+	struct mw_store_opts o = {.dir = b->journal,
+	                          .mode = MW_STORE_WRITE,
+	                          .min_free = UINT64_C(1) << 60};
 	struct mw_store *st = NULL;
 	struct mw_err err = {0};
 	assert_int_equal(mw_store_open(&o, &st, &err), 0);
@@ -503,21 +514,91 @@ full_disk_floor(void **state)
 	mw_store_close(st);
 }
 
+/* With recovery keys: no key, no content; with either key all of it; look-ups, marks and
+ * the index need none; and nothing of the mail can be read off the disk. */
+static void
+encrypted_to_recovery_keys(void **state)
+{
+	struct box *b = *state;
+	uint8_t sk[64], pk[64], other[32];
+	mw_random(sk, sizeof sk);
+	mw_random(other, sizeof other);
+	assert_int_equal(mw_hpke_public(sk, pk), 0);
+	assert_int_equal(mw_hpke_public(sk + 32, pk + 32), 0);
+	struct mw_store_opts o = {.dir = b->journal,
+	                          .mode = MW_STORE_WRITE,
+	                          .recovery = pk,
+	                          .n_recovery = 2};
+	struct mw_store *st = NULL;
+	struct mw_err err = {0};
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	assert_int_equal(mw_store_recovery_keys(st), 2);
+	for (unsigned k = 0; k < 10; k++)
+		append(st, k);
+	mw_store_close(st);
+	st = open_store(b, MW_STORE_WRITE); /* a writer that was given no keys */
+	assert_int_equal(mw_store_recovery_keys(st), 2);
+	append(st, 10);
+	struct mw_mark m = {.name = MW_STR("n"), .time_us = 5};
+	MW_BUF_AUTO cb = {0};
+	assert_int_equal(mw_mark_encode(&m, &cb), 0);
+	struct mw_commit c;
+	assert_int_equal(mw_store_note(st, MW_TYPE_MARK, 5, cb.p, cb.n, &c, &err), 0);
+	mw_store_close(st);
+
+	struct mw_store *rd = open_store(b, MW_STORE_READ);
+	struct found f = {.n = 0};
+	find_rcpt(rd, &f);
+	assert_int_equal(f.n, 2);
+	struct mw_record r;
+	MW_BUF_AUTO meta = {0};
+	assert_int_equal(mw_store_get(rd, c.loc, &r, &err), 0);
+	assert_int_equal(mw_record_meta(rd, &r, &meta, &err), 0); /* the mark */
+	MW_CURSOR_AUTO *cur = NULL;
+	assert_int_equal(mw_cursor_new(rd, 1, &cur, &err), 0);
+	assert_int_equal(mw_cursor_next(cur, &r, &err), 1);
+	assert_int_equal(mw_record_meta(rd, &r, &meta, &err), MW_EKEY);
+	assert_non_null(strstr(err.hint, "--key"));
+	mw_cursor_free(MW_TAKE(cur));
+	mw_store_close(rd);
+	for (int k = 0; k < 3; k++) {
+		struct mw_store_opts ro = {.dir = b->journal,
+		                           .secret = k < 2 ? sk + 32 * k : other,
+		                           .n_secret = 1};
+		assert_int_equal(mw_store_open(&ro, &rd, &err), 0);
+		if (k < 2) {
+			check_all(rd, 11);
+		} else {
+			assert_int_equal(mw_cursor_new(rd, 1, &cur, &err), 0);
+			assert_int_equal(mw_cursor_next(cur, &r, &err), 1);
+			assert_int_equal(mw_record_meta(rd, &r, &meta, &err), MW_EKEY);
+			mw_cursor_free(MW_TAKE(cur));
+		}
+		mw_store_close(rd);
+	}
+	char cmd[2 * PATH_MAX];
+	(void)snprintf(cmd, sizeof cmd,
+	               "grep -raqE 'example|x[.]test|Message-ID|aaaaaaa|number' '%s'",
+	               b->journal);
+	assert_int_equal(WEXITSTATUS(system(cmd)), 1); /* nothing found */
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(round_trip_and_reopen),
-		T(second_writer_is_refused),
-		T(index_is_a_cache),
-		T(id_prefixes),
-		T(crash_keeps_what_was_acknowledged),
-		T(torn_tail_is_not_damage),
-		T(damage_is_contained_and_named),
-		T(many_threads_share_syncs),
-		T(roll_and_note),
-		T(full_disk_floor),
+	    T(round_trip_and_reopen),
+	    T(second_writer_is_refused),
+	    T(index_is_a_cache),
+	    T(id_prefixes),
+	    T(crash_keeps_what_was_acknowledged),
+	    T(torn_tail_is_not_damage),
+	    T(damage_is_contained_and_named),
+	    T(many_threads_share_syncs),
+	    T(roll_and_note),
+	    T(full_disk_floor),
+	    T(encrypted_to_recovery_keys),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
