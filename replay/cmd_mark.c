@@ -192,6 +192,8 @@ note(const struct mw_cli *cli, const char *name, enum mw_mark_phase phase,
 		r = mw_control_note(cli->journals[0], MW_TYPE_MARK, m.time_us, cbor.p,
 		                    cbor.n, ret_seq, err);
 	mw_cli_as_self();
+	if (r == MW_EPERM && err && !err->hint[0])
+		return mw_err_hint(err, "marks are for root and the journal's owner");
 	return r;
 }
 
