@@ -54,8 +54,8 @@ void mw_seg_path(char *out, size_t n, const char *dir, uint64_t number);
  * new blocks. Safe beside mw_seg_create in another thread. Any failure just leaves the
  * work to mw_seg_create. */
 void mw_seg_prepare(const struct mw_fs *fs, const char *dir, uint64_t fill);
-/* Header block into the prepared file (or a new one), sync, rename, directory sync (I3). h is copied, stanzas
- * too. */
+/* Header block into the prepared file (or a new one), sync, rename, directory sync (I3).
+ * h is copied, stanzas too. */
 int mw_seg_create(const struct mw_fs *fs, const char *dir, const struct mw_seg_header *h,
                   struct mw_seg **ret, struct mw_err *err) MW_CHECK;
 /* Writes at seg->at and moves it. The iovecs may be changed. */

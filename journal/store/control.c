@@ -113,7 +113,7 @@ remote_error(struct mw_str line, struct mw_err *err)
 		               line.p);
 	int code = MW_EPROTO;
 #define MW_ERROR(ename, num, class, status, etext)                                       \
-	if (mw_str_eq(name, mw_strz(#ename)))                                            \
+	if (mw_str_ieq(name, mw_strz(#ename)))                                           \
 		code = MW_E##ename;
 #include "journal/base/errors.def"
 #undef MW_ERROR

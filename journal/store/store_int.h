@@ -159,6 +159,14 @@ void mw_commit_stop(struct mw_store *st);
 void mw_store_say(const struct mw_store *st, int level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* batch.c, roll.c: the committer's thread only */
+int mw_commit_batch(struct mw_store *st, struct mw_entry *list,
+                    struct mw_err *err) MW_CHECK;
+int mw_segment_start(struct mw_store *st, struct mw_err *err) MW_CHECK;
+int mw_segment_close(struct mw_store *st, struct mw_err *err) MW_CHECK;
+/* Leaves it as it is, good up to good_end: its successor's header will say so (I4). */
+void mw_segment_abandon(struct mw_store *st, uint64_t good_end);
+
 /* recover.c */
 int mw_store_recover(struct mw_store *st, struct mw_recovery *ret_note,
                      struct mw_err *err) MW_CHECK;
