@@ -150,9 +150,14 @@ open_store(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	    .spill_above = conf->memory_per_message,
 	    .note = on_note,
 	};
-	if (conf->recovery_key.n)
-		return mw_fail(err, MW_ECONF,
-		               "recovery_key: this version cannot encrypt a journal yet");
+	MW_BUF_AUTO keys = {0};
+	int r = mw_store_load_recovery(conf->recovery_key.v, conf->recovery_key.n, &keys,
+	                               err);
+	if (r < 0) /* a key that cannot be read must not mean a journal that all can */
+		return r == MW_EKEY ? mw_fail(err, MW_ECONF, "recovery_key: %s", err->msg)
+		                    : r;
+	o.recovery = keys.p;
+	o.n_recovery = keys.n / 32;
 	return mw_store_open(&o, &d->store, err);
 }
 

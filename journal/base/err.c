@@ -46,8 +46,10 @@ mw_fail(struct mw_err *err, int code, const char *fmt, ...)
 		int e = errno;
 		va_list ap;
 		va_start(ap, fmt);
-		(void)vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+		char text[sizeof err->msg]; /* an argument may be err->msg itself */
+		(void)vsnprintf(text, sizeof text, fmt, ap);
 		va_end(ap);
+		memcpy(err->msg, text, sizeof text);
 		err->code = code;
 		err->sys_errno = 0;
 		err->hint[0] = '\0';

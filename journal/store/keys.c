@@ -109,6 +109,20 @@ mw_store_keys_done(struct mw_store *st)
 	st->n_secret = 0;
 }
 
+int
+mw_store_load_recovery(char *const *files, size_t n, struct mw_buf *out,
+                       struct mw_err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint8_t pk[32];
+		int r = mw_keyring_load_public(files[i], pk, err);
+		if (r < 0)
+			return r;
+		mw_buf_put(out, pk, sizeof pk);
+	}
+	return out->failed ? mw_fail(err, MW_ENOMEM, "out of memory for keys") : 0;
+}
+
 static void
 binding(const uint8_t *journal, const uint8_t *salt, uint64_t number,
         uint8_t out[MW_ID_LEN + MW_SALT_LEN + 8])

@@ -66,6 +66,9 @@ int mw_store_open(const struct mw_store_opts *o, struct mw_store **ret,
 void mw_store_close(struct mw_store *st);
 const uint8_t *mw_store_id(const struct mw_store *st); /* the journal's 128-bit ID */
 const char *mw_store_dir(const struct mw_store *st);
+/* Public recovery keys out of PEM files, 32 bytes each, appended to out. */
+int mw_store_load_recovery(char *const *files, size_t n, struct mw_buf *out,
+                           struct mw_err *err) MW_CHECK;
 /* How many recovery keys new segments are encrypted to; 0: the journal is readable. */
 size_t mw_store_recovery_keys(const struct mw_store *st);
 
