@@ -118,7 +118,9 @@ mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *a
 	add_options(&w, cmd->usage);
 	if (strstr(cmd->usage, "SELECTION"))
 		add_options(&w, mw_query_usage);
-	add_options(&w, "--json --quiet --verbose --config --journal --key --help");
+	add_options(
+	    &w,
+	    "--json --quiet --verbose --config --journal --key --passphrase-file --help");
 	char name[64];
 	(void)snprintf(name, sizeof name, "%.*s", (int)strcspn(arg, "="), arg);
 	const char *near = mw_nearest(name, (const char *const *)w.v, w.n);
@@ -136,7 +138,10 @@ mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *a
 int
 mw_cli_open(const struct mw_cli *cli, size_t k, struct mw_store **ret, struct mw_err *err)
 {
-	struct mw_store_opts o = {.dir = cli->journals[k], .mode = MW_STORE_READ};
+	struct mw_store_opts o = {.dir = cli->journals[k],
+	                          .mode = MW_STORE_READ,
+	                          .secret = cli->secret,
+	                          .n_secret = cli->n_secret};
 	return mw_store_open(&o, ret, err);
 }
 

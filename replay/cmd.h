@@ -28,6 +28,8 @@ struct mw_cli {
 	struct mw_store **stores; /* opened for reading when the command needs them */
 	char **keys;              /* --key */
 	size_t n_keys;
+	uint8_t *secret; /* their private keys, 32 bytes each */
+	size_t n_secret;
 	bool json, quiet;
 	int verbose;
 };
@@ -66,6 +68,11 @@ int mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const cha
 /* Opens journal k of the set for reading: 0 or the store's error. */
 int mw_cli_open(const struct mw_cli *cli, size_t k, struct mw_store **ret,
                 struct mw_err *err) MW_CHECK;
+/* Fills cli->secret from cli->keys. passphrase_file NULL: they have none. MW_EKEY,
+ * MW_EPERM, MW_ENOTFOUND. */
+int mw_cli_load_keys(struct mw_cli *cli, const char *passphrase_file,
+                     struct mw_err *err) MW_CHECK;
+void mw_cli_wipe_keys(struct mw_cli *cli);
 /* Before writing to a journal as root: takes on the effective identity of its owner, so
  * that no file in it becomes root's, which the daemon could not use. mw_cli_as_self goes
  * back. 0, or MW_EPERM and the like. */

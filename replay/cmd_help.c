@@ -31,6 +31,7 @@ list(void)
 	     "  -j, --journal DIR    a journal's directory, in place of journal_dir; "
 	     "repeatable\n"
 	     "      --key FILE       private recovery key, for an encrypted journal\n"
+	     "      --passphrase-file FILE  its passphrase, if it has one\n"
 	     "      --json           for machines: one object a line\n"
 	     "  -q, --quiet          errors only\n"
 	     "  -v, --verbose        more\n"

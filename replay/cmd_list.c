@@ -35,6 +35,7 @@ struct list {
 	struct ref *ref; /* with newest: a ring per journal */
 	size_t n_ref, cap_ref, ring_from;
 	int failed;
+	bool no_key; /* some record needs a key that was not given */
 };
 
 static const struct mw_table_col columns[] = {
@@ -167,6 +168,7 @@ static void
 on_bad(void *arg, const struct mw_err *err)
 {
 	struct list *l = arg;
+	l->no_key = l->no_key || err->code == MW_EKEY;
 	if (err->code != MW_EERASED || l->cli->verbose)
 		(void)mw_cli_error(l->cli, err);
 }
@@ -276,6 +278,8 @@ run(struct list *l)
 			(void)mw_fail(&err, r, "%s", mw_err_text(r));
 		return mw_cli_error(l->cli, &err);
 	}
+	if (l->no_key)
+		return mw_err_exit(MW_EKEY);
 	if (n_bad && !l->cli->quiet)
 		fprintf(stderr,
 		        "mailwal: %zu place%s could not be read; 'mailwal verify' says "

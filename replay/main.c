@@ -31,6 +31,7 @@ struct globals {
 	char **conf_files;
 	size_t n_conf_files;
 	struct mw_conf **confs; /* [0] is cli.conf */
+	const char *passphrase_file;
 	bool help, version;
 };
 
@@ -50,6 +51,9 @@ global_option(struct globals *g, int argc, char **argv, int *i, struct mw_err *e
 	} else if ((r = mw_cli_option(argc, argv, i, "--key", &v, err)) != 0) {
 		if (r > 0)
 			g->cli.keys[g->cli.n_keys++] = strdup(v);
+	} else if ((r = mw_cli_option(argc, argv, i, "--passphrase-file",
+	                              &g->passphrase_file, err)) != 0) {
+		return r;
 	} else if ((r = mw_cli_option(argc, argv, i, "--json", NULL, err)) != 0) {
 		g->cli.json = true;
 	} else if ((r = mw_cli_option(argc, argv, i, "-q|--quiet", NULL, err)) != 0) {
@@ -140,16 +144,11 @@ load_confs(struct globals *g)
 }
 
 static int
-check_keys(const struct globals *g)
+load_keys(struct globals *g)
 {
-	for (size_t k = 0; k < g->cli.n_keys; k++) {
-		struct mw_err err = {0};
-		if (access(g->cli.keys[k], R_OK) < 0) {
-			(void)mw_fail_errno(&err, "cannot read the key %s",
-			                    g->cli.keys[k]);
-			return mw_cli_error(&g->cli, &err);
-		}
-	}
+	struct mw_err err = {0};
+	if (mw_cli_load_keys(&g->cli, g->passphrase_file, &err) < 0)
+		return mw_cli_error(&g->cli, &err);
 	return 0;
 }
 
@@ -187,7 +186,7 @@ run(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv)
 	if (status == 0 && (cmd->needs & MW_NEED_ONE_JOURNAL) && g->cli.n_journals != 1)
 		status = mw_cli_usage(&g->cli, cmd, "works on one journal at a time");
 	if (status == 0)
-		status = check_keys(g);
+		status = load_keys(g);
 	if (status == 0 && (cmd->needs & (MW_NEED_JOURNAL | MW_NEED_ONE_JOURNAL)))
 		status = open_journals(g);
 	if (status == 0) {
@@ -215,6 +214,7 @@ globals_done(struct globals *g)
 		free(g->conf_files[k]);
 	for (size_t k = 0; k < g->cli.n_keys; k++)
 		free(g->cli.keys[k]);
+	mw_cli_wipe_keys(&g->cli);
 	free(g->cli.stores);
 	free(g->cli.journals);
 	free(g->conf_files);

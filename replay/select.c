@@ -18,6 +18,7 @@ struct walk {
 	void *arg;
 	void (*bad)(void *arg, const struct mw_err *err);
 	size_t n_bad;
+	bool no_key;            /* said once: every record would say it */
 	struct mw_arena *arena; /* of one mail */
 	struct mw_item it;
 	uint64_t from_seq; /* of since_mark in this journal; 1: all */
@@ -29,6 +30,9 @@ report(struct walk *w, const struct mw_err *err)
 {
 	if (err->code != MW_EERASED)
 		w->n_bad++;
+	if (err->code == MW_EKEY && w->no_key)
+		return;
+	w->no_key = w->no_key || err->code == MW_EKEY;
 	if (w->bad)
 		w->bad(w->arg, err);
 }

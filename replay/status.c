@@ -291,7 +291,7 @@ mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret
 		return;
 	}
 	ret->opened = true;
-	ret->encrypted = cli->conf->recovery_key.n > 0;
+	ret->encrypted = mw_store_recovery_keys(st) > 0;
 	ask_daemon(ret);
 	ask_disk(cli, ret);
 	ask_log(ret, st);
