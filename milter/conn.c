@@ -78,6 +78,20 @@ conn_again(struct conn *c)
 	c->again = true;
 }
 
+/* EPOLLOUT is asked for only while something is stuck: a unix socket tells it after each
+ * read of the peer, which would be one useless wake-up per reply. */
+static void
+want_writable(struct conn *c, bool want)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
+	ev.data.ptr = c;
+	if (want)
+		ev.events |= EPOLLOUT;
+	c->stuck = want;
+	/* fails for a bad descriptor only; the idle time-out would then end it */
+	(void)epoll_ctl(c->loop->ep, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
 /* Sends what is due. False: the connection was dropped. */
 bool
 mw_conn_flush(struct conn *c)
@@ -89,6 +103,8 @@ mw_conn_flush(struct conn *c)
 			c->sent += (size_t)k;
 		} else if (errno == EAGAIN) {
 			c->writable = false;
+			if (!c->stuck)
+				want_writable(c, true);
 		} else if (errno != EINTR) {
 			conn_drop(c);
 			return false;
@@ -96,6 +112,8 @@ mw_conn_flush(struct conn *c)
 	}
 	if (c->sent < out->n)
 		return true;
+	if (c->stuck)
+		want_writable(c, false);
 	mw_buf_clear(out);
 	c->sent = 0;
 	if (c->finish && !c->proto.pending) {
@@ -168,6 +186,9 @@ mw_conn_run(struct conn *c)
 			return;
 		}
 		conn_active(c, now);
+		/* a short read has emptied the socket; what comes later is a new event */
+		if (k < MW_LOOP_SCRATCH && !c->ending)
+			c->readable = false;
 		int r = mw_proto_input(&c->proto, c->loop->scratch, (size_t)k, &err);
 		if (!conn_after(c, r, &err))
 			return;
@@ -212,7 +233,7 @@ mw_conn_new(struct loop *l, int fd, bool inet)
 	mw_proto_init(&c->proto, l->engine->cap, on_done, c);
 	/* Edge-triggered: while a message waits for the store nothing is read, and no
 	 * event can spin. */
-	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
 	ev.data.ptr = c;
 	if (epoll_ctl(l->ep, EPOLL_CTL_ADD, fd, &ev) < 0) {
 		free(c);

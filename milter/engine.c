@@ -139,6 +139,8 @@ on_event(struct loop *l, const struct epoll_event *ev)
 		c->writable = true;
 	if (ev->events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		c->readable = true;
+	if (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		c->ending = true;
 	if (mw_conn_flush(c))
 		mw_conn_run(c);
 }
