@@ -40,7 +40,8 @@ def check(t, rig, want, what):
 def main(t):
 	rnd = random.Random(SEED)
 	messages, _ = workload.bulk(240, seed=SEED)
-	with rigs.Rig(t.dir, postfix="virtual_transport = discard:") as rig:
+	with rigs.Rig(t.dir, postfix="virtual_transport = discard:\n"
+		       "message_drop_headers =") as rig:
 		rig.start()
 		jobs = rig.send(workload.jobs(messages, rig.users, rig.aliases, SEED))
 		t.need(all(j.code == 250 for j in jobs), f"{len(jobs)} messages captured")

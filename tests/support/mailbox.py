@@ -176,8 +176,11 @@ def _compare_box(res, key, want, have, dates):
 		like = next((e for e in lost if mid != "-" and message_id(e.data) == mid), None)
 		if like is not None:
 			lost.remove(like)
+			a, b = without_trace(like.data), without_trace(data)
+			if a == b:  # the message's own trace fields are gone or changed
+				a, b = like.data, data
 			res.altered.append(f"{where} uid {s.uid} ({like.label}, {mid}): "
-				+ first_difference(without_trace(like.data), without_trace(data)))
+					   + first_difference(a, b))
 		elif twin:
 			res.doubled.append(f"{where} uid {s.uid} {mid}")
 		else:
