@@ -71,13 +71,13 @@ enough_space(struct mw_store *st, uint64_t bytes, struct mw_err *err)
 	(void)pthread_mutex_lock(&st->mu);
 	st->stats.free_bytes = (uint64_t)free_bytes;
 	(void)pthread_mutex_unlock(&st->mu);
-	if ((uint64_t)free_bytes >= st->o.min_free &&
-	    (uint64_t)free_bytes - st->o.min_free >= bytes)
+	if ((uint64_t)free_bytes >= atomic_load(&st->min_free) &&
+	    (uint64_t)free_bytes - atomic_load(&st->min_free) >= bytes)
 		return 0;
 	(void)mw_fail(err, MW_ENOSPC,
 	              "%s has %lld MiB free, the floor is %llu MiB (min_free)", st->dir,
 	              (long long)(free_bytes >> 20),
-	              (unsigned long long)(st->o.min_free >> 20));
+	              (unsigned long long)(atomic_load(&st->min_free) >> 20));
 	(void)mw_err_hint(err, "free some space or prune the journal");
 	return MW_ENOSPC;
 }
@@ -221,7 +221,7 @@ preparer(void *arg)
 		fill = MW_MIN(fill, st->o.segment_size);
 		(void)pthread_mutex_unlock(&st->mu);
 		int64_t have = st->fs->free_space(st->fs, st->dir);
-		if (have > 0 && (uint64_t)have > st->o.min_free + 2 * fill)
+		if (have > 0 && (uint64_t)have > atomic_load(&st->min_free) + 2 * fill)
 			mw_seg_prepare(st->fs, st->dir, fill);
 		(void)pthread_mutex_lock(&st->mu);
 	}
@@ -318,9 +318,15 @@ int
 mw_store_ready(struct mw_store *st)
 {
 	int64_t have = st->fs->free_space(st->fs, st->dir);
-	if (have >= 0 && (uint64_t)have < st->o.min_free)
+	if (have >= 0 && (uint64_t)have < atomic_load(&st->min_free))
 		return MW_ENOSPC;
 	return 0;
+}
+
+void
+mw_store_set_min_free(struct mw_store *st, uint64_t bytes)
+{
+	atomic_store(&st->min_free, bytes);
 }
 
 int

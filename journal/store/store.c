@@ -22,6 +22,7 @@ defaults(struct mw_store *st, const struct mw_store_opts *o)
 	if (!st->o.spill_above)
 		st->o.spill_above = 256 * 1024;
 	st->lock_fd = -1;
+	atomic_store(&st->min_free, st->o.min_free);
 	st->tail = &st->head;
 }
 

@@ -124,6 +124,8 @@ int mw_store_roll(struct mw_store *st, struct mw_err *err) MW_CHECK;
 /* May this writer take mail now? 0, or MW_ENOSPC below the floor, or MW_EIO/MW_EPOISON
  * while no segment can be opened. Cheap; for refusing at MAIL before the data comes. */
 int mw_store_ready(struct mw_store *st);
+/* A new floor, at any time (a reload). */
+void mw_store_set_min_free(struct mw_store *st, uint64_t bytes);
 
 struct mw_store_stats {
 	uint64_t records, mails, bytes_in, bytes_stored; /* since open, this process */

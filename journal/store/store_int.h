@@ -13,6 +13,7 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 enum {
 	MW_PIECE = 65536, /* plain bytes of a sealed piece (FORMAT.md §6) */
@@ -83,6 +84,7 @@ struct mw_store {
 	const struct mw_fs *fs;
 	const struct mw_clock *clock;
 	struct mw_store_opts o;
+	_Atomic uint64_t min_free; /* o.min_free, which a reload changes */
 	uint8_t id[MW_ID_LEN];
 	uint8_t token_key[32];
 	uint8_t host_key[MW_AEAD_KEY];
