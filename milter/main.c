@@ -134,7 +134,9 @@ check(const struct mw_conf *conf, struct mw_err *err)
 		return r;
 	r = mw_identity_check(id, err);
 	mw_identity_close(id);
-	return r < 0 ? mw_fail(err, MW_ECONF, "%s", err->msg) : 0;
+	if (r < 0) /* whatever it is, here it is a mistake in the configuration */
+		err->code = MW_ECONF;
+	return r < 0 ? MW_ECONF : 0;
 }
 
 static int
@@ -240,12 +242,14 @@ reload(struct daemon *d)
 		mw_settings_unref(s);
 		if (r == 0) {
 			int level = conf->log_level;
+			uint64_t floor = conf->min_free;
 			int target = conf->log_target;
 			r = mw_capture_reload(&d->cap, conf, &err);
 			if (r == 0) {
 				struct mw_conf log = {.log_level = level,
 				                      .log_target = target};
 				log_init(&log);
+				mw_store_set_min_free(d->store, floor);
 			}
 		}
 		if (r < 0)
