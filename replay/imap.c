@@ -58,8 +58,8 @@ ends_in_literal(struct mw_str s, size_t *ret_at, uint64_t *ret_len)
 	const char *p = open + 1, *end = s.p + s.n - 1;
 	if (p == end)
 		return false;
-	for (; p < end && *p >= '0' && *p <= '9' && v < literal_max; p++)
-		v = v * 10 + (uint64_t)(*p - '0');
+	for (; p < end && *p >= '0' && *p <= '9'; p++)
+		v = v < literal_max ? v * 10 + (uint64_t)(*p - '0') : v;
 	if (p < end && !(*p == '+' && p + 1 == end))
 		return false;
 	*ret_at = (size_t)(open - s.p);

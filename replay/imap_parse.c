@@ -102,7 +102,10 @@ atom(struct mw_imap_cur *c, struct mw_str *ret)
 		return MW_IMAP_BAD;
 	*ret = mw_str(c->p, i);
 	advance(c, i);
-	return mw_str_ieq(*ret, MW_STR("NIL")) ? MW_IMAP_NIL : MW_IMAP_ATOM;
+	if (!mw_str_ieq(*ret, MW_STR("NIL")))
+		return MW_IMAP_ATOM;
+	*ret = mw_str("", 0);
+	return MW_IMAP_NIL;
 }
 
 enum mw_imap_kind
@@ -274,7 +277,7 @@ mw_imap_parse_list(struct mw_imap_cur c, struct mw_imap_list *ret)
 		return false;
 	l.delim = k == MW_IMAP_STRING && s.n ? s.p[0] : '\0';
 	k = mw_imap_token(&c, &l.name);
-	if (k != MW_IMAP_STRING && k != MW_IMAP_ATOM && k != MW_IMAP_NIL)
+	if (k != MW_IMAP_STRING && k != MW_IMAP_ATOM)
 		return false;
 	*ret = l;
 	return true;
