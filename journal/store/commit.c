@@ -13,7 +13,7 @@
 enum {
 	BATCH_FRAMES = 1024,
 	BATCH_BYTES = 8 << 20,
-	MIN_FILL = 4 << 20 /* prepare at least this much of a segment */
+	MIN_FILL = 16 << 20 /* prepare at least this much of a segment */
 };
 
 void
@@ -335,6 +335,7 @@ mw_commit_start(struct mw_store *st, struct mw_err *err)
 	if (pthread_create(&st->committer, NULL, committer, st) != 0)
 		return mw_fail(err, MW_ENOMEM, "cannot start the committer");
 	st->have_committer = true;
+	st->want_prepare = true;
 	if (pthread_create(&st->preparer, NULL, preparer, st) != 0)
 		return mw_fail(err, MW_ENOMEM, "cannot start the preparer");
 	st->have_preparer = true;

@@ -187,7 +187,10 @@ mw_control_note(const char *dir, int type, int64_t time_us, const void *cbor, si
 		return r;
 	mw_err_clear(err);
 	MW_STORE_AUTO *st = NULL;
-	struct mw_store_opts o = {.dir = dir, .mode = MW_STORE_WRITE};
+	/* a small segment for a small note: little is prepared ahead */
+	struct mw_store_opts o = {.dir = dir,
+	                          .mode = MW_STORE_WRITE,
+	                          .segment_size = 1 << 20};
 	struct mw_commit c;
 	r = mw_store_open(&o, &st, err);
 	if (r == 0)
