@@ -147,4 +147,4 @@ def check_bite(t, d, data_of):
 		     f"the comparison bites: {what}")
 
 
-tap.run(main, seconds=300)
+tap.run(main, seconds=450)

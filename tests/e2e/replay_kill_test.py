@@ -5,7 +5,9 @@ The mailboxes are emptied before each round, so that each kill hits a replay at 
 """
 
 import os
+import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -24,9 +26,12 @@ SEED = int(os.environ.get("MW_SEED", "1"))
 FOLDERS = {"INBOX", "Sent", "Trash"}
 
 
-def start(rig):
-	return subprocess.Popen(rig.mailwal_argv("--json", *rig.replay_args("--all")),
-				stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+def start(rig, conf=None):
+	"""A replay of everything, not waited for; conf: another host's configuration."""
+	argv = rig.mailwal_argv("--json", *rig.replay_args("--all"))
+	if conf:
+		argv[argv.index("-c") + 1] = conf
+	return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
 				stderr=subprocess.PIPE, start_new_session=True)
 
 
@@ -85,6 +90,30 @@ def main(t):
 			t.ok(codes[0] == 0 and codes[1] in (0, 75),
 			     f"race {k + 1}: two at once end with 0 and 0 or 75", f"{codes} {outs}")
 			check(t, rig, want, f"race {k + 1}: every copy once")
+		two_hosts(t, rig, want)
 
 
-tap.run(main, seconds=300)
+def two_hosts(t, rig, want):
+	"""A copy of the journal on "another host" shares no lock with ours: only the target
+	itself can keep the two apart. Whoever gives way must finish when run again."""
+	other = rig.journal + " of another host"
+	shutil.copytree(rig.journal, other, ignore=shutil.ignore_patterns("*.sock", "*lock*"))
+	shutil.rmtree(os.path.join(other, "ledger"), ignore_errors=True)
+	conf = os.path.join(rig.dir, "other.conf")
+	text = pathlib.Path(rig.conf).read_text(encoding="utf-8")
+	pathlib.Path(conf).write_text(text.replace(f"journal_dir = {rig.journal}\n",
+		f"journal_dir = {other}\n"), encoding="utf-8")
+	for k in range(3):
+		empty(rig)
+		two = [start(rig), start(rig, conf)]
+		outs = [p.communicate(timeout=120) for p in two]
+		codes = [p.returncode for p in two]
+		t.ok(set(codes) <= {0, 3, 75}, f"two hosts {k + 1}: both end in order, {codes}",
+		     outs)
+		again = start(rig, conf)
+		out = again.communicate(timeout=120)
+		t.ok(again.returncode == 0, f"two hosts {k + 1}: the next run exits 0", out)
+		check(t, rig, want, f"two hosts {k + 1}: every copy once")
+
+
+tap.run(main, seconds=450)
