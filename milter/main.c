@@ -294,7 +294,8 @@ serve(struct daemon *d)
 static int
 run(const char *file, struct mw_conf *conf)
 {
-	struct daemon d = {.file = file};
+	static struct daemon d; /* threads that libmilter leaves behind may see it */
+	d.file = file;
 	struct mw_err err = {0};
 	sigset_t ours;
 	limits_init();
