@@ -183,6 +183,10 @@ finish(struct mw_cli *cli, const struct args *a, struct mw_run *run, int r,
 		(void)mw_cli_error(cli, err);
 	else if (!r && status != 0 && status != 3)
 		(void)mw_cli_error(cli, &run->first_err);
+	if (!r && !run->report->selected && !cli->quiet)
+		fprintf(stderr,
+		        "mailwal: the selection names no mail that belongs into a "
+		        "mailbox here\n");
 	mw_report_print(run->report, cli->json);
 	if (a->report && mw_report_write(run->report, a->report, &second)) {
 		int s = mw_cli_error(cli, &second);

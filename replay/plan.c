@@ -19,6 +19,7 @@ struct walk {
 	size_t n_chosen, cap_chosen;
 	struct mw_err *err;
 	bool second;
+	bool everything; /* --all alone: one walk does */
 	void (*bad)(void *, const struct mw_err *);
 	void *bad_arg;
 };
@@ -244,7 +245,8 @@ on_any(void *arg, const struct mw_item *it)
 	if (r)
 		return r;
 	bool chosen =
-	    w->n_chosen && bsearch(&key, w->chosen, w->n_chosen, sizeof key, by_place);
+	    w->everything ||
+	    (w->n_chosen && bsearch(&key, w->chosen, w->n_chosen, sizeof key, by_place));
 	bool sent_apart = mw_target_has_sent(w->t);
 	for (size_t i = 0; i < n && !r; i++) {
 		struct mw_plan_box *b;
@@ -312,12 +314,15 @@ static int
 two_walks(struct walk *w)
 {
 	struct mw_query all;
-	int r = mw_select(w->cli, w->q, on_selected, w, NULL, NULL, w->err);
+	w->everything = w->q->all && !w->q->any_term && !w->q->n_id;
+	int r = w->everything
+	            ? 0
+	            : mw_select(w->cli, w->q, on_selected, w, NULL, NULL, w->err);
 	if (r)
 		return r;
 	if (w->n_chosen)
 		qsort(w->chosen, w->n_chosen, sizeof *w->chosen, by_place);
-	w->second = true;
+	w->second = !w->everything; /* boxes are known by now */
 	mw_query_init(&all, w->tmp);
 	all.all = true;
 	return mw_select(w->cli, &all, on_any, w, on_bad, &w->plan->unreadable, w->err);
