@@ -72,7 +72,7 @@ mw_capture_done(struct mw_capture *cap)
 int
 mw_capture_reload(struct mw_capture *cap, struct mw_conf *conf, struct mw_err *err)
 {
-	struct mw_settings *s;
+	struct mw_settings *s = NULL;
 	int r = settings_new(conf, &s, err);
 	if (r < 0)
 		return r;
