@@ -467,9 +467,12 @@ log_target = stderr
 	# -- the store -------------------------------------------------------------
 
 	def backup(self):
-		"""A file copy of the store as it is now, as rsync would make it."""
+		"""A file copy of the store as it is now, as rsync --exclude='*.lock' would make
+		it: Dovecot would wait two minutes for a lock file that came back with it."""
 		shutil.rmtree(self.backup_dir, ignore_errors=True)
 		self._copy_tree(self.store, self.backup_dir)
+		for lock in pathlib.Path(self.backup_dir).rglob("*.lock"):
+			lock.unlink()
 
 	@staticmethod
 	def _copy_tree(src, dst):
