@@ -59,6 +59,8 @@ link_new(void)
 	return l;
 }
 
+/* libmilter decides about the number of parameters. */
+/* NOLINTNEXTLINE(readability-function-size) */
 static sfsistat
 do_negotiate(SMFICTX *ctx, unsigned long f0, unsigned long f1, unsigned long f2,
              unsigned long f3, unsigned long *pf0, unsigned long *pf1, unsigned long *pf2,
@@ -362,6 +364,7 @@ enter(void)
 		return r;                                                                \
 	}
 
+/* NOLINTNEXTLINE(readability-function-size) */
 GATED(negotiate,
       (SMFICTX * ctx, unsigned long f0, unsigned long f1, unsigned long f2,
        unsigned long f3, unsigned long *p0, unsigned long *p1, unsigned long *p2,
@@ -447,7 +450,7 @@ mw_mfi_ended(void)
 static void
 poke(void)
 {
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = {0};
 	socklen_t n = sizeof sa;
 	if (getsockname(poke_fd, (struct sockaddr *)&sa, &n) < 0)
 		return;

@@ -228,7 +228,7 @@ netmap_lookup(void *table, struct mw_use *u, struct mw_str key, struct mw_buf *o
 {
 	const struct netmap *t = table;
 	MW_BUF_AUTO b = {.max = 4 * REPLY_LIMIT};
-	struct mw_str reply;
+	struct mw_str reply = MW_STR("");
 	int r = u->fd < 0 ? dial(t, u, err) : 0;
 	if (r < 0)
 		return r;
@@ -320,12 +320,14 @@ static int
 tcp_open(const char *where, void **ret, struct mw_err *err)
 {
 	struct netmap *t = netmap_new("tcp", where);
-	MW_AUTOFREE char *own = strdup(where);
-	if (!t || !own) {
-		if (t)
-			netmap_close(t);
+	char own[SPEC_MAX];
+	if (!t)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (strlen(where) >= sizeof own) {
+		netmap_close(t);
+		return mw_fail(err, MW_ECONF, "identities: a table's place is too long");
 	}
+	memcpy(own, where, strlen(where) + 1);
 	int r = set_inet(t, own, err);
 	if (r < 0)
 		netmap_close(t);
@@ -338,12 +340,14 @@ static int
 socketmap_open(const char *where, void **ret, struct mw_err *err)
 {
 	struct netmap *t = netmap_new("socketmap", where);
-	MW_AUTOFREE char *own = strdup(where);
-	if (!t || !own) {
-		if (t)
-			netmap_close(t);
+	char own[SPEC_MAX];
+	if (!t)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (strlen(where) >= sizeof own) {
+		netmap_close(t);
+		return mw_fail(err, MW_ECONF, "identities: a table's place is too long");
 	}
+	memcpy(own, where, strlen(where) + 1);
 	int r;
 	char *name = strrchr(own, ':');
 	if (!name || !name[1] || !(t->name = strdup(name + 1))) {
