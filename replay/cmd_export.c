@@ -49,8 +49,11 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 static void
 on_bad(void *arg, const struct mw_err *err)
 {
+	const struct mw_issue what = {.mailbox = "",
+	                              .kind = "unreadable",
+	                              .reason = err->msg};
 	/* Out of memory here leaves it in the count. */
-	(void)mw_report_issue(arg, NULL, "", false, 0, "unreadable", err->msg);
+	(void)mw_report_issue(arg, NULL, &what);
 }
 
 static int
@@ -96,9 +99,11 @@ mw_cmd_export(struct mw_cli *cli, int argc, char **argv)
 	                           .stopped = mw_cli_stopped};
 	mw_cli_catch_signals();
 	int r = mw_target_new(a.to, &o, &run.target, &err);
-	if (!r)
-		r = mw_plan_make(cli, &a.q, run.target, true, on_bad, &report, &run.plan,
-		                 &err);
+	if (!r) {
+		const struct mw_plan_opts po = {cli,  &a.q,   run.target,
+		                                true, on_bad, &report};
+		r = mw_plan_make(&po, &run.plan, &err);
+	}
 	if (!r)
 		r = mw_run_all(&run, &err);
 	status = finish(cli, &a, &run, r, &err);

@@ -107,8 +107,11 @@ static void
 on_bad(void *arg, const struct mw_err *err)
 {
 	struct mw_report *rep = arg;
+	const struct mw_issue what = {.mailbox = "",
+	                              .kind = "unreadable",
+	                              .reason = err->msg};
 	/* Out of memory here leaves it in the count. */
-	(void)mw_report_issue(rep, NULL, "", false, 0, "unreadable", err->msg);
+	(void)mw_report_issue(rep, NULL, &what);
 }
 
 static void
@@ -165,8 +168,12 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	r = mw_target_new(a->to, &a->t, &run->target, err);
 	if (r)
 		return r;
-	r = mw_plan_make(cli, &a->q, run->target, false, on_bad, run->report, &run->plan,
-	                 err);
+	const struct mw_plan_opts po = {.cli = cli,
+	                                .query = &a->q,
+	                                .target = run->target,
+	                                .bad = on_bad,
+	                                .arg = run->report};
+	r = mw_plan_make(&po, &run->plan, err);
 	return r ? r : mw_run_all(run, err);
 }
 

@@ -96,7 +96,10 @@ struct mw_imap_msg {
 	void *ref;
 };
 
-struct mw_imap_source {
+struct mw_imap_batch {
+	const char *folder; /* quoted already */
+	const struct mw_imap_msg *v;
+	size_t n;
 	/* Gives exactly size bytes of message m to sink. A failure in the middle costs
 	 * the connection: nothing else can end a literal. */
 	int (*content)(void *arg, const struct mw_imap_msg *m,
@@ -112,10 +115,8 @@ struct mw_imap_appended {
 	uint32_t uid;         /* with MULTIAPPEND only of the first message */
 };
 
-/* One MULTIAPPEND for n messages; folder is quoted already. ret one for all. Without the
- * capability n must be 1. */
-int mw_imap_append(struct mw_imap *c, const char *folder, const struct mw_imap_msg *v,
-                   size_t n, const struct mw_imap_source *src,
+/* One MULTIAPPEND for the batch. Without the capability n must be 1. */
+int mw_imap_append(struct mw_imap *c, const struct mw_imap_batch *b,
                    struct mw_imap_appended *ret, struct mw_err *err) MW_CHECK;
 
 #endif

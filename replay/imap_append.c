@@ -40,15 +40,14 @@ announce(struct mw_imap *c, const struct mw_imap_msg *m, struct mw_err *err)
 }
 
 static int
-send_messages(struct mw_imap *c, const struct mw_imap_msg *v, size_t n,
-              const struct mw_imap_source *src, struct mw_err *err)
+send_messages(struct mw_imap *c, const struct mw_imap_batch *b, struct mw_err *err)
 {
-	for (size_t i = 0; i < n; i++) {
-		int r = announce(c, &v[i], err);
+	for (size_t i = 0; i < b->n; i++) {
+		int r = announce(c, &b->v[i], err);
 		if (r <= 0)
 			return r;
-		struct tap t = {c, v[i].size, err};
-		r = src->content(src->arg, &v[i], to_wire, &t, err);
+		struct tap t = {c, b->v[i].size, err};
+		r = b->content(b->arg, &b->v[i], to_wire, &t, err);
 		if (!r && t.left)
 			r = mw_fail(err, MW_EDAMAGED,
 			            "content shorter than its record says");
@@ -60,18 +59,18 @@ send_messages(struct mw_imap *c, const struct mw_imap_msg *v, size_t n,
 }
 
 int
-mw_imap_append(struct mw_imap *c, const char *folder, const struct mw_imap_msg *v,
-               size_t n, const struct mw_imap_source *src, struct mw_imap_appended *ret,
-               struct mw_err *err)
+mw_imap_append(struct mw_imap *c, const struct mw_imap_batch *b,
+               struct mw_imap_appended *ret, struct mw_err *err)
 {
 	struct mw_imap_appended a = {0};
 	char head[1200];
-	int len = snprintf(head, sizeof head, "m%u APPEND %s", ++c->sent, folder);
+	int len = snprintf(head, sizeof head, "m%u APPEND %s", c->sent + 1, b->folder);
 	if (len < 0 || (size_t)len >= sizeof head)
 		return mw_fail(err, MW_ELIMIT, "folder name too long");
+	c->sent++;
 	int r = mw_net_send(c->net, head, (size_t)len, err);
 	if (!r)
-		r = send_messages(c, v, n, src, err);
+		r = send_messages(c, b, err);
 	if (r < 0)
 		return r;
 	if (r > 0)

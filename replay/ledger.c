@@ -411,14 +411,17 @@ mw_ledger_refused(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *
 
 int
 mw_ledger_done(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
-               bool sent, const char *folder, uint32_t uidvalidity, uint32_t uid,
-               struct mw_err *err)
+               bool sent, const struct mw_place *place, struct mw_err *err)
 {
+	static const struct mw_place unknown = {NULL, 0, 0};
+	if (!place)
+		place = &unknown;
 	size_t from = l->out.n;
 	start_line(l, 'D', id, box, sent);
 	mw_buf_putc(&l->out, ' ');
-	encode(&l->out, folder ? folder : "");
-	mw_buf_printf(&l->out, " %u %u", (unsigned)uidvalidity, (unsigned)uid);
+	encode(&l->out, place->folder ? place->folder : "");
+	mw_buf_printf(&l->out, " %u %u", (unsigned)place->uidvalidity,
+	              (unsigned)place->uid);
 	if (set(l, key_of(id, box, sent), MW_LEDGER_DONE))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	return end_line(l, from, err);

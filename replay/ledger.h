@@ -20,6 +20,7 @@
 
 #include "journal/base/err.h"
 #include "journal/base/id.h"
+#include "replay/target.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -45,10 +46,9 @@ enum mw_ledger_state mw_ledger_get(const struct mw_ledger *l, const uint8_t id[M
                                    const char *box, bool sent);
 int mw_ledger_intent(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
                      bool sent, struct mw_err *err) MW_CHECK;
-/* folder NULL: unknown. */
+/* place NULL: unknown. */
 int mw_ledger_done(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
-                   bool sent, const char *folder, uint32_t uidvalidity, uint32_t uid,
-                   struct mw_err *err) MW_CHECK;
+                   bool sent, const struct mw_place *place, struct mw_err *err) MW_CHECK;
 /* The target said no: the copy is certainly not there. */
 int mw_ledger_refused(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
                       bool sent, struct mw_err *err) MW_CHECK;

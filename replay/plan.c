@@ -10,6 +10,7 @@ struct chosen { /* a selected record */
 };
 
 struct walk {
+	const struct mw_plan_opts *o;
 	struct mw_cli *cli;
 	const struct mw_query *q;
 	struct mw_target *t;
@@ -20,8 +21,6 @@ struct walk {
 	struct mw_err *err;
 	bool second;
 	bool everything; /* --all alone: one walk does */
-	void (*bad)(void *, const struct mw_err *);
-	void *bad_arg;
 };
 
 static uint64_t
@@ -201,8 +200,8 @@ static void
 on_bad(void *arg, const struct mw_err *err)
 {
 	struct walk *w = arg;
-	if (w->bad)
-		w->bad(w->bad_arg, err);
+	if (w->o->bad)
+		w->o->bad(w->o->arg, err);
 }
 
 /* First walk: the selected records, and the boxes that their copies belong into. */
@@ -329,24 +328,18 @@ two_walks(struct walk *w)
 }
 
 int
-mw_plan_make(struct mw_cli *cli, const struct mw_query *q, struct mw_target *t,
-             bool export, void (*bad)(void *, const struct mw_err *), void *arg,
-             struct mw_plan **ret, struct mw_err *err)
+mw_plan_make(const struct mw_plan_opts *o, struct mw_plan **ret, struct mw_err *err)
 {
 	struct mw_plan *p = calloc(1, sizeof *p);
-	struct walk w = {.cli = cli,
-	                 .q = q,
-	                 .t = t,
-	                 .plan = p,
-	                 .err = err,
-	                 .bad = bad,
-	                 .bad_arg = arg};
+	struct walk w = {
+	    .o = o, .cli = o->cli, .q = o->query, .t = o->target, .plan = p, .err = err};
 	w.tmp = mw_arena_new(0);
 	if (p)
 		p->arena = mw_arena_new(0);
 	int r = p && p->arena && w.tmp ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
-	if (!r && export)
-		r = mw_select(cli, q, on_export, &w, on_bad, &p->unreadable, err);
+	if (!r && o->export)
+		r = mw_select(o->cli, o->query, on_export, &w, on_bad, &p->unreadable,
+		              err);
 	else if (!r)
 		r = two_walks(&w);
 	free(w.chosen);

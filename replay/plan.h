@@ -56,11 +56,18 @@ struct mw_plan {
 	size_t unreadable; /* records that could not be read: what they hold is unknown */
 };
 
-/* export: one box, each selected message once, whoever it was for. bad is called for
- * each unreadable record. */
-int mw_plan_make(struct mw_cli *cli, const struct mw_query *q, struct mw_target *t,
-                 bool export, void (*bad)(void *arg, const struct mw_err *err), void *arg,
-                 struct mw_plan **ret, struct mw_err *err) MW_CHECK;
+struct mw_plan_opts {
+	struct mw_cli *cli;
+	const struct mw_query *query;
+	struct mw_target *target;
+	bool export; /* one box, each selected message once, whoever it was for */
+	/* Called for each unreadable record; NULL ok. */
+	void (*bad)(void *arg, const struct mw_err *err);
+	void *arg;
+};
+
+int mw_plan_make(const struct mw_plan_opts *o, struct mw_plan **ret,
+                 struct mw_err *err) MW_CHECK;
 void mw_plan_free(struct mw_plan *p); /* NULL ok */
 
 #endif

@@ -33,8 +33,7 @@ mw_report_done(struct mw_report *r)
 }
 
 int
-mw_report_issue(struct mw_report *r, const uint8_t *id, const char *mailbox, bool sent,
-                int64_t time_us, const char *kind, const char *reason)
+mw_report_issue(struct mw_report *r, const uint8_t *id, const struct mw_issue *what)
 {
 	struct mw_issue *v =
 	    mw_arena_grow(r->arena, r->issue, &r->cap_issue, r->n_issue + 1, sizeof *v);
@@ -42,20 +41,18 @@ mw_report_issue(struct mw_report *r, const uint8_t *id, const char *mailbox, boo
 		return MW_ENOMEM;
 	r->issue = v;
 	struct mw_issue *i = &v[r->n_issue];
-	memset(i, 0, sizeof *i);
+	*i = *what;
+	i->id[0] = '\0';
 	if (id)
 		mw_id_text(i->id, id);
 	/* A mailbox that fails as a whole repeats its reason: kept once. */
 	const struct mw_issue *last = r->n_issue ? &v[r->n_issue - 1] : NULL;
-	i->mailbox = last && strcmp(last->mailbox, mailbox) == 0
+	i->mailbox = last && strcmp(last->mailbox, what->mailbox) == 0
 	                 ? last->mailbox
-	                 : mw_arena_strdup(r->arena, mailbox);
-	i->reason = last && strcmp(last->reason, reason) == 0
+	                 : mw_arena_strdup(r->arena, what->mailbox);
+	i->reason = last && strcmp(last->reason, what->reason) == 0
 	                ? last->reason
-	                : mw_arena_strdup(r->arena, reason);
-	i->kind = kind;
-	i->sent = sent;
-	i->time_us = time_us;
+	                : mw_arena_strdup(r->arena, what->reason);
 	if (!i->mailbox || !i->reason)
 		return MW_ENOMEM;
 	r->n_issue++;

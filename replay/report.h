@@ -32,9 +32,9 @@ struct mw_report {
 
 int mw_report_init(struct mw_report *r, struct mw_err *err) MW_CHECK;
 void mw_report_done(struct mw_report *r);
-/* Adds a line to the list; texts are copied. MW_ENOMEM. */
-int mw_report_issue(struct mw_report *r, const uint8_t *id, const char *mailbox,
-                    bool sent, int64_t time_us, const char *kind, const char *reason);
+/* Adds a line to the list; mailbox and reason are copied, kind is a literal. id NULL:
+ * none. MW_ENOMEM. */
+int mw_report_issue(struct mw_report *r, const uint8_t *id, const struct mw_issue *what);
 uint64_t mw_report_left(const struct mw_report *r);
 /* The summary object on standard output (json), or the closing sentence for people. */
 void mw_report_print(const struct mw_report *r, bool json);

@@ -91,8 +91,12 @@ mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
 	mw_progress_add(&r->progress, 1, fate == MW_FATE_RESTORED ? rec->size : 0);
 	if (!kind)
 		return 0;
-	return mw_report_issue(rep, rec->id, r->box->mailbox, c->sent, rec->time_us, kind,
-	                       reason ? reason : "");
+	const struct mw_issue what = {.mailbox = r->box->mailbox,
+	                              .kind = kind,
+	                              .reason = reason ? reason : "",
+	                              .sent = c->sent,
+	                              .time_us = rec->time_us};
+	return mw_report_issue(rep, rec->id, &what);
 }
 
 /* Every copy still open shares the box's fate. */

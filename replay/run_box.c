@@ -334,10 +334,7 @@ io_done(void *arg, const struct mw_put *p, int code, const char *why,
 	struct mw_err err;
 	int q = 0;
 	if (r->ledger && !code)
-		q = mw_ledger_done(r->ledger, p->id, r->box->box, p->sent,
-		                   place ? place->folder : NULL,
-		                   place ? place->uidvalidity : 0, place ? place->uid : 0,
-		                   &err);
+		q = mw_ledger_done(r->ledger, p->id, r->box->box, p->sent, place, &err);
 	else if (r->ledger)
 		q = mw_ledger_refused(r->ledger, p->id, r->box->box, p->sent, &err);
 	if (q)

@@ -349,10 +349,10 @@ put_marker(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	    host, t->o.ledger_id ? t->o.ledger_id : "-", t->o.run_id ? t->o.run_id : "-",
 	    t->o.journal_id ? t->o.journal_id : "-");
 	struct mw_imap_msg m = {clk->now_us(clk), text.n, "(\\Seen) ", &text};
-	struct mw_imap_source src = {marker_content, NULL};
+	struct mw_imap_batch batch = {b->staging, &m, 1, marker_content, NULL};
 	if (mw_buf_ok(&text))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	int r = mw_imap_append(b->c, b->staging, &m, 1, &src, &a, err);
+	int r = mw_imap_append(b->c, &batch, &a, err);
 	if (r)
 		return r;
 	if (a.code)

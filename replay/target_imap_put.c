@@ -169,15 +169,15 @@ static int
 append_multi(struct put *p, const struct mw_put *const *v, size_t n, struct mw_err *err)
 {
 	struct mw_imap *c = p->b->c;
-	struct mw_imap_source src = {content, p};
 	struct mw_imap_appended a;
 	MW_AUTOFREE char *uids = NULL;
 	MW_AUTOFREE struct mw_imap_msg *m = calloc(n, sizeof *m);
 	if (!m)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
+	struct mw_imap_batch batch = {p->b->staging, m, n, content, p};
 	for (size_t i = 0; i < n; i++)
 		fill_msg(&m[i], v[i]);
-	int r = mw_imap_append(c, p->b->staging, m, n, &src, &a, err);
+	int r = mw_imap_append(c, &batch, &a, err);
 	if (r)
 		return r;
 	if (a.code)
@@ -200,7 +200,6 @@ static int
 append_singly(struct put *p, const struct mw_put *const *v, size_t n, struct mw_err *err)
 {
 	struct mw_imap *c = p->b->c;
-	struct mw_imap_source src = {content, p};
 	MW_AUTOFREE const struct mw_put **ok = calloc(n, sizeof(void *));
 	MW_BUF_AUTO uids = {0};
 	size_t n_ok = 0;
@@ -208,6 +207,7 @@ append_singly(struct put *p, const struct mw_put *const *v, size_t n, struct mw_
 	int r = ok ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t i = 0; i < n && !r; i++) {
 		struct mw_imap_msg m;
+		struct mw_imap_batch batch = {p->b->staging, &m, 1, content, p};
 		struct mw_imap_appended a;
 		char why[400];
 		if (p->full[0]) {
@@ -215,7 +215,7 @@ append_singly(struct put *p, const struct mw_put *const *v, size_t n, struct mw_
 			continue;
 		}
 		fill_msg(&m, v[i]);
-		r = mw_imap_append(c, p->b->staging, &m, 1, &src, &a, err);
+		r = mw_imap_append(c, &batch, &a, err);
 		if (r)
 			return r;
 		if (a.code) {

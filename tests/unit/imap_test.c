@@ -337,14 +337,15 @@ an_append_gives_its_uid_or_the_refusal(void **state)
 	                                   {0}};
 	struct mw_imap_msg v[2] = {{INT64_C(1795342272000000), 3, "", NULL},
 	                           {INT64_C(1795342272000000), 3, "", NULL}};
-	struct mw_imap_source src = {three_bytes, NULL};
+	struct mw_imap_batch one = {"\"x\"", v, 1, three_bytes, NULL},
+	                     two = {"\"x\"", v, 2, three_bytes, NULL};
 	struct mw_imap_appended a;
 	struct mw_imap *c;
 	struct mw_err err = {0};
 	struct server s;
 	serve(&s, full);
 	assert_int_equal(connect_to(&s, &c, &err), 0);
-	assert_int_equal(mw_imap_append(c, "\"x\"", v, 1, &src, &a, &err), 0);
+	assert_int_equal(mw_imap_append(c, &one, &a, &err), 0);
 	assert_int_equal(a.code, MW_EREFUSED);
 	assert_int_equal(c->last.no, MW_NO_OVERQUOTA);
 	assert_string_equal(c->last.text, "full");
@@ -352,7 +353,7 @@ an_append_gives_its_uid_or_the_refusal(void **state)
 	served(&s);
 	serve(&s, script); /* its last answer has a wrong tag: "abc" */
 	assert_int_equal(connect_to(&s, &c, &err), 0);
-	assert_int_not_equal(mw_imap_append(c, "\"x\"", v, 2, &src, &a, &err), 0);
+	assert_int_not_equal(mw_imap_append(c, &two, &a, &err), 0);
 	mw_imap_close(c);
 	served(&s);
 }
@@ -371,14 +372,14 @@ content_that_is_not_as_long_as_said_is_never_sent_as_whole(void **state)
 	(void)state;
 	static const struct step script[] = {LOGIN{0}};
 	struct mw_imap_msg v = {0, 3, "", NULL};
-	struct mw_imap_source src = {short_content, NULL};
+	struct mw_imap_batch b = {"x", &v, 1, short_content, NULL};
 	struct mw_imap_appended a;
 	struct mw_imap *c;
 	struct mw_err err = {0};
 	struct server s;
 	serve(&s, script);
 	assert_int_equal(connect_to(&s, &c, &err), 0);
-	assert_int_equal(mw_imap_append(c, "x", &v, 1, &src, &a, &err), MW_EDAMAGED);
+	assert_int_equal(mw_imap_append(c, &b, &a, &err), MW_EDAMAGED);
 	assert_int_not_equal(c->sent, c->answered); /* of no more use */
 	mw_imap_close(c);
 	served(&s);

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 static char dir[64];
+static const struct mw_place place = {"IN BOX", 1, 2};
 static const uint8_t one[MW_ID_LEN] = {1}, two[MW_ID_LEN] = {2}, three[MW_ID_LEN] = {3};
 
 static int
@@ -66,9 +67,7 @@ what_was_written_is_read_again(void **state)
 	char id[40];
 	(void)snprintf(id, sizeof id, "%s", mw_ledger_id(l));
 	assert_int_equal(mw_ledger_intent(l, one, "a b%\xc3\xa9", false, &err), 0);
-	assert_int_equal(mw_ledger_done(l, one, "a b%\xc3\xa9", false, "IN BOX", 1, 2,
-	                                &err),
-	                 0);
+	assert_int_equal(mw_ledger_done(l, one, "a b%\xc3\xa9", false, &place, &err), 0);
 	assert_int_equal(mw_ledger_intent(l, two, "", true, &err), 0);
 	assert_int_equal(mw_ledger_intent(l, three, "c", false, &err), 0);
 	assert_int_equal(mw_ledger_refused(l, three, "c", false, &err), 0);
@@ -114,13 +113,13 @@ any_torn_end_costs_at_most_its_last_line(void **state)
 	struct mw_err err;
 	char path[300];
 	struct mw_ledger *l = open_it("t", true);
-	assert_int_equal(mw_ledger_done(l, one, "a", false, NULL, 0, 0, &err), 0);
+	assert_int_equal(mw_ledger_done(l, one, "a", false, NULL, &err), 0);
 	assert_int_equal(mw_ledger_sync(l, &err), 0);
 	struct stat st;
 	log_path(path, sizeof path);
 	assert_int_equal(stat(path, &st), 0);
 	off_t first = st.st_size;
-	assert_int_equal(mw_ledger_done(l, two, "a", false, NULL, 0, 0, &err), 0);
+	assert_int_equal(mw_ledger_done(l, two, "a", false, NULL, &err), 0);
 	mw_ledger_close(l);
 	assert_int_equal(stat(path, &st), 0);
 	for (off_t cut = st.st_size - 1; cut >= first; cut--) {
@@ -133,7 +132,7 @@ any_torn_end_costs_at_most_its_last_line(void **state)
 		assert_int_equal(truncate(path, cut), 0);
 	}
 	l = open_it("t", true); /* what is appended after a torn end is whole */
-	assert_int_equal(mw_ledger_done(l, three, "a", false, NULL, 0, 0, &err), 0);
+	assert_int_equal(mw_ledger_done(l, three, "a", false, NULL, &err), 0);
 	mw_ledger_close(l);
 	l = open_it("t", true);
 	assert_int_equal(mw_ledger_get(l, three, "a", false), MW_LEDGER_DONE);
@@ -147,7 +146,7 @@ a_flipped_byte_is_not_believed(void **state)
 	struct mw_err err;
 	char path[300];
 	struct mw_ledger *l = open_it("t", true);
-	assert_int_equal(mw_ledger_done(l, one, "a", false, "f", 1, 2, &err), 0);
+	assert_int_equal(mw_ledger_done(l, one, "a", false, &place, &err), 0);
 	mw_ledger_close(l);
 	log_path(path, sizeof path);
 	int fd = open(path, O_RDWR);
@@ -178,7 +177,7 @@ many_entries_are_kept_apart(void **state)
 		if (i % 2)
 			assert_int_equal(mw_ledger_intent(l, id, "box", false, &err), 0);
 		else
-			assert_int_equal(mw_ledger_done(l, id, "box", false, "f", 1, i,
+			assert_int_equal(mw_ledger_done(l, id, "box", false, &place,
 			                                &err),
 			                 0);
 	}
