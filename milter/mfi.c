@@ -60,8 +60,8 @@ link_new(void)
 }
 
 /* libmilter decides about the number of parameters. */
-/* NOLINTNEXTLINE(readability-function-size) */
 static sfsistat
+/* NOLINTNEXTLINE(readability-function-size) */
 do_negotiate(SMFICTX *ctx, unsigned long f0, unsigned long f1, unsigned long f2,
              unsigned long f3, unsigned long *pf0, unsigned long *pf1, unsigned long *pf2,
              unsigned long *pf3)

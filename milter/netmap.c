@@ -14,7 +14,8 @@
 #include "journal/base/util.h"
 
 enum {
-	REPLY_LIMIT = 1 << 20
+	REPLY_LIMIT = 1 << 20,
+	SPEC_MAX = 512
 };
 
 struct netmap {
