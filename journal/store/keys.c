@@ -46,25 +46,48 @@ load(struct mw_store *st, struct mw_err *err)
 	return 0;
 }
 
-/* Keeps the keys given with the journal, so that no later writer forgets them. */
 static int
-keep(struct mw_store *st, struct mw_err *err)
+write_keys(const struct mw_fs *fs, const char *dir, const uint8_t *pk, size_t n,
+           struct mw_err *err)
 {
 	MW_BUF_AUTO b = {0};
-	for (size_t i = 0; i < st->n_recovery; i++) {
+	if (n > MW_KEYS_MOST)
+		return mw_fail(err, MW_ELIMIT, "more than %d recovery keys",
+		               MW_KEYS_MOST);
+	for (size_t i = 0; i < n; i++) {
 		char hex[65];
-		mw_hex(hex, st->recovery[i], 32);
+		mw_hex(hex, pk + 32 * i, 32);
 		mw_buf_puts(&b, hex);
 		mw_buf_putc(&b, '\n');
 	}
 	if (b.failed)
 		return mw_fail(err, MW_ENOMEM, "out of memory for keys");
-	int r = mw_fs_write_file(st->fs, st->dir, "recovery_keys", b.p, b.n);
+	int r = mw_fs_write_file(fs, dir, "recovery_keys", b.p, b.n);
 	if (r < 0) {
 		errno = -r;
-		return mw_fail_errno(err, "cannot write %s/recovery_keys", st->dir);
+		return mw_fail_errno(err, "cannot write %s/recovery_keys", dir);
 	}
 	return 0;
+}
+
+int
+mw_store_set_recovery(const char *dir, const uint8_t *pk, size_t n, struct mw_err *err)
+{
+	if (n == 0)
+		return mw_fail(err, MW_EUSAGE, "no recovery key is given");
+	return write_keys(mw_fs_posix(), dir, pk, n, err);
+}
+
+size_t
+mw_store_recovery_keys(const struct mw_store *st)
+{
+	return st->n_recovery;
+}
+
+const uint8_t *
+mw_store_recovery_key(const struct mw_store *st, size_t k)
+{
+	return st->recovery[k];
 }
 
 int
@@ -96,7 +119,9 @@ mw_store_keys(struct mw_store *st, struct mw_err *err)
 int
 mw_store_keys_keep(struct mw_store *st, struct mw_err *err)
 {
-	return st->o.n_recovery ? keep(st, err) : 0;
+	return st->o.n_recovery
+	           ? write_keys(st->fs, st->dir, st->recovery[0], st->n_recovery, err)
+	           : 0;
 }
 
 void
@@ -148,6 +173,14 @@ int
 mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf *out,
                  struct mw_err *err)
 {
+	/* 'mailwal keys rotate' may have changed them */
+	size_t before = st->n_recovery;
+	st->n_recovery = 0;
+	int e = load(st, err);
+	if (e < 0)
+		return e;
+	if (before && !st->n_recovery)
+		return mw_fail(err, MW_EKEY, "%s/recovery_keys is gone", st->dir);
 	uint8_t aad[MW_ID_LEN + MW_SALT_LEN + 8];
 	binding(h->journal, h->salt, h->number, aad);
 	struct mw_hpke_in in = {MW_HPKE_AES256, info, mw_str((char *)aad, sizeof aad),
@@ -211,4 +244,32 @@ mw_store_unwrap(const struct mw_store *st, const struct mw_seg *s,
 			return true;
 	}
 	return false;
+}
+
+int
+mw_store_segment_keys(struct mw_store *st, uint64_t number,
+                      void (*cb)(void *arg, const uint8_t *id), void *arg,
+                      struct mw_err *err)
+{
+	struct mw_open_seg *o;
+	int e = mw_store_seg(st, number, &o, err);
+	if (e < 0)
+		return e;
+	struct mw_rd r = {o->seg->h.stanzas, o->seg->h.stanzas_len, 0, false};
+	for (uint32_t i = 0; i < o->seg->h.n_stanzas; i++) {
+		uint16_t kind = mw_rd16(&r), n = mw_rd16(&r);
+		const uint8_t *p = mw_rd_bytes(&r, n);
+		if (!p)
+			return mw_fail(err, MW_EDAMAGED, "segment %llu: bad key stanza",
+			               (unsigned long long)number);
+		if (kind == 1 || (kind == 2 && n >= MW_KEY_ID_LEN))
+			cb(arg, kind == 1 ? NULL : p);
+	}
+	return 0;
+}
+
+int
+mw_store_segments(struct mw_store *st, uint64_t **ret, size_t *ret_n, struct mw_err *err)
+{
+	return mw_seg_list(st->fs, st->dir, ret, ret_n, err);
 }

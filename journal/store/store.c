@@ -136,12 +136,6 @@ mw_store_id(const struct mw_store *st)
 	return st->id;
 }
 
-size_t
-mw_store_recovery_keys(const struct mw_store *st)
-{
-	return st->n_recovery;
-}
-
 const char *
 mw_store_dir(const struct mw_store *st)
 {

@@ -69,6 +69,20 @@ const char *mw_store_dir(const struct mw_store *st);
 /* Public recovery keys out of PEM files, 32 bytes each, appended to out. */
 int mw_store_load_recovery(char *const *files, size_t n, struct mw_buf *out,
                            struct mw_err *err) MW_CHECK;
+/* Makes these the journal's recovery keys for every segment that starts from now on; a
+ * running writer takes them at its next segment. No lock is needed. */
+int mw_store_set_recovery(const char *dir, const uint8_t *pk, size_t n,
+                          struct mw_err *err) MW_CHECK;
+/* Public key number k (< mw_store_recovery_keys) of the journal. */
+const uint8_t *mw_store_recovery_key(const struct mw_store *st, size_t k);
+/* Who can read a segment: calls cb for each of its key stanzas with the 8-byte key ID, or
+ * NULL for a segment key in the clear. */
+int mw_store_segment_keys(struct mw_store *st, uint64_t number,
+                          void (*cb)(void *arg, const uint8_t *id), void *arg,
+                          struct mw_err *err) MW_CHECK;
+/* Numbers of the segments, ascending; malloc'd. */
+int mw_store_segments(struct mw_store *st, uint64_t **ret, size_t *ret_n,
+                      struct mw_err *err) MW_CHECK;
 /* How many recovery keys new segments are encrypted to; 0: the journal is readable. */
 size_t mw_store_recovery_keys(const struct mw_store *st);
 

@@ -160,6 +160,25 @@ with_a_wrong_key(void **state)
 	assert_true(said("err", "chmod 600"));
 }
 
+static void
+keys_command(void **state)
+{
+	(void)state;
+	assert_int_equal(mailwal("keys new --out made"), 77); /* the journal is here */
+	assert_true(said("err", "--on-this-host"));
+	assert_int_equal(mailwal("keys new --out made --on-this-host"), 0);
+	assert_int_equal(mailwal("keys new --out made --on-this-host"), 73);
+	assert_true(said("err", "there already"));
+	assert_int_equal(mailwal("keys rotate made"), 77);
+	assert_true(said("err", "no public recovery key"));
+	assert_int_equal(mailwal("keys rotate made.pub"), 0);
+	assert_true(said("out", "encrypted to 1 recovery key"));
+	assert_int_equal(mailwal("keys list"), 0);
+	assert_true(said("out", "and every new one"));
+	assert_int_equal(mailwal("keys"), 64);
+	assert_int_equal(mailwal("keys rotate"), 64);
+}
+
 int
 main(void)
 {
@@ -167,6 +186,7 @@ main(void)
 	    cmocka_unit_test(without_a_key),
 	    cmocka_unit_test(with_a_key),
 	    cmocka_unit_test(with_a_wrong_key),
+	    cmocka_unit_test(keys_command),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -583,6 +583,47 @@ encrypted_to_recovery_keys(void **state)
 	assert_int_equal(WEXITSTATUS(system(cmd)), 1); /* nothing found */
 }
 
+static void
+count_keys(void *arg, const uint8_t *id)
+{
+	unsigned *n = arg;
+	*n += id != NULL;
+}
+
+/* Keys changed while the writer runs: its next segment has them. */
+static void
+keys_are_rotated(void **state)
+{
+	struct box *b = *state;
+	uint8_t sk[64], pk[64];
+	mw_random(sk, sizeof sk);
+	assert_int_equal(mw_hpke_public(sk, pk), 0);
+	assert_int_equal(mw_hpke_public(sk + 32, pk + 32), 0);
+	struct mw_store_opts o = {.dir = b->journal,
+	                          .mode = MW_STORE_WRITE,
+	                          .recovery = pk,
+	                          .n_recovery = 1};
+	struct mw_store *st = NULL, *rd = NULL;
+	struct mw_err err = {0};
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	append(st, 0);
+	assert_int_equal(mw_store_set_recovery(b->journal, pk, 2, &err), 0);
+	assert_int_equal(mw_store_roll(st, &err), 0);
+	append(st, 1);
+	mw_store_close(st);
+	rd = open_store(b, MW_STORE_READ);
+	unsigned n = 0;
+	assert_int_equal(mw_store_segment_keys(rd, 1, count_keys, &n, &err), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(mw_store_segment_keys(rd, 2, count_keys, &n, &err), 0);
+	assert_int_equal(n, 3);
+	mw_store_close(rd);
+	struct mw_store_opts ro = {.dir = b->journal, .secret = sk, .n_secret = 1};
+	assert_int_equal(mw_store_open(&ro, &rd, &err), 0);
+	check_all(rd, 2);
+	mw_store_close(rd);
+}
+
 int
 main(void)
 {
@@ -599,6 +640,7 @@ main(void)
 	    T(roll_and_note),
 	    T(full_disk_floor),
 	    T(encrypted_to_recovery_keys),
+	    T(keys_are_rotated),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
