@@ -146,7 +146,9 @@ open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
 	                 : snprintf(dir, sizeof dir, "%s/ledger", cli->journals[0]);
 	if (n < 0 || n >= (int)sizeof dir)
 		return mw_fail(err, MW_EUSAGE, "path too long");
-	return mw_ledger_open(dir, a->to, !a->fresh, ret, err);
+	/* On what can be read back the scan decides: only LMTP needs to be remembered. */
+	bool load = !a->fresh && strncmp(a->to, "lmtp:", 5) == 0;
+	return mw_ledger_open(dir, a->to, load, ret, err);
 }
 
 static int
