@@ -632,6 +632,37 @@ deaf_peer(void **state)
 	rig_stop(&r);
 }
 
+/* Beyond session_limit they wait their turn in the listen queue. */
+static void
+session_limit(void **state)
+{
+	(void)state;
+	enum {
+		N = 20,
+		LIMIT = 5
+	};
+	struct mw_conf *c = settings();
+	struct rig r;
+	int fd[N];
+	c->session_limit = LIMIT;
+	assert_int_equal(mw_capture_reload(&cap, c, NULL), 0);
+	rig_start(&r);
+	for (int i = 0; i < N; i++) {
+		assert_true((fd[i] = dial()) >= 0);
+		say_message(fd[i]);
+	}
+	(void)usleep(300 * 1000);
+	/* the engine's threads look at the limit each for itself */
+	assert_true(atomic_load(&cap.count.open_sessions) < LIMIT + 4);
+	for (int i = 0; i < N; i++) {
+		for (int k = 0; k < 3; k++)
+			assert_true(hear(fd[i], 5000) > 0);
+		(void)close(fd[i]);
+	}
+	rig_stop(&r);
+	assert_int_equal(mw_capture_reload(&cap, settings(), NULL), 0);
+}
+
 static void
 idle_timeout(void **state)
 {
@@ -662,6 +693,7 @@ main(void)
 	    cmocka_unit_test(probes_and_drops),
 	    cmocka_unit_test(no_descriptors),
 	    cmocka_unit_test(deaf_peer),
+	    cmocka_unit_test(session_limit),
 	    cmocka_unit_test(idle_timeout),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
