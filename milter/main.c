@@ -243,28 +243,24 @@ reload(struct daemon *d)
 		if (r == 0) {
 			int level = conf->log_level;
 			uint64_t floor = conf->min_free;
-			int target = conf->log_target;
 			r = mw_capture_reload(&d->cap, conf, &err);
 			if (r == 0) {
-				struct mw_conf log = {.log_level = level,
-				                      .log_target = target};
-				log_init(&log);
+				mw_log_level((enum mw_level)(MW_LOG_ERR + level));
 				mw_store_set_min_free(d->store, floor);
 			}
 		}
 		if (r < 0)
 			mw_conf_free(conf);
 	}
-	if (r < 0)
+	if (r < 0) {
 		log_report(&report);
-	if (r < 0)
 		mw_log(MW_LOG_ERR, NULL,
-		       "event=reload_refused error=%s reason=\"%s\" hint=\"the settings "
-		       "from "
-		       "before stay in force\"",
+		       "event=reload_refused error=%s reason=\"%s\" "
+		       "hint=\"the settings from before stay in force\"",
 		       mw_err_name(r), err.msg);
-	else
+	} else {
 		mw_log(MW_LOG_NOTICE, NULL, "event=reloaded");
+	}
 	(void)sd_notify(0, "READY=1");
 }
 

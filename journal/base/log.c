@@ -1,6 +1,7 @@
 #include "journal/base/log.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 
 static bool to_syslog;
 static bool to_journald; /* standard error is systemd's: it wants "<6>" in front */
-static enum mw_level most_level = MW_LOG_INFO;
+static atomic_int most_level = MW_LOG_INFO;
 static char prog[32] = "mailwal";
 
 void
@@ -18,16 +19,22 @@ mw_log_open(const char *program, bool use_syslog, enum mw_level most)
 	(void)snprintf(prog, sizeof prog, "%s", program);
 	to_syslog = use_syslog;
 	to_journald = !use_syslog && getenv("JOURNAL_STREAM") && !isatty(STDERR_FILENO);
-	most_level = most;
+	mw_log_level(most);
 	if (use_syslog)
 		openlog(prog, LOG_PID | LOG_NDELAY, LOG_MAIL);
+}
+
+void
+mw_log_level(enum mw_level most)
+{
+	atomic_store(&most_level, (int)most);
 }
 
 void
 mw_log(enum mw_level level, const char *id, const char *fmt, ...)
 {
 	char line[1200];
-	if (level > most_level)
+	if ((int)level > atomic_load(&most_level))
 		return;
 	int n = id && *id ? snprintf(line, sizeof line, "%s: ", id) : 0;
 	if (n < 0 || (size_t)n >= sizeof line)

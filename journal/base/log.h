@@ -19,6 +19,8 @@ enum mw_level {
 
 /* use_syslog false: standard error. */
 void mw_log_open(const char *program, bool use_syslog, enum mw_level most);
+/* Another threshold, at any time. */
+void mw_log_level(enum mw_level most);
 /* id: queue ID or NULL ("-" is printed by none). fmt gives "event=… key=value". Control
  * characters that a value brings along are replaced by '?'. */
 void mw_log(enum mw_level level, const char *id, const char *fmt, ...)
