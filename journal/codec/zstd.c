@@ -10,7 +10,8 @@ enum {
 	STREAM_WINDOW_LOG = 18, /* 256 KiB: bounds a session's memory */
 	READ_WINDOW_LOG = 27,   /* what a reader accepts: 128 MiB */
 	OUT = 32768,
-	POOL = 8
+	POOL = 8,
+	KEEP_DCTX = 4 << 20 /* one that had a large window is not kept */
 };
 
 struct mw_zc {
@@ -27,9 +28,11 @@ struct mw_zd {
 
 /* Compressors for small parts, kept between messages: setting one up costs more than
  * compressing a short mail. */
-static pthread_mutex_t pool_mu = PTHREAD_MUTEX_INITIALIZER; /* guards pool, pooled */
+static pthread_mutex_t pool_mu = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
 static struct mw_zc *pool[POOL];
 static int pooled;
+static struct mw_zd *d_pool[POOL]; /* the same for decompressors */
+static int d_pooled;
 
 static int
 new_ctx(struct mw_zc **ret)
@@ -137,15 +140,23 @@ mw_zc_all(int level, const void *p, size_t n, mw_zstd_sink *sink, void *arg)
 int
 mw_zd_new(struct mw_zd **ret)
 {
-	struct mw_zd *z = malloc(sizeof *z);
-	if (!z)
-		return MW_ENOMEM;
+	(void)pthread_mutex_lock(&pool_mu);
+	struct mw_zd *z = d_pooled ? d_pool[--d_pooled] : NULL;
+	(void)pthread_mutex_unlock(&pool_mu);
+	if (!z) {
+		z = malloc(sizeof *z);
+		if (!z)
+			return MW_ENOMEM;
+		z->d = ZSTD_createDCtx();
+	}
 	z->made = 0;
 	z->complete = false;
-	z->d = ZSTD_createDCtx();
-	if (!z->d || ZSTD_isError(ZSTD_DCtx_setParameter(z->d, ZSTD_d_windowLogMax,
-	                                                 READ_WINDOW_LOG))) {
-		mw_zd_free(z);
+	if (!z->d ||
+	    ZSTD_isError(ZSTD_DCtx_reset(z->d, ZSTD_reset_session_and_parameters)) ||
+	    ZSTD_isError(
+	        ZSTD_DCtx_setParameter(z->d, ZSTD_d_windowLogMax, READ_WINDOW_LOG))) {
+		ZSTD_freeDCtx(z->d);
+		free(z);
 		return MW_ENOMEM;
 	}
 	*ret = z;
@@ -155,6 +166,16 @@ mw_zd_new(struct mw_zd **ret)
 void
 mw_zd_free(struct mw_zd *z)
 {
+	if (!z)
+		return;
+	if (ZSTD_sizeof_DCtx(z->d) <= KEEP_DCTX) {
+		(void)pthread_mutex_lock(&pool_mu);
+		if (d_pooled < POOL) {
+			d_pool[d_pooled++] = z;
+			z = NULL;
+		}
+		(void)pthread_mutex_unlock(&pool_mu);
+	}
 	if (!z)
 		return;
 	ZSTD_freeDCtx(z->d);
