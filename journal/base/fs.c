@@ -22,7 +22,7 @@ px_open(const struct mw_fs *fs, const char *path, int flags)
 		f |= O_WRONLY;
 	if (flags & MW_OPEN_CREATE)
 		f |= O_CREAT | O_EXCL;
-	int fd = open(path, f, 0640);
+	int fd = open(path, f, flags & MW_OPEN_SECRET ? 0600 : 0640);
 	if (fd < 0)
 		return -errno;
 	if (flags & MW_OPEN_NOCACHE)
@@ -214,23 +214,24 @@ mw_fs_posix(void)
 	return &fs;
 }
 
-int
-mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name, const void *p,
-                 size_t n)
+static int
+write_new(const struct mw_fs *fs, const char *dir, const char *name,
+          const struct iovec *in, int flags)
 {
 	char tmp[PATH_MAX], path[PATH_MAX];
 	if (snprintf(tmp, sizeof tmp, "%s/.%s.tmp", dir, name) >= (int)sizeof tmp ||
 	    snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path)
 		return -ENAMETOOLONG;
 	(void)fs->unlink(fs, tmp);
-	int fd = fs->open(fs, tmp, MW_OPEN_WRITE | MW_OPEN_CREATE);
+	int fd = fs->open(fs, tmp, MW_OPEN_WRITE | MW_OPEN_CREATE | flags);
 	if (fd < 0)
 		return fd;
-	char *copy = malloc(n ? n : 1); /* iovec wants a mutable base */
+	char *copy =
+	    malloc(in->iov_len ? in->iov_len : 1); /* iovec wants a mutable base */
 	int r = copy ? 0 : -ENOMEM;
 	if (!r) {
-		memcpy(copy, p, n);
-		struct iovec iov = {copy, n};
+		memcpy(copy, in->iov_base, in->iov_len);
+		struct iovec iov = {copy, in->iov_len};
 		r = fs->pwritev(fs, fd, &iov, 1, 0);
 	}
 	free(copy);
@@ -245,6 +246,32 @@ mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name, cons
 		return fs->sync_dir(fs, dir);
 	(void)fs->unlink(fs, tmp);
 	return r;
+}
+
+static struct iovec
+vec(const void *p, size_t n)
+{
+	union {
+		const void *in;
+		void *out;
+	} u = {p};
+	return (struct iovec){u.out, n};
+}
+
+int
+mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name, const void *p,
+                 size_t n)
+{
+	struct iovec v = vec(p, n);
+	return write_new(fs, dir, name, &v, 0);
+}
+
+int
+mw_fs_write_secret(const struct mw_fs *fs, const char *dir, const char *name,
+                   const void *p, size_t n)
+{
+	struct iovec v = vec(p, n);
+	return write_new(fs, dir, name, &v, MW_OPEN_SECRET);
 }
 
 int

@@ -15,8 +15,9 @@
 enum mw_open {
 	MW_OPEN_READ = 1,
 	MW_OPEN_WRITE = 2,
-	MW_OPEN_CREATE = 4, /* with MW_OPEN_WRITE; fails with EEXIST if it is there */
-	MW_OPEN_NOCACHE = 8 /* drop cached pages first: read what the disk has */
+	MW_OPEN_CREATE = 4,  /* with MW_OPEN_WRITE; fails with EEXIST if it is there */
+	MW_OPEN_NOCACHE = 8, /* drop cached pages first: read what the disk has */
+	MW_OPEN_SECRET = 16  /* with MW_OPEN_CREATE: mode 0600 */
 };
 
 struct mw_fs {
@@ -53,6 +54,9 @@ const struct mw_fs *mw_fs_posix(void);
 /* Writes a whole new file: temp, sync, rename, sync of the directory. */
 int mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name,
                      const void *p, size_t n);
+/* The same with mode 0600. */
+int mw_fs_write_secret(const struct mw_fs *fs, const char *dir, const char *name,
+                       const void *p, size_t n);
 /* Reads a whole file of at most max bytes into a malloc'd, NUL-terminated buffer;
  * *ret_n without the NUL. Negative errno; -EFBIG beyond max. */
 int mw_fs_read_file(const struct mw_fs *fs, const char *path, size_t max, void **ret,

@@ -2,6 +2,7 @@
 
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
+#include "journal/codec/sign.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -216,8 +217,40 @@ trailer_crc(const uint8_t *p, const uint8_t *salt)
 	return mw_crc32c(mw_crc32c(0, salt, MW_SALT_LEN), p + 12, MW_SEG_TRAILER - 12);
 }
 
+enum {
+	SIGNED_LEN = 17 + MW_ID_LEN + MW_SALT_LEN + 8 + MW_HASH_LEN + 76,
+	SIG_AT = 88
+};
+
+/* What a signature is over (FORMAT.md §5). */
+static void
+signed_bytes(const struct mw_seg_header *h, const uint8_t *trailer,
+             uint8_t out[SIGNED_LEN])
+{
+	memcpy(out, "mailwal segment 1", 17);
+	out += 17;
+	memcpy(out, h->journal, MW_ID_LEN);
+	out += MW_ID_LEN;
+	memcpy(out, h->salt, MW_SALT_LEN);
+	out += MW_SALT_LEN;
+	mw_put64(out, h->number);
+	memcpy(out + 8, h->chain, MW_HASH_LEN);
+	memcpy(out + 8 + MW_HASH_LEN, trailer + 12, 76);
+}
+
 int
-mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t, struct mw_err *err)
+mw_seg_signed(const struct mw_seg *s, const uint8_t *pk)
+{
+	uint8_t msg[SIGNED_LEN];
+	if (!(mw_get32(s->t.raw + 12) & 1))
+		return 0;
+	signed_bytes(&s->h, s->t.raw, msg);
+	return mw_sign_verify(pk, msg, sizeof msg, s->t.raw + SIG_AT) ? 1 : -1;
+}
+
+int
+mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t, const uint8_t *seed,
+              struct mw_err *err)
 {
 	uint8_t p[MW_SEG_TRAILER] = {0};
 	memcpy(p, end_magic, 8);
@@ -227,6 +260,14 @@ mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t, struct mw_err *e
 	mw_put64(p + 40, t->last_batch);
 	mw_put64(p + 48, (uint64_t)t->time_us);
 	memcpy(p + 56, t->chain, MW_HASH_LEN);
+	if (seed) {
+		uint8_t msg[SIGNED_LEN];
+		mw_put32(p + 12, 1);
+		signed_bytes(&s->h, p, msg);
+		if (mw_sign(seed, msg, sizeof msg, p + SIG_AT) < 0)
+			return mw_fail(err, MW_ENOMEM, "cannot sign segment %llu",
+			               (unsigned long long)s->h.number);
+	}
 	mw_put32(p + 8, trailer_crc(p, s->h.salt));
 	struct iovec iov = {p, sizeof p};
 	int r = mw_seg_write(s, &iov, 1, sizeof p, err);
@@ -341,6 +382,7 @@ trailer_get(struct mw_seg *s, struct mw_err *err)
 	s->t.last_batch = mw_get64(p + 40);
 	s->t.time_us = (int64_t)mw_get64(p + 48);
 	memcpy(s->t.chain, p + 56, MW_HASH_LEN);
+	memcpy(s->t.raw, p, sizeof p);
 	s->closed = true;
 	return 0;
 }

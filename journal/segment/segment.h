@@ -34,6 +34,7 @@ struct mw_seg_trailer {
 	uint64_t close_off, first_seq, last_seq, last_batch;
 	int64_t time_us;
 	uint8_t chain[MW_HASH_LEN];
+	uint8_t raw[MW_SEG_TRAILER]; /* reader: as it stands in the file */
 };
 
 struct mw_seg {
@@ -62,9 +63,13 @@ int mw_seg_create(const struct mw_fs *fs, const char *dir, const struct mw_seg_h
 int mw_seg_write(struct mw_seg *s, struct iovec *iov, int n, size_t bytes,
                  struct mw_err *err) MW_CHECK;
 int mw_seg_sync(struct mw_seg *s, struct mw_err *err) MW_CHECK;
-/* After the CLOSE frame is written: trailer, cut to length, sync. */
-int mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t,
+/* After the CLOSE frame is written: trailer, signed with the Ed25519 seed (NULL: not
+ * signed), cut to length, sync. */
+int mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t, const uint8_t *seed,
                   struct mw_err *err) MW_CHECK;
+/* Reader, of a closed segment: 1 the signature holds under this public key, 0 it has
+ * none, -1 it does not hold. */
+int mw_seg_signed(const struct mw_seg *s, const uint8_t *pk);
 void mw_seg_free(struct mw_seg *s); /* NULL ok */
 
 /* Opens for reading and checks header and, where there is one, trailer. MW_ENOTFOUND,

@@ -1,6 +1,7 @@
 /* The journal's identity file and its lock. */
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
+#include "journal/codec/sign.h"
 #include "journal/store/store_int.h"
 
 #include <errno.h>
@@ -57,6 +58,46 @@ make_dirs(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 	return 0;
 }
 
+/* The Ed25519 key that signs closed segments; it stays with the journal, so it proves
+ * nothing against who owns the host: checkpoints kept elsewhere do. */
+static int
+make_signing_key(const struct mw_fs *fs, const char *dir, char pubx[65],
+                 struct mw_err *err)
+{
+	uint8_t seed[32], pk[32];
+	char text[66];
+	mw_random(seed, sizeof seed);
+	if (mw_sign_public(seed, pk) < 0)
+		return mw_fail(err, MW_ENOMEM, "cannot make a signing key");
+	mw_hex(pubx, pk, sizeof pk);
+	mw_hex(text, seed, sizeof seed);
+	text[64] = '\n';
+	int r = mw_fs_write_secret(fs, dir, "signing_key", text, 65);
+	explicit_bzero(seed, sizeof seed);
+	explicit_bzero(text, sizeof text);
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot write %s/signing_key", dir);
+	}
+	return 0;
+}
+
+static void
+load_signing_key(struct mw_store *st)
+{
+	char path[PATH_MAX];
+	MW_AUTOFREE void *text = NULL;
+	size_t n;
+	uint8_t pk[32];
+	(void)!snprintf(path, sizeof path, "%.4000s/signing_key", st->dir);
+	if (mw_fs_read_file(st->fs, path, 4096, &text, &n) < 0)
+		return;
+	st->can_sign = n >= 64 && mw_unhex(st->sign_seed, text, 32) &&
+	               mw_sign_public(st->sign_seed, pk) == 0 &&
+	               memcmp(pk, st->sign_public, 32) == 0;
+	explicit_bzero(text, n);
+}
+
 int
 mw_store_create(const char *dir, const struct mw_fs *fs, const struct mw_clock *clock,
                 struct mw_err *err)
@@ -69,15 +110,18 @@ mw_store_create(const char *dir, const struct mw_fs *fs, const struct mw_clock *
 	if (r < 0)
 		return r;
 	uint8_t id[MW_ID_LEN], key[32];
-	char idx[2 * MW_ID_LEN + 1], keyx[65], when[40], text[512];
+	char idx[2 * MW_ID_LEN + 1], keyx[65], pubx[65], when[40], text[512];
 	mw_id_new(id);
 	mw_random(key, sizeof key);
 	mw_hex(idx, id, sizeof id);
 	mw_hex(keyx, key, sizeof key);
 	mw_time_rfc3339(when, sizeof when, clock->now_us(clock));
-	int n =
-	    snprintf(text, sizeof text, "%s1\nid = %s\ncreated = %s\ntoken_key = %s\n",
-	             first_line, idx, when, keyx);
+	r = make_signing_key(fs, dir, pubx, err);
+	if (r < 0)
+		return r;
+	int n = snprintf(text, sizeof text,
+	                 "%s1\nid = %s\ncreated = %s\ntoken_key = %s\nsign_public = %s\n",
+	                 first_line, idx, when, keyx, pubx);
 	r = mw_fs_write_file(fs, dir, "journal", text, (size_t)n);
 	if (r < 0) {
 		errno = -r;
@@ -141,12 +185,16 @@ mw_store_identity(struct mw_store *st, struct mw_err *err)
 		if (mw_str_eq(k, MW_STR("id")))
 			have_id =
 			    v.n == 2 * MW_ID_LEN && mw_unhex(st->id, v.p, MW_ID_LEN);
+		else if (mw_str_eq(k, MW_STR("sign_public")))
+			st->has_public = v.n == 64 && mw_unhex(st->sign_public, v.p, 32);
 		else if (mw_str_eq(k, MW_STR("token_key")))
 			have_key = v.n == 64 && mw_unhex(st->token_key, v.p, 32);
 	}
 	explicit_bzero(text, n);
 	if (!have_id || !have_key)
 		return not_a_journal(err, st->dir, "its file 'journal' is incomplete");
+	if (st->has_public)
+		load_signing_key(st);
 	return 0;
 }
 

@@ -128,7 +128,7 @@ mw_segment_close(struct mw_store *st, struct mw_err *err)
 		return r;
 	uint64_t end = st->seg->at;
 	memcpy(t.chain, st->chain, MW_HASH_LEN);
-	r = mw_seg_finish(st->seg, &t, err);
+	r = mw_seg_finish(st->seg, &t, st->can_sign ? st->sign_seed : NULL, err);
 	if (r < 0) {
 		mw_segment_abandon(st, end);
 		return r;

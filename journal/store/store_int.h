@@ -87,6 +87,9 @@ struct mw_store {
 	_Atomic uint64_t min_free; /* o.min_free, which a reload changes */
 	uint8_t id[MW_ID_LEN];
 	uint8_t token_key[32];
+	uint8_t sign_public[32];
+	uint8_t sign_seed[32]; /* writer */
+	bool can_sign, has_public;
 	uint8_t host_key[MW_AEAD_KEY];
 	uint8_t recovery[MW_KEYS_MOST][32]; /* public */
 	size_t n_recovery;
