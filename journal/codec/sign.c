@@ -1,6 +1,7 @@
 #include "journal/codec/sign.h"
 
 #include <openssl/evp.h>
+#include <string.h>
 
 static EVP_PKEY *
 secret(const uint8_t seed[MW_SIGN_SEED])
@@ -44,4 +45,22 @@ mw_sign_verify(const uint8_t pk[MW_SIGN_PUBLIC], const void *p, size_t n,
 	EVP_MD_CTX_free(c);
 	EVP_PKEY_free(k);
 	return ok;
+}
+
+void
+mw_base64(const uint8_t *p, size_t n, char *out)
+{
+	(void)EVP_EncodeBlock((unsigned char *)out, p, (int)n);
+}
+
+bool
+mw_unbase64(const char *text, size_t len, uint8_t *out, size_t n)
+{
+	uint8_t tmp[256];
+	if (len != (n + 2) / 3 * 4 || len / 4 * 3 > sizeof tmp)
+		return false;
+	if (EVP_DecodeBlock(tmp, (const unsigned char *)text, (int)len) < (int)n)
+		return false;
+	memcpy(out, tmp, n);
+	return true;
 }

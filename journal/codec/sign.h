@@ -20,4 +20,9 @@ int mw_sign(const uint8_t seed[MW_SIGN_SEED], const void *p, size_t n,
 bool mw_sign_verify(const uint8_t pk[MW_SIGN_PUBLIC], const void *p, size_t n,
                     const uint8_t sig[MW_SIGN_LEN]);
 
+/* Base64 (RFC 4648 §4). out gets 4 * ((n + 2) / 3) + 1 bytes, terminated. */
+void mw_base64(const uint8_t *p, size_t n, char *out);
+/* Exactly n bytes out of text; false if it is anything else. */
+bool mw_unbase64(const char *text, size_t len, uint8_t *out, size_t n);
+
 #endif

@@ -234,3 +234,22 @@ mw_store_unlock(struct mw_store *st)
 	}
 	st->lock_fd = -1;
 }
+
+const uint8_t *
+mw_store_sign_public(const struct mw_store *st)
+{
+	return st->has_public ? st->sign_public : NULL;
+}
+
+int
+mw_store_sign(const struct mw_store *st, const void *p, size_t n, uint8_t sig[64],
+              struct mw_err *err)
+{
+	if (!st->can_sign) {
+		(void)mw_fail(err, MW_EKEY, "%s/signing_key cannot be read", st->dir);
+		(void)mw_err_hint(err, "run this as the owner of the journal");
+		return MW_EKEY;
+	}
+	int r = mw_sign(st->sign_seed, p, n, sig);
+	return r < 0 ? mw_fail(err, r, "cannot sign") : 0;
+}

@@ -71,6 +71,7 @@ mw_record_of(struct mw_record *r, uint64_t segment, uint64_t off,
 	memcpy(r->id, f->id, MW_ID_LEN);
 	r->type = (enum mw_type)f->type;
 	r->flags = f->flags;
+	memcpy(r->chain, f->chain, MW_HASH_LEN);
 	r->slot_len = f->slot_len;
 	r->meta_len = f->meta_len;
 	r->meta_crc = f->meta_crc;

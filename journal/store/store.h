@@ -86,6 +86,13 @@ int mw_store_segments(struct mw_store *st, uint64_t **ret, size_t *ret_n,
 /* How many recovery keys new segments are encrypted to; 0: the journal is readable. */
 size_t mw_store_recovery_keys(const struct mw_store *st);
 
+/* The public half of the key that signs this journal's segments and checkpoints; NULL if
+ * it has none. */
+const uint8_t *mw_store_sign_public(const struct mw_store *st);
+/* Signs with the journal's own key; MW_EKEY where the key file is not readable. */
+int mw_store_sign(const struct mw_store *st, const void *p, size_t n, uint8_t sig[64],
+                  struct mw_err *err) MW_CHECK;
+
 /* ---- writing ---- */
 
 struct mw_loc {
@@ -167,6 +174,7 @@ struct mw_record { /* a frame whose header checked out */
 	bool erased;                           /* its key slot is wiped */
 	uint32_t slot_len, meta_crc, body_crc; /* for reading it back */
 	uint8_t flags;
+	uint8_t chain[32]; /* head of the hash chain at this record */
 };
 
 /* Walks the log in order from sequence number `from` (1: the start). */

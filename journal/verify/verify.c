@@ -5,6 +5,7 @@
 #include "journal/codec/digest.h"
 #include "journal/index/index.h"
 #include "journal/segment/segment.h"
+#include "journal/verify/checkpoint.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -37,8 +38,9 @@ struct verify {
 const char *
 mw_finding_name(enum mw_finding_kind k)
 {
-	static const char *const names[] = {"damaged", "missing", "chain",    "content",
-	                                    "index",   "torn",    "undecided"};
+	static const char *const names[] = {"damaged",    "missing", "chain",
+	                                    "content",    "index",   "signature",
+	                                    "checkpoint", "torn",    "undecided"};
 	return names[k];
 }
 
@@ -192,6 +194,63 @@ check_index(struct verify *v, const struct mw_record *rec)
 	}
 }
 
+/* A checkpoint at this record: does the log go through it? */
+static void
+check_anchor(struct verify *v, uint64_t segment, uint64_t off, const struct mw_frame *f)
+{
+	for (size_t i = 0; i < v->o->n_checkpoint; i++) {
+		const struct mw_checkpoint *c = &v->o->checkpoint[i];
+		if (c->seq != f->seq)
+			continue;
+		if (memcmp(c->chain, f->chain, MW_HASH_LEN) == 0)
+			v->res->anchored_seq = f->seq;
+		else
+			found(v,
+			      (struct mw_finding){MW_FINDING_CHECKPOINT, segment, off,
+			                          f->seq, f->seq, NULL},
+			      "record %llu is not the one that the checkpoint of %lld "
+			      "saw: the "
+			      "history was rewritten",
+			      (unsigned long long)f->seq,
+			      (long long)(c->time_us / 1000000));
+	}
+}
+
+static void
+check_signature(struct verify *v, const struct mw_seg *s)
+{
+	const uint8_t *pk = mw_store_sign_public(v->st);
+	int r = pk ? mw_seg_signed(s, pk) : 0;
+	if (r == 1)
+		v->res->signed_segments++;
+	if (r == 1 || !pk)
+		return;
+	found(v,
+	      (struct mw_finding){MW_FINDING_SIGNATURE, s->h.number, s->t.close_off, 0, 0,
+	                          NULL},
+	      r < 0 ? "the signature of segment %llu does not hold"
+	            : "segment %llu is closed but not signed",
+	      (unsigned long long)s->h.number);
+}
+
+/* Checkpoints that the log never reached, or not any more. */
+static void
+check_reach(struct verify *v)
+{
+	for (size_t i = 0; i < v->o->n_checkpoint; i++) {
+		const struct mw_checkpoint *c = &v->o->checkpoint[i];
+		if (c->seq <= v->res->last_seq)
+			continue;
+		found(v,
+		      (struct mw_finding){MW_FINDING_CHECKPOINT, 0, 0,
+		                          v->res->last_seq + 1, c->seq, NULL},
+		      "a checkpoint saw record %llu, the log ends at %llu: it was cut or "
+		      "rolled "
+		      "back",
+		      (unsigned long long)c->seq, (unsigned long long)v->res->last_seq);
+	}
+}
+
 static int
 check_record(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_frame *f)
 {
@@ -200,6 +259,7 @@ check_record(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_f
 	int r = check_chain(v, s, off, f);
 	if (r < 0)
 		return r;
+	check_anchor(v, s->h.number, off, f);
 	v->res->records++;
 	r = mw_store_get(v->st, loc, &rec, v->err);
 	if (r < 0)
@@ -387,6 +447,8 @@ check_segment(struct verify *v, uint64_t number, uint64_t next)
 		                          NULL},
 		      "the trailer of segment %llu states another chain head",
 		      (unsigned long long)number);
+	if (r == 0 && s->closed)
+		check_signature(v, s);
 	v->res->bytes += s->size;
 	v->res->segments++;
 	v->prev_number = number;
@@ -421,6 +483,8 @@ mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = check_segment(&v, list[i], i + 1 < n ? list[i + 1] : 0);
 	mw_index_close(v.index);
+	if (r == 0)
+		check_reach(&v);
 	memcpy(ret->chain, v.chain, MW_HASH_LEN);
 	if (r < 0)
 		return r;

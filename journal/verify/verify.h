@@ -15,6 +15,10 @@ enum mw_finding_kind {
 	MW_FINDING_CHAIN,   /* the hash chain does not hold: altered or reordered */
 	MW_FINDING_CONTENT, /* frames hold, but the content is not what was captured */
 	MW_FINDING_INDEX, /* the index differs from the log; 'mailwal reindex' cures it */
+	MW_FINDING_SIGNATURE,  /* a closed segment's signature is missing or does not hold
+	                        */
+	MW_FINDING_CHECKPOINT, /* the log does not go through a checkpoint kept elsewhere
+	                        */
 	MW_FINDING_TORN, /* bytes of an unfinished write: never acknowledged, no damage */
 	MW_FINDING_UNDECIDED /* at the very end of an unclosed segment: torn or damaged */
 };
@@ -30,12 +34,16 @@ struct mw_finding {
 	const char *text;             /* during the callback only */
 };
 
+struct mw_checkpoint;
+
 struct mw_verify_opts {
 	double sample; /* percent of messages whose content is read back: 0 … 100 */
 	void (*found)(void *arg, const struct mw_finding *f);
 	/* Called now and then with bytes checked; non-zero stops with MW_ECANCEL. */
 	int (*progress)(void *arg, uint64_t done_bytes, uint64_t all_bytes);
 	void *arg;
+	const struct mw_checkpoint *checkpoint; /* n_checkpoint of them, or NULL */
+	size_t n_checkpoint;
 };
 
 struct mw_verify_result {
@@ -43,6 +51,9 @@ struct mw_verify_result {
 	uint64_t findings[MW_FINDING_UNDECIDED + 1]; /* by kind */
 	uint64_t first_seq, last_seq;
 	uint8_t chain[32]; /* head of the chain at last_seq */
+	uint64_t
+	    anchored_seq; /* newest checkpoint that holds; 0: the tail is not anchored */
+	uint64_t signed_segments;
 };
 
 /* 0: all well; 1: something is bad; negative: could not look. */
