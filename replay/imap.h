@@ -115,7 +115,15 @@ struct mw_imap_appended {
 	uint32_t uid;         /* with MULTIAPPEND only of the first message */
 };
 
-/* One MULTIAPPEND for the batch. Without the capability n must be 1. */
+/* One MULTIAPPEND for the batch; without the capability n must be 1. In two halves, so
+ * that answers to earlier commands can be taken in between (only where LITERAL+ lets the
+ * whole be sent without one): send gives 1 when all is sent, 0 when the server has
+ * answered already (at a synchronising literal); wait takes that as `sent`. */
+int mw_imap_append_send(struct mw_imap *c, const struct mw_imap_batch *b,
+                        struct mw_err *err) MW_CHECK;
+int mw_imap_append_wait(struct mw_imap *c, int sent, struct mw_imap_appended *ret,
+                        struct mw_err *err) MW_CHECK;
+/* Both. */
 int mw_imap_append(struct mw_imap *c, const struct mw_imap_batch *b,
                    struct mw_imap_appended *ret, struct mw_err *err) MW_CHECK;
 

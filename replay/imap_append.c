@@ -59,24 +59,23 @@ send_messages(struct mw_imap *c, const struct mw_imap_batch *b, struct mw_err *e
 }
 
 int
-mw_imap_append(struct mw_imap *c, const struct mw_imap_batch *b,
-               struct mw_imap_appended *ret, struct mw_err *err)
+mw_imap_append_send(struct mw_imap *c, const struct mw_imap_batch *b, struct mw_err *err)
 {
-	struct mw_imap_appended a = {0};
 	char head[1200];
 	int len = snprintf(head, sizeof head, "m%u APPEND %s", c->sent + 1, b->folder);
 	if (len < 0 || (size_t)len >= sizeof head)
 		return mw_fail(err, MW_ELIMIT, "folder name too long");
 	c->sent++;
 	int r = mw_net_send(c->net, head, (size_t)len, err);
-	if (!r)
-		r = send_messages(c, b, err);
-	if (r < 0)
-		return r;
-	if (r > 0)
-		r = mw_imap_wait(c, NULL, NULL, err);
-	else
-		r = MW_EREFUSED; /* answered at a synchronising literal */
+	return r ? r : send_messages(c, b, err);
+}
+
+int
+mw_imap_append_wait(struct mw_imap *c, int sent, struct mw_imap_appended *ret,
+                    struct mw_err *err)
+{
+	struct mw_imap_appended a = {0};
+	int r = sent ? mw_imap_wait(c, NULL, NULL, err) : MW_EREFUSED;
 	if (r == MW_EREFUSED)
 		a.code = r;
 	else if (r)
@@ -90,4 +89,12 @@ mw_imap_append(struct mw_imap *c, const struct mw_imap_batch *b,
 	}
 	*ret = a;
 	return 0;
+}
+
+int
+mw_imap_append(struct mw_imap *c, const struct mw_imap_batch *b,
+               struct mw_imap_appended *ret, struct mw_err *err)
+{
+	int sent = mw_imap_append_send(c, b, err);
+	return sent < 0 ? sent : mw_imap_append_wait(c, sent, ret, err);
 }

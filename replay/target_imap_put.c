@@ -19,9 +19,11 @@ struct put { /* one call of mw_imap_box_put */
 	struct mw_target *t;
 	struct mw_imap_box *b;
 	const struct mw_put_io *io;
-	const char *dest;      /* quoted */
-	const char *dest_name; /* for the ledger */
-	char full[400];        /* the server said over quota: no more is tried */
+	const char *dest;             /* quoted */
+	const char *dest_name;        /* for the ledger */
+	char full[400];               /* the server said over quota: no more is tried */
+	const struct mw_put **moving; /* a MOVE is under way for these */
+	size_t n_moving;
 };
 
 struct moved { /* what COPYUID said */
@@ -68,12 +70,11 @@ on_move(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
-/* Everything but the marker from staging to the destination. */
+/* Everything but the marker from staging to the destination: the command. */
 static int
-move(struct put *p, const char *uids, struct moved *m, struct mw_err *err)
+move_send(struct put *p, const char *uids, struct mw_err *err)
 {
 	struct mw_imap *c = p->b->c;
-	char what[400];
 	const char *verb = c->caps & MW_CAP_MOVE ? "MOVE" : "COPY";
 	int r = 0;
 	if (!uids) /* no UIDPLUS: by position; the marker is the first */
@@ -81,8 +82,15 @@ move(struct put *p, const char *uids, struct moved *m, struct mw_err *err)
 	if (!r)
 		r = uids ? mw_imap_cmd(c, err, "UID %s %s %s", verb, uids, p->dest)
 		         : mw_imap_cmd(c, err, "%s 2:* %s", verb, p->dest);
-	if (!r)
-		r = mw_imap_wait(c, on_move, m, err);
+	return r ? r : mw_net_flush(c->net, err);
+}
+
+static int
+move_wait(struct put *p, struct moved *m, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	char what[400];
+	int r = mw_imap_wait(c, on_move, m, err);
 	if (!r && mw_str_ieq(mw_strz(c->last.code), MW_STR("COPYUID")))
 		note_copyuid(m, mw_buf_str(&c->last.args));
 	if (r == MW_EREFUSED) {
@@ -94,25 +102,47 @@ move(struct put *p, const char *uids, struct moved *m, struct mw_err *err)
 	return r;
 }
 
-/* Moves the batch and reports each message of it that was appended. */
+/* Takes the answer to the MOVE under way, if any, and reports each message of it. */
 static int
-settle_batch(struct put *p, const struct mw_put *const *v, size_t n, const char *uids,
-             struct mw_err *err)
+finish_move(struct put *p, struct mw_err *err)
 {
 	struct moved m = {0};
+	size_t n = p->n_moving;
+	p->n_moving = 0;
 	if (!n)
 		return 0;
-	int r = move(p, uids, &m, err);
+	int r = move_wait(p, &m, err);
 	if (!r && m.n && m.n != n)
 		r = mw_fail(err, MW_EPROTO, "the server moved %llu of %zu messages",
 		            (unsigned long long)m.n, n);
 	for (size_t i = 0; i < n && !r; i++) {
 		struct mw_place place = {p->dest_name, m.uidvalidity,
 		                         mw_imap_set_at(mw_buf_str(&m.set), i)};
-		r = p->io->done(p->io->arg, v[i], 0, NULL, &place);
+		r = p->io->done(p->io->arg, p->moving[i], 0, NULL, &place);
 	}
 	mw_buf_free(&m.set);
 	return r;
+}
+
+/* Starts the MOVE of a batch that was appended. Where the next batch can be sent without
+ * a pause, its answer is taken when that is done; else at once. */
+static int
+settle_batch(struct put *p, const struct mw_put *const *v, size_t n, const char *uids,
+             struct mw_err *err)
+{
+	unsigned overlap = MW_CAP_MOVE | MW_CAP_LITERAL_PLUS | MW_CAP_MULTIAPPEND;
+	if (!n)
+		return 0;
+	const struct mw_put **copy = reallocarray(p->moving, n, sizeof(void *));
+	if (!copy)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	p->moving = copy;
+	memcpy(copy, v, n * sizeof(void *));
+	int r = move_send(p, uids, err);
+	if (r)
+		return r;
+	p->n_moving = n;
+	return uids && (p->b->c->caps & overlap) == overlap ? 0 : finish_move(p, err);
 }
 
 static void
@@ -177,7 +207,10 @@ append_multi(struct put *p, const struct mw_put *const *v, size_t n, struct mw_e
 	struct mw_imap_batch batch = {p->b->staging, m, n, content, p};
 	for (size_t i = 0; i < n; i++)
 		fill_msg(&m[i], v[i]);
-	int r = mw_imap_append(c, &batch, &a, err);
+	int sent = mw_imap_append_send(c, &batch, err);
+	int r = sent < 0 ? sent : finish_move(p, err);
+	if (!r)
+		r = mw_imap_append_wait(c, sent, &a, err);
 	if (r)
 		return r;
 	if (a.code)
@@ -277,8 +310,10 @@ flush_batch(struct put *p, const struct mw_put **v, size_t n, struct mw_err *err
 {
 	if (!n)
 		return 0;
-	if (p->t->o.stopped && p->t->o.stopped())
-		return mw_fail(err, MW_ECANCEL, "interrupted");
+	if (p->t->o.stopped && p->t->o.stopped()) {
+		int q = finish_move(p, err);
+		return q ? q : mw_fail(err, MW_ECANCEL, "interrupted");
+	}
 	int r = p->io->intent ? p->io->intent(p->io->arg, v, n, err) : 0;
 	return r ? r : append_batch(p, v, n, err);
 }
@@ -301,7 +336,9 @@ put_to(struct put *p, const struct mw_put *v, size_t n, bool sent, struct mw_err
 		k = 0;
 		bytes = 0;
 	}
-	return r ? r : flush_batch(p, batch, k, err);
+	if (!r)
+		r = flush_batch(p, batch, k, err);
+	return r ? r : finish_move(p, err);
 }
 
 /* The Sent folder, made and subscribed where it is missing. */
@@ -338,9 +375,12 @@ mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
 	b->selected = !r;
 	if (!r && any_in)
 		r = put_to(&p, v, n, false, err);
-	if (r || !any_sent)
-		return r;
-	r = need_sent(b, err);
-	p.dest = p.dest_name = b->sent;
-	return r ? r : put_to(&p, v, n, true, err);
+	if (!r && any_sent) {
+		r = need_sent(b, err);
+		p.dest = p.dest_name = b->sent;
+		if (!r)
+			r = put_to(&p, v, n, true, err);
+	}
+	free(p.moving);
+	return r;
 }
