@@ -339,6 +339,13 @@ add_token(struct mw_entry *e, enum mw_key kind, struct mw_str value)
 	mw_buf_put(&e->tokens, t, sizeof t);
 }
 
+void
+mw_entry_refer(struct mw_entry *e, const uint8_t id[MW_ID_LEN])
+{
+	mw_assert(!e->finished);
+	add_token(e, MW_KEY_ID, mw_str((const char *)id, MW_ID_TOKEN));
+}
+
 static void
 add_address(struct mw_entry *e, enum mw_key kind, struct mw_str addr)
 {

@@ -116,6 +116,8 @@ int mw_entry_finish_mail(struct mw_entry *e, const struct mw_mail *m,
                          struct mw_err *err) MW_CHECK;
 int mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,
                     struct mw_err *err) MW_CHECK;
+/* Before finishing: whoever looks for the record `id` finds this one as well. */
+void mw_entry_refer(struct mw_entry *e, const uint8_t id[MW_ID_LEN]);
 const uint8_t *mw_entry_id(const struct mw_entry *e);
 void mw_entry_free(struct mw_entry *e); /* NULL ok; before submit, or after its answer */
 
@@ -206,8 +208,8 @@ int mw_record_content(struct mw_store *st, const struct mw_record *r,
                       const struct mw_mail *m, size_t max, struct mw_buf *out,
                       struct mw_err *err) MW_CHECK;
 
-enum mw_key { /* what can be looked up; numbers are hashed into tokens */
-	MW_KEY_ID = 1,
+enum mw_key {                  /* what can be looked up; numbers are hashed into tokens */
+	MW_KEY_ID = 1,         /* its first 6 bytes; also records that refer to it */
 	MW_KEY_QUEUE_ID = 2,   /* exact */
 	MW_KEY_MESSAGE_ID = 3, /* with <>, exact */
 	MW_KEY_RCPT = 4,       /* envelope recipient or final mailbox, case folded */

@@ -1,7 +1,8 @@
 /* Any bytes decode to a value or to an error, and what decodes encodes to something that
- * decodes to the same: mail metadata, marks, recovery notes. */
+ * decodes to the same: mail metadata, marks, recovery notes, verdicts. */
 #include "journal/base/err.h"
 #include "journal/record/meta.h"
+#include "journal/record/spf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 
@@ -34,5 +35,11 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		mw_assert(mw_mark_encode(&k, &b) == 0);
 	}
 	(void)!mw_recovery_decode(p, n, &r, &err);
+	struct mw_spf s;
+	if (mw_spf_decode(p, n, a, &s, &err) == 0) {
+		MW_BUF_AUTO b = {0};
+		mw_assert(mw_spf_encode(&s, &b) == 0);
+		mw_assert(mw_spf_decode(b.p, b.n, a, &s, &err) == 0);
+	}
 	return 0;
 }
