@@ -108,6 +108,7 @@ int mw_cmd_replay(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_mark(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_verify(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_reindex(struct mw_cli *cli, int argc, char **argv);
+int mw_cmd_checkpoint(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_keys(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_version(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_help(struct mw_cli *cli, int argc, char **argv);

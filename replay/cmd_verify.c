@@ -3,12 +3,18 @@
 
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
+#include "journal/verify/checkpoint.h"
 #include "replay/cmd.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum {
+	CHECKPOINTS = 64
+};
 
 struct verify {
 	struct mw_cli *cli;
@@ -110,6 +116,10 @@ summary_json(const struct verify *v, const struct mw_verify_result *r, int answe
 	(void)json_object_set_new(o, "first_seq", json_integer((json_int_t)r->first_seq));
 	(void)json_object_set_new(o, "last_seq", json_integer((json_int_t)r->last_seq));
 	(void)json_object_set_new(o, "chain", json_string(chain));
+	(void)json_object_set_new(o, "anchored_seq",
+	                          json_integer((json_int_t)r->anchored_seq));
+	(void)json_object_set_new(o, "signed_segments",
+	                          json_integer((json_int_t)r->signed_segments));
 	(void)json_object_set_new(o, "findings", kinds);
 	(void)json_object_set_new(o, "duration_s", json_real(seconds));
 	mw_cli_json(o);
@@ -129,25 +139,76 @@ summary(const struct verify *v, const struct mw_verify_result *r, int answer,
 	    (unsigned long long)r->segments, (unsigned long long)r->records,
 	    (unsigned long long)r->mails, (unsigned long long)r->contents, size, seconds);
 	if (r->last_seq)
-		printf("chain head %.16s… at record %llu\n", chain,
-		       (unsigned long long)r->last_seq);
+		printf("chain head %.16s… at record %llu, %llu segments signed\n", chain,
+		       (unsigned long long)r->last_seq,
+		       (unsigned long long)r->signed_segments);
+	if (r->anchored_seq)
+		printf("anchored by a checkpoint up to record %llu\n",
+		       (unsigned long long)r->anchored_seq);
+	else if (r->last_seq)
+		puts("not anchored: no checkpoint kept elsewhere was given, so a log "
+		     "that was "
+		     "cut or rewritten as a whole would look like this one");
+}
+
+struct asked {
+	double sample;
+	const char *file[CHECKPOINTS];
+	bool used[CHECKPOINTS];
+	size_t n_file;
+};
+
+/* The checkpoints that are of this journal. */
+static int
+load_checkpoints(struct mw_store *st, struct asked *a, struct mw_checkpoint *out,
+                 size_t *ret_n, struct mw_err *err)
+{
+	*ret_n = 0;
+	for (size_t i = 0; i < a->n_file; i++) {
+		MW_AUTOFREE void *text = NULL;
+		size_t n;
+		char id[2 * MW_ID_LEN + 1];
+		int r = mw_fs_read_file(mw_fs_posix(), a->file[i], 65536, &text, &n);
+		if (r < 0) {
+			errno = -r;
+			return mw_fail_errno(err, "cannot read checkpoint %s",
+			                     a->file[i]);
+		}
+		mw_hex(id, mw_store_id(st), MW_ID_LEN);
+		if (!memmem(text, n, id, strlen(id)))
+			continue;
+		const uint8_t *pk = mw_store_sign_public(st);
+		r = pk ? mw_checkpoint_parse(mw_str(text, n), pk, &out[*ret_n], err)
+		       : mw_fail(err, MW_EKEY, "this journal has no signing key");
+		if (r < 0) {
+			(void)mw_err_prefix(err, "%s", a->file[i]);
+			return r;
+		}
+		a->used[i] = true;
+		++*ret_n;
+	}
+	return 0;
 }
 
 static int
-verify(struct mw_cli *cli, size_t k, double sample)
+verify(struct mw_cli *cli, size_t k, struct asked *a)
 {
+	struct mw_checkpoint points[CHECKPOINTS];
 	const struct mw_clock *clock = mw_clock_system();
 	struct verify v = {.cli = cli,
 	                   .journal = cli->journals[k],
 	                   .start_us = clock->mono_us(clock),
 	                   .terminal = isatty(STDERR_FILENO) == 1};
-	struct mw_verify_opts o = {.sample = sample,
+	struct mw_verify_opts o = {.sample = a->sample,
+	                           .checkpoint = points,
 	                           .found = on_finding,
 	                           .progress = on_progress,
 	                           .arg = &v};
 	struct mw_verify_result result = {0};
 	struct mw_err err = {0};
-	int r = mw_verify_run(cli->stores[k], &o, &result, &err);
+	int r = load_checkpoints(cli->stores[k], a, points, &o.n_checkpoint, &err);
+	if (r == 0)
+		r = mw_verify_run(cli->stores[k], &o, &result, &err);
 	clear_line(&v);
 	if (r < 0)
 		return mw_cli_error(cli, &err);
@@ -169,29 +230,52 @@ parse_percent(const char *text, double *ret)
 	return *ret >= 0 && *ret <= 100;
 }
 
+/* A checkpoint that no journal of the set knows was put there for nothing. */
+static int
+unused(struct mw_cli *cli, const struct asked *a)
+{
+	for (size_t i = 0; i < a->n_file; i++) {
+		struct mw_err err = {0};
+		if (a->used[i])
+			continue;
+		(void)mw_fail(&err, MW_EFORMAT, "%s is no checkpoint of %s", a->file[i],
+		              cli->n_journals > 1 ? "these journals" : "this journal");
+		return mw_cli_error(cli, &err);
+	}
+	return 0;
+}
+
 int
 mw_cmd_verify(struct mw_cli *cli, int argc, char **argv)
 {
 	const struct mw_cmd *cmd = mw_cmd_find("verify");
-	double sample = 100;
+	struct asked a = {.sample = 100};
 	int status = 0;
 	for (int i = 1; i < argc; i++) {
 		struct mw_err err = {0};
-		const char *v = NULL;
+		const char *v = NULL, *file = NULL;
 		int r = mw_cli_option(argc, argv, &i, "--sample", &v, &err);
+		if (r == 0)
+			r = mw_cli_option(argc, argv, &i, "--checkpoint", &file, &err);
 		if (r < 0)
 			return mw_cli_error(cli, &err);
 		if (r == 0)
 			return mw_cli_unknown(cli, cmd, argv[i]);
-		if (!parse_percent(v, &sample))
+		if (file && a.n_file == CHECKPOINTS)
+			return mw_cli_usage(cli, cmd, "more than %d checkpoints",
+			                    CHECKPOINTS);
+		if (file)
+			a.file[a.n_file++] = file;
+		else if (!parse_percent(v, &a.sample))
 			return mw_cli_usage(cli, cmd,
 			                    "--sample: '%s' is no share such as 5%%", v);
 	}
 	for (size_t k = 0; k < cli->n_journals; k++) {
-		int s = verify(cli, k, sample);
+		int s = verify(cli, k, &a);
 		if (s > 1)
 			return s;
 		status = MW_MAX(status, s);
 	}
-	return status;
+	int s = unused(cli, &a);
+	return s ? s : status;
 }

@@ -291,3 +291,47 @@ mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
 			return 1;
 	}
 }
+
+/* The newest record below `below` in the segments from `number` on. */
+static int
+last_from(struct mw_store *st, const struct mw_index_point *at, uint64_t below,
+          struct mw_record *ret, struct mw_err *err)
+{
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_record r;
+	bool found = false;
+	int k = mw_cursor_at(st, at, &c, err);
+	while (k == 0) {
+		k = mw_cursor_next(c, &r, err);
+		if (k == MW_EDAMAGED || k == MW_EFORMAT || k == MW_EVERSION) {
+			mw_err_clear(err);
+			k = 0;
+			continue;
+		}
+		if (k <= 0 || r.seq >= below)
+			break;
+		*ret = r;
+		found = true;
+		k = 0;
+	}
+	return k < 0 ? k : found;
+}
+
+int
+mw_store_last(struct mw_store *st, uint64_t below, struct mw_record *ret,
+              struct mw_err *err)
+{
+	MW_AUTOFREE uint64_t *v = NULL;
+	size_t n;
+	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
+	for (size_t i = n; r == 0 && i > 0; i--) {
+		struct mw_open_seg *o;
+		int e = mw_store_seg(st, v[i - 1], &o, NULL);
+		if (e < 0 || o->seg->h.first_seq >= below)
+			continue;
+		struct mw_index_point at = {v[i - 1], o->seg->h.length,
+		                            o->seg->h.first_seq};
+		r = last_from(st, &at, below, ret, err);
+	}
+	return r;
+}

@@ -188,6 +188,11 @@ int mw_cursor_next(struct mw_cursor *c, struct mw_record *ret,
                    struct mw_err *err) MW_CHECK;
 void mw_cursor_free(struct mw_cursor *c);
 
+/* The newest record whose sequence number is below `below` (UINT64_MAX: of all): 1, or 0
+ * if there is none. */
+int mw_store_last(struct mw_store *st, uint64_t below, struct mw_record *ret,
+                  struct mw_err *err) MW_CHECK;
+
 /* The record at a known place. MW_ENOTFOUND, MW_EDAMAGED, … */
 int mw_store_get(struct mw_store *st, struct mw_loc loc, struct mw_record *ret,
                  struct mw_err *err) MW_CHECK;
