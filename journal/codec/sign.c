@@ -61,6 +61,10 @@ mw_unbase64(const char *text, size_t len, uint8_t *out, size_t n)
 		return false;
 	if (EVP_DecodeBlock(tmp, (const unsigned char *)text, (int)len) < (int)n)
 		return false;
+	char again[352]; /* one text for one value: no stray bits in the last character */
+	mw_base64(tmp, n, again);
+	if (memcmp(again, text, len) != 0)
+		return false;
 	memcpy(out, tmp, n);
 	return true;
 }

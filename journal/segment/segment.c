@@ -89,6 +89,7 @@ header_put(const struct mw_seg_header *h, uint8_t *p)
 	mw_put32(p + 12, h->length);
 	mw_put16(p + 16, 1);
 	mw_put16(p + 18, 0);
+	mw_put32(p + 24, h->prev_open);
 	memcpy(p + 32, h->journal, MW_ID_LEN);
 	memcpy(p + 48, h->salt, MW_SALT_LEN);
 	mw_put64(p + 64, h->number);
@@ -333,6 +334,7 @@ header_get(struct mw_seg *s, uint64_t number, const uint8_t *journal, struct mw_
 	h->length = len;
 	memcpy(h->journal, p + 32, MW_ID_LEN);
 	memcpy(h->salt, p + 48, MW_SALT_LEN);
+	h->prev_open = (mw_get32(p + 24) & 1) != 0;
 	h->number = mw_get64(p + 64);
 	h->first_seq = mw_get64(p + 72);
 	h->first_batch = mw_get64(p + 80);

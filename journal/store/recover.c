@@ -46,6 +46,7 @@ take_open(struct mw_store *st, struct mw_seg *s, struct mw_recovery *note,
 	st->last_number = s->h.number;
 	st->last_batch = e.next_batch - 1;
 	st->last_end = e.end;
+	st->last_open = true;
 	st->last_fill = e.end;
 	memcpy(st->chain, e.chain, MW_HASH_LEN);
 	note->segment = s->h.number;

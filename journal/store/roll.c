@@ -24,6 +24,7 @@ mw_segment_start(struct mw_store *st, struct mw_err *err)
 	    .prev_number = st->last_number,
 	    .prev_batch = st->last_batch,
 	    .prev_end = st->last_end,
+	    .prev_open = st->last_open,
 	};
 	memcpy(h.journal, st->id, MW_ID_LEN);
 	memcpy(h.chain, st->chain, MW_HASH_LEN);
@@ -66,6 +67,7 @@ mw_segment_abandon(struct mw_store *st, uint64_t good_end)
 	st->last_number = st->seg->h.number;
 	st->last_batch = st->next_batch - 1;
 	st->last_end = good_end;
+	st->last_open = true;
 	mw_store_say(st, MW_LOG_ERR, "event=segment-abandoned seg=%llu end=%llu",
 	             (unsigned long long)st->last_number, (unsigned long long)good_end);
 	mw_seg_free(st->seg);
@@ -137,6 +139,7 @@ mw_segment_close(struct mw_store *st, struct mw_err *err)
 	st->last_number = number;
 	st->last_batch = st->next_batch - 1;
 	st->last_end = end;
+	st->last_open = false;
 	mw_seg_free(st->seg);
 	st->seg = NULL;
 	mw_aead_done(&st->seg_aead);

@@ -122,6 +122,7 @@ struct mw_store {
 	struct mw_aead seg_aead, host_aead;
 	uint64_t seg_records, seg_mails, seg_bytes, seg_first_seq;
 	int64_t seg_tmin, seg_tmax, seg_born_us;
+	bool last_open;                             /* … was left without a trailer */
 	uint64_t last_number, last_batch, last_end; /* of the segment before */
 	uint64_t next_seq, next_batch;
 	uint8_t chain[MW_HASH_LEN];

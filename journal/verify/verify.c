@@ -386,12 +386,20 @@ bounds(struct verify *v, struct mw_seg *s, uint64_t next, uint64_t *ret_end)
 	}
 	if (next && mw_seg_open(v->fs, v->dir, next, mw_store_id(v->st), &n, NULL) == 0) {
 		bool says = n->h.prev_number == s->h.number;
+		bool open = n->h.prev_open;
 		uint64_t end = n->h.prev_end;
 		mw_seg_free(n);
 		if (says) {
 			struct mw_seg_end rest = {.end = end};
 			*ret_end = end;
-			if (s->size > end)
+			if (!open)
+				found(
+				    v,
+				    (struct mw_finding){MW_FINDING_DAMAGED, s->h.number,
+				                        end, 0, 0, NULL},
+				    "segment %llu was closed, and its trailer is damaged",
+				    (unsigned long long)s->h.number);
+			else if (s->size > end)
 				found(v,
 				      (struct mw_finding){MW_FINDING_TORN, s->h.number,
 				                          rest.end, 0, 0, NULL},
