@@ -56,26 +56,6 @@ on_bad(void *arg, const struct mw_err *err)
 	(void)mw_report_issue(arg, NULL, &what);
 }
 
-static int
-finish(struct mw_cli *cli, const struct args *a, struct mw_run *run, int r,
-       struct mw_err *err)
-{
-	struct mw_err second = {0};
-	int status = r ? mw_err_exit(r) : mw_run_exit(run);
-	if (!run->plan)
-		return mw_cli_error(cli, err);
-	if (r && r != MW_ECANCEL)
-		(void)mw_cli_error(cli, err);
-	else if (!r && status != 0 && status != 3)
-		(void)mw_cli_error(cli, &run->first_err);
-	mw_report_print(run->report, cli->json);
-	if (a->report && mw_report_write(run->report, a->report, &second))
-		status = status ? status : mw_cli_error(cli, &second);
-	if (mw_cli_flush(&second))
-		status = status ? status : mw_cli_error(cli, &second);
-	return status;
-}
-
 int
 mw_cmd_export(struct mw_cli *cli, int argc, char **argv)
 {
@@ -106,7 +86,7 @@ mw_cmd_export(struct mw_cli *cli, int argc, char **argv)
 	}
 	if (!r)
 		r = mw_run_all(&run, &err);
-	status = finish(cli, &a, &run, r, &err);
+	status = mw_run_finish(&run, r, &err, a.report);
 	mw_target_free(run.target);
 	mw_plan_free(run.plan);
 	mw_run_done(&run);

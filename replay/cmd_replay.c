@@ -179,35 +179,6 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	return r ? r : mw_run_all(run, err);
 }
 
-/* Prints what came of it; the exit status. */
-static int
-finish(struct mw_cli *cli, const struct args *a, struct mw_run *run, int r,
-       struct mw_err *err)
-{
-	struct mw_err second = {0};
-	int status = r ? mw_err_exit(r) : mw_run_exit(run);
-	if (!run->plan)
-		return mw_cli_error(cli, err);
-	if (r && r != MW_ECANCEL)
-		(void)mw_cli_error(cli, err);
-	else if (!r && status != 0 && status != 3)
-		(void)mw_cli_error(cli, &run->first_err);
-	if (!r && !run->report->selected && !cli->quiet)
-		fprintf(stderr,
-		        "mailwal: the selection names no mail that belongs into a "
-		        "mailbox here\n");
-	mw_report_print(run->report, cli->json);
-	if (a->report && mw_report_write(run->report, a->report, &second)) {
-		int s = mw_cli_error(cli, &second);
-		status = status ? status : s;
-	}
-	if (mw_cli_flush(&second)) {
-		int s = mw_cli_error(cli, &second);
-		status = status ? status : s;
-	}
-	return status;
-}
-
 int
 mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 {
@@ -237,7 +208,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	a.t.note_arg = cli;
 	warn_mark(cli, &a);
 	int r = work(cli, &a, &run, &err);
-	status = finish(cli, &a, &run, r, &err);
+	status = mw_run_finish(&run, r, &err, a.report);
 	mw_target_free(run.target);
 	mw_plan_free(run.plan);
 	mw_run_done(&run);

@@ -145,7 +145,7 @@ say_issues(const struct mw_report *r)
 		}
 		MW_BUF_AUTO b = {0};
 		if (next - k > 1)
-			mw_buf_printf(&b, "%zu of ", next - k);
+			mw_buf_printf(&b, *i->mailbox ? "%zu of " : "%zu: ", next - k);
 		else if (i->id[0])
 			mw_buf_printf(&b, "%.*s ", MW_ID_SHORT, i->id);
 		mw_text_safe(mw_strz(i->mailbox), false, &b);

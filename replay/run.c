@@ -201,3 +201,27 @@ mw_run_exit(const struct mw_run *r)
 		return mw_err_exit(r->first_code); /* nothing could be done at all */
 	return 3;
 }
+
+int
+mw_run_finish(struct mw_run *run, int r, struct mw_err *err, const char *report)
+{
+	const struct mw_cli *cli = run->cli;
+	struct mw_err second = {0};
+	int status = r ? mw_err_exit(r) : mw_run_exit(run), s = 0;
+	if (!run->plan)
+		return mw_cli_error(cli, err);
+	if (r && r != MW_ECANCEL)
+		(void)mw_cli_error(cli, err);
+	else if (!r && status != 0 && status != 3)
+		(void)mw_cli_error(cli, &run->first_err);
+	if (!r && !run->report->selected && !cli->quiet)
+		fprintf(stderr,
+		        "mailwal: the selection names no mail that belongs into a "
+		        "mailbox here\n");
+	mw_report_print(run->report, cli->json);
+	if (report && mw_report_write(run->report, report, &second))
+		s = mw_cli_error(cli, &second);
+	if (mw_cli_flush(&second))
+		s = mw_cli_error(cli, &second);
+	return status ? status : s;
+}

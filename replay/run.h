@@ -39,6 +39,9 @@ void mw_run_done(struct mw_run *r);
 /* One box (run_box.c). 0; MW_ECANCEL; MW_ENOMEM; else why the box failed as a whole. */
 int mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_CHECK;
 
+/* After the run, which ended with r: errors, summary, the report file where one is
+ * wanted. The exit status. */
+int mw_run_finish(struct mw_run *r, int result, struct mw_err *err, const char *report);
 /* The exit status that a finished report means. */
 int mw_run_exit(const struct mw_run *r);
 

@@ -171,8 +171,8 @@ mw_files_mkdirs(const char *path, struct mw_err *err)
 		mw_fail_errno(err, "cannot make directory %s", path);
 		return err ? err->code : MW_ECREATE;
 	}
-	mode_t mode = st.st_mode & 07777;
-	if (st.st_mode & S_ISVTX) /* below /tmp and the like: ours alone */
+	mode_t mode = st.st_mode & 07770; /* others have no business in mail */
+	if (st.st_mode & S_ISVTX)         /* below /tmp and the like: ours alone */
 		mode = 0700;
 	if (geteuid() == 0 && chown(path, st.st_uid, st.st_gid) < 0)
 		return mw_fail_errno(err, "cannot set the owner of %s", path);

@@ -21,7 +21,7 @@ int mw_files_header(int fd, struct mw_buf *buf, struct mw_err *err) MW_CHECK;
 /* The whole of it as a profile. */
 int mw_files_profile(int fd, struct mw_profile **ret, struct mw_err *err) MW_CHECK;
 /* Makes path and what is missing above it, with the mode and (as root) the owner of the
- * nearest directory that was there. */
+ * nearest directory that was there, others' bits off. */
 int mw_files_mkdirs(const char *path, struct mw_err *err) MW_CHECK;
 /* fsync of a directory. */
 int mw_files_sync_dir(const char *path, struct mw_err *err) MW_CHECK;

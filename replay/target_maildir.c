@@ -117,6 +117,22 @@ parent_exists(const char *path)
 	return access(buf, F_OK) == 0;
 }
 
+/* Root must not be led elsewhere by the owner of a Maildir: its parts are directories,
+ * not links to some. */
+static int
+no_links(const char *path, struct mw_err *err)
+{
+	static const char *const sub[] = {"", "/tmp", "/new", "/cur"};
+	char buf[PATH_MAX];
+	struct stat st;
+	for (size_t i = 0; i < MW_COUNT(sub); i++) {
+		(void)snprintf(buf, sizeof buf, "%.3000s%s", path, sub[i]);
+		if (lstat(buf, &st) == 0 && S_ISLNK(st.st_mode) && (i || geteuid() == 0))
+			return mw_fail(err, MW_EPERM, "%s is a symbolic link", buf);
+	}
+	return 0;
+}
+
 static int
 find_box(struct mw_target *t, struct maildir *m, bool dry, struct mw_err *err)
 {
@@ -137,6 +153,9 @@ find_box(struct mw_target *t, struct maildir *m, bool dry, struct mw_err *err)
 		if (r)
 			return r;
 	}
+	int links = no_links(m->path, err);
+	if (links)
+		return links;
 	if (stat(m->path, &st) < 0)
 		return mw_fail_errno(err, "cannot look into %s", m->path);
 	m->file_mode = st.st_mode & 0666;
@@ -428,6 +447,8 @@ maildir_put(struct mw_target *t, const struct mw_put *v, size_t n,
 		}
 		if (v[i].sent && !have_sent)
 			r = make_maildir(m->sent, err);
+		if (!r && v[i].sent && !have_sent)
+			r = no_links(m->sent, err);
 		have_sent = have_sent || v[i].sent;
 		if (r)
 			break;
