@@ -1,0 +1,185 @@
+/* mtalog_time.c - the time stamps of log lines. */
+#include "replay/mtalog.h"
+
+#include <string.h>
+#include <time.h>
+
+#define DAY_US (INT64_C(86400) * 1000000)
+
+/* n decimal digits at the front; -1 if they are not there. */
+static int
+digits(struct mw_str *s, size_t n)
+{
+	int v = 0;
+	if (s->n < n)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		if (s->p[i] < '0' || s->p[i] > '9')
+			return -1;
+		v = v * 10 + (s->p[i] - '0');
+	}
+	*s = mw_str(s->p + n, s->n - n);
+	return v;
+}
+
+static bool
+eat(struct mw_str *s, char c)
+{
+	if (!s->n || s->p[0] != c)
+		return false;
+	*s = mw_str(s->p + 1, s->n - 1);
+	return true;
+}
+
+/* "12:00:00" */
+static bool
+clock_time(struct mw_str *s, struct tm *tm)
+{
+	int h = digits(s, 2), m, sec;
+	if (h < 0 || !eat(s, ':') || (m = digits(s, 2)) < 0 || !eat(s, ':') ||
+	    (sec = digits(s, 2)) < 0 || h > 23 || m > 59 || sec > 60)
+		return false;
+	tm->tm_hour = h;
+	tm->tm_min = m;
+	tm->tm_sec = sec;
+	return true;
+}
+
+/* Days since 1970 of a civil date (Gregorian). */
+static int64_t
+days(int y, int m, int d)
+{
+	int64_t yy = y - (m <= 2), era = yy / 400, yoe = yy - era * 400;
+	int64_t doy = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5 + d - 1;
+	return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
+}
+
+static bool
+real_date(int y, int m, int d)
+{
+	static const int len[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+	bool leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
+	return m >= 1 && m <= 12 && d >= 1 && d <= len[m - 1] &&
+	       (m != 2 || d < 29 || leap);
+}
+
+/* In the local zone; false where there is no such day in that year. */
+static bool
+local(const struct tm *of, int year, int64_t *ret_us)
+{
+	struct tm tm = *of;
+	if (!real_date(year, of->tm_mon + 1, of->tm_mday))
+		return false;
+	tm.tm_year = year - 1900;
+	tm.tm_isdst = -1;
+	time_t t = mktime(&tm);
+	if (t == (time_t)-1)
+		return false;
+	*ret_us = (int64_t)t * 1000000;
+	return true;
+}
+
+/* "Nov 22 12:00:00": of the last such day that is not after ref. A day's grace, since
+ * clocks and zones of two machines differ. */
+static bool
+classic(struct mw_str s, int64_t ref_us, int64_t *ret_us, struct mw_str *rest)
+{
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	struct tm tm = {0}, at;
+	time_t ref = (time_t)(ref_us / 1000000);
+	int m = 0;
+	if (s.n < 15 || s.p[3] != ' ' || !localtime_r(&ref, &at))
+		return false;
+	while (m < 12 && memcmp(months + (size_t)m * 3, s.p, 3) != 0)
+		m++;
+	if (m == 12)
+		return false;
+	tm.tm_mon = m;
+	s = mw_str(s.p + 4, s.n - 4);
+	tm.tm_mday = eat(&s, ' ') ? digits(&s, 1) : digits(&s, 2);
+	if (tm.tm_mday < 1 || !eat(&s, ' ') || !clock_time(&s, &tm) || !eat(&s, ' '))
+		return false;
+	*rest = s;
+	for (int y = at.tm_year + 1901; y > at.tm_year + 1891; y--)
+		if (local(&tm, y, ret_us) && *ret_us <= ref_us + DAY_US)
+			return true;
+	return false;
+}
+
+/* "Z", "+00:00", "+0000" or nothing (local). */
+static bool
+zone(struct mw_str *s, bool *ret_local, int64_t *ret_offset_us)
+{
+	*ret_local = false;
+	*ret_offset_us = 0;
+	if (eat(s, 'Z'))
+		return true;
+	if (!s->n || (s->p[0] != '+' && s->p[0] != '-')) {
+		*ret_local = true;
+		return true;
+	}
+	int sign = s->p[0] == '-' ? -1 : 1;
+	*s = mw_str(s->p + 1, s->n - 1);
+	int h = digits(s, 2);
+	(void)eat(s, ':');
+	int m = digits(s, 2);
+	if (h < 0 || m < 0 || h > 15 || m > 59)
+		return false;
+	*ret_offset_us = (int64_t)sign * (h * 3600 + m * 60) * 1000000;
+	return true;
+}
+
+/* "2026-11-22T12:00:00.123456+01:00", RFC 3339, with 'T' or a blank. */
+static bool
+iso(struct mw_str s, int64_t *ret_us, bool *ret_coarse, struct mw_str *rest)
+{
+	struct tm tm = {0};
+	int64_t us = 0, unit = 100000, offset;
+	bool is_local;
+	int y = digits(&s, 4), m, d;
+	if (y < 1970 || !eat(&s, '-') || (m = digits(&s, 2)) < 0 || !eat(&s, '-') ||
+	    (d = digits(&s, 2)) < 0 || !(eat(&s, 'T') || eat(&s, ' ')) ||
+	    !clock_time(&s, &tm) || !real_date(y, m, d))
+		return false;
+	*ret_coarse = true;
+	if (eat(&s, '.') || eat(&s, ',')) {
+		*ret_coarse = false;
+		for (int c; (c = digits(&s, 1)) >= 0; unit /= 10)
+			us += c * unit;
+	}
+	if (!zone(&s, &is_local, &offset) || !eat(&s, ' '))
+		return false;
+	if (is_local) {
+		tm.tm_mon = m - 1;
+		tm.tm_mday = d;
+		if (!local(&tm, y, ret_us))
+			return false;
+		*ret_us += us;
+	} else {
+		int64_t sec = days(y, m, d) * 86400 + (int64_t)tm.tm_hour * 3600 +
+		              (int64_t)tm.tm_min * 60 + tm.tm_sec;
+		*ret_us = sec * 1000000 + us - offset;
+	}
+	*rest = s;
+	return true;
+}
+
+bool
+mw_mtalog_time(struct mw_str line, int64_t ref_us, int64_t *ret_us, bool *ret_coarse,
+               struct mw_str *ret_rest)
+{
+	struct mw_str s = line;
+	if (eat(&s, '<')) { /* a priority, as it goes over the wire */
+		size_t i = 0;
+		while (i < s.n && i < 3 && s.p[i] >= '0' && s.p[i] <= '9')
+			i++;
+		s = mw_str(s.p + i, s.n - i);
+		if (!i || !eat(&s, '>'))
+			return false;
+		if (s.n > 2 && s.p[0] == '1' && s.p[1] == ' ') /* RFC 5424 */
+			s = mw_str(s.p + 2, s.n - 2);
+	}
+	*ret_coarse = true;
+	return classic(s, ref_us, ret_us, ret_rest) ||
+	       iso(s, ret_us, ret_coarse, ret_rest);
+}
