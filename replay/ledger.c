@@ -411,9 +411,9 @@ mw_ledger_refused(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *
 
 int
 mw_ledger_done(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
-               bool sent, const struct mw_place *place, struct mw_err *err)
+               bool sent, const struct mw_put_place *place, struct mw_err *err)
 {
-	static const struct mw_place unknown = {NULL, 0, 0};
+	static const struct mw_put_place unknown = {NULL, 0, 0};
 	if (!place)
 		place = &unknown;
 	size_t from = l->out.n;

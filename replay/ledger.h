@@ -48,7 +48,8 @@ int mw_ledger_intent(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const cha
                      bool sent, struct mw_err *err) MW_CHECK;
 /* place NULL: unknown. */
 int mw_ledger_done(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
-                   bool sent, const struct mw_place *place, struct mw_err *err) MW_CHECK;
+                   bool sent, const struct mw_put_place *place,
+                   struct mw_err *err) MW_CHECK;
 /* The target said no: the copy is certainly not there. */
 int mw_ledger_refused(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
                       bool sent, struct mw_err *err) MW_CHECK;

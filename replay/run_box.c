@@ -328,7 +328,7 @@ io_intent(void *arg, const struct mw_put *const *v, size_t n, struct mw_err *err
 
 static int
 io_done(void *arg, const struct mw_put *p, int code, const char *why,
-        const struct mw_place *place)
+        const struct mw_put_place *place)
 {
 	struct mw_run *r = arg;
 	struct mw_err err;

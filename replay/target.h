@@ -88,7 +88,7 @@ struct mw_put { /* one copy to put */
 	void *ref; /* the caller's */
 };
 
-struct mw_place {           /* where it went, as far as the target says */
+struct mw_put_place {       /* where it went, as far as the target says */
 	const char *folder; /* or NULL */
 	uint32_t uidvalidity, uid;
 };
@@ -106,7 +106,7 @@ struct mw_put_io {
 	              struct mw_err *err);
 	/* The fate of one copy: code 0, or a refusal with its reason in why. */
 	int (*done)(void *arg, const struct mw_put *p, int code, const char *why,
-	            const struct mw_place *place);
+	            const struct mw_put_place *place);
 	const char *box; /* the box's own name, for targets that say it (LMTP) */
 	void *arg;
 };

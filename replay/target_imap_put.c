@@ -116,8 +116,8 @@ finish_move(struct put *p, struct mw_err *err)
 		r = mw_fail(err, MW_EPROTO, "the server moved %llu of %zu messages",
 		            (unsigned long long)m.n, n);
 	for (size_t i = 0; i < n && !r; i++) {
-		struct mw_place place = {p->dest_name, m.uidvalidity,
-		                         mw_imap_set_at(mw_buf_str(&m.set), i)};
+		struct mw_put_place place = {p->dest_name, m.uidvalidity,
+		                             mw_imap_set_at(mw_buf_str(&m.set), i)};
 		r = p->io->done(p->io->arg, p->moving[i], 0, NULL, &place);
 	}
 	mw_buf_free(&m.set);

@@ -423,7 +423,7 @@ commit(struct maildir *m, struct pending *v, size_t n, const struct mw_put_io *i
 	if (!r && sent)
 		r = mw_files_sync_dir(dir, err);
 	for (size_t i = 0; i < n && !r; i++) {
-		struct mw_place place = {v[i].put->sent ? m->sent : m->path, 0, 0};
+		struct mw_put_place place = {v[i].put->sent ? m->sent : m->path, 0, 0};
 		r = io->done(io->arg, v[i].put, 0, NULL, &place);
 	}
 	return r;

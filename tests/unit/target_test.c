@@ -104,7 +104,7 @@ intent(void *arg, const struct mw_put *const *v, size_t n, struct mw_err *err)
 
 static int
 done(void *arg, const struct mw_put *p, int code, const char *why,
-     const struct mw_place *place)
+     const struct mw_put_place *place)
 {
 	struct world *w = arg;
 	(void)p, (void)place;
