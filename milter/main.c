@@ -150,6 +150,7 @@ open_store(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	    .min_free = conf->min_free,
 	    .level = (int)conf->compression_level,
 	    .spill_above = conf->memory_per_message,
+	    .delimiter = conf->recipient_delimiter,
 	    .note = on_note,
 	};
 	MW_BUF_AUTO keys = {0};

@@ -101,7 +101,7 @@ summary_json(const struct verify *v, const struct mw_verify_result *r, int answe
 	char chain[65];
 	json_t *o = json_object(), *kinds = json_object();
 	mw_hex(chain, r->chain, 32);
-	for (int k = 0; k <= MW_FINDING_UNDECIDED; k++)
+	for (int k = 0; k <= MW_FINDING_PENDING; k++)
 		(void)json_object_set_new(kinds, mw_finding_name((enum mw_finding_kind)k),
 		                          json_integer((json_int_t)r->findings[k]));
 	(void)json_object_set_new(o, "message_type", json_string("summary"));
@@ -120,6 +120,9 @@ summary_json(const struct verify *v, const struct mw_verify_result *r, int answe
 	                          json_integer((json_int_t)r->anchored_seq));
 	(void)json_object_set_new(o, "signed_segments",
 	                          json_integer((json_int_t)r->signed_segments));
+	(void)json_object_set_new(o, "erased", json_integer((json_int_t)r->erased));
+	(void)json_object_set_new(o, "pruned_segments",
+	                          json_integer((json_int_t)r->pruned));
 	(void)json_object_set_new(o, "findings", kinds);
 	(void)json_object_set_new(o, "duration_s", json_real(seconds));
 	mw_cli_json(o);
@@ -142,6 +145,10 @@ summary(const struct verify *v, const struct mw_verify_result *r, int answer,
 		printf("chain head %.16s… at record %llu, %llu segments signed\n", chain,
 		       (unsigned long long)r->last_seq,
 		       (unsigned long long)r->signed_segments);
+	if (r->erased || r->pruned)
+		printf("%llu records erased or expired, %llu segments pruned, as the "
+		       "log says\n",
+		       (unsigned long long)r->erased, (unsigned long long)r->pruned);
 	if (r->anchored_seq)
 		printf("anchored by a checkpoint up to record %llu\n",
 		       (unsigned long long)r->anchored_seq);

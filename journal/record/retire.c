@@ -47,8 +47,9 @@ unknown(struct dec *d, struct mw_str key, struct mw_err *err)
 
 /* Walks the pairs of the one map; take reads the value of a key it knows. */
 static int
-each_key(struct dec *d, void *arg, bool (*take)(struct dec *d, struct mw_str key, void *arg),
-         const char *what, struct mw_err *err)
+each_key(struct dec *d, void *arg,
+         bool (*take)(struct dec *d, struct mw_str key, void *arg), const char *what,
+         struct mw_err *err)
 {
 	size_t pairs = mw_cbor_map(&d->r);
 	for (size_t i = 0; i < pairs && !d->r.bad; i++) {
@@ -64,7 +65,8 @@ each_key(struct dec *d, void *arg, bool (*take)(struct dec *d, struct mw_str key
 	if (d->nomem)
 		return mw_fail(err, MW_ENOMEM, "out of memory while reading %s", what);
 	if (d->r.bad || d->r.at != d->r.n)
-		return mw_fail(err, MW_EFORMAT, "malformed %s at byte %zu", what, d->r.at);
+		return mw_fail(err, MW_EFORMAT, "malformed %s at byte %zu", what,
+		               d->r.at);
 	return 0;
 }
 
@@ -77,7 +79,8 @@ struct list_row {
 
 #define LIST(key, member)                                                                \
 	{                                                                                \
-		key, offsetof(struct mw_hold, member), offsetof(struct mw_hold, n_##member) \
+		key, offsetof(struct mw_hold, member),                                   \
+		    offsetof(struct mw_hold, n_##member)                                 \
 	}
 static const struct list_row lists[] = {
     LIST("user", user),      LIST("domain", domain), LIST("sender", sender),
@@ -99,8 +102,11 @@ mw_hold_encode(const struct mw_hold *h, struct mw_buf *out)
 	size_t pairs = 4, n;
 	for (size_t i = 0; i < MW_COUNT(lists); i++)
 		pairs += list_of(h, &lists[i], &n) && n;
-	pairs += (h->since_us != INT64_MIN) + (h->until_us != INT64_MAX);
-	pairs += (h->direction >= 0) + (h->larger != 0) + (h->smaller != 0);
+	pairs += h->since_us != INT64_MIN;
+	pairs += h->until_us != INT64_MAX;
+	pairs += h->direction >= 0;
+	pairs += h->larger != 0;
+	pairs += h->smaller != 0;
 	mw_cbor_put_map(out, pairs);
 	mw_cbor_put_text(out, "name");
 	mw_cbor_put_bytes(out, h->name);
@@ -193,8 +199,9 @@ mw_hold_decode(const void *p, size_t n, struct mw_arena *a, struct mw_hold *ret,
                struct mw_err *err)
 {
 	struct dec d = {.r = {p, n, 0, false}, .a = a};
-	struct mw_hold h = {
-	    .since_us = INT64_MIN, .until_us = INT64_MAX, .direction = -1};
+	struct mw_hold h = {.since_us = INT64_MIN,
+	                    .until_us = INT64_MAX,
+	                    .direction = -1};
 	int r = each_key(&d, &h, take_hold, "hold", err);
 	if (r == 0)
 		*ret = h;
@@ -228,8 +235,8 @@ mw_tombstone_encode(const struct mw_tombstone *t, struct mw_buf *out)
 		mw_cbor_put_text(out, "tok");
 		mw_cbor_put_array(out, t->n_token);
 		for (size_t i = 0; i < t->n_token; i++)
-			mw_cbor_put_bytes(
-			    out, mw_str((const char *)t->token[i], MW_RETIRE_TOKEN));
+			mw_cbor_put_bytes(out, mw_str((const char *)t->token[i],
+			                              MW_RETIRE_TOKEN));
 	}
 	return mw_buf_ok(out);
 }

@@ -197,7 +197,7 @@ enter(struct mw_cursor *c, struct mw_err *err)
 		c->segment = 0;
 		return r;
 	}
-	if (due && first > due)
+	if (due && first > due && !mw_store_hole_known(c->st, due, first - 1))
 		return mw_fail(err, MW_EDAMAGED,
 		               "records %llu to %llu are missing before segment %llu",
 		               (unsigned long long)due, (unsigned long long)(first - 1),

@@ -313,7 +313,8 @@ mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
                uint8_t out[MW_TOKEN_LEN])
 {
 	MW_BUF_AUTO b = {0};
-	bool fold = kind >= MW_KEY_RCPT && kind <= MW_KEY_DOMAIN;
+	bool fold =
+	    (kind >= MW_KEY_RCPT && kind <= MW_KEY_DOMAIN) || kind == MW_KEY_RCPT_DOMAIN;
 	uint8_t small[512], full[MW_SHA256_LEN];
 	uint8_t *p = small;
 	if (value.n + 1 > sizeof small) {
@@ -353,6 +354,27 @@ add_address(struct mw_entry *e, enum mw_key kind, struct mw_str addr)
 	add_token(e, MW_KEY_DOMAIN, mw_addr_domain(addr));
 }
 
+/* A recipient is found by its address with and without extension. */
+static void
+add_rcpt(struct mw_entry *e, struct mw_str addr)
+{
+	struct mw_str local = mw_addr_local(addr);
+	size_t n = 1;
+	add_address(e, MW_KEY_RCPT, addr);
+	while (n < local.n &&
+	       (local.p[n] == '\0' || !strchr(e->st->delimiter, local.p[n])))
+		n++;
+	if (n >= local.n)
+		return;
+	MW_BUF_AUTO b = {0};
+	mw_buf_put(&b, local.p, n);
+	mw_buf_put(&b, local.p + local.n, addr.n - local.n);
+	if (mw_buf_ok(&b) < 0)
+		e->tokens.failed = true;
+	else
+		add_token(e, MW_KEY_RCPT, mw_buf_str(&b));
+}
+
 static int
 cmp_token(const void *a, const void *b)
 {
@@ -375,6 +397,47 @@ unique_tokens(struct mw_buf *b)
 }
 
 static void
+rcpt_domains(const struct mw_entry *e, const struct mw_rcpt *r, struct mw_buf *b)
+{
+	for (size_t k = 0; k <= r->n_mailbox; k++) {
+		uint8_t t[MW_TOKEN_LEN];
+		struct mw_str d = mw_addr_domain(k ? r->mailbox[k - 1] : r->addr);
+		if (d.n == 0)
+			continue;
+		mw_store_token(e->st, MW_KEY_RCPT_DOMAIN, d, t);
+		mw_buf_put(b, t, sizeof t);
+	}
+}
+
+/* What retention rules ask, so that they need no key: direction, whose domains, and
+ * whether there is one recipient or more. */
+static void
+rule_tokens(struct mw_entry *e, const struct mw_mail *m)
+{
+	MW_BUF_AUTO domains = {0};
+	char direction = (char)m->direction;
+	size_t boxes = 0;
+	for (size_t i = 0; i < m->n_rcpt; i++) {
+		const struct mw_rcpt *r = &m->rcpt[i];
+		if (r->flags & MW_RCPT_REFUSED)
+			continue;
+		if (r->flags & MW_RCPT_UNDECIDED)
+			boxes += 2;
+		else
+			boxes +=
+			    r->flags & MW_RCPT_EXPANDED ? MW_MAX(r->n_mailbox, 1U) : 1;
+		rcpt_domains(e, r, &domains);
+	}
+	unique_tokens(&domains);
+	size_t n = domains.n / MW_TOKEN_LEN;
+	char shape[2] = {(char)MW_MIN(boxes, 2U), (char)MW_MIN(n, 255U)};
+	mw_buf_put(&e->tokens, domains.p, domains.n);
+	add_token(e, MW_KEY_DIRECTION, mw_str(&direction, 1));
+	add_token(e, MW_KEY_SHAPE, mw_str(shape, sizeof shape));
+	e->tokens.failed = e->tokens.failed || domains.failed;
+}
+
+static void
 mail_tokens(struct mw_entry *e, const struct mw_mail *m)
 {
 	add_token(e, MW_KEY_QUEUE_ID, m->queue_id);
@@ -384,10 +447,11 @@ mail_tokens(struct mw_entry *e, const struct mw_mail *m)
 	add_token(e, MW_KEY_OWNER, m->auth_user);
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		const struct mw_rcpt *r = &m->rcpt[i];
-		add_address(e, MW_KEY_RCPT, r->addr);
+		add_rcpt(e, r->addr);
 		for (size_t k = 0; k < r->n_mailbox; k++)
-			add_address(e, MW_KEY_RCPT, r->mailbox[k]);
+			add_rcpt(e, r->mailbox[k]);
 	}
+	rule_tokens(e, m);
 }
 
 /* ---- finishing ---- */

@@ -120,6 +120,9 @@ find_part(struct find *f, uint64_t first, struct mw_err *err)
 	struct mw_index_point point;
 	uint64_t last = part_last(first);
 	int r = f->st->index ? mw_index_point(f->st->index, first, &point, NULL) : 0;
+	struct mw_open_seg *o;
+	if (r == 1 && mw_store_seg(f->st, point.segment, &o, NULL) < 0)
+		r = 0; /* what it knows of is not there any more */
 	if (r == 1) {
 		uint64_t before = f->done;
 		r = from_index(f, first, &point, err);

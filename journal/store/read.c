@@ -168,6 +168,18 @@ mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *
 	return e < 0 ? mw_fail(err, e, "out of memory while reading") : 0;
 }
 
+int
+mw_record_wiped(struct mw_store *st, const struct mw_record *r, struct mw_err *err)
+{
+	struct mw_open_seg *o;
+	struct mw_slot slot;
+	MW_BUF_AUTO b = {0};
+	int e = mw_store_seg(st, r->loc.segment, &o, err);
+	if (e == 0)
+		e = read_slot(o, r, &b, &slot, err);
+	return e < 0 ? e : e == 0;
+}
+
 /* ---- opening sealed parts ---- */
 
 struct opener {

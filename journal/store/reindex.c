@@ -135,6 +135,49 @@ open_reader(struct mw_store *st, struct mw_err *err)
 	return mw_store_open(&o, &st->ix_reader, err);
 }
 
+void
+mw_index_redo(struct mw_store *st, uint64_t segment)
+{
+	if (!st->have_indexer)
+		return;
+	(void)pthread_mutex_lock(&st->mu);
+	bool known = false;
+	for (size_t i = 0; i < st->n_redo; i++)
+		known = known || (st->redo[i] - 1) / MW_INDEX_SPAN ==
+		                     (segment - 1) / MW_INDEX_SPAN;
+	if (!known && st->n_redo == st->cap_redo) {
+		size_t cap = st->cap_redo ? 2 * st->cap_redo : 16;
+		uint64_t *v = reallocarray(st->redo, cap, sizeof *v);
+		if (v) {
+			st->redo = v;
+			st->cap_redo = cap;
+		}
+	}
+	if (!known && st->n_redo < st->cap_redo)
+		st->redo[st->n_redo++] = segment;
+	(void)pthread_cond_signal(&st->index_cv);
+	(void)pthread_mutex_unlock(&st->mu);
+}
+
+/* Free pages of a map keep old keys, so a partition with wiped records goes whole. The
+ * reader's open files go too: one of them may have been unlinked. With mu held. */
+static bool
+redo(struct mw_store *st, struct mw_index *ix)
+{
+	uint64_t v[64];
+	size_t n = MW_MIN(st->n_redo, MW_COUNT(v));
+	if (n == 0 || !ix)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		v[i] = st->redo[--st->n_redo];
+	(void)pthread_mutex_unlock(&st->mu);
+	mw_store_segs_close(st->ix_reader);
+	for (size_t i = 0; i < n; i++)
+		(void)!mw_index_drop(ix, v[i], NULL);
+	(void)pthread_mutex_lock(&st->mu);
+	return true;
+}
+
 static void *
 indexer(void *arg)
 {
@@ -145,9 +188,13 @@ indexer(void *arg)
 	(void)pthread_mutex_lock(&st->mu);
 	for (;;) {
 		uint64_t limit = st->durable_seq;
-		bool stop = st->stop;
+		bool stop = st->stop, again = st->n_redo > 0;
+		if (again && !ix && mw_index_open(st->dir, st->id, 1, &ix, NULL) < 0)
+			ix = NULL;
+		while (redo(st, ix))
+			;
 		(void)pthread_mutex_unlock(&st->mu);
-		if (limit != seen || stop) {
+		if (limit != seen || stop || again) {
 			struct mw_err err = {0};
 			int r = ix ? 0 : mw_index_open(st->dir, st->id, 1, &ix, &err);
 			if (r == 0)

@@ -22,6 +22,9 @@ defaults(struct mw_store *st, const struct mw_store_opts *o)
 	if (!st->o.spill_above)
 		st->o.spill_above = 256 * 1024;
 	st->lock_fd = -1;
+	if (o->delimiter)
+		(void)snprintf(st->delimiter, sizeof st->delimiter, "%s", o->delimiter);
+	st->o.delimiter = NULL;
 	atomic_store(&st->min_free, st->o.min_free);
 	st->tail = &st->head;
 }
@@ -121,6 +124,7 @@ mw_store_close(struct mw_store *st)
 	mw_store_unlock(st);
 	mw_aead_done(&st->host_aead);
 	mw_store_keys_done(st);
+	free(st->redo);
 	(void)pthread_mutex_destroy(&st->mu);
 	(void)pthread_cond_destroy(&st->work);
 	(void)pthread_cond_destroy(&st->idle);

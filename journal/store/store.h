@@ -40,6 +40,9 @@ struct mw_store_opts {
 	int level;                    /* zstd level; 0: 3 */
 	uint64_t spill_above; /* stored bytes of one entry kept in memory; 0: 256 KiB */
 	bool no_index;        /* writer: do not maintain the index (tests) */
+	/* Writer: characters that part an address extension from the local part; a
+	 * recipient is found without its extension too. NULL: none. Copied. */
+	const char *delimiter;
 	/* Writer: public recovery keys, 32 bytes each. When some are given they become
 	 * the journal's keys for every new segment, now and for later writers that give
 	 * none (the journal remembers them); a journal with keys never goes back to none.
@@ -173,7 +176,7 @@ struct mw_record { /* a frame whose header checked out */
 	uint64_t body_len; /* stored bytes */
 	uint64_t frame_len;
 	uint64_t plain_len;                    /* content bytes, before compression */
-	bool erased;                           /* its key slot is wiped */
+	bool erased;                           /* left to callers; see mw_record_wiped */
 	uint32_t slot_len, meta_crc, body_crc; /* for reading it back */
 	uint8_t flags;
 	uint8_t chain[32]; /* head of the hash chain at this record */
@@ -222,8 +225,21 @@ enum mw_key {                  /* what can be looked up; numbers are hashed into
 	MW_KEY_OWNER = 6,      /* SASL login, case folded */
 	MW_KEY_DOMAIN = 7,     /* domain of any sender or recipient, case folded */
 	MW_KEY_DIGEST = 8,     /* 32 bytes */
-	MW_KEY_TYPE = 9        /* one byte: every record that is not MAIL */
+	MW_KEY_TYPE = 9,       /* one byte: every record that is not MAIL */
+	MW_KEY_DIRECTION = 10, /* one byte: enum mw_direction */
+	MW_KEY_RCPT_DOMAIN = 11, /* domain of an accepted recipient or of its mailbox */
+	MW_KEY_SHAPE = 12        /* two bytes, see mw_shape */
 };
+
+/* What rules for whole messages must know of the recipients: final mailboxes (0, 1, 2:
+ * more, or not decided) and distinct recipient domains (255: that many or more). */
+struct mw_shape {
+	uint8_t mailboxes, domains;
+};
+
+/* The token of a value, 8 bytes, as key slots have it (FORMAT.md §4). */
+void mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
+                    uint8_t out[8]);
 
 /* Calls cb for each record with that key, oldest first, until it returns non-zero (which
  * is returned). Complete: what the index lacks is found by scanning. A record is a
@@ -235,6 +251,9 @@ int mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
 int mw_store_find_id(struct mw_store *st, const char *text, struct mw_record *ret,
                      struct mw_err *err) MW_CHECK;
 
+/* Is its key slot wiped? 1, 0, or negative (MW_EDAMAGED: the slot fails its check). */
+int mw_record_wiped(struct mw_store *st, const struct mw_record *r,
+                    struct mw_err *err) MW_CHECK;
 /* Tokens (8 bytes each) of a record as its slot holds them, appended to out. */
 int mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
                      struct mw_err *err) MW_CHECK;
@@ -242,6 +261,58 @@ int mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_b
 /* Throws the index away and builds it again from the log. */
 int mw_store_reindex(struct mw_store *st, uint64_t *ret_records,
                      struct mw_err *err) MW_CHECK;
+
+/* ---- what went (FORMAT.md I9, I14 to I16) ---- */
+
+struct mw_segment_info {
+	uint64_t number, first_seq, last_seq;
+	uint64_t bytes;    /* of its file */
+	uint8_t chain[32]; /* of its last frame that counts */
+	bool closed;       /* it ends with its trailer */
+	bool settled; /* nothing is appended to it any more; else last_seq and chain are
+	               * not known */
+};
+/* All segments, ascending; malloc'd. One whose header is damaged has first_seq 0. */
+int mw_store_segment_info(struct mw_store *st, struct mw_segment_info **ret,
+                          size_t *ret_n, struct mw_err *err) MW_CHECK;
+
+struct mw_wipe_at { /* a record to wipe */
+	uint64_t offset, seq;
+};
+/* Writer: wipes key slots in one settled segment and syncs it. Nothing is written unless
+ * each place has the frame of that sequence number. Wiping twice does no harm: a run that
+ * was cut short is run again. The tombstone that names them must be durable already.
+ * MW_EUSAGE while the segment is still open. Any thread, one at a time. */
+int mw_store_wipe(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p,
+                  size_t n, struct mw_err *err) MW_CHECK;
+/* Writer: removes the file of a settled segment that is not the newest, durably. The
+ * audit record that names it must be durable already. One that is gone is no error. */
+int mw_store_unlink(struct mw_store *st, uint64_t segment, struct mw_err *err) MW_CHECK;
+
+/* What tombstones and audit records in the log say, gathered once. */
+struct mw_gone;
+int mw_gone_load(struct mw_store *st, struct mw_gone **ret, struct mw_err *err) MW_CHECK;
+void mw_gone_free(struct mw_gone *g); /* NULL ok */
+/* Does a tombstone name this whole record? */
+bool mw_gone_record(const struct mw_gone *g, uint64_t seq);
+/* Does one name copies in it? */
+bool mw_gone_copies(const struct mw_gone *g, uint64_t seq);
+/* Are the copies of the address or login with this token (8 bytes) erased from it? */
+bool mw_gone_token(const struct mw_gone *g, uint64_t seq, const uint8_t *token);
+/* Does an audit record name all of the records first … last as removed with their
+ * segments? chain, if not NULL: of the last one, as the audit has it. */
+bool mw_gone_stretch(const struct mw_gone *g, uint64_t first, uint64_t last,
+                     uint8_t chain[32]);
+/* The removed stretches of the newest audit record; owned by g. */
+struct mw_gone_segs;
+const struct mw_gone_segs *mw_gone_segments(const struct mw_gone *g, size_t *ret_n);
+
+static inline void
+mw_gone_autofree_(struct mw_gone **p)
+{
+	mw_gone_free(*p);
+}
+#define MW_GONE_AUTO __attribute__((cleanup(mw_gone_autofree_))) struct mw_gone
 
 static inline void
 mw_store_autoclose_(struct mw_store **p)

@@ -92,6 +92,7 @@ struct mw_store {
 	bool can_sign, has_public;
 	uint8_t host_key[MW_AEAD_KEY];
 	uint8_t recovery[MW_KEYS_MOST][32]; /* public */
+	char delimiter[16];                 /* o.delimiter */
 	size_t n_recovery;
 	uint8_t *secret; /* n_secret private keys of 32 bytes */
 	size_t n_secret;
@@ -129,6 +130,9 @@ struct mw_store {
 	uint64_t last_fill; /* bytes the last segment took: how far to prepare the next */
 	pthread_cond_t prepare_cv, index_cv;
 	bool want_prepare;
+	uint64_t *redo; /* guarded by mu: segments whose index partition is rebuilt */
+	size_t n_redo, cap_redo;
+	bool loading_gone;          /* reading: what went is being gathered */
 	struct mw_store *ix_reader; /* the indexer's own reader */
 };
 
@@ -156,8 +160,6 @@ bool mw_type_of_host(enum mw_type t);
 /* entry.c */
 int mw_seal_put(struct mw_entry *e, struct mw_sealing *s, const void *p, size_t n,
                 struct mw_err *err) MW_CHECK;
-void mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
-                    uint8_t out[MW_TOKEN_LEN]);
 
 /* commit.c */
 int mw_commit_start(struct mw_store *st, struct mw_err *err) MW_CHECK;
@@ -200,9 +202,15 @@ int mw_cursor_at(struct mw_store *st, const struct mw_index_point *at,
                  struct mw_cursor **ret, struct mw_err *err) MW_CHECK;
 void mw_cursor_point(const struct mw_cursor *c, struct mw_index_point *ret);
 
+/* gone.c */
+/* Is the hole first … last in the log one that an audit record names? */
+bool mw_store_hole_known(struct mw_store *st, uint64_t first, uint64_t last);
+
 /* reindex.c */
 int mw_index_start(struct mw_store *st, struct mw_err *err) MW_CHECK;
 void mw_index_stop(struct mw_store *st);
+/* Has the index thread throw the partition of that segment away and build it again. */
+void mw_index_redo(struct mw_store *st, uint64_t segment);
 int mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
                       uint64_t *ret_records, struct mw_err *err) MW_CHECK;
 

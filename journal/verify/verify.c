@@ -33,6 +33,7 @@ struct verify {
 	uint64_t prev_number;
 	uint64_t all_bytes;
 	uint64_t dice;
+	struct mw_gone *gone; /* what tombstones and audits say; NULL: nothing known */
 };
 
 const char *
@@ -40,14 +41,15 @@ mw_finding_name(enum mw_finding_kind k)
 {
 	static const char *const names[] = {"damaged",    "missing", "chain",
 	                                    "content",    "index",   "signature",
-	                                    "checkpoint", "torn",    "undecided"};
+	                                    "checkpoint", "wiped",   "torn",
+	                                    "undecided",  "pending"};
 	return names[k];
 }
 
 bool
 mw_finding_bad(enum mw_finding_kind k)
 {
-	return k != MW_FINDING_TORN && k != MW_FINDING_UNDECIDED;
+	return k < MW_FINDING_TORN;
 }
 
 static void found(struct verify *v, struct mw_finding f, const char *fmt, ...)
@@ -251,6 +253,29 @@ check_reach(struct verify *v)
 	}
 }
 
+/* A wiped slot needs its tombstone, and the other way round. */
+static int
+check_slot(struct verify *v, const struct mw_record *rec)
+{
+	struct mw_finding f = {MW_FINDING_WIPED, rec->loc.segment, rec->loc.offset,
+	                       rec->seq,         rec->seq,         NULL};
+	bool named = v->gone && mw_gone_record(v->gone, rec->seq);
+	int r = mw_record_wiped(v->st, rec, v->err);
+	if (r < 0)
+		return r == MW_EDAMAGED ? 0 : r;
+	if (r == 1 && named) {
+		v->res->erased++;
+	} else if (r == 1) {
+		found(v, f, "record %llu was wiped, and no tombstone says so: tampering",
+		      (unsigned long long)rec->seq);
+	} else if (named) {
+		f.kind = MW_FINDING_PENDING;
+		found(v, f, "record %llu has a tombstone and is not wiped yet",
+		      (unsigned long long)rec->seq);
+	}
+	return r;
+}
+
 static int
 check_record(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_frame *f)
 {
@@ -264,11 +289,27 @@ check_record(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_f
 	r = mw_store_get(v->st, loc, &rec, v->err);
 	if (r < 0)
 		return r == MW_EDAMAGED ? 0 : r;
+	r = check_slot(v, &rec);
+	if (r < 0)
+		return r;
 	check_index(v, &rec);
 	if (rec.type != MW_TYPE_MAIL)
 		return 0;
 	v->res->mails++;
+	if (r == 1)
+		return 0;
 	return check_content(v, &rec);
+}
+
+/* Its tombstone is written, and the machine stopped while its slot was wiped. */
+static bool
+half_wiped(struct verify *v, uint64_t segment, uint64_t off, uint64_t seq)
+{
+	struct mw_record rec;
+	struct mw_loc loc = {segment, off};
+	return v->gone && mw_gone_record(v->gone, seq) &&
+	       mw_store_get(v->st, loc, &rec, NULL) == 0 &&
+	       mw_record_wiped(v->st, &rec, NULL) == MW_EDAMAGED;
 }
 
 /* A place where no valid frame stands, before `end`. Returns where to go on. */
@@ -284,6 +325,8 @@ pass_damage(struct verify *v, struct mw_seg *s, uint64_t off, uint64_t end,
 	if (r < 0)
 		return r;
 	if (r == 1 && f.seq == v->expect && off + mw_frame_len(&f) <= end) {
+		if (half_wiped(v, s->h.number, off, f.seq))
+			fd.kind = MW_FINDING_PENDING;
 		found(v, fd, "record %llu is lost: %s", (unsigned long long)f.seq, why);
 		memcpy(v->chain, f.chain, MW_HASH_LEN);
 		v->chain_known = true;
@@ -338,6 +381,25 @@ walk(struct verify *v, struct mw_seg *s, uint64_t end)
 	return 0;
 }
 
+/* Segments are not there before this one: was that a prune? */
+static bool
+was_pruned(struct verify *v, const struct mw_seg *s)
+{
+	const struct mw_seg_header *h = &s->h;
+	uint8_t chain[MW_HASH_LEN];
+	uint64_t first = v->expect ? v->expect : v->res->segments ? h->first_seq - 1 : 1;
+	if (h->first_seq <= 1 || h->prev_number < v->prev_number || !v->gone ||
+	    !mw_gone_stretch(v->gone, first, h->first_seq - 1, chain))
+		return false;
+	v->res->pruned += h->prev_number - v->prev_number;
+	if (memcmp(chain, h->chain, MW_HASH_LEN) != 0)
+		found(v, (struct mw_finding){MW_FINDING_CHAIN, h->number, 0, 0, 0, NULL},
+		      "segment %llu does not continue the chain of what was pruned "
+		      "before it",
+		      (unsigned long long)h->number);
+	return true;
+}
+
 /* What the header says of the segment before it. */
 static void
 check_link(struct verify *v, const struct mw_seg *s)
@@ -345,7 +407,9 @@ check_link(struct verify *v, const struct mw_seg *s)
 	const struct mw_seg_header *h = &s->h;
 	struct mw_finding f = {MW_FINDING_MISSING, h->number, 0, 0, 0, NULL};
 	bool first = v->res->segments == 0;
-	if (h->prev_number != v->prev_number) {
+	if (h->prev_number != v->prev_number && was_pruned(v, s)) {
+		v->chain_known = false;
+	} else if (h->prev_number != v->prev_number) {
 		if (v->expect && h->first_seq > v->expect) {
 			f.first_seq = v->expect;
 			f.last_seq = h->first_seq - 1;
@@ -487,16 +551,19 @@ mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
 			v.all_bytes += s->size;
 		mw_seg_free(s);
 	}
+	if (mw_gone_load(st, &v.gone, NULL) == MW_ENOMEM)
+		r = mw_fail(err, MW_ENOMEM, "out of memory while verifying");
 	(void)!mw_index_open(v.dir, mw_store_id(st), 0, &v.index, NULL);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = check_segment(&v, list[i], i + 1 < n ? list[i + 1] : 0);
 	mw_index_close(v.index);
+	mw_gone_free(v.gone);
 	if (r == 0)
 		check_reach(&v);
 	memcpy(ret->chain, v.chain, MW_HASH_LEN);
 	if (r < 0)
 		return r;
-	for (int k = 0; k <= MW_FINDING_UNDECIDED; k++)
+	for (int k = 0; k <= MW_FINDING_PENDING; k++)
 		if (ret->findings[k] && mw_finding_bad((enum mw_finding_kind)k))
 			return 1;
 	return 0;

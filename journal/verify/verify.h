@@ -19,12 +19,17 @@ enum mw_finding_kind {
 	                        */
 	MW_FINDING_CHECKPOINT, /* the log does not go through a checkpoint kept elsewhere
 	                        */
+	MW_FINDING_WIPED,      /* a key slot was wiped, and no tombstone says so */
 	MW_FINDING_TORN, /* bytes of an unfinished write: never acknowledged, no damage */
-	MW_FINDING_UNDECIDED /* at the very end of an unclosed segment: torn or damaged */
+	MW_FINDING_UNDECIDED, /* at the very end of an unclosed segment: torn or damaged
+	                       */
+	MW_FINDING_PENDING    /* a tombstone names it, and it is not wiped yet; the next
+	                       * 'mailwal prune' does that */
 };
 
 const char *mw_finding_name(enum mw_finding_kind k); /* "damaged", … */
-/* Does this kind make the answer "no"? (TORN and UNDECIDED do not.) */
+/* Does this kind make the answer "no"? (TORN, UNDECIDED and PENDING do
+ * not.) */
 bool mw_finding_bad(enum mw_finding_kind k);
 
 struct mw_finding {
@@ -48,12 +53,14 @@ struct mw_verify_opts {
 
 struct mw_verify_result {
 	uint64_t segments, records, mails, contents, bytes;
-	uint64_t findings[MW_FINDING_UNDECIDED + 1]; /* by kind */
+	uint64_t findings[MW_FINDING_PENDING + 1]; /* by kind */
 	uint64_t first_seq, last_seq;
 	uint8_t chain[32]; /* head of the chain at last_seq */
 	uint64_t
 	    anchored_seq; /* newest checkpoint that holds; 0: the tail is not anchored */
 	uint64_t signed_segments;
+	uint64_t erased; /* records whose slot is wiped, as a tombstone says */
+	uint64_t pruned; /* segments that are not there, as an audit record says */
 };
 
 /* 0: all well; 1: something is bad; negative: could not look. */
