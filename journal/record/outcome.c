@@ -28,8 +28,8 @@ put_rcpt(const struct mw_outcome_rcpt *r, struct mw_buf *out)
 static void
 put_one(const struct mw_outcome *o, struct mw_buf *out)
 {
-	size_t n = (size_t)3 + (o->whole ? 2U : 0U) + o->done + o->freed +
-	           (o->n_rcpt ? 1U : 0U);
+	size_t n =
+	    (size_t)3 + (o->whole ? 2U : 0U) + o->done + o->freed + (o->n_rcpt ? 1U : 0U);
 	mw_cbor_put_map(out, n);
 	mw_cbor_put_text(out, "id");
 	mw_cbor_put_bytes(out, mw_str((const char *)o->id, MW_ID_LEN));

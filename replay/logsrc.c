@@ -1,0 +1,291 @@
+#include "replay/logsrc.h"
+
+#include "journal/base/clock.h"
+#include "journal/base/util.h"
+#include "replay/profile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+/* ---- other programs ---- */
+
+static int
+spawn(struct mw_logsrc *l, const char *const argv[], struct mw_err *err)
+{
+	int pipes[2];
+	posix_spawn_file_actions_t fa;
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		return mw_fail_errno(err, "cannot make a pipe");
+	(void)posix_spawn_file_actions_init(&fa);
+	(void)posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+	(void)posix_spawn_file_actions_adddup2(&fa, pipes[1], 1);
+	/* The declaration takes away const, the call does not write. */
+	union {
+		const char *const *in;
+		char *const *out;
+	} args = {argv};
+	int e = posix_spawnp(&l->pid, argv[0], &fa, NULL, args.out, environ);
+	(void)posix_spawn_file_actions_destroy(&fa);
+	(void)close(pipes[1]);
+	if (e) {
+		(void)close(pipes[0]);
+		l->pid = 0;
+		errno = e;
+		return mw_fail_errno(err, "cannot start %s", argv[0]);
+	}
+	l->fd = pipes[0];
+	l->stream = true;
+	return 0;
+}
+
+static const char *
+unpacker(const char *path)
+{
+	static const char *const by[][2] = {{".gz", "gzip"},
+	                                    {".xz", "xz"},
+	                                    {".zst", "zstd"},
+	                                    {".bz2", "bzip2"}};
+	size_t n = strlen(path);
+	for (size_t i = 0; i < MW_COUNT(by); i++) {
+		size_t k = strlen(by[i][0]);
+		if (n > k && strcmp(path + n - k, by[i][0]) == 0)
+			return by[i][1];
+	}
+	return NULL;
+}
+
+static int
+open_journald(struct mw_logsrc *l, const struct mw_logsrc_state *s, bool follow,
+              struct mw_err *err)
+{
+	char since[48] = "--since=@0";
+	const char *argv[] = {"journalctl",
+	                      "-q",
+	                      "--no-pager",
+	                      "-o",
+	                      "short-iso-precise",
+	                      since,
+	                      "SYSLOG_FACILITY=2",
+	                      follow ? "-f" : NULL,
+	                      follow ? "-nall" : NULL,
+	                      NULL};
+	l->journald = true;
+	for (size_t i = 0; s && i < s->n; i++)
+		if (strcmp(s->v[i].path, "journald") == 0)
+			l->time_us = s->v[i].time_us;
+	if (l->time_us > 0)
+		(void)snprintf(since, sizeof since, "--since=@%lld",
+		               (long long)(l->time_us / 1000000));
+	return spawn(l, argv, err);
+}
+
+/* ---- reading ---- */
+
+static void
+consumed(struct mw_logsrc *l, const char *p, size_t n)
+{
+	size_t k = MW_MIN(n, MW_LOGSRC_HEAD - l->head_n);
+	if (l->offset < MW_LOGSRC_HEAD && l->head_n == l->offset) {
+		memcpy(l->head + l->head_n, p, k);
+		l->head_n += k;
+	}
+	l->offset += n;
+	if (n >= MW_LOGSRC_TAIL) {
+		memcpy(l->tail, p + n - MW_LOGSRC_TAIL, MW_LOGSRC_TAIL);
+		l->tail_n = MW_LOGSRC_TAIL;
+		return;
+	}
+	size_t keep = MW_MIN(l->tail_n, MW_LOGSRC_TAIL - n);
+	memmove(l->tail, l->tail + l->tail_n - keep, keep);
+	memcpy(l->tail + keep, p, n);
+	l->tail_n = keep + n;
+}
+
+/* More bytes into l->in: 1 some, 0 none now, negative. */
+static int
+fill(struct mw_logsrc *l, int wait_ms, struct mw_err *err)
+{
+	struct pollfd pf = {l->fd, POLLIN, 0};
+	if (l->ended)
+		return 0;
+	if (l->at) {
+		mw_buf_drop(&l->in, l->at);
+		l->at = 0;
+	}
+	if (l->stream && wait_ms >= 0 && poll(&pf, 1, wait_ms) <= 0)
+		return 0;
+	if (mw_buf_reserve(&l->in, MW_LOGSRC_LINE))
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	ssize_t n = read(l->fd, l->in.p + l->in.n, MW_LOGSRC_LINE);
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return 0;
+	if (n < 0)
+		return mw_fail_errno(err, "cannot read %s", l->path);
+	if (n == 0 && l->stream)
+		l->ended = true;
+	l->in.n += (size_t)n;
+	return n > 0;
+}
+
+int
+mw_logsrc_line(struct mw_logsrc *l, struct mw_str *ret, int wait_ms, struct mw_err *err)
+{
+	for (;;) {
+		char *p = (char *)l->in.p + l->at;
+		size_t n = l->in.n - l->at;
+		char *end = n ? memchr(p, '\n', n) : NULL;
+		bool last = !end && l->ended && n;
+		if (end || last || n >= MW_LOGSRC_LINE) {
+			size_t len = end ? (size_t)(end - p) : n;
+			bool rest = l->cut; /* of a line whose beginning was given */
+			l->cut = !end && !last;
+			consumed(l, p, end ? len + 1 : len);
+			l->at += end ? len + 1 : len;
+			if (rest)
+				continue;
+			*ret = mw_str(p, MW_MIN(len, (size_t)MW_LOGSRC_LINE));
+			return 1;
+		}
+		int r = fill(l, wait_ms, err);
+		if (r < 0 || (r == 0 && !(l->ended && l->in.n > l->at)))
+			return r;
+	}
+}
+
+/* ---- state ---- */
+
+static uint64_t
+tail_hash(const struct mw_logsrc *l)
+{
+	return mw_hash64(mw_str(l->tail, l->tail_n));
+}
+
+/* Is this the log that the position is of, and is what was read of it unchanged? */
+static bool
+resume_file(struct mw_logsrc *l, const struct mw_logsrc_pos *p)
+{
+	char head[MW_LOGSRC_HEAD], tail[MW_LOGSRC_TAIL];
+	size_t k = MW_MIN(p->offset, (uint64_t)MW_LOGSRC_TAIL);
+	if (!p->offset || p->head_n > sizeof head ||
+	    pread(l->fd, head, p->head_n, 0) != (ssize_t)p->head_n ||
+	    mw_hash64(mw_str(head, p->head_n)) != p->head ||
+	    pread(l->fd, tail, k, (off_t)(p->offset - k)) != (ssize_t)k ||
+	    mw_hash64(mw_str(tail, k)) != p->tail ||
+	    lseek(l->fd, (off_t)p->offset, SEEK_SET) < 0)
+		return false;
+	l->offset = p->offset;
+	l->head_n = p->head_n;
+	memcpy(l->head, head, p->head_n);
+	l->tail_n = k;
+	memcpy(l->tail, tail, k);
+	return true;
+}
+
+/* The same for what can only be read forward: true if it is past the position now. */
+static bool
+resume_stream(struct mw_logsrc *l, const struct mw_logsrc_pos *p)
+{
+	while (l->offset < p->offset) {
+		size_t n = MW_MIN(l->in.n - l->at, (size_t)(p->offset - l->offset));
+		if (n) {
+			consumed(l, (char *)l->in.p + l->at, n);
+			l->at += n;
+		} else if (fill(l, -1, NULL) < 0 || (l->ended && l->in.n == l->at)) {
+			return false;
+		}
+		if (l->head_n >= p->head_n &&
+		    mw_hash64(mw_str(l->head, p->head_n)) != p->head)
+			return false;
+	}
+	return tail_hash(l) == p->tail;
+}
+
+static int
+open_packed(struct mw_logsrc *l, const char *program, const struct mw_logsrc_state *s,
+            struct mw_err *err)
+{
+	const char *argv[] = {program, "-dc", "--", l->path, NULL};
+	for (size_t i = 0; s && i < s->n; i++) {
+		/* Which of them it is shows only when it is unpacked; mostly none. */
+		int r = spawn(l, argv, err);
+		if (r < 0)
+			return r;
+		if (resume_stream(l, &s->v[i]))
+			return 0;
+		(void)mw_logsrc_close(l, NULL);
+		l->offset = l->head_n = l->tail_n = l->at = 0;
+		l->ended = false;
+	}
+	return spawn(l, argv, err);
+}
+
+int
+mw_logsrc_open(struct mw_logsrc *l, const char *path, const struct mw_logsrc_state *s,
+               bool follow, struct mw_err *err)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	struct stat sb;
+	*l = (struct mw_logsrc){.path = path, .fd = -1};
+	l->ref_us = clock->now_us(clock);
+	if (strcmp(path, "journald") == 0)
+		return open_journald(l, s, follow, err);
+	if (strcmp(path, "-") == 0) {
+		l->fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
+		l->stream = true;
+		return l->fd < 0 ? mw_fail_errno(err, "cannot read standard input") : 0;
+	}
+	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &sb) < 0)
+		return mw_fail_errno(err, "cannot open %s", path);
+	if (!S_ISREG(sb.st_mode))
+		return mw_fail(err, MW_EUSAGE, "%s is no file", path);
+	l->inode = sb.st_ino;
+	l->ref_us = MW_MIN(l->ref_us, (int64_t)sb.st_mtim.tv_sec * 1000000 + 1000000);
+	const char *program = unpacker(path);
+	if (program)
+		return open_packed(l, program, s, err);
+	l->fd = MW_TAKE_FD(fd);
+	for (size_t i = 0; s && i < s->n; i++)
+		if (resume_file(l, &s->v[i]))
+			break;
+	return 0;
+}
+
+int
+mw_logsrc_rotated(const struct mw_logsrc *l)
+{
+	struct stat sb;
+	if (l->stream || stat(l->path, &sb) < 0)
+		return 0; /* between the two renames */
+	return sb.st_ino != l->inode ||
+	       (uint64_t)sb.st_size < l->offset + (l->in.n - l->at);
+}
+
+int
+mw_logsrc_close(struct mw_logsrc *l, struct mw_err *err)
+{
+	int status = 0, r = 0;
+	bool early = !l->ended;
+	if (l->fd >= 0)
+		(void)close(l->fd);
+	l->fd = -1;
+	if (l->pid > 0) {
+		if (early)
+			(void)kill(l->pid, SIGTERM);
+		while (waitpid(l->pid, &status, 0) < 0 && errno == EINTR)
+			;
+		if (!early && status)
+			r = mw_fail(err, MW_EIO, "%s: the program that reads it failed",
+			            l->path);
+	}
+	l->pid = 0;
+	mw_buf_free(&l->in);
+	return r;
+}

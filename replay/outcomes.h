@@ -1,0 +1,52 @@
+/* outcomes.h - gathering outcomes from a log into OUTCOME records, and reading them back.
+ *
+ * Gather: mw_gather_init → mw_gather_event for each event, in the order of the log →
+ * mw_gather_flush, which appends one record with all that is new and forgets it. A fact
+ * that is in the journal already is not written again, as far as the journal can be read
+ * (an encrypted one needs its key for that; a fact that is there twice does no harm).
+ *
+ * Which record a queue ID means: the newest one captured before the event, and, where the
+ * log shows how the message began, captured since. One thread.
+ */
+#ifndef MW_REPLAY_OUTCOMES_H
+#define MW_REPLAY_OUTCOMES_H
+
+#include "journal/record/outcome.h"
+#include "replay/cmd.h"
+#include "replay/mtalog.h"
+
+/* Calls cb for every outcome of a journal, in log order. Unreadable records are counted.
+ */
+int mw_outcomes_walk(struct mw_store *st,
+                     int (*cb)(void *arg, const struct mw_outcome *o), void *arg,
+                     size_t *ret_unreadable, struct mw_err *err) MW_CHECK;
+
+/* The newest MAIL record with that queue ID from not_before to time: 1, 0 none. */
+int mw_outcomes_record(struct mw_store *st, struct mw_str queue_id, int64_t not_before_us,
+                       int64_t time_us, struct mw_record *ret,
+                       struct mw_err *err) MW_CHECK;
+
+struct mw_gather {
+	struct mw_cli *cli;
+	struct mw_store *st;    /* opened as needed, closed for a flush */
+	struct mw_arena *arena; /* of what is not yet written */
+	struct mw_outcome *v;
+	size_t n, cap, bytes;
+	struct mw_gather_qid *qid; /* hash: queue IDs met since the last flush */
+	size_t n_qid, cap_qid;
+	uint64_t *seen; /* hash set of facts that are written */
+	size_t n_seen, cap_seen;
+	struct mw_gather_origin *origin; /* hash: how messages began; bounded */
+	size_t n_origin;
+	uint64_t events, written, records, unknown, known;
+};
+
+int mw_gather_init(struct mw_gather *g, struct mw_cli *cli, struct mw_err *err) MW_CHECK;
+int mw_gather_event(struct mw_gather *g, const struct mw_mta_event *e,
+                    struct mw_err *err) MW_CHECK;
+/* Is there so much that it should be written now? */
+bool mw_gather_full(const struct mw_gather *g);
+int mw_gather_flush(struct mw_gather *g, struct mw_err *err) MW_CHECK;
+void mw_gather_done(struct mw_gather *g);
+
+#endif
