@@ -24,9 +24,9 @@ struct inode {
 	struct image seen, disk;
 	uint8_t *dirty; /* one byte a sector of seen: written since the last sync */
 	size_t n_dirty;
-	bool lost; /* a sync failed: nothing of it reaches the disk any more */
-	bool dead; /* … and whoever syncs or writes again sins */
-	int refs;
+	bool lost;          /* a sync failed: nothing of it reaches the disk any more */
+	bool dead;          /* … and whoever syncs or writes again sins */
+	struct inode *next; /* of all inodes */
 };
 
 struct name {
@@ -46,6 +46,7 @@ struct fs_mem {
 	pthread_mutex_t mu;
 	struct name names[FILES];
 	size_t n_names;
+	struct inode *all; /* unlinked and lost ones too; freed with the whole */
 	struct inode *fds[FDS];
 	bool fd_used[FDS];
 	uint64_t calls[FS_OTHER + 1];
@@ -129,6 +130,15 @@ clean(struct inode *in)
 		memset(in->dirty, 0, in->n_dirty);
 }
 
+static struct inode *
+keep(struct fs_mem *m, struct inode *in)
+{
+	mw_assert(in);
+	in->next = m->all;
+	m->all = in;
+	return in;
+}
+
 static int
 fm_open(const struct mw_fs *fs, const char *path, int flags)
 {
@@ -141,7 +151,7 @@ fm_open(const struct mw_fs *fs, const char *path, int flags)
 	if (!r && !(flags & MW_OPEN_CREATE) && (!n || !n->seen))
 		r = -ENOENT;
 	if (!r && !n->seen)
-		n->seen = calloc(1, sizeof *n->seen);
+		n->seen = keep(m, calloc(1, sizeof *n->seen));
 	for (int fd = 0; !r && fd < FDS; fd++)
 		if (!m->fd_used[fd]) {
 			m->fd_used[fd] = true;
@@ -399,25 +409,16 @@ fs_mem_new(void)
 void
 fs_mem_free(struct fs_mem *m)
 {
-	/* Inodes may be shared between names and descriptors; a test is short. */
-	for (size_t i = 0; i < m->n_names; i++) {
-		struct inode *in[2] = {m->names[i].seen, m->names[i].disk};
-		for (int k = 0; k < 2; k++) {
-			if (!in[k] || in[k]->refs++)
-				continue;
-		}
+	while (m->all) {
+		struct inode *in = m->all;
+		m->all = in->next;
+		free(in->seen.p);
+		free(in->disk.p);
+		free(in->dirty);
+		free(in);
 	}
-	for (size_t i = 0; i < m->n_names; i++) {
-		struct inode *in[2] = {m->names[i].seen, m->names[i].disk};
-		for (int k = 0; k < 2; k++)
-			if (in[k] && --in[k]->refs == 0) {
-				free(in[k]->seen.p);
-				free(in[k]->disk.p);
-				free(in[k]->dirty);
-				free(in[k]);
-			}
+	for (size_t i = 0; i < m->n_names; i++)
 		free(m->names[i].path);
-	}
 	(void)pthread_mutex_destroy(&m->mu);
 	free(m);
 }
@@ -524,7 +525,7 @@ fs_mem_crash(struct fs_mem *m, enum fs_crash how, uint64_t seed)
 		if (!in)
 			continue;
 		struct name *to = lookup(x, n->path, true);
-		to->seen = to->disk = survive(in, how, &seed);
+		to->seen = to->disk = keep(x, survive(in, how, &seed));
 	}
 	return x;
 }
