@@ -118,6 +118,46 @@ check_listen(const char *text, struct mw_err *err)
 	               "expected unix:PATH, inet:HOST:PORT or systemd, got '%s'", text);
 }
 
+/* unix:PATH or inet:HOST:PORT */
+static int
+check_place(const char *text, struct mw_err *err)
+{
+	const char *s;
+
+	if ((s = after(text, "unix:")))
+		return check_unix(s, err);
+	if ((s = after(text, "inet:")))
+		return check_inet(s, false, err);
+	return mw_fail(err, MW_ECONF, "expected unix:PATH or inet:HOST:PORT, got '%s'",
+	               text);
+}
+
+/* smtp:LISTEN->NEXT or lmtp:LISTEN->NEXT */
+static int
+check_proxy(const char *text, struct mw_err *err)
+{
+	const char *s = after(text, "smtp:"), *arrow = strstr(text, "->");
+	char listen[300];
+	int r;
+
+	if (!s)
+		s = after(text, "lmtp:");
+	if (!s || !arrow || (size_t)(arrow - s) >= sizeof listen)
+		return mw_fail(err, MW_ECONF,
+		               "expected smtp:LISTEN->NEXT or lmtp:LISTEN->NEXT without "
+		               "blanks, as in smtp:inet:127.0.0.1:10025->"
+		               "inet:127.0.0.1:10026, got '%s'",
+		               text);
+	memcpy(listen, s, (size_t)(arrow - s));
+	listen[arrow - s] = 0;
+	r = check_place(listen, err);
+	if (r == 0)
+		r = check_place(arrow + 2, err);
+	if (r == 0 && strcmp(listen, arrow + 2) == 0)
+		return mw_fail(err, MW_ECONF, "'%s' would lead to itself", text);
+	return r;
+}
+
 /* unix:PATH:NAME or inet:HOST:PORT:NAME */
 static int
 check_socketmap(const char *s, struct mw_err *err)
@@ -280,13 +320,10 @@ mw_conf_check(const struct mw_conf_opt *o, const char *text, struct mw_err *err)
 		const char *name;
 		int (*fn)(const char *text, struct mw_err *err);
 	} checks[] = {
-	    {"milter_listen", check_listen},
-	    {"identities", check_identity},
-	    {"mailbox_name", check_mailbox},
-	    {"local_domains", check_domain},
-	    {"recovery_key", check_path},
-	    {"sent_folder", check_folder},
-	    {"recipient_delimiter", check_delimiter},
+	    {"milter_listen", check_listen}, {"proxy_listen", check_proxy},
+	    {"identities", check_identity},  {"mailbox_name", check_mailbox},
+	    {"local_domains", check_domain}, {"recovery_key", check_path},
+	    {"sent_folder", check_folder},   {"recipient_delimiter", check_delimiter},
 	    {"match", check_match},
 	};
 

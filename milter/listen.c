@@ -15,15 +15,8 @@
 #include "journal/base/str.h"
 #include "journal/base/util.h"
 
-struct place {
-	const char *path; /* unix; NULL: inet */
-	char host[256], port[32];
-	int family;
-};
-
-/* unix:PATH, local:PATH, /PATH; inet:HOST:PORT, inet:PORT@HOST, inet6:… */
-static int
-parse(const char *spec, struct place *ret, struct mw_err *err)
+int
+mw_place_parse(const char *spec, struct mw_place *ret, struct mw_err *err)
 {
 	memset(ret, 0, sizeof *ret);
 	ret->family = AF_UNSPEC;
@@ -81,14 +74,14 @@ is_systemd(const char *spec)
 int
 mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
 {
-	struct place p;
+	struct mw_place p;
 	if (conf->milter_listen.n == 0 || conf->milter_listen.n > MW_LISTEN_MAX)
 		return mw_fail(err, MW_ECONF, "milter_listen: 1 to %d places",
 		               MW_LISTEN_MAX);
 	for (size_t i = 0; i < conf->milter_listen.n; i++) {
 		int r = is_systemd(conf->milter_listen.v[i])
 		            ? 0
-		            : parse(conf->milter_listen.v[i], &p, err);
+		            : mw_place_parse(conf->milter_listen.v[i], &p, err);
 		if (r < 0)
 			return r;
 	}
@@ -104,7 +97,7 @@ listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *re
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	struct stat st;
-	memcpy(un.sun_path, path, strlen(path)); /* parse() checked the length */
+	memcpy(un.sun_path, path, strlen(path)); /* mw_place_parse checked the length */
 	if (lstat(path, &st) == 0) {
 		if (!S_ISSOCK(st.st_mode))
 			return mw_fail(err, MW_ECONF,
@@ -143,7 +136,7 @@ listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *re
 }
 
 static int
-listen_inet(const struct place *p, struct mw_listener *ret, struct mw_err *err)
+listen_inet(const struct mw_place *p, struct mw_listener *ret, struct mw_err *err)
 {
 	struct addrinfo hint = {.ai_family = p->family,
 	                        .ai_socktype = SOCK_STREAM,
@@ -196,6 +189,18 @@ from_systemd(struct mw_listeners *ret, int n, struct mw_err *err)
 }
 
 int
+mw_listen_at(const struct mw_conf *conf, const char *spec, struct mw_listener *ret,
+             struct mw_err *err)
+{
+	struct mw_place p;
+	*ret = (struct mw_listener){.fd = -1};
+	int r = mw_place_parse(spec, &p, err);
+	if (r < 0)
+		return r;
+	return p.path ? listen_unix(conf, p.path, ret, err) : listen_inet(&p, ret, err);
+}
+
+int
 mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret, struct mw_err *err)
 {
 	memset(ret, 0, sizeof *ret);
@@ -205,8 +210,7 @@ mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret, struct mw_e
 	if ((r = mw_listen_check(conf, err)) < 0)
 		return r;
 	for (size_t i = 0; r == 0 && i < conf->milter_listen.n; i++) {
-		struct place p;
-		struct mw_listener l = {.fd = -1};
+		struct mw_listener l;
 		if (is_systemd(conf->milter_listen.v[i])) {
 			(void)mw_fail(err, MW_ECONF,
 			              "systemd passed no listening socket");
@@ -214,10 +218,7 @@ mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret, struct mw_e
 			                "enable mailwald.socket, or set milter_listen");
 			break;
 		}
-		r = parse(conf->milter_listen.v[i], &p, err);
-		if (r == 0)
-			r = p.path ? listen_unix(conf, p.path, &l, err)
-			           : listen_inet(&p, &l, err);
+		r = mw_listen_at(conf, conf->milter_listen.v[i], &l, err);
 		if (r == 0)
 			ret->v[ret->n++] = l;
 	}

@@ -24,6 +24,17 @@ struct mw_listeners {
 	size_t n;
 };
 
+struct mw_place {
+	const char *path; /* unix, borrowed from the spec; NULL: inet */
+	char host[256], port[32];
+	int family;
+};
+
+/* unix:PATH, local:PATH, /PATH; inet:HOST:PORT, inet:PORT@HOST, inet6:… MW_ECONF. */
+int mw_place_parse(const char *spec, struct mw_place *ret, struct mw_err *err) MW_CHECK;
+/* One more listening socket, as mw_listen_open makes them. The caller closes it. */
+int mw_listen_at(const struct mw_conf *conf, const char *spec, struct mw_listener *ret,
+                 struct mw_err *err) MW_CHECK;
 /* Only syntax: MW_ECONF. */
 int mw_listen_check(const struct mw_conf *conf, struct mw_err *err) MW_CHECK;
 /* Sockets passed by systemd where there are any, else those of milter_listen. They are

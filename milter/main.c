@@ -17,6 +17,7 @@
 #include "milter/engine.h"
 #include "milter/identity.h"
 #include "milter/mfi.h"
+#include "milter/proxy.h"
 
 struct daemon {
 	const char *file; /* configuration, NULL: defaults */
@@ -26,6 +27,7 @@ struct daemon {
 	struct mw_listeners listeners;
 	struct mw_engine *engine;
 	struct mw_control *control;
+	struct mw_proxy *proxy;
 	bool libmilter;
 };
 
@@ -187,6 +189,8 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 		       tables.msg);
 	r = mw_control_start(&d->cap, &d->control, err);
 	if (r == 0)
+		r = mw_proxy_start(&d->cap, &d->proxy, err);
+	if (r == 0)
 		r = d->libmilter
 		        ? mw_mfi_start(&d->cap, &d->listeners, err)
 		        : mw_engine_start(&d->cap, &d->listeners, &d->engine, err);
@@ -196,6 +200,7 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 static void
 stop(struct daemon *d, bool started)
 {
+	mw_proxy_stop(d->proxy);
 	if (d->engine)
 		mw_engine_stop(d->engine);
 	else if (d->libmilter && started)

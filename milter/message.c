@@ -74,12 +74,12 @@ mw_message_build(struct mw_session *s)
 	m->daemon = mw_session_value(s, MW_MACRO_DAEMON);
 	m->mta = mw_session_value(s, MW_MACRO_VERSION);
 	m->hostname = mw_session_value(s, MW_MACRO_HOSTNAME);
-	m->front = MW_STR("milter");
-	if (s->body == 0)
+	m->front = s->front ? mw_strz(s->front) : MW_STR("milter");
+	if (s->body == 0 && !s->front)
 		m->flags |= MW_MAIL_NO_BODY;
 	if (!s->exact)
 		m->flags |= MW_MAIL_INEXACT;
-	if (is_non_smtp(m))
+	if (!s->front && is_non_smtp(m))
 		m->flags |= MW_MAIL_NON_SMTP;
 }
 
@@ -96,7 +96,7 @@ static bool
 is_local(const struct mw_conf *conf, const struct mw_mail *m, const struct mw_rcpt *r)
 {
 	struct mw_str domain = mw_addr_domain(r->addr);
-	if (domain.n == 0)
+	if (domain.n == 0 || mw_str_eq(m->front, MW_STR("lmtp"))) /* LMTP: final */
 		return true;
 	if (conf->local_domains.n == 0)
 		return !(m->auth_user.n && mw_str_eq(r->mailer, MW_STR("smtp")));
@@ -128,4 +128,27 @@ mw_message_direct(struct mw_session *s)
 		m->direction = remote ? MW_DIR_OUT : MW_DIR_INTERNAL;
 	else
 		m->direction = MW_DIR_IN;
+}
+
+/* What only a proxy asks. */
+
+void
+mw_session_front(struct mw_session *s, const char *front)
+{
+	s->front = front;
+}
+
+bool
+mw_session_full(const struct mw_session *s)
+{
+	return s->set && s->mail.n_rcpt >= (uint64_t)s->set->conf->recipient_limit;
+}
+
+bool
+mw_session_record(const struct mw_session *s, uint8_t ret[MW_ID_LEN])
+{
+	if (s->state != MW_ST_PENDING || s->commit.code != 0)
+		return false;
+	memcpy(ret, mw_entry_id(s->entry), MW_ID_LEN);
+	return true;
 }

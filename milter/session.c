@@ -254,7 +254,7 @@ mw_session_rcpt(struct mw_session *s, const struct mw_str *argv, size_t argc,
 	if (s->state != MW_ST_ENVELOPE || argc == 0)
 		return MW_EPROTO;
 	struct mw_str mailer = mw_session_value(s, MW_MACRO_RCPT_MAILER);
-	if (s->mail.n_rcpt >= (uint64_t)s->set->conf->recipient_limit) {
+	if (mw_session_full(s)) {
 		if (can_refuse)
 			mw_policy_too_many(ret);
 		else
@@ -398,6 +398,19 @@ mw_session_body(struct mw_session *s, const void *p, size_t n)
 	if (s->state != MW_ST_BODY)
 		return MW_EPROTO;
 	s->body += n;
+	put(s, p, n);
+	return 0;
+}
+
+int
+mw_session_content(struct mw_session *s, const void *p, size_t n)
+{
+	if (s->state != MW_ST_ENVELOPE && s->state != MW_ST_BODY)
+		return MW_EPROTO;
+	s->state = MW_ST_BODY;
+	if (!s->fail.code && !s->entry &&
+	    mw_entry_new(s->cap->store, MW_TYPE_MAIL, &s->entry, &s->fail) < 0)
+		give_up(s);
 	put(s, p, n);
 	return 0;
 }

@@ -1,4 +1,4 @@
-/* session.h - one milter connection as a plain state machine, without a milter type.
+/* session.h - one connection of an MTA as a plain state machine, without a milter type.
  *
  * The front ends (engine.h, mfi.h), the unit tests and the fuzzer drive it:
  * mw_session_new → connect, helo → (mail → rcpt* → data → header* → eoh → body* →
@@ -9,6 +9,9 @@
  *	name ":" value CRLF   for each header, LF inside a value written as CRLF
  *	CRLF                  at the end of the headers
  *	body chunks           unchanged
+ *
+ * A proxy (dialog.h) has the message as it is on the wire: after mw_session_front it
+ *gives mw_session_content in place of header, eoh and body, and that is stored unchanged.
  *
  * Threads: one session is used by one thread at a time; between two calls the thread may
  * change. Between mw_session_eom (true) and its callback nobody touches the session.
@@ -35,6 +38,9 @@ void mw_session_free(struct mw_session *s);
 /* Whether header values come with their exact leading blanks; false: only in
  * on_failure = accept is mail taken at all, and flagged (MW_MAIL_INEXACT). */
 void mw_session_exact(struct mw_session *s, bool exact);
+/* The record says that it came this way ("smtp", "lmtp"; a literal), and content comes by
+ * mw_session_content alone. */
+void mw_session_front(struct mw_session *s, const char *front);
 /* Forgets connection and message: another SMTP client follows (QUIT_NC). */
 void mw_session_reset(struct mw_session *s);
 
@@ -54,15 +60,21 @@ int mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc
 /* can_refuse: the answer reaches the client; otherwise it is given at the end. */
 int mw_session_rcpt(struct mw_session *s, const struct mw_str *argv, size_t argc,
                     bool can_refuse, struct mw_answer *ret) MW_CHECK;
+/* recipient_limit is reached: the next recipient will be too many. */
+bool mw_session_full(const struct mw_session *s);
 int mw_session_data(struct mw_session *s) MW_CHECK;
 int mw_session_header(struct mw_session *s, struct mw_str name,
                       struct mw_str value) MW_CHECK;
 int mw_session_eoh(struct mw_session *s) MW_CHECK;
 int mw_session_body(struct mw_session *s, const void *p, size_t n) MW_CHECK;
+/* Header and body at once, cut anywhere, as they are; once at least, n may be 0. */
+int mw_session_content(struct mw_session *s, const void *p, size_t n) MW_CHECK;
 /* 1: pending; done(arg) is called exactly once, from any thread, then the owner calls
  * mw_session_finish. 0: *ret is the answer at once, nothing is pending. */
 int mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
                    struct mw_answer *ret) MW_CHECK;
+/* Between done and mw_session_finish: the record's ID; false: there is none. */
+bool mw_session_record(const struct mw_session *s, uint8_t ret[MW_ID_LEN]);
 /* Logs, counts, forgets the message; *ret is the answer. */
 void mw_session_finish(struct mw_session *s, struct mw_answer *ret);
 /* Drops the message in flight, if any; harmless at any time but between eom and done. */

@@ -41,6 +41,7 @@ struct mw_session {
 	struct mw_settings *set; /* of this message; NULL when idle */
 	enum mw_state state;
 	bool exact;
+	const char *front; /* of a proxy; NULL: milter */
 	/* the connection; malloc'd, NULL: not told */
 	char *conn_macro[MW_N_MACROS];
 	char *client_name, *client_addr, *helo;

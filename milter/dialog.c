@@ -1,0 +1,415 @@
+#include "milter/dialog.h"
+
+#include <stdio.h>
+
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+
+enum {
+	IN_MAX = 64 * 1024,    /* read ahead from the client */
+	OUT_MAX = 256 * 1024,  /* not yet taken by the next server */
+	JUNK_MAX = 100,        /* commands that lead to no message */
+	CONNECT_US = 30000000, /* for the connection to the next server */
+};
+
+const char mw_dialog_lost[] =
+    "421 4.4.2 Connection to the next server lost, try again later";
+
+static int64_t
+now_us(const struct mw_dialog *d)
+{
+	return d->o.cap->clock->mono_us(d->o.cap->clock);
+}
+
+static void
+take_settings(struct mw_dialog *d)
+{
+	struct mw_settings *s = mw_capture_settings(d->o.cap);
+	d->timeout_us = s->conf->proxy_timeout;
+	d->pass = s->conf->proxy_bare_newline == 1;
+	d->limit = s->conf->message_limit;
+	mw_settings_unref(s);
+}
+
+int
+mw_dialog_init(struct mw_dialog *d, const struct mw_dialog_opts *o, struct mw_err *err)
+{
+	memset(d, 0, sizeof *d);
+	d->o = *o;
+	d->session = mw_session_new(o->cap);
+	if (!d->session)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	mw_session_front(d->session, o->lmtp ? "lmtp" : "smtp");
+	mw_session_macro(d->session, 'C', MW_STR("daemon_name"), mw_strz(o->on));
+	/* Behind LMTP the peer is the MTA, which is nobody's client. */
+	if (!o->lmtp) {
+		(void)snprintf(d->base.addr, sizeof d->base.addr, "%.*s", (int)o->peer.n,
+		               o->peer.n ? o->peer.p : "");
+		d->base.port = o->peer_port;
+	}
+	d->now = d->base;
+	take_settings(d);
+	mw_dialog_wait(d, MW_DI_GREETING, 1);
+	d->deadline_us = MW_MIN(d->deadline_us, now_us(d) + CONNECT_US);
+	return 0;
+}
+
+void
+mw_dialog_free(struct mw_dialog *d)
+{
+	mw_assert(d->state != MW_DI_COMMIT);
+	mw_session_free(d->session);
+	struct mw_buf *all[] = {&d->to_client, &d->to_next, &d->in,      &d->reply_in,
+	                        &d->reply,     &d->line,    &d->content, &d->head};
+	for (size_t i = 0; i < MW_COUNT(all); i++)
+		mw_buf_free(all[i]);
+	memset(d, 0, sizeof *d);
+}
+
+void
+mw_dialog_wait(struct mw_dialog *d, enum mw_dialog_state state, int times)
+{
+	d->state = state;
+	d->deadline_us = times ? now_us(d) + times * d->timeout_us : 0;
+}
+
+void
+mw_dialog_say(struct mw_dialog *d, const char *line)
+{
+	mw_buf_puts(&d->to_client, line);
+	mw_buf_put(&d->to_client, "\r\n", 2);
+}
+
+/* Whatever the next server has of a message, it never sees its end. */
+void
+mw_dialog_drop_next(struct mw_dialog *d)
+{
+	d->close_next = true;
+	mw_buf_clear(&d->to_next);
+}
+
+/* The last words to the client; NULL: none. */
+void
+mw_dialog_bye(struct mw_dialog *d, const char *line)
+{
+	mw_assert(d->state != MW_DI_COMMIT);
+	if (line)
+		mw_dialog_say(d, line);
+	mw_session_abort(d->session);
+	mw_dialog_drop_next(d);
+	d->close_client = true;
+	mw_dialog_wait(d, MW_DI_CLOSED, 1);
+}
+
+/* After a message or RSET: what XFORWARD told is forgotten. */
+void
+mw_dialog_message_over(struct mw_dialog *d)
+{
+	mw_session_abort(d->session);
+	d->open = d->dropped = d->has_id = false;
+	d->accepted = d->due = d->failed = 0;
+	d->queue_id[0] = d->queued_as[0] = 0;
+	d->now = d->base;
+	mw_buf_clear(&d->content);
+	mw_buf_free(&d->head);
+	memset(&d->head, 0, sizeof d->head);
+}
+
+bool
+mw_dialog_hungry(const struct mw_dialog *d)
+{
+	return !d->eof && d->state != MW_DI_CLOSED && d->in.n - d->in_at < IN_MAX &&
+	       d->to_next.n < OUT_MAX && d->to_client.n < IN_MAX;
+}
+
+/* ---- commands ---- */
+
+static void
+forward(struct mw_dialog *d, struct mw_str line, enum mw_verb verb)
+{
+	mw_buf_putstr(&d->to_next, line);
+	mw_buf_put(&d->to_next, "\r\n", 2);
+	mw_buf_clear(&d->line);
+	mw_buf_putstr(&d->line, line);
+	d->verb = verb;
+	mw_dialog_wait(d, MW_DI_REPLY, 1);
+}
+
+static void
+answered(struct mw_dialog *d, const char *line)
+{
+	mw_dialog_say(d, line);
+	mw_dialog_wait(d, MW_DI_COMMAND, 1);
+}
+
+static void
+junk(struct mw_dialog *d, const char *line)
+{
+	if (++d->junk > JUNK_MAX)
+		mw_dialog_bye(d, "421 4.7.0 Too many commands without a message");
+	else
+		answered(d, line);
+}
+
+/* The journal's own no. */
+static void
+refused(struct mw_dialog *d, const struct mw_answer *a)
+{
+	char line[160];
+	(void)snprintf(line, sizeof line, "%s %s %s", a->code, a->xcode, a->text);
+	if (strcmp(a->code, "421") == 0)
+		mw_dialog_bye(d, line);
+	else
+		answered(d, line);
+}
+
+static void
+tell_client_facts(struct mw_dialog *d)
+{
+	const struct mw_facts *f = &d->now;
+	mw_session_connect(d->session, mw_strz(f->name), *f->addr ? '4' : 'U', f->port,
+	                   mw_strz(f->addr));
+	mw_session_helo(d->session, mw_strz(f->helo));
+	mw_session_macros(d->session, 'M');
+	mw_session_macro(d->session, 'M', MW_STR("auth_authen"), mw_strz(f->login));
+}
+
+static void
+command_mail(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
+{
+	struct mw_str v[MW_SMTP_ARGS];
+	size_t argc = mw_smtp_path(rest, MW_STR("FROM:"), v);
+	struct mw_answer a;
+	if (d->open) {
+		junk(d, "503 5.5.1 A message is open already");
+		return;
+	}
+	if (argc == 0) {
+		junk(d, "501 5.5.4 Syntax: MAIL FROM:<address>");
+		return;
+	}
+	take_settings(d);
+	tell_client_facts(d);
+	if (mw_session_mail(d->session, v, argc, &a) < 0)
+		mw_dialog_bye(d, "421 4.3.0 Internal error");
+	else if (a.refuse)
+		refused(d, &a);
+	else
+		forward(d, line, MW_VERB_MAIL);
+}
+
+static void
+command_rcpt(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
+{
+	struct mw_str v[MW_SMTP_ARGS];
+	struct mw_answer a;
+	if (!d->open) {
+		junk(d, "503 5.5.1 MAIL first");
+	} else if (mw_smtp_path(rest, MW_STR("TO:"), v) == 0) {
+		junk(d, "501 5.5.4 Syntax: RCPT TO:<address>");
+	} else if (mw_session_full(d->session)) {
+		mw_policy_too_many(&a);
+		refused(d, &a);
+	} else {
+		forward(d, line, MW_VERB_RCPT);
+	}
+}
+
+static void
+command_data(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
+{
+	if (!d->open)
+		junk(d, "503 5.5.1 MAIL first");
+	else if (d->accepted == 0)
+		junk(d, "503 5.5.1 No valid recipients");
+	else if (rest.n)
+		junk(d, "501 5.5.4 DATA takes no arguments");
+	else if (d->in_at < d->in.n) /* what follows might be read as commands */
+		mw_dialog_bye(d, "421 5.5.0 Wait for the reply to DATA");
+	else
+		forward(d, line, MW_VERB_DATA);
+}
+
+static void
+command(struct mw_dialog *d, struct mw_str line)
+{
+	struct mw_str rest;
+	enum mw_verb verb = mw_smtp_verb(line, &rest);
+	if (memchr(line.p, '\r', line.n) || memchr(line.p, 0, line.n)) {
+		junk(d, "500 5.5.2 A command holds a bare CR or a NUL");
+		return;
+	}
+	if (d->close_next) { /* after a message that the next server did not see whole */
+		mw_dialog_bye(d, verb == MW_VERB_QUIT ? "221 2.0.0 Bye" : mw_dialog_lost);
+		return;
+	}
+	switch (verb) {
+	case MW_VERB_MAIL:
+		command_mail(d, line, rest);
+		return;
+	case MW_VERB_RCPT:
+		command_rcpt(d, line, rest);
+		return;
+	case MW_VERB_DATA:
+		command_data(d, line, rest);
+		return;
+	case MW_VERB_BDAT: /* not offered; what follows would be read as commands */
+		mw_dialog_bye(d, "421 5.5.1 BDAT is not offered here");
+		return;
+	case MW_VERB_XFORWARD:
+	case MW_VERB_XCLIENT:
+		if (!d->o.trusted) {
+			junk(d, "550 5.7.0 Not from this address");
+			return;
+		}
+		break;
+	case MW_VERB_OTHER:
+		junk(d, "502 5.5.1 Command not known here");
+		return;
+	case MW_VERB_QUIT:
+		forward(d, line, verb);
+		return;
+	default:
+		if ((verb == MW_VERB_LHLO && !d->o.lmtp) ||
+		    ((verb == MW_VERB_HELO || verb == MW_VERB_EHLO) && d->o.lmtp)) {
+			junk(d, d->o.lmtp ? "500 5.5.1 This is LMTP: say LHLO"
+			                  : "500 5.5.1 This is SMTP: say EHLO");
+			return;
+		}
+		if (++d->junk > JUNK_MAX) {
+			junk(d, "");
+			return;
+		}
+	}
+	forward(d, line, verb);
+}
+
+/* One command line of d->in, if there is a whole one. */
+static bool
+next_command(struct mw_dialog *d)
+{
+	char *p = (char *)d->in.p + d->in_at;
+	size_t n = d->in.n - d->in_at;
+	const char *lf = n ? memchr(p, '\n', n) : NULL;
+	if (!lf && n < MW_SMTP_LINE)
+		return false;
+	if (!lf) {
+		d->skip_line = true;
+		d->in_at = d->in.n;
+		return false;
+	}
+	size_t len = (size_t)(lf - p);
+	d->in_at += len + 1;
+	if (d->skip_line || len + 1 > MW_SMTP_LINE) {
+		d->skip_line = false;
+		junk(d, "500 5.5.2 Line too long");
+	} else if (len == 0 || p[len - 1] != '\r') {
+		junk(d, "500 5.5.2 Lines end in CR LF");
+	} else {
+		command(d, mw_str(p, len - 1));
+	}
+	return true;
+}
+
+void
+mw_dialog_run(struct mw_dialog *d)
+{
+	for (;;) {
+		bool more = false;
+		if (d->state == MW_DI_COMMAND)
+			more = next_command(d);
+		else if (d->state == MW_DI_CONTENT)
+			more = mw_dialog_data_run(d);
+		if (!more)
+			break;
+	}
+	if (d->in_at == d->in.n) {
+		mw_buf_clear(&d->in);
+		d->in_at = 0;
+	}
+	if (d->eof && (d->state == MW_DI_COMMAND || d->state == MW_DI_CONTENT))
+		mw_dialog_bye(d, NULL);
+	if (d->state != MW_DI_CLOSED && d->state != MW_DI_COMMIT &&
+	    (mw_buf_ok(&d->in) < 0 || mw_buf_ok(&d->to_next) < 0 ||
+	     mw_buf_ok(&d->to_client) < 0 || mw_buf_ok(&d->line) < 0)) {
+		mw_log(MW_LOG_ERR, NULL, "event=session_failed on=%s error=%s", d->o.on,
+		       mw_err_name(MW_ENOMEM));
+		mw_dialog_bye(d, NULL);
+	}
+}
+
+void
+mw_dialog_client(struct mw_dialog *d, const void *p, size_t n)
+{
+	if (d->state == MW_DI_CLOSED)
+		return;
+	mw_buf_drop(&d->in, d->in_at);
+	d->in_at = 0;
+	mw_buf_put(&d->in, p, n);
+	mw_dialog_run(d);
+}
+
+void
+mw_dialog_client_eof(struct mw_dialog *d)
+{
+	d->eof = true;
+	mw_dialog_run(d);
+}
+
+/* ---- what goes wrong ---- */
+
+void
+mw_dialog_next_down(struct mw_dialog *d, const char *why)
+{
+	if (d->close_next || d->state == MW_DI_CLOSED)
+		return;
+	mw_log(MW_LOG_WARN, NULL, "event=nexthop_failed on=%s nexthop=%s reason=\"%s\"",
+	       d->o.on, d->o.next, why);
+	switch (d->state) {
+	case MW_DI_GREETING:
+		mw_dialog_bye(d, "421 4.4.1 The next server cannot be reached, try again "
+		                 "later");
+		break;
+	case MW_DI_CONTENT:
+		mw_dialog_data_drop(d, "451 4.4.2 Connection to the next server "
+		                       "lost, try again later");
+		break;
+	case MW_DI_COMMIT: /* told when the record's fate is known */
+		mw_dialog_drop_next(d);
+		break;
+	case MW_DI_FINAL:
+		mw_dialog_final_lost(d);
+		break;
+	default:
+		mw_dialog_bye(d, mw_dialog_lost);
+	}
+	mw_dialog_run(d);
+}
+
+void
+mw_dialog_timeout(struct mw_dialog *d)
+{
+	switch (d->state) {
+	case MW_DI_GREETING:
+	case MW_DI_REPLY:
+	case MW_DI_FINAL:
+		mw_dialog_next_down(d, "no answer in time");
+		break;
+	case MW_DI_COMMAND:
+	case MW_DI_CONTENT:
+		mw_log(MW_LOG_NOTICE, NULL, "event=client_timeout on=%s", d->o.on);
+		mw_dialog_bye(d, "421 4.4.2 Timeout");
+		break;
+	default:
+		d->close_client = true;
+		mw_buf_clear(&d->to_client);
+		d->deadline_us = 0;
+	}
+}
+
+void
+mw_dialog_stop(struct mw_dialog *d)
+{
+	if (d->state < MW_DI_COMMIT)
+		mw_dialog_bye(d, "421 4.3.2 Shutting down, try again later");
+}

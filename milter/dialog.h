@@ -1,0 +1,112 @@
+/* dialog.h - the proxy between one SMTP or LMTP client and the next server, without I/O.
+ *
+ * It passes commands and replies on one at a time, lets content run ahead to the next
+ * server while the session journals it, and sends the dot that ends it only when the
+ * record is durable (P1). What the next server then says is what the client is told: 250
+ * means durable and taken over there. Commands that would change what the bytes mean
+ * (STARTTLS, AUTH, BDAT) are not offered and not passed on.
+ *
+ * The owner feeds it with what came from both sides and takes what is in to_client and
+ * to_next; see proxy.c. Everything that waits has its deadline in deadline_us.
+ *
+ * Life: mw_dialog_init → mw_dialog_next_up or _next_down → … until close_client → free,
+ * never between an end of message and mw_dialog_committed. Threads: one at a time; done()
+ * alone comes from another one.
+ */
+#ifndef MW_MILTER_DIALOG_H
+#define MW_MILTER_DIALOG_H
+
+#include "milter/dot.h"
+#include "milter/session.h"
+#include "milter/smtp.h"
+
+struct mw_dialog_opts {
+	struct mw_capture *cap;
+	bool lmtp;
+	bool trusted;          /* the peer is on this host: XFORWARD and XCLIENT count */
+	const char *on, *next; /* names for the log and the record; borrowed */
+	struct mw_str peer;    /* address; empty: a unix socket */
+	unsigned peer_port;
+	void (*done)(
+	    void *arg); /* the record's fate is known: call mw_dialog_committed */
+	void *arg;
+};
+
+struct mw_facts { /* of the client, as peer, XCLIENT and XFORWARD told them */
+	char name[256], addr[64], helo[256], ident[64], login[256];
+	unsigned port;
+};
+
+enum mw_dialog_state {
+	MW_DI_GREETING, /* the next server has not said its 220 */
+	MW_DI_COMMAND,  /* the client's turn */
+	MW_DI_REPLY,    /* the next server's turn */
+	MW_DI_CONTENT,
+	MW_DI_COMMIT, /* the record is with the store */
+	MW_DI_FINAL,  /* the dot is out: `due` replies are awaited */
+	MW_DI_CLOSED
+};
+
+struct mw_dialog {
+	/* for the owner */
+	struct mw_buf to_client, to_next;
+	bool close_client;   /* when to_client is out */
+	bool close_next;     /* at once, whatever is in to_next */
+	int64_t deadline_us; /* monotonic; 0: none. Then mw_dialog_timeout. */
+	/* the rest is private */
+	struct mw_dialog_opts o;
+	enum mw_dialog_state state;
+	struct mw_session *session;
+	struct mw_facts base, now; /* of the session, of this message */
+	struct mw_buf in, reply_in, reply, line, content, head;
+	size_t in_at;
+	unsigned reply_lines, reply_code;
+	bool eof, skip_line, open, dropped, pass;
+	enum mw_verb verb; /* that the next server is to answer */
+	size_t accepted, due, failed;
+	unsigned junk;
+	struct mw_dot dot;
+	char verdict[200]; /* for content that is dropped: a whole line */
+	char queue_id[64], queued_as[64];
+	uint8_t id[MW_ID_LEN];
+	bool has_id;
+	int64_t began_us; /* of the content */
+	int64_t timeout_us;
+	uint64_t limit;
+};
+
+int mw_dialog_init(struct mw_dialog *d, const struct mw_dialog_opts *o,
+                   struct mw_err *err) MW_CHECK;
+void mw_dialog_free(struct mw_dialog *d);
+/* No connection, a lost one, or one that takes too long; why is for the log. */
+void mw_dialog_next_down(struct mw_dialog *d, const char *why);
+void mw_dialog_client(struct mw_dialog *d, const void *p, size_t n);
+void mw_dialog_client_eof(struct mw_dialog *d);
+void mw_dialog_next(struct mw_dialog *d, const void *p, size_t n);
+/* After done(). */
+void mw_dialog_committed(struct mw_dialog *d);
+void mw_dialog_timeout(struct mw_dialog *d);
+/* The daemon ends: who is not at the end of a message is told 421. */
+void mw_dialog_stop(struct mw_dialog *d);
+/* More bytes of the client are welcome now. */
+bool mw_dialog_hungry(const struct mw_dialog *d);
+
+/* Between dialog.c, dialog_next.c and dialog_data.c: private. */
+
+extern const char mw_dialog_lost[];
+/* Goes on with what the client has sent as far as that is possible now. */
+void mw_dialog_run(struct mw_dialog *d);
+void mw_dialog_say(struct mw_dialog *d, const char *line);
+void mw_dialog_drop_next(struct mw_dialog *d);
+void mw_dialog_bye(struct mw_dialog *d, const char *line);
+void mw_dialog_wait(struct mw_dialog *d, enum mw_dialog_state state, int times);
+void mw_dialog_message_over(struct mw_dialog *d);
+void mw_dialog_data_begin(struct mw_dialog *d);
+/* Takes what is in d->in; false: nothing more can be done now. */
+bool mw_dialog_data_run(struct mw_dialog *d);
+/* The content will not go on: the client is told `line` when it has sent it all. */
+void mw_dialog_data_drop(struct mw_dialog *d, const char *line);
+void mw_dialog_final_reply(struct mw_dialog *d);
+void mw_dialog_final_lost(struct mw_dialog *d);
+
+#endif

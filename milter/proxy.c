@@ -1,0 +1,287 @@
+#include "milter/proxy.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+#include "milter/proxy_int.h"
+
+enum {
+	STACK = 512 * 1024, /* getaddrinfo wants much of it */
+	PAUSE_MS = 200,     /* when no descriptor or thread can be had */
+	STOP_S = 6,         /* for replies to ends of messages */
+};
+
+static void
+wake(int fd, uint64_t v)
+{
+	(void)!write(fd, &v, sizeof v); /* full only if already awake */
+}
+
+/* ---- connections ---- */
+
+static void *
+conn_main(void *arg)
+{
+	struct mw_proxy_conn *c = arg;
+	struct mw_proxy *p = c->proxy;
+	mw_proxy_serve(c);
+	pthread_mutex_lock(&p->lock);
+	TAILQ_REMOVE(&p->conns, c, link);
+	(void)close(c->wake); /* under the lock: stop may write to it */
+	free(c);
+	/* At the limit the listening thread waits for this. */
+	wake(p->wake, 1);
+	p->n_conns--;
+	pthread_cond_signal(&p->gone);
+	pthread_mutex_unlock(&p->lock); /* after this p may be gone */
+	return NULL;
+}
+
+static int
+start_thread(struct mw_proxy_conn *c)
+{
+	pthread_attr_t a;
+	pthread_t t;
+	if (pthread_attr_init(&a) != 0)
+		return -1;
+	int r = pthread_attr_setstacksize(&a, STACK);
+	if (r == 0)
+		r = pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+	if (r == 0)
+		r = pthread_create(&t, &a, conn_main, c);
+	(void)pthread_attr_destroy(&a);
+	return r == 0 ? 0 : -1;
+}
+
+/* Takes fd over; false: there is no room for it now. */
+static bool
+conn_new(struct mw_proxy *p, const struct mw_way *w, int fd)
+{
+	struct mw_proxy_conn *c = calloc(1, sizeof *c);
+	int on = 1;
+	if (c) {
+		*c = (struct mw_proxy_conn){
+		    .proxy = p, .way = w, .client = fd, .next = -1, .wake = -1};
+		c->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	}
+	if (!c || c->wake < 0) {
+		free(c);
+		(void)close(fd);
+		return false;
+	}
+	if (w->listener.inet)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	pthread_mutex_lock(&p->lock);
+	TAILQ_INSERT_TAIL(&p->conns, c, link);
+	p->n_conns++;
+	pthread_mutex_unlock(&p->lock);
+	if (start_thread(c) == 0)
+		return true;
+	pthread_mutex_lock(&p->lock);
+	TAILQ_REMOVE(&p->conns, c, link);
+	p->n_conns--;
+	pthread_mutex_unlock(&p->lock);
+	(void)close(c->wake);
+	(void)close(fd);
+	free(c);
+	return false;
+}
+
+/* Accepts what waits on one socket. False: no more for a while. */
+static bool
+accept_some(struct mw_proxy *p, const struct mw_way *w)
+{
+	int fd = accept4(w->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0 && conn_new(p, w, fd))
+		return true;
+	if (fd < 0 && errno != EMFILE && errno != ENFILE && errno != ENOMEM &&
+	    errno != ENOBUFS)
+		return true; /* it went away, or another one */
+	mw_log(MW_LOG_WARN, NULL, "event=accept_failed on=%s reason=\"%s\"",
+	       w->listener.name,
+	       fd < 0 ? strerror(errno) : "no memory, descriptor or thread");
+	return false;
+}
+
+static void *
+proxy_main(void *arg)
+{
+	struct mw_proxy *p = arg;
+	bool pause = false;
+	struct pollfd *v = calloc(p->n_ways + 1, sizeof *v);
+	if (!v) {
+		mw_log(MW_LOG_ERR, NULL, "event=accept_failed reason=\"out of memory\"");
+		return NULL;
+	}
+	while (!atomic_load(&p->stop)) {
+		pthread_mutex_lock(&p->lock);
+		bool full = p->n_conns >= p->limit;
+		pthread_mutex_unlock(&p->lock);
+		v[0] = (struct pollfd){.fd = p->wake, .events = POLLIN};
+		for (size_t i = 0; i < p->n_ways; i++)
+			v[i + 1] =
+			    (struct pollfd){.fd = full || pause ? -1
+			                                        : p->way[i].listener.fd,
+			                    .events = POLLIN};
+		int r = poll(v, (nfds_t)(p->n_ways + 1), pause ? PAUSE_MS : -1);
+		pause = false;
+		if (r <= 0)
+			continue;
+		uint64_t n;
+		if (v[0].revents)
+			(void)!read(p->wake, &n, sizeof n); /* only to reset it */
+		for (size_t i = 0; i < p->n_ways && !pause; i++)
+			if (v[i + 1].revents)
+				pause = !accept_some(p, &p->way[i]);
+	}
+	free(v);
+	return NULL;
+}
+
+/* ---- the proxy ---- */
+
+/* "smtp:LISTEN->NEXT", as conf/ has checked it. */
+static int
+way_open(const struct mw_conf *conf, const char *spec, struct mw_way *w,
+         struct mw_err *err)
+{
+	const char *arrow = strstr(spec, "->");
+	w->lmtp = strncmp(spec, "lmtp:", 5) == 0;
+	w->listener.fd = -1;
+	if (!arrow || strlen(spec) < 5)
+		return mw_fail(err, MW_ECONF, "proxy_listen: cannot understand \"%s\"",
+		               spec);
+	MW_AUTOFREE char *listen = strndup(spec + 5, (size_t)(arrow - spec - 5));
+	w->next_spec = strdup(arrow + 2);
+	if (!listen || !w->next_spec)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = mw_place_parse(w->next_spec, &w->next, err);
+	if (r == 0)
+		r = mw_listen_at(conf, listen, &w->listener, err);
+	return r < 0 ? mw_err_prefix(err, "proxy_listen") : 0;
+}
+
+static void
+proxy_free(struct mw_proxy *p)
+{
+	for (size_t i = 0; i < p->n_ways; i++) {
+		struct mw_listener *l = &p->way[i].listener;
+		if (l->unlink)
+			(void)unlink(l->unlink); /* a stale one does no harm */
+		free(l->unlink);
+		if (l->fd >= 0)
+			(void)close(l->fd);
+		free(p->way[i].next_spec);
+	}
+	free(p->way);
+	if (p->wake >= 0)
+		(void)close(p->wake);
+	pthread_cond_destroy(&p->gone);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+static void
+init_sync(struct mw_proxy *p)
+{
+	pthread_condattr_t a;
+	(void)pthread_mutex_init(&p->lock, NULL); /* these cannot fail on Linux */
+	(void)pthread_condattr_init(&a);
+	(void)pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&p->gone, &a);
+	(void)pthread_condattr_destroy(&a);
+}
+
+static int
+open_all(struct mw_proxy *p, const struct mw_conf *conf, struct mw_err *err)
+{
+	p->limit = (uint64_t)conf->session_limit;
+	p->way = calloc(conf->proxy_listen.n, sizeof *p->way);
+	p->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (!p->way)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (p->wake < 0)
+		return mw_fail_errno(err, "cannot make an eventfd");
+	for (size_t i = 0; i < conf->proxy_listen.n; i++) {
+		int r =
+		    way_open(conf, conf->proxy_listen.v[i], &p->way[p->n_ways++], err);
+		if (r < 0)
+			return r;
+	}
+	if (pthread_create(&p->thread, NULL, proxy_main, p) != 0)
+		return mw_fail(err, MW_EUNAVAIL, "cannot start a thread");
+	p->running = true;
+	return 0;
+}
+
+int
+mw_proxy_start(struct mw_capture *cap, struct mw_proxy **ret, struct mw_err *err)
+{
+	struct mw_settings *s = mw_capture_settings(cap);
+	int r = 0;
+	*ret = NULL;
+	if (s->conf->proxy_listen.n) {
+		struct mw_proxy *p = calloc(1, sizeof *p);
+		r = p ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+		if (p) {
+			p->cap = cap;
+			p->wake = -1;
+			TAILQ_INIT(&p->conns);
+			init_sync(p);
+			r = open_all(p, s->conf, err);
+			if (r < 0)
+				proxy_free(p);
+			else
+				*ret = p;
+		}
+	}
+	mw_settings_unref(s);
+	for (size_t i = 0; *ret && i < (*ret)->n_ways; i++)
+		mw_log(MW_LOG_NOTICE, NULL, "event=listening on=%s engine=%s nexthop=%s",
+		       (*ret)->way[i].listener.name,
+		       (*ret)->way[i].lmtp ? "lmtp" : "smtp", (*ret)->way[i].next_spec);
+	return r;
+}
+
+/* Called with the lock. */
+static void
+tell_all(struct mw_proxy *p, int stop)
+{
+	struct mw_proxy_conn *c;
+	atomic_store(&p->stop, stop);
+	TAILQ_FOREACH(c, &p->conns, link)
+	wake(c->wake, MW_PROXY_WAKE_STOP);
+}
+
+void
+mw_proxy_stop(struct mw_proxy *p)
+{
+	if (!p)
+		return;
+	struct timespec until;
+	atomic_store(&p->stop, 1);
+	wake(p->wake, 1);
+	if (p->running)
+		(void)pthread_join(p->thread, NULL);
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += STOP_S;
+	pthread_mutex_lock(&p->lock);
+	tell_all(p, 1);
+	while (p->n_conns)
+		if (pthread_cond_timedwait(&p->gone, &p->lock, &until) != 0)
+			break;
+	if (p->n_conns)
+		tell_all(p, 2);
+	while (p->n_conns) /* the store answers, in the end */
+		(void)pthread_cond_wait(&p->gone, &p->lock);
+	pthread_mutex_unlock(&p->lock);
+	proxy_free(p);
+}

@@ -1,0 +1,51 @@
+/* proxy_int.h - the inside of the proxy: proxy.c has listeners and threads, proxy_conn.c
+ * one connection. */
+#ifndef MW_MILTER_PROXY_INT_H
+#define MW_MILTER_PROXY_INT_H
+
+#include "milter/dialog.h"
+#include "milter/listen.h"
+#include "milter/proxy.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+struct mw_way {
+	bool lmtp;
+	struct mw_listener listener;
+	char *next_spec;
+	struct mw_place next; /* borrows from next_spec */
+};
+
+struct mw_proxy_conn {
+	TAILQ_ENTRY(mw_proxy_conn) link;
+	struct mw_proxy *proxy;
+	const struct mw_way *way;
+	int client, next, wake; /* -1: closed */
+	struct mw_dialog dialog;
+};
+
+struct mw_proxy {
+	struct mw_capture *cap;
+	struct mw_way *way;
+	size_t n_ways;
+	uint64_t limit; /* session_limit */
+	pthread_t thread;
+	bool running;
+	int wake;
+	atomic_int stop;      /* 1: end soon, 2: end now */
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t gone;
+	TAILQ_HEAD(, mw_proxy_conn) conns;
+	size_t n_conns;
+};
+
+/* Added to the eventfd of a connection. */
+#define MW_PROXY_WAKE_STOP      ((uint64_t)1)
+#define MW_PROXY_WAKE_COMMITTED ((uint64_t)1 << 32)
+
+/* Serves c->client to its end, then closes all descriptors but wake. */
+void mw_proxy_serve(struct mw_proxy_conn *c);
+
+#endif

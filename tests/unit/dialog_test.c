@@ -1,0 +1,669 @@
+/* Dialogues of the proxy as scripts: what each side is told, and what the journal then
+ * holds.
+ * MW_TEST_THREADS */
+#include "milter/dialog.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+
+#include <cmocka.h>
+
+static char dir[64];
+static char *journal;
+static struct mw_store *store;
+static struct mw_capture cap;
+static struct mw_fs fs;
+static atomic_int fail_sync;
+
+static int
+fs_sync(const struct mw_fs *f, int fd)
+{
+	(void)f;
+	if (atomic_load(&fail_sync))
+		return -EIO;
+	return mw_fs_posix()->sync(mw_fs_posix(), fd);
+}
+
+static struct mw_conf *
+settings(void)
+{
+	struct mw_conf *c = NULL;
+	MW_BUF_AUTO report = {0};
+	if (mw_conf_load(NULL, &c, &report, NULL) < 0)
+		fail_msg("%s", mw_buf_cstr(&report));
+	c->recipient_limit = 4;
+	return c;
+}
+
+static int
+setup(void **state)
+{
+	(void)state;
+	struct mw_err err = {0};
+	(void)snprintf(dir, sizeof dir, "/tmp/mw-proxy-XXXXXX");
+	if (!mkdtemp(dir) || asprintf(&journal, "%s/j", dir) < 0)
+		return -1;
+	fs = *mw_fs_posix();
+	fs.sync = fs_sync;
+	struct mw_store_opts o = {.dir = journal,
+	                          .mode = MW_STORE_WRITE,
+	                          .fs = &fs,
+	                          .segment_size = 8 << 20};
+	int r = mw_store_create(journal, NULL, NULL, &err);
+	if (r == 0)
+		r = mw_store_open(&o, &store, &err);
+	if (r == 0)
+		r = mw_capture_init(&cap, store, settings(), &err);
+	if (r < 0)
+		(void)fprintf(stderr, "%s\n", err.msg);
+	return r;
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	char cmd[128];
+	mw_store_close(store);
+	mw_capture_done(&cap);
+	free(journal);
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+	return system(cmd);
+}
+
+/* ---- dialogues ---- */
+
+struct talk {
+	struct mw_dialog d;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+};
+
+static void
+on_done(void *arg)
+{
+	struct talk *t = arg;
+	pthread_mutex_lock(&t->lock);
+	t->done = true;
+	pthread_cond_signal(&t->cond);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void
+commit(struct talk *t)
+{
+	assert_int_equal(t->d.state, MW_DI_COMMIT);
+	pthread_mutex_lock(&t->lock);
+	while (!t->done)
+		pthread_cond_wait(&t->cond, &t->lock);
+	t->done = false;
+	pthread_mutex_unlock(&t->lock);
+	mw_dialog_committed(&t->d);
+}
+
+/* Steps, each "X:text":
+ *   c: the client sends text      n: the next server sends text
+ *   C: the client was told text   N: the next server was sent text
+ *   k: the record's fate is known, text is not used
+ *   e: the client's side ends     x: the next server is gone     t: the time is over
+ *   s: the daemon ends            q: closed for the client (text "1") or not ("0")
+ * A '|' stands for CR LF. */
+static void
+play(const char *name, bool lmtp, bool trusted, const char *const *steps)
+{
+	struct talk t = {.lock = PTHREAD_MUTEX_INITIALIZER,
+	                 .cond = PTHREAD_COND_INITIALIZER};
+	struct mw_dialog_opts o = {.cap = &cap,
+	                           .lmtp = lmtp,
+	                           .trusted = trusted,
+	                           .on = "inet:here",
+	                           .next = "inet:there",
+	                           .peer = MW_STR("192.0.2.1"),
+	                           .peer_port = 4711,
+	                           .done = on_done,
+	                           .arg = &t};
+	assert_int_equal(mw_dialog_init(&t.d, &o, NULL), 0);
+	for (size_t i = 0; steps[i]; i++) {
+		MW_BUF_AUTO text = {0};
+		for (const char *p = steps[i] + 2; *p; p++) {
+			if (*p == '|')
+				mw_buf_puts(&text, "\r\n");
+			else
+				mw_buf_putc(&text, *p);
+		}
+		struct mw_buf *out = steps[i][0] == 'C' ? &t.d.to_client : &t.d.to_next;
+		switch (steps[i][0]) {
+		case 'c':
+			mw_dialog_client(&t.d, text.p, text.n);
+			break;
+		case 'n':
+			mw_dialog_next(&t.d, text.p, text.n);
+			break;
+		case 'C':
+		case 'N':
+			if (!mw_str_eq(mw_buf_str(out), mw_buf_str(&text)))
+				fail_msg("%s, step %zu \"%s\": \"%.*s\"", name, i,
+				         steps[i], (int)out->n, (const char *)out->p);
+			mw_buf_clear(out);
+			break;
+		case 'k':
+			commit(&t);
+			break;
+		case 'e':
+			mw_dialog_client_eof(&t.d);
+			break;
+		case 'x':
+			mw_dialog_next_down(&t.d, "gone");
+			break;
+		case 't':
+			mw_dialog_timeout(&t.d);
+			break;
+		case 's':
+			mw_dialog_stop(&t.d);
+			break;
+		default:
+			if (t.d.close_client != (steps[i][2] == '1'))
+				fail_msg("%s, step %zu: close_client is %d", name, i,
+				         t.d.close_client);
+		}
+	}
+	if (t.d.state == MW_DI_COMMIT)
+		commit(&t);
+	mw_dialog_free(&t.d);
+}
+
+static uint64_t
+mails(void)
+{
+	struct mw_store_stats st;
+	mw_store_stats(store, &st);
+	return st.mails;
+}
+
+#define HELLO                                                                            \
+	"n:220 mx ESMTP|", "C:220 mx ESMTP|", "c:EHLO me.test|", "N:EHLO me.test|",      \
+	    "n:250-mx|250-PIPELINING|250 STARTTLS|", "C:250-mx|250 PIPELINING|"
+#define LHELLO                                                                           \
+	"n:220 mx LMTP|", "C:220 mx LMTP|", "c:LHLO me.test|", "N:LHLO me.test|",        \
+	    "n:250 mx|", "C:250 mx|"
+#define MAIL                                                                             \
+	"c:MAIL FROM:<a@b.test> SIZE=9|", "N:MAIL FROM:<a@b.test> SIZE=9|",              \
+	    "n:250 2.1.0 Ok|", "C:250 2.1.0 Ok|"
+#define RCPT(x)                                                                          \
+	"c:RCPT TO:<" x ">|", "N:RCPT TO:<" x ">|", "n:250 2.1.5 Ok|", "C:250 2.1.5 Ok|"
+#define DATA "c:DATA|", "N:DATA|", "n:354 go|", "C:354 go|"
+#define ALL  HELLO, MAIL, RCPT("c@d.test"), DATA
+
+struct script {
+	const char *name;
+	bool lmtp;
+	unsigned journaled;
+	const char *steps[60];
+};
+
+static void
+run_scripts(const struct script *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint64_t before = mails();
+		play(v[i].name, v[i].lmtp, true, v[i].steps);
+		if (mails() - before != v[i].journaled)
+			fail_msg("%s: %d journaled", v[i].name, (int)(mails() - before));
+		assert_int_equal(atomic_load(&cap.count.open_sessions), 0);
+		assert_int_equal(atomic_load(&cap.count.at_eom), 0);
+	}
+}
+
+static void
+good_dialogues(void **state)
+{
+	(void)state;
+	static const struct script scripts[] = {
+	    {"one message: no dot before the record",
+	     false,
+	     1,
+	     {ALL, "c:A: b||..x|", "N:A: b||..x|", "c:.|", "N:", "C:", "k:", "N:.|",
+	      "C:", "n:250 2.0.0 Ok: queued as Q1|", "C:250 2.0.0 Ok: queued as Q1|",
+	      "c:QUIT|", "N:QUIT|", "n:221 bye|", "C:221 bye|", "q:1", NULL}},
+	    {"two messages, RSET between, replies of several lines",
+	     false,
+	     2,
+	     {ALL,
+	      "c:x|.|",
+	      "k:",
+	      "N:x|.|",
+	      "n:250-one|250 two|",
+	      "C:250-one|250 two|",
+	      MAIL,
+	      "c:RSET|",
+	      "N:RSET|",
+	      "n:250 Ok|",
+	      "C:250 Ok|",
+	      MAIL,
+	      RCPT("e@f.test"),
+	      DATA,
+	      "c:.|",
+	      "k:",
+	      "N:.|",
+	      "n:250 Ok|",
+	      "C:250 Ok|",
+	      "q:0",
+	      NULL}},
+	    {"pipelined",
+	     false,
+	     1,
+	     {HELLO, "c:MAIL FROM:<a@b>|RCPT TO:<c@d>|RCPT TO:<e@f>|DATA|",
+	      "N:MAIL FROM:<a@b>|", "n:250 1|", "N:RCPT TO:<c@d>|", "n:250 2|",
+	      "N:RCPT TO:<e@f>|", "n:550 3|", "N:DATA|", "n:354 4|",
+	      "C:250 1|250 2|550 3|354 4|", "c:x|.|QUIT|", "N:x|", "k:", "N:.|",
+	      "n:250 5|", "C:250 5|", "N:QUIT|", NULL}},
+	    {"refused at the end",
+	     false,
+	     1,
+	     {ALL, "c:x|.|", "k:", "N:x|.|", "n:554 5.7.1 spam|", "C:554 5.7.1 spam|",
+	      MAIL, "q:0", NULL}},
+	    {"three recipients by LMTP, one fails",
+	     true,
+	     1,
+	     {LHELLO, MAIL, RCPT("a@d"), RCPT("b@d"), RCPT("c@d"), DATA, "c:x|.|",
+	      "k:", "N:x|.|", "n:250 1|", "C:250 1|", "n:452 4.2.2 full|",
+	      "C:452 4.2.2 full|", "q:0", "n:250 3|", "C:250 3|", MAIL, NULL}},
+	    {"half closed: answered all the same",
+	     false,
+	     1,
+	     {ALL, "c:x|.|", "e:", "q:0", "k:", "N:x|.|", "n:250 Ok|", "C:250 Ok|", "q:1",
+	      NULL}},
+	    {"nobody's fault: HELO, NOOP, VRFY, HELP",
+	     false,
+	     0,
+	     {"n:220 mx|", "c:helo x|", "N:helo x|", "n:250 mx|", "c:NOOP|", "N:NOOP|",
+	      "n:250 Ok|", "c:VRFY a|", "N:VRFY a|", "n:252 maybe|",
+	      "C:220 mx|250 mx|250 Ok|252 maybe|", NULL}},
+	};
+	run_scripts(scripts, MW_COUNT(scripts));
+}
+
+static void
+bad_clients(void **state)
+{
+	(void)state;
+	static const struct script scripts[] = {
+	    {"out of sequence",
+	     false,
+	     0,
+	     {HELLO, "c:RCPT TO:<a@b>|DATA|MAIL|", "N:",
+	      "C:503 5.5.1 MAIL first|503 5.5.1 MAIL first|501 5.5.4 Syntax: MAIL "
+	      "FROM:<address>|",
+	      MAIL, "c:MAIL FROM:<x@y>|", "C:503 5.5.1 A message is open already|",
+	      "c:DATA|", "C:503 5.5.1 No valid recipients|", "N:", NULL}},
+	    {"STARTTLS and AUTH are not here",
+	     false,
+	     0,
+	     {HELLO, "c:STARTTLS|AUTH PLAIN x|", "N:",
+	      "C:502 5.5.1 Command not known here|502 5.5.1 Command not known here|",
+	      NULL}},
+	    {"BDAT ends it: its bytes are no commands",
+	     false,
+	     1,
+	     {ALL, "c:x|.|", "k:", "N:x|.|", "n:250 Ok|", "C:250 Ok|",
+	      "c:BDAT 6 LAST|QUIT|", "C:421 5.5.1 BDAT is not offered here|", "N:", "q:1",
+	      NULL}},
+	    {"LHLO to SMTP",
+	     false,
+	     0,
+	     {"n:220 mx|", "C:220 mx|", "c:LHLO x|",
+	      "C:500 5.5.1 This is SMTP: say EHLO|", "N:", NULL}},
+	    {"EHLO to LMTP",
+	     true,
+	     0,
+	     {"n:220 mx|", "C:220 mx|", "c:EHLO x|",
+	      "C:500 5.5.1 This is LMTP: say LHLO|", "N:", NULL}},
+	    {"bare line ends in commands never go on",
+	     false,
+	     0,
+	     {HELLO, "c:NOOP\nNOOP x\ry|", "N:",
+	      "C:500 5.5.2 Lines end in CR LF|500 5.5.2 A command holds a bare CR or a "
+	      "NUL|",
+	      NULL}},
+	    {"content before it is asked for",
+	     false,
+	     0,
+	     {HELLO, MAIL, RCPT("c@d"), "c:DATA|x|.|",
+	      "N:", "C:421 5.5.0 Wait for the reply to DATA|", "q:1", NULL}},
+	    {"content that nobody asked for",
+	     false,
+	     0,
+	     {HELLO, MAIL, RCPT("c@d"), "c:DATA|", "N:DATA|", "c:MAIL FROM:<e@f>|",
+	      "n:554 no|", "C:554 no|421 5.5.0 Wait for the reply to DATA|", "q:1",
+	      NULL}},
+	    {"gone in the middle of the content",
+	     false,
+	     0,
+	     {ALL, "c:x|.\r", "e:", "q:1", "N:", "C:", NULL}},
+	    {"silent in the content",
+	     false,
+	     0,
+	     {ALL, "c:x", "t:", "C:421 4.4.2 Timeout|", "q:1", "N:", NULL}},
+	    {"smuggled",
+	     false,
+	     0,
+	     {ALL, "c:x\n.\n", "N:", "c:MAIL FROM:<e@f>|RCPT TO:<g@h>|.|", "N:",
+	      "C:554 5.6.0 Bare CR, LF or NUL around a lone dot: send CR LF|", "c:NOOP|",
+	      "C:421 4.4.2 Connection to the next server lost, try again later|", "q:1",
+	      NULL}},
+	    {"more recipients than recipient_limit",
+	     false,
+	     0,
+	     {HELLO, MAIL, RCPT("1@d"), RCPT("2@d"), RCPT("3@d"), RCPT("4@d"),
+	      "c:RCPT TO:<5@d>|",
+	      "N:", "C:452 4.5.3 Too many recipients for the mail journal|", NULL}},
+	};
+	run_scripts(scripts, MW_COUNT(scripts));
+}
+
+static void
+bad_servers(void **state)
+{
+	(void)state;
+	static const struct script scripts[] = {
+	    {"cannot be reached",
+	     false,
+	     0,
+	     {"x:", "C:421 4.4.1 The next server cannot be reached, try again later|",
+	      "q:1", NULL}},
+	    {"does not want to", false, 0, {"n:554 no|", "C:554 no|", "q:1", NULL}},
+	    {"says nothing",
+	     false,
+	     0,
+	     {"t:", "C:421 4.4.1 The next server cannot be reached, try again later|",
+	      "q:1", NULL}},
+	    {"speaks no SMTP",
+	     false,
+	     0,
+	     {"n:* OK IMAP|", "C:421 4.3.0 The next server is out of step|", "q:1",
+	      NULL}},
+	    {"codes change inside a reply",
+	     false,
+	     0,
+	     {HELLO, MAIL, "c:NOOP|", "n:250-a|550 b|",
+	      "N:", "C:421 4.3.0 The next server is out of step|", "q:1", NULL}},
+	    {"speaks unasked",
+	     false,
+	     0,
+	     {HELLO, "n:250 surprise|",
+	      "C:421 4.4.2 Connection to the next server lost, try again later|", "q:1",
+	      NULL}},
+	    {"goes away when idle",
+	     false,
+	     0,
+	     {HELLO, "n:421 4.3.2 bye|", "C:421 4.3.2 bye|", "q:1", NULL}},
+	    {"says 250 to DATA",
+	     false,
+	     0,
+	     {HELLO, MAIL, RCPT("c@d"), "c:DATA|", "n:250 Ok|",
+	      "C:421 4.3.0 The next server is out of step|", "q:1", NULL}},
+	    {"lost in the content: 451, nothing journaled",
+	     false,
+	     0,
+	     {ALL, "c:x|", "x:", "q:0", "c:y|.|",
+	      "C:451 4.4.2 Connection to the next server lost, try again later|",
+	      "N:", "c:QUIT|", "C:221 2.0.0 Bye|", "q:1", NULL}},
+	    {"has enough in the middle",
+	     false,
+	     0,
+	     {ALL, "c:x|", "n:552 5.3.4 too big|", "C:", "c:y|.|", "C:552 5.3.4 too big|",
+	      "N:", NULL}},
+	    {"lost while the record is written",
+	     false,
+	     1,
+	     {ALL, "c:x|.|", "x:", "C:", "k:",
+	      "C:451 4.4.2 Connection to the next server lost, try again later|",
+	      "N:", NULL}},
+	    {"has enough while the record is written",
+	     false,
+	     1,
+	     {ALL, "c:x|.|", "n:554 5.7.1 no|", "C:", "k:", "C:554 5.7.1 no|",
+	      "N:", NULL}},
+	    {"lost after the dot: the sender comes again",
+	     false,
+	     1,
+	     {ALL, "c:x|.|", "k:", "N:x|.|", "x:",
+	      "C:451 4.4.2 Connection to the next server lost after the end of the "
+	      "message|",
+	      "c:QUIT|", "C:221 2.0.0 Bye|", NULL}},
+	    {"LMTP: lost between two replies",
+	     true,
+	     1,
+	     {LHELLO, MAIL, RCPT("a@d"), RCPT("b@d"), DATA, "c:x|.|", "k:", "n:250 1|",
+	      "x:",
+	      "C:250 1|451 4.4.2 Connection to the next server lost after the end of the "
+	      "message|",
+	      NULL}},
+	    {"LMTP: lost in the content, one 451 each",
+	     true,
+	     0,
+	     {LHELLO, MAIL, RCPT("a@d"), RCPT("b@d"), DATA, "x:", "c:x|.|",
+	      "C:451 4.4.2 Connection to the next server lost, try again later|451 4.4.2 "
+	      "Connection to the next server lost, try again later|",
+	      NULL}},
+	    {"the daemon ends: idle, and after the dot",
+	     false,
+	     0,
+	     {HELLO, "s:", "C:421 4.3.2 Shutting down, try again later|", "q:1", NULL}},
+	    {"the daemon ends at the end of a message",
+	     false,
+	     1,
+	     {ALL, "c:x|.|", "s:", "C:", "k:", "s:", "N:x|.|", "n:250 Ok|", "C:250 Ok|",
+	      "s:", "C:421 4.3.2 Shutting down, try again later|", NULL}},
+	};
+	run_scripts(scripts, MW_COUNT(scripts));
+}
+
+/* The last message of the journal, through a reader of its own. */
+static void
+last(struct mw_arena *a, struct mw_mail *mail, struct mw_buf *content)
+{
+	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
+	MW_STORE_AUTO *rd = NULL;
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_record r, found = {0};
+	assert_int_equal(mw_store_open(&o, &rd, NULL), 0);
+	assert_int_equal(mw_cursor_new(rd, 1, &c, NULL), 0);
+	while (mw_cursor_next(c, &r, NULL) > 0)
+		if (r.type == MW_TYPE_MAIL)
+			found = r;
+	assert_int_equal(mw_record_mail(rd, &found, a, mail, NULL), 0);
+	assert_int_equal(mw_record_content(rd, &found, mail, 1 << 20, content, NULL), 0);
+}
+
+static void
+str_is(struct mw_str got, const char *want)
+{
+	if (!mw_str_eq(got, mw_strz(want)))
+		fail_msg("\"%.*s\", not \"%s\"", (int)got.n, got.p, want);
+}
+
+static void
+what_is_recorded(void **state)
+{
+	(void)state;
+	static const char *const steps[] = {
+	    "n:220 mx|", "c:EHLO proxy.test|", "n:250-mx|250 XFORWARD NAME ADDR PORT|",
+	    "c:XFORWARD NAME=cli+20ent.test ADDR=IPv6:2001:db8::1 PORT=25 "
+	    "HELO=me.test IDENT=Q77|",
+	    "n:250 Ok|", "c:MAIL FROM:<a@b.test> SIZE=9 SMTPUTF8|", "n:250 Ok|",
+	    "c:RCPT TO:<c@d.test> NOTIFY=NEVER|", "n:250 Ok|", "c:RCPT TO:<no@d.test>|",
+	    "n:550 no|", "c:DATA|", "n:354 go|", "c:A: b||..x\ry|.|", "k:", "n:250 Ok|",
+	    /* the next message is nobody's from there */
+	    NULL};
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	MW_BUF_AUTO content = {0};
+	struct mw_mail m;
+	play("record", false, true, steps);
+	last(a, &m, &content);
+	str_is(mw_buf_str(&content), "A: b\r\n\r\n.x\ry\r\n");
+	str_is(m.front, "smtp");
+	str_is(m.queue_id, "Q77");
+	str_is(m.client_name, "cli ent.test");
+	str_is(m.client_addr, "2001:db8::1");
+	assert_int_equal(m.client_port, 25);
+	str_is(m.helo, "me.test");
+	str_is(m.daemon, "inet:here");
+	str_is(m.sender, "a@b.test");
+	str_is(m.sender_args, "SIZE=9 SMTPUTF8");
+	assert_int_equal(m.n_rcpt, 2);
+	str_is(m.rcpt[0].addr, "c@d.test");
+	str_is(m.rcpt[0].args, "NOTIFY=NEVER");
+	assert_int_equal(m.rcpt[0].flags & MW_RCPT_REFUSED, 0);
+	str_is(m.rcpt[1].addr, "no@d.test");
+	assert_int_equal(m.rcpt[1].flags & MW_RCPT_REFUSED, MW_RCPT_REFUSED);
+	assert_int_equal(m.flags, 0);
+
+	static const char *const lmtp[] = {
+	    LHELLO,
+	    MAIL,
+	    RCPT("c@d"),
+	    DATA,
+	    "c:Received: by mx (Postfix) with ESMTP id 4Xk2;|\tnow|A: b||x|.|",
+	    "k:",
+	    "n:250 Ok|",
+	    NULL};
+	play("record of LMTP", true, true, lmtp);
+	mw_buf_clear(&content);
+	last(a, &m, &content);
+	str_is(m.front, "lmtp");
+	str_is(m.queue_id, "4Xk2");
+	str_is(m.client_addr, "");
+	assert_int_equal(m.flags, 0);
+
+	static const char *const empty[] = {ALL, "c:.|", "k:", "n:250 Ok|", NULL};
+	play("empty message", false, false, empty);
+	mw_buf_clear(&content);
+	last(a, &m, &content);
+	assert_int_equal(m.size, 0);
+	str_is(m.client_addr, "192.0.2.1");
+	assert_int_equal(m.client_port, 4711);
+	str_is(m.helo, "me.test");
+}
+
+static void
+strangers_forge_nothing(void **state)
+{
+	(void)state;
+	static const char *const steps[] = {
+	    "n:220 mx|",
+	    "C:220 mx|",
+	    "c:EHLO x|",
+	    "N:EHLO x|",
+	    "n:250-mx|250-XCLIENT NAME|250 XFORWARD NAME|",
+	    "C:250 mx|",
+	    "c:XFORWARD ADDR=127.0.0.1|XCLIENT ADDR=127.0.0.1|",
+	    "N:",
+	    "C:550 5.7.0 Not from this address|550 5.7.0 Not from this address|",
+	    NULL};
+	play("a stranger", false, false, steps);
+}
+
+static void
+journal_trouble(void **state)
+{
+	(void)state;
+	static const char *const refused[] = {
+	    ALL,
+	    "c:x|.|",
+	    "k:",
+	    "N:",
+	    "C:451 4.3.0 Mail journal unavailable, try again later|",
+	    "c:NOOP|",
+	    "C:421 4.4.2 Connection to the next server lost, try again later|",
+	    "q:1",
+	    NULL};
+	static const char *const passed[] = {ALL,  "c:x|.|",    "k:",        "N:x|.|",
+	                                     "C:", "n:250 Ok|", "C:250 Ok|", NULL};
+	static const char *const many[] = {LHELLO,
+	                                   MAIL,
+	                                   RCPT("a@d"),
+	                                   RCPT("b@d"),
+	                                   DATA,
+	                                   "c:x|.|",
+	                                   "k:",
+	                                   "C:451 4.3.0 Mail journal unavailable, try "
+	                                   "again later|451 4.3.0 Mail journal "
+	                                   "unavailable, try again later|",
+	                                   NULL};
+	atomic_store(&fail_sync, 1);
+	play("no sync", false, true, refused);
+	atomic_store(&fail_sync, 0);
+	for (int i = 0; i < 200 && mw_store_ready(store) < 0; i++)
+		(void)usleep(10000);
+	atomic_store(&fail_sync, 1);
+	play("no sync, LMTP", true, true, many);
+	atomic_store(&fail_sync, 0);
+	for (int i = 0; i < 200 && mw_store_ready(store) < 0; i++)
+		(void)usleep(10000);
+	struct mw_conf *c = settings();
+	c->on_failure = MW_ON_FAILURE_ACCEPT;
+	assert_int_equal(mw_capture_reload(&cap, c, NULL), 0);
+	uint64_t before = atomic_load(&cap.count.passed_unjournaled);
+	atomic_store(&fail_sync, 1);
+	play("no sync, accept", false, true, passed);
+	atomic_store(&fail_sync, 0);
+	assert_int_equal(atomic_load(&cap.count.passed_unjournaled), before + 1);
+	assert_int_equal(mw_capture_reload(&cap, settings(), NULL), 0);
+	for (int i = 0; i < 200 && mw_store_ready(store) < 0; i++)
+		(void)usleep(10000);
+}
+
+static void
+endless_lines(void **state)
+{
+	(void)state;
+	struct talk t = {.lock = PTHREAD_MUTEX_INITIALIZER,
+	                 .cond = PTHREAD_COND_INITIALIZER};
+	struct mw_dialog_opts o = {
+	    .cap = &cap, .on = "here", .next = "there", .done = on_done, .arg = &t};
+	static char big[100000];
+	memset(big, 'x', sizeof big);
+	assert_int_equal(mw_dialog_init(&t.d, &o, NULL), 0);
+	mw_dialog_next(&t.d, "220 mx\r\n", 8);
+	mw_dialog_client(&t.d, big, sizeof big);
+	mw_dialog_client(&t.d, big, sizeof big);
+	assert_true(mw_dialog_hungry(&t.d));
+	mw_dialog_client(&t.d, "\r\nNOOP\r\n", 8);
+	str_is(mw_buf_str(&t.d.to_client), "220 mx\r\n500 5.5.2 Line too long\r\n");
+	str_is(mw_buf_str(&t.d.to_next), "NOOP\r\n");
+	mw_dialog_next(&t.d, big, sizeof big); /* a reply without end */
+	assert_true(t.d.close_client);
+	mw_dialog_free(&t.d);
+	/* commands that lead to nothing */
+	assert_int_equal(mw_dialog_init(&t.d, &o, NULL), 0);
+	mw_dialog_next(&t.d, "220 mx\r\n", 8);
+	for (int i = 0; i < 200 && !t.d.close_client; i++)
+		mw_dialog_client(&t.d, "FOO\r\n", 5);
+	assert_true(t.d.close_client);
+	mw_dialog_free(&t.d);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(good_dialogues),
+	    cmocka_unit_test(bad_clients),
+	    cmocka_unit_test(bad_servers),
+	    cmocka_unit_test(what_is_recorded),
+	    cmocka_unit_test(strangers_forge_nothing),
+	    cmocka_unit_test(journal_trouble),
+	    cmocka_unit_test(endless_lines),
+	};
+	mw_log_open("test", false, (enum mw_level)0);
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
