@@ -70,6 +70,12 @@ print_journal(const struct mw_status *s)
 	else if (s->daemon == 1)
 		puts("  Index     up to date");
 	print_marks(s);
+	if (s->audit_us) {
+		char when[32];
+		mw_time_local(when, sizeof when, s->audit_us);
+		printf("  Audit     %s: %lld accepted, %lld not journaled\n", when,
+		       (long long)s->audit_accepted, (long long)s->audit_holes);
+	}
 	printf("  Keys      %s\n", s->encrypted ? "encrypted to recovery keys"
 	                                        : "readable: no recovery key configured");
 	for (size_t i = 0; i < s->n_problems; i++)
@@ -137,6 +143,10 @@ print_json(struct mw_status *s)
 		(void)json_object_set_new(o, "last_completed_mark",
 		                          mark_json(&s->complete));
 		(void)json_object_set_new(o, "running_mark", mark_json(&s->running));
+		(void)json_object_set_new(o, "last_audit", time_json(s->audit_us));
+		(void)json_object_set_new(o, "audit_holes",
+		                          s->audit_us ? json_integer(s->audit_holes)
+		                                      : json_null());
 	}
 	mw_cli_json(o);
 }

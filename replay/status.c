@@ -205,6 +205,24 @@ ask_marks(struct mw_status *s, struct mw_store *st)
 			s->running.name = NULL;
 }
 
+static void
+ask_audit(struct mw_status *s)
+{
+	char path[4096];
+	json_error_t je;
+	(void)snprintf(path, sizeof path, "%s/ledger/%s", s->dir, MW_AUDIT_STATE);
+	json_t *o = json_load_file(path, 0, &je);
+	if (!o)
+		return; /* never, or not ours to read */
+	s->audit_us = json_integer_value(json_object_get(o, "time_us"));
+	s->audit_accepted = json_integer_value(json_object_get(o, "accepted"));
+	s->audit_holes = json_integer_value(json_object_get(o, "holes"));
+	json_decref(o);
+	if (s->audit_holes > 0)
+		add(s, 1, "the last audit found %lld messages accepted and not journaled",
+		    (long long)s->audit_holes);
+}
+
 /* ---- daemon ---- */
 
 static int64_t
@@ -296,6 +314,7 @@ mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret
 	ask_disk(cli, ret);
 	ask_log(ret, st);
 	ask_marks(ret, st);
+	ask_audit(ret);
 	if (ret->index_lag > 10000)
 		add(ret, 1, "the index is %lld records behind",
 		    (long long)ret->index_lag);

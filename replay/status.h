@@ -11,6 +11,9 @@ enum {
 	MW_STATUS_PROBLEMS = 16
 };
 
+/* In the directory ledger of the journal: the summary of the last audit. */
+#define MW_AUDIT_STATE "audit.state"
+
 struct mw_status_problem {
 	int level; /* as monitoring counts: 1 warning, 2 critical, 3 unknown */
 	char text[400];
@@ -29,7 +32,8 @@ struct mw_status {
 	int64_t index_lag;
 	int64_t oldest_us, newest_us; /* 0: no mail */
 	bool encrypted;
-	struct mw_mark_info complete, running; /* newest; name NULL: none */
+	struct mw_mark_info complete, running;         /* newest; name NULL: none */
+	int64_t audit_us, audit_accepted, audit_holes; /* last audit; 0: never */
 	struct mw_status_problem problem[MW_STATUS_PROBLEMS];
 	size_t n_problems;
 	struct mw_arena *arena;

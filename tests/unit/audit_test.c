@@ -1,0 +1,230 @@
+/* Every way past the journal that a log shows, named by its cause. */
+#include "journal/base/util.h"
+#include "replay/audit.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#define NOW (INT64_C(1795352400) * 1000000)
+
+static const char log_text[] =
+    /* journaled, then through a content filter: the re-entry has no milters */
+    "Nov 22 12:00:00 mx postfix/smtpd[1]: 4jXTPC00001z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:00:00 mx postfix/cleanup[2]: 4jXTPC00001z1aaa: message-id=<one@t>\n"
+    "Nov 22 12:00:00 mx postfix/qmgr[3]: 4jXTPC00001z1aaa: from=<a@x.test>, size=1, "
+    "nrcpt=1 (queue active)\n"
+    "Nov 22 12:00:01 mx postfix/smtpd[4]: 4jXTPC00002z1aaa: client=localhost[127.0.0.1]\n"
+    "Nov 22 12:00:01 mx postfix/cleanup[2]: 4jXTPC00002z1aaa: message-id=<one@t>\n"
+    "Nov 22 12:00:01 mx postfix/qmgr[3]: 4jXTPC00002z1aaa: from=<a@x.test>, size=1, "
+    "nrcpt=1 (queue active)\n"
+    "Nov 22 12:00:01 mx postfix/smtp[5]: 4jXTPC00001z1aaa: to=<b@h.test>, "
+    "relay=127.0.0.1[127.0.0.1]:10024, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent "
+    "(250 2.0.0 Ok: queued as 4jXTPC00002z1aaa)\n"
+    /* a re-entry that nobody knows */
+    "Nov 22 12:00:02 mx postfix/smtpd[4]: 4jXTPC00003z1aaa: client=localhost[127.0.0.1]\n"
+    "Nov 22 12:00:02 mx postfix/cleanup[2]: 4jXTPC00003z1aaa: message-id=<three@t>\n"
+    "Nov 22 12:00:02 mx postfix/qmgr[3]: 4jXTPC00003z1aaa: from=<a@x.test>, size=1, "
+    "nrcpt=1 (queue active)\n"
+    /* sendmail(1) */
+    "Nov 22 12:00:03 mx postfix/pickup[6]: 4jXTPC00004z1aaa: uid=0 from=<root@h.test>\n"
+    "Nov 22 12:00:03 mx postfix/cleanup[2]: 4jXTPC00004z1aaa: message-id=<four@t>\n"
+    "Nov 22 12:00:03 mx postfix/qmgr[3]: 4jXTPC00004z1aaa: from=<root@h.test>, size=1, "
+    "nrcpt=1 (queue active)\n"
+    /* its bounce, and a notice to the postmaster */
+    "Nov 22 12:00:04 mx postfix/cleanup[2]: 4jXTPC00005z1aaa: message-id=<five@t>\n"
+    "Nov 22 12:00:04 mx postfix/qmgr[3]: 4jXTPC00005z1aaa: from=<>, size=1, nrcpt=1 "
+    "(queue active)\n"
+    "Nov 22 12:00:04 mx postfix/bounce[7]: 4jXTPC00004z1aaa: sender non-delivery "
+    "notification: 4jXTPC00005z1aaa\n"
+    "Nov 22 12:00:04 mx postfix/cleanup[2]: 4jXTPC00006z1aaa: message-id=<six@t>\n"
+    "Nov 22 12:00:04 mx postfix/qmgr[3]: 4jXTPC00006z1aaa: from=<double-bounce@h.test>, "
+    "size=1, nrcpt=1 (queue active)\n"
+    /* DISCARD: by a header check, and by an access table */
+    "Nov 22 12:00:05 mx postfix/smtpd[1]: 4jXTPC00007z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:00:05 mx postfix/cleanup[2]: 4jXTPC00007z1aaa: discard: header Subject: x "
+    "from a[192.0.2.1]; from=<a@x.test>\n"
+    "Nov 22 12:00:05 mx postfix/smtpd[8]: NOQUEUE: discard: RCPT from a[192.0.2.1]: "
+    "<d@x.test>: Sender address triggers DISCARD action\n"
+    "Nov 22 12:00:05 mx postfix/smtpd[8]: 4jXTPC00008z1aaa: client=a[192.0.2.1]\n"
+    /* past the milter of a service; and a quarter of an hour later, with it down */
+    "Nov 22 12:00:06 mx postfix/smtpd[9]: 4jXTPC00009z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:00:06 mx postfix/cleanup[2]: 4jXTPC00009z1aaa: message-id=<nine@t>\n"
+    "Nov 22 12:00:06 mx postfix/qmgr[3]: 4jXTPC00009z1aaa: from=<a@x.test>, size=1, "
+    "nrcpt=1 (queue active)\n"
+    "Nov 22 12:15:00 mx postfix/smtpd[9]: warning: connect to Milter service unix:/m: "
+    "Connection refused\n"
+    "Nov 22 12:15:01 mx postfix/smtpd[9]: 4jXTPC0000Az1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:15:01 mx postfix/cleanup[2]: 4jXTPC0000Az1aaa: message-id=<ten@t>\n"
+    "Nov 22 12:15:01 mx postfix/qmgr[3]: 4jXTPC0000Az1aaa: from=<a@x.test>, size=1, "
+    "nrcpt=1 (queue active)\n"
+    /* held by a quarantining milter before us */
+    "Nov 22 12:30:01 mx postfix/smtpd[9]: 4jXTPC0000Bz1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:30:01 mx postfix/cleanup[2]: 4jXTPC0000Bz1aaa: message-id=<eleven@t>\n"
+    "Nov 22 12:30:01 mx postfix/cleanup[2]: 4jXTPC0000Bz1aaa: milter-hold: "
+    "END-OF-MESSAGE from a[192.0.2.1]: milter triggers HOLD action; from=<a@x.test>\n"
+    /* requeued, not captured a second time */
+    "Nov 22 12:31:00 mx postfix/pickup[6]: 4jXTPC0000Cz1aaa: uid=104 from=<a@x.test> "
+    "orig_id=4jXTPC00001z1aaa\n"
+    "Nov 22 12:31:00 mx postfix/cleanup[2]: 4jXTPC0000Cz1aaa: message-id=<one@t>\n"
+    "Nov 22 12:31:00 mx postfix/qmgr[3]: 4jXTPC0000Cz1aaa: from=<a@x.test>, size=1, "
+    "nrcpt=1 (queue active)\n"
+    /* not accepted: refused at its end, refused at RCPT, a probe */
+    "Nov 22 12:32:00 mx postfix/smtpd[9]: 4jXTPC0000Dz1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:32:00 mx postfix/cleanup[2]: 4jXTPC0000Dz1aaa: message-id=<refused@t>\n"
+    "Nov 22 12:32:00 mx postfix/cleanup[2]: 4jXTPC0000Dz1aaa: milter-reject: "
+    "END-OF-MESSAGE from a[192.0.2.1]: 5.7.1 no; from=<a@x.test>\n"
+    "Nov 22 12:32:01 mx postfix/smtpd[9]: 4jXTPC0000Ez1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:32:02 mx postfix/cleanup[2]: 4jXTPC0000Fz1aaa: message-id=<probe@t>\n"
+    "Nov 22 12:32:02 mx postfix/qmgr[3]: 4jXTPC0000Fz1aaa: from=<double-bounce@h.test>, "
+    "size=1, nrcpt=1 (queue active)\n"
+    "Nov 22 12:32:02 mx postfix/smtp[5]: 4jXTPC0000Fz1aaa: to=<b@h.test>, "
+    "relay=h[192.0.2.2]:25, delay=1, delays=0/0/0/1, dsn=2.1.5, status=deliverable (250 "
+    "Ok)\n"
+    /* a later try of what an older log accepted */
+    "Nov 22 12:33:00 mx postfix/qmgr[3]: 4jXTPC0000Gz1aaa: from=<a@x.test>, size=1, "
+    "nrcpt=1 (queue active)\n"
+    /* Sendmail */
+    "Nov 22 12:34:00 mx sm-mta[11]: 6AMCm01a005678: from=<a@x.test>, size=300, class=0, "
+    "nrcpts=1, msgid=<m@x>, proto=ESMTP, daemon=MTA-v4, relay=c.test [192.0.2.7]\n";
+
+static void
+feed(struct mw_audit *a, const char *text)
+{
+	struct mw_str rest = mw_strz(text), line;
+	while (mw_str_cut(rest, '\n', &line, &rest)) {
+		struct mw_mta_event e;
+		(void)mw_mtalog_line(line, NOW, &e);
+		assert_int_equal(mw_audit_event(a, &e), 0);
+	}
+}
+
+static struct mw_audit_row *
+row_of(struct mw_audit *a, const char *qid)
+{
+	for (size_t i = a->n; i-- > 0;)
+		if (mw_str_eq(a->v[i].queue_id, mw_strz(qid)))
+			return &a->v[i];
+	return NULL;
+}
+
+static void
+causes(void **state)
+{
+	(void)state;
+	static const struct {
+		char digit;
+		enum mw_audit_cause cause;
+	} want[] = {
+	    {'1', MW_AUDIT_FINE},       {'2', MW_AUDIT_REENTRY},
+	    {'3', MW_AUDIT_NO_MILTERS}, {'4', MW_AUDIT_PICKUP},
+	    {'5', MW_AUDIT_NOTICE},     {'6', MW_AUDIT_NOTICE},
+	    {'7', MW_AUDIT_DISCARDED},  {'8', MW_AUDIT_DISCARDED},
+	    {'9', MW_AUDIT_OTHER},      {'A', MW_AUDIT_DOWN},
+	    {'B', MW_AUDIT_OTHER},      {'C', MW_AUDIT_REENTRY},
+	    {'D', MW_AUDIT_FINE},       {'E', MW_AUDIT_FINE},
+	    {'F', MW_AUDIT_FINE},       {'G', MW_AUDIT_FINE},
+	};
+	struct mw_audit a;
+	struct mw_err err;
+	assert_int_equal(mw_audit_init(&a, &err), 0);
+	feed(&a, log_text);
+	row_of(&a, "4jXTPC00001z1aaa")->journaled = true;
+	assert_int_equal(mw_audit_judge(&a, 0), 0);
+	for (size_t i = 0; i < MW_COUNT(want); i++) {
+		char qid[] = "4jXTPC0000?z1aaa";
+		qid[10] = want[i].digit;
+		const struct mw_audit_row *r = row_of(&a, qid);
+		if (!r || r->cause != want[i].cause)
+			fail_msg("%s: %s, not %s", qid,
+			         r ? mw_audit_name(r->cause) : "no row",
+			         mw_audit_name(want[i].cause));
+		assert_int_equal(mw_audit_hole(r->cause),
+		                 want[i].cause >= MW_AUDIT_NOTICE);
+		assert_non_null(mw_audit_text(r->cause));
+	}
+	assert_int_equal(row_of(&a, "6AMCm01a005678")->cause, MW_AUDIT_OTHER);
+	mw_audit_done(&a);
+}
+
+static void
+before_the_journal(void **state)
+{
+	(void)state;
+	struct mw_audit a;
+	struct mw_err err;
+	assert_int_equal(mw_audit_init(&a, &err), 0);
+	feed(&a, log_text);
+	assert_int_equal(mw_audit_judge(&a, NOW), 0);
+	for (size_t i = 0; i < a.n; i++)
+		assert_false(mw_audit_hole(a.v[i].cause));
+	mw_audit_done(&a);
+}
+
+static void
+short_ids_come_again(void **state)
+{
+	(void)state;
+	struct mw_audit a;
+	struct mw_err err;
+	char line[200];
+	assert_int_equal(mw_audit_init(&a, &err), 0);
+	for (int i = 0; i < 2; i++) {
+		for (int k = 0; k < 4; k++) {
+			static const char *const what[] = {
+			    "smtpd[1]: 0A1B2C3D4E: client=a[192.0.2.1]",
+			    "cleanup[1]: 0A1B2C3D4E: message-id=<x>",
+			    "qmgr[1]: 0A1B2C3D4E: from=<a@b>, size=1, nrcpt=1 (queue "
+			    "active)",
+			    "qmgr[1]: 0A1B2C3D4E: removed"};
+			(void)snprintf(line, sizeof line,
+			               "Nov 22 1%d:00:00 mx postfix/%s\n", i, what[k]);
+			feed(&a, line);
+		}
+	}
+	assert_int_equal(a.n, 2);
+	a.v[0].journaled = true;
+	assert_int_equal(mw_audit_judge(&a, 0), 0);
+	assert_false(mw_audit_hole(a.v[0].cause));
+	assert_true(mw_audit_hole(a.v[1].cause));
+	mw_audit_done(&a);
+}
+
+static void
+many(void **state)
+{
+	(void)state;
+	struct mw_audit a;
+	struct mw_err err;
+	char line[200];
+	assert_int_equal(mw_audit_init(&a, &err), 0);
+	for (int i = 0; i < 5000; i++) {
+		(void)snprintf(line, sizeof line,
+		               "Nov 22 12:00:00 mx postfix/smtpd[1]: 4jXT%05dz1aa: "
+		               "client=a[192.0.2.1]\n",
+		               i);
+		feed(&a, line);
+	}
+	assert_int_equal(a.n, 5000);
+	assert_non_null(row_of(&a, "4jXT04999z1aa"));
+	mw_audit_done(&a);
+}
+
+int
+main(void)
+{
+	(void)setenv("TZ", "UTC", 1);
+	tzset();
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(causes),
+	    cmocka_unit_test(before_the_journal),
+	    cmocka_unit_test(short_ids_come_again),
+	    cmocka_unit_test(many),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
