@@ -15,6 +15,7 @@
 
 struct mw_identity;
 struct mw_pool;
+struct mw_verdict;
 
 struct mw_settings {
 	atomic_int refs;
@@ -36,7 +37,8 @@ struct mw_capture {
 	struct mw_store *store;
 	const struct mw_clock *clock;
 	int64_t started_mono_us;
-	struct mw_pool *pool; /* look-ups in network tables */
+	struct mw_pool *pool;               /* look-ups in network tables */
+	struct mw_verdict *_Atomic verdict; /* SPF; NULL: off */
 	struct mw_counters count;
 	pthread_mutex_t lock; /* guards what follows */
 	struct mw_settings *settings;

@@ -11,6 +11,7 @@
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "journal/store/control.h"
+#include "milter/verdict.h"
 
 enum {
 	REQUEST_MAX = 2 << 20,
@@ -66,6 +67,13 @@ mw_control_status(struct mw_capture *cap, struct mw_buf *out)
 	put_number(out, "open_sessions", (uint64_t)atomic_load(&n->open_sessions));
 	put_number(out, "at_end_of_message", (uint64_t)atomic_load(&n->at_eom));
 	put_number(out, "aborted", atomic_load(&n->aborted));
+	struct mw_verdict_stats spf;
+	mw_verdict_stats(atomic_load(&cap->verdict), &spf);
+	put_number(out, "spf_checked", spf.checked);
+	put_number(out, "spf_temperror", spf.temperror);
+	put_number(out, "spf_dropped", spf.dropped);
+	put_number(out, "spf_queued", spf.queued);
+	put_number(out, "spf_helper_deaths", spf.deaths);
 	put_number(out, "records", st.records);
 	put_number(out, "mails", st.mails);
 	put_number(out, "bytes_in", st.bytes_in);

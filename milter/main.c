@@ -18,6 +18,7 @@
 #include "milter/identity.h"
 #include "milter/mfi.h"
 #include "milter/proxy.h"
+#include "milter/verdict.h"
 
 struct daemon {
 	const char *file; /* configuration, NULL: defaults */
@@ -128,6 +129,8 @@ static int
 check(const struct mw_conf *conf, struct mw_err *err)
 {
 	int r = mw_listen_check(conf, err);
+	if (r == 0)
+		r = mw_verdict_check(conf, err);
 	if (r < 0 || conf->identities.n == 0)
 		return r;
 	struct mw_identity *id;
@@ -182,6 +185,11 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 		return r;
 	}
 	d->has_cap = true;
+	struct mw_verdict *verdict;
+	r = mw_verdict_start(d->store, conf, &verdict, err);
+	if (r < 0)
+		return r;
+	atomic_store(&d->cap.verdict, verdict);
 	struct mw_err tables = {0};
 	if (d->cap.settings->identity &&
 	    mw_identity_check(d->cap.settings->identity, &tables) < 0)
@@ -207,6 +215,8 @@ stop(struct daemon *d, bool started)
 		mw_mfi_stop();
 	mw_control_stop(d->control);
 	mw_listen_close(&d->listeners);
+	if (d->has_cap)
+		mw_verdict_stop(atomic_exchange(&d->cap.verdict, NULL));
 	bool idle = d->has_cap && atomic_load(&d->cap.count.open_sessions) == 0;
 	if (d->store)
 		mw_store_close(d->store);

@@ -6,6 +6,7 @@
 #include "journal/base/util.h"
 #include "milter/identity.h"
 #include "milter/session_int.h"
+#include "milter/verdict.h"
 
 enum {
 	FLUSH_ABOVE = 32 * 1024, /* header bytes collected before the store sees them */
@@ -552,6 +553,8 @@ mw_session_finish(struct mw_session *s, struct mw_answer *ret)
 		log_journaled(s);
 		mw_capture_journaled(s->cap, s->mail.queue_id, mw_entry_id(s->entry),
 		                     s->mail.time_us);
+		mw_verdict_ask(atomic_load(&s->cap->verdict), &s->mail,
+		               mw_entry_id(s->entry), s->commit.seq);
 	} else {
 		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
 		if (!s->fail.code)

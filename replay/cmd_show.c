@@ -1,6 +1,7 @@
 /* cmd_show.c - mailwal show. */
 #include "journal/base/util.h"
 #include "replay/item.h"
+#include "replay/sender.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -225,6 +226,23 @@ print_mailboxes(const struct mw_cli *cli, const struct mw_mail *m, struct mw_are
 }
 
 static void
+print_spf(const struct mw_item *it, struct mw_arena *a)
+{
+	struct mw_spf s;
+	MW_BUF_AUTO b = {0};
+	if (!mw_sender_find(it->store, it->rec.id, a, &s))
+		return;
+	mw_buf_puts(&b, mw_spf_result_name(s.result));
+	if (s.reason.n) {
+		mw_buf_puts(&b, " (");
+		mw_buf_putstr(&b, s.reason);
+		mw_buf_putc(&b, ')');
+	}
+	line("spf", mw_buf_str(&b));
+	line("spf record", s.record);
+}
+
+static void
 print_facts(const struct mw_cli *cli, const struct mw_item *it, struct mw_arena *a)
 {
 	char id[MW_ID_TEXT + 1], date[32], human[32], text[128];
@@ -240,6 +258,7 @@ print_facts(const struct mw_cli *cli, const struct mw_item *it, struct mw_arena 
 	line("direction", mw_strz(mw_direction_name(m->direction)));
 	print_envelope(m);
 	print_mailboxes(cli, m, a);
+	print_spf(it, a);
 	(void)snprintf(text, sizeof text, "segment %llu, offset %llu, record %llu",
 	               (unsigned long long)it->rec.loc.segment,
 	               (unsigned long long)it->rec.loc.offset,
@@ -296,6 +315,15 @@ show(const struct mw_cli *cli, enum what what, const struct mw_item *it,
 		break;
 	}
 	return show_summary(cli, it, a, err);
+}
+
+static json_t *
+with_spf(json_t *o, const struct mw_item *it, struct mw_arena *a)
+{
+	struct mw_spf s;
+	if (o && mw_sender_find(it->store, it->rec.id, a, &s))
+		(void)json_object_set_new(o, "spf", mw_sender_json(&s));
+	return o;
 }
 
 /* 0, or the exit status of a mistake. */
@@ -359,7 +387,7 @@ mw_cmd_show(struct mw_cli *cli, int argc, char **argv)
 	if (r == 0)
 		r = mw_record_mail(it->store, &it->rec, a, &it->mail, &err);
 	if (r == 0 && cli->json)
-		mw_cli_json(mw_item_json(cli, it, a));
+		mw_cli_json(with_spf(mw_item_json(cli, it, a), it, a));
 	else if (r == 0)
 		r = show(cli, what, it, a, &err);
 	if (r == MW_EIO && ferror(stdout))

@@ -37,11 +37,15 @@ class Conn:
 			got = self.reply()[0]
 			assert got == b"c", got
 
-	def envelope(self, queue_id, body=b"body\r\n"):
+	def envelope(self, queue_id, body=b"body\r\n", sender="a@remote.test", addr="192.0.2.1",
+		     helo="client.test", connect=True):
 		"""Everything up to, not including, end of message."""
-		self.step(b"C", b"client.test\0" + b"4" + struct.pack(">H", 1234) + b"192.0.2.1\0", 0x1000)
-		self.step(b"H", b"client.test\0", 0x2000)
-		self.step(b"M", b"<a@remote.test>\0", 0x4000)
+		if connect:
+			family = b"6" if ":" in addr else b"4"
+			self.step(b"C", b"client.test\0" + family + struct.pack(">H", 1234)
+				  + addr.encode() + b"\0", 0x1000)
+			self.step(b"H", helo.encode("latin-1") + b"\0", 0x2000)
+		self.step(b"M", b"<" + sender.encode("latin-1") + b">\0", 0x4000)
 		self.step(b"R", b"<anna@example.test>\0", 0x8000)
 		self.send(b"D", b"Ti\0" + queue_id.encode() + b"\0")
 		self.step(b"T", b"", 0x10000)

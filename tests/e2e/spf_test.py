@@ -1,0 +1,248 @@
+#!/usr/bin/python3
+"""SPF beside the mail: verdicts are journaled, and nothing that DNS, a helper or a sender
+does delays or fails a message."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import milterclient
+import rig as rigs
+import spfhelper
+import tap
+
+ZONE = """\
+pass.test TXT v=spf1%20ip4:192.0.2.0/24%20ip6:2001:db8::/32%20-all
+fail.test TXT v=spf1%20-all%20exp=why.fail.test
+why.fail.test TXT go%_away
+soft.test TXT v=spf1%20~all
+helo.test TXT v=spf1%20a%20-all
+helo.test A 192.0.2.1
+time.test TXT !timeout
+hang.test TXT !hang
+crash.test TXT !crash
+loop.test TXT v=spf1%20include:loop.test%20-all
+"""
+
+
+class Daemon:
+	"""mailwald with a helper that reads a zone file, in a directory of its own."""
+
+	def __init__(self, directory, zone, *settings):
+		self.dir = pathlib.Path(directory)
+		self.journal = self.dir / "journal"
+		self.sock = f"/tmp/mw-spf-{os.getpid()}-{self.dir.name}.sock"
+		self.zone = self.dir / "zone"
+		self.zone.write_text(zone, encoding="ascii")
+		self.program = self.dir / "mailwald"
+		shutil.copy(rigs.find_program("mailwald"), self.program)
+		helper = self.dir / "mailwald-spf"
+		# runs as nobody after it has read the zone; this script is gone by then
+		helper.write_text(f"#!/bin/sh\nexec '{spfhelper.program()}' --zone '{self.zone}' \"$@\"\n",
+				  encoding="ascii")
+		helper.chmod(0o755)
+		self.conf = self.dir / "conf"
+		lines = [f'journal_dir = "{self.journal}"', f"milter_listen = unix:{self.sock}",
+			 "min_free = 0", "log_target = stderr", "log_level = debug", *settings]
+		self.conf.write_text("\n".join(lines) + "\n", encoding="utf-8")
+		self.log = self.dir / "log"
+
+	def __enter__(self):
+		self.mailwal("init")
+		with open(self.log, "ab") as log:
+			self.proc = subprocess.Popen([self.program, "-c", self.conf], stderr=log,
+						     stdin=subprocess.DEVNULL,
+						     preexec_fn=rigs.die_with_parent)
+		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), 20, self.proc)
+		return self
+
+	def __exit__(self, *_):
+		if self.proc.poll() is None:
+			self.proc.terminate()
+		try:
+			self.status = self.proc.wait(20)
+		except subprocess.TimeoutExpired:
+			self.proc.kill()
+			self.status = self.proc.wait()
+		if os.path.exists(self.sock):
+			os.unlink(self.sock)
+
+	def mailwal(self, *args):
+		return subprocess.run([rigs.find_program("mailwal"), "-c", self.conf, *args],
+				      stdout=subprocess.PIPE, check=True, timeout=60).stdout
+
+	def counters(self):
+		with socket.socket(socket.AF_UNIX) as s:
+			s.settimeout(20)
+			s.connect(str(self.journal / "control.sock"))
+			s.sendall(b"status\n")
+			out = b""
+			while not out.endswith(b"\n"):
+				out += s.recv(65536)
+		return json.loads(out.split(b" ", 1)[1])
+
+	def helpers(self):
+		out = []
+		for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+			try:
+				stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+			except OSError:
+				continue
+			if int(stat.rsplit(")", 1)[1].split()[1]) == self.proc.pid:
+				out.append(pid)
+		return out
+
+	def send(self, queue_id, sender, addr="192.0.2.1", helo="helo.test"):
+		"""Seconds until the end of message was answered."""
+		c = milterclient.Conn(self.sock)
+		c.envelope(queue_id, sender=sender, addr=addr, helo=helo)
+		began = time.monotonic()
+		got = c.end()
+		c.sock.close()
+		assert got == b"c", got
+		return time.monotonic() - began
+
+	def verdict(self, queue_id, seconds=15):
+		end = time.monotonic() + seconds
+		while True:
+			o = json.loads(self.mailwal("show", queue_id, "--json"))
+			if "spf" in o or time.monotonic() > end:
+				return o.get("spf", {})
+			time.sleep(0.1)
+
+
+def results(t):
+	cases = [  # sender, client, HELO, what it must be
+		("a@pass.test", "192.0.2.1", "x.test", "pass"),
+		("a@pass.test", "198.51.100.1", "x.test", "fail"),
+		("a@pass.test", "2001:db8::7", "x.test", "pass"),
+		("a@pass.test", "2001:db9::7", "x.test", "fail"),
+		("a@fail.test", "192.0.2.1", "x.test", "fail"),
+		("a@soft.test", "192.0.2.1", "x.test", "softfail"),
+		("a@nothing.test", "192.0.2.1", "x.test", "none"),
+		("a@time.test", "192.0.2.1", "x.test", "temperror"),
+		("a@loop.test", "192.0.2.1", "x.test", "permerror"),
+		("", "192.0.2.1", "helo.test", "pass"),
+		("", "192.0.2.2", "helo.test", "fail"),
+		("a@" + "x" * 2000 + ".test", "192.0.2.1", "x.test", "none"),
+		("a@%{i}%n\x01\xff.test", "192.0.2.1", "[192.0.2.1]", "none"),
+	]
+	with Daemon(t.sub("results"), ZONE, "spf = yes") as d:
+		for i, (sender, addr, helo, want) in enumerate(cases):
+			d.send(f"R{i}", sender, addr, helo)
+		for i, (sender, addr, _, want) in enumerate(cases):
+			v = d.verdict(f"R{i}")
+			t.equal(v.get("result"), want, f"<{sender[:30]!a}> from {addr}")
+		v = d.verdict("R4")
+		t.equal((v.get("ip"), v.get("from"), v.get("record"), v.get("explanation"),
+			 v.get("library")),
+			("192.0.2.1", "a@fail.test", "v=spf1 -all exp=why.fail.test", "go away",
+			 "libspf2 1.2.10"), "the verdict holds what it was made from")
+		text = d.mailwal("show", "R0").decode()
+		t.ok("\nspf           pass (" in text, "show tells the verdict", text)
+		uids = {line for pid in d.helpers()
+			for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+			if line.startswith(("Uid:", "NoNewPrivs:", "Seccomp:", "CapEff:"))}
+		t.equal(uids, {"Uid:\t65534\t65534\t65534\t65534", "NoNewPrivs:\t1", "Seccomp:\t2",
+			       "CapEff:\t0000000000000000"}, "helpers are locked in")
+		d.send("L1", "a@pass.test", "127.0.0.1")
+		d.send("L2", "a@pass.test", "::1")
+		d.send("L3", "a@pass.test")
+		d.verdict("L3")
+		t.ok(not d.verdict("L1", 0) and not d.verdict("L2", 0), "mail from here is not checked")
+		checked = d.counters()["spf_checked"]
+	t.equal(d.status, 0, "a clean end")
+	t.equal(checked, len(cases) + 1, "verdicts counted")
+	out = subprocess.run([rigs.find_program("mailwal"), "-c", d.conf, "verify"],
+			     stdout=subprocess.PIPE, timeout=60)
+	t.equal(out.returncode, 0, "the journal verifies")
+
+
+def slow(t):
+	"""4.9 s per answer, a helper that hangs, one that crashes, one that is killed."""
+	times = {}
+	for spf in ("no", "yes"):
+		with Daemon(t.sub("slow-" + spf), "@latency 4900\n" + ZONE, f"spf = {spf}",
+			    "spf_timeout = 10s") as d:
+			d.send("W", "a@pass.test")  # warm
+			times[spf] = sorted(d.send(f"S{i}", "a@pass.test") for i in range(30))
+			if spf == "yes":
+				v = d.verdict("W")
+				t.ok(v.get("result") == "pass" and v.get("duration_ms", 0) >= 4800,
+				     "a slow answer is an answer", v)
+	t.ok(times["yes"][15] < times["no"][15] + 0.05 and times["yes"][-1] < times["no"][-1] + 0.5,
+	     "slow DNS does not delay the answer", {k: (v[15], v[-1]) for k, v in times.items()})
+
+	with Daemon(t.sub("bad"), ZONE, "spf = yes", "spf_timeout = 1s") as d:
+		took = d.send("H", "a@hang.test")
+		took = max(took, d.send("C", "a@crash.test"))
+		t.equal(d.verdict("H").get("result"), "temperror", "a helper that hangs")
+		t.equal(d.verdict("C").get("result"), "temperror", "a helper that crashes")
+		d.send("P", "a@pass.test")
+		t.equal(d.verdict("P").get("result"), "pass", "after it another helper answers")
+		d.send("K0", "a@pass.test")
+		d.verdict("K0")
+		for i in range(4):  # every helper has a question when it dies
+			d.send(f"K{i + 1}", "a@hang.test")
+		rigs.wait_for("four helpers", lambda: len(d.helpers()) == 4)
+		time.sleep(0.3)
+		for pid in d.helpers():
+			os.kill(pid, signal.SIGKILL)
+		got = {d.verdict(f"K{i + 1}").get("result") for i in range(4)}
+		t.equal(got, {"temperror"}, "helpers that were killed")
+		d.send("Q", "a@pass.test")
+		t.equal(d.verdict("Q").get("result"), "pass", "and then others answer")
+		t.ok(took < 0.5, "no answer waited for a helper", took)
+		t.ok(d.counters()["spf_helper_deaths"] >= 6, "deaths are counted", d.counters())
+	t.equal(d.status, 0, "a clean end with helpers")
+
+
+def burst(t):
+	"""Far more mail than checks that hang: the queue is bounded, mail is not disturbed."""
+	n = 3000
+	with Daemon(t.sub("burst"), "hang.test TXT !hang\n", "spf = yes", "spf_timeout = 60s") as d:
+		c = milterclient.Conn(d.sock)
+		began = time.monotonic()
+		for i in range(n):
+			c.envelope(f"B{i}", sender="a@hang.test", connect=i == 0)
+			assert c.end() == b"c"
+		rate = n / (time.monotonic() - began)
+		c.sock.close()
+		s = d.counters()
+		t.equal((s["journaled"], s["spf_checked"]), (n, 0), "all of a burst is journaled")
+		t.ok(s["spf_queued"] == 2000 and s["spf_dropped"] == n - 2000 - 4,
+		     "the queue is bounded, the rest is counted", s)
+		t.ok(rate > 100, "at full speed", rate)
+		t.note(f"{rate:.0f} messages a second")
+		began = time.monotonic()
+	t.ok(d.status == 0 and time.monotonic() - began < 10, "stops at once with all that waiting",
+	     (d.status, time.monotonic() - began))
+	log = d.log.read_text(encoding="utf-8", errors="replace")
+	t.ok(log.count("event=spf_dropped") <= 2, "one warning, not one per message")
+
+
+def refused(t):
+	"""A configuration that cannot work is told at the start."""
+	d = Daemon(t.sub("refused"), ZONE, "spf = yes", "spf_user = no-such-user")
+	d.mailwal("init")
+	p = subprocess.run([d.program, "-t", "-c", d.conf], stderr=subprocess.PIPE,
+			   stdout=subprocess.PIPE, timeout=20)
+	t.ok(p.returncode == 78 and b"no-such-user" in p.stderr, "a user that there is not", p)
+
+
+def main(t):
+	results(t)
+	slow(t)
+	burst(t)
+	refused(t)
+
+
+tap.run(main, seconds=120)
