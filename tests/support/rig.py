@@ -264,9 +264,10 @@ class Rig:
 		milters = [wit, mw] if self.witness_first else [mw, wit]
 		servers.write(f"{self.run}/postfix/master.cf", servers.MASTER_CF.format(
 			smtp=self.smtp_port, submission=self.submission_port, procs="-"))
-		servers.write(f"{self.run}/postfix/main.cf", servers.MAIN_CF.format(
+		text = servers.MAIN_CF.format(
 			run=self.run, domain=self.domains[0], domains=", ".join(self.domains),
-			milters=", ".join(m for m in milters if m), extra=self.postfix_extra))
+			milters=", ".join(m for m in milters if m), extra=self.postfix_extra)
+		servers.write(f"{self.run}/postfix/main.cf", servers.last_wins(text))
 
 	def write_conf(self):
 		"""mailwal.conf from this object's fields."""

@@ -187,6 +187,17 @@ def write(path, text, mode=0o644):
 	os.chmod(path, mode)
 
 
+def last_wins(main_cf):
+	"""main.cf (one line a parameter) with each parameter once, the last. Postfix warns of
+	an overridden one from every process, and postlogd's own warning to itself can hang
+	it for ever when the others' have filled its queue."""
+	rows = {}
+	for line in main_cf.splitlines():
+		if line.strip():
+			rows[line.split("=", 1)[0].strip()] = line
+	return "\n".join(rows.values()) + "\n"
+
+
 def postfix_dirs(run):
 	"""The queue as `post-install create-missing` would make it."""
 	pf, drop = pwd.getpwnam("postfix"), grp.getgrnam("postdrop").gr_gid
