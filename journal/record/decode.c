@@ -179,8 +179,9 @@ encoded_word(struct mw_str s, struct mw_buf *out, size_t *ret_len)
 }
 
 void
-mw_header_decode(struct mw_str v, struct mw_buf *out)
+mw_header_decode(struct mw_str unfolded, struct mw_buf *out)
 {
+	struct mw_str v = unfolded;
 	size_t i = 0;
 	bool after_word = false;
 	while (i < v.n) {

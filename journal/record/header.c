@@ -96,8 +96,9 @@ mw_header_find(struct mw_str header, const char *name, struct mw_field *ret)
 }
 
 struct mw_str
-mw_header_msgid(struct mw_str v)
+mw_header_msgid(struct mw_str unfolded)
 {
+	struct mw_str v = unfolded;
 	const char *lt = v.n ? memchr(v.p, '<', v.n) : NULL;
 	if (!lt)
 		return mw_str_trim(v);
@@ -107,8 +108,9 @@ mw_header_msgid(struct mw_str v)
 }
 
 struct mw_str
-mw_header_received_id(struct mw_str v)
+mw_header_received_id(struct mw_str unfolded)
 {
+	struct mw_str v = unfolded;
 	static const char key[] = " id ";
 	const char *semi = v.n ? memrchr(v.p, ';', v.n) : NULL;
 	size_t n = semi ? (size_t)(semi - v.p) : v.n;
