@@ -171,8 +171,10 @@ note_by_daemon(const char *dir, int type, const void *cbor, size_t n, uint64_t *
 	r = mw_control_call(dir, mw_buf_cstr(&req), &reply, err);
 	if (r < 0)
 		return r;
-	unsigned long long seq = 0;
-	if (sscanf(mw_buf_cstr(&reply), "%llu", &seq) != 1)
+	char *end;
+	const char *text = mw_buf_cstr(&reply);
+	unsigned long long seq = strtoull(text, &end, 10);
+	if (end == text)
 		return mw_fail(err, MW_EPROTO, "mailwald gave no sequence number");
 	*ret_seq = seq;
 	return 0;
