@@ -1,6 +1,7 @@
 /* cmd_list.c - mailwal list. */
 #include "journal/base/util.h"
 #include "replay/item.h"
+#include "replay/sender.h"
 #include "replay/table.h"
 
 #include <errno.h>
@@ -26,6 +27,7 @@ struct list {
 	struct mw_cli *cli;
 	struct mw_query q;
 	struct mw_arena *arena; /* of one row */
+	struct mw_senders senders;
 	enum format format;
 	bool header;
 	uint64_t limit; /* 0: none */
@@ -111,7 +113,11 @@ print_item(struct list *l, const struct mw_item *it)
 	int r = 0;
 	if (l->cli->json) {
 		mw_arena_reset(l->arena);
-		mw_cli_json(mw_item_json(l->cli, it, l->arena));
+		json_t *o = mw_item_json(l->cli, it, l->arena);
+		struct mw_spf spf;
+		if (mw_senders_find(&l->senders, it->store, it->rec.id, l->arena, &spf))
+			o = mw_sender_add(o, &spf);
+		mw_cli_json(o);
 	} else {
 		r = print_row(l, it);
 	}
@@ -309,5 +315,6 @@ mw_cmd_list(struct mw_cli *cli, int argc, char **argv)
 	status = run(&l);
 	mw_table_free(l.table);
 	free(l.ref);
+	mw_senders_done(&l.senders);
 	return status;
 }

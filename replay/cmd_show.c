@@ -321,9 +321,8 @@ static json_t *
 with_spf(json_t *o, const struct mw_item *it, struct mw_arena *a)
 {
 	struct mw_spf s;
-	if (o && mw_sender_find(it->store, it->rec.id, a, &s))
-		(void)json_object_set_new(o, "spf", mw_sender_json(&s));
-	return o;
+	bool found = mw_sender_find(it->store, it->rec.id, a, &s);
+	return found ? mw_sender_add(o, &s) : o;
 }
 
 /* 0, or the exit status of a mistake. */

@@ -153,6 +153,10 @@ def results(t):
 			if line.startswith(("Uid:", "NoNewPrivs:", "Seccomp:", "CapEff:"))}
 		t.equal(uids, {"Uid:\t65534\t65534\t65534\t65534", "NoNewPrivs:\t1", "Seccomp:\t2",
 			       "CapEff:\t0000000000000000"}, "helpers are locked in")
+		rows = {o["queue_id"]: o for o in map(json.loads, d.mailwal(
+			"list", "--all", "--json").splitlines())}
+		t.equal([rows[f"R{i}"].get("spf", {}).get("result") for i in range(len(cases))],
+			[c[3] for c in cases], "list --json has the verdicts")
 		d.send("L1", "a@pass.test", "127.0.0.1")
 		d.send("L2", "a@pass.test", "::1")
 		d.send("L3", "a@pass.test")
@@ -164,6 +168,26 @@ def results(t):
 	out = subprocess.run([rigs.find_program("mailwal"), "-c", d.conf, "verify"],
 			     stdout=subprocess.PIPE, timeout=60)
 	t.equal(out.returncode, 0, "the journal verifies")
+
+
+def many(t):
+	"""list --json changes its way of looking up verdicts with the number of messages."""
+	n = 150
+	with Daemon(t.sub("many"), ZONE, "spf = yes") as d:
+		senders = ("a@pass.test", "a@fail.test", "a@soft.test")
+		for i in range(n):
+			d.send(f"M{i}", senders[i % 3])
+		d.verdict(f"M{n - 1}")
+		rigs.wait_for("verdicts", lambda: d.counters()["spf_checked"] == n)
+		for what in ("with", "without"):
+			got = [(int(o["queue_id"][1:]), o.get("spf", {}).get("result")) for o in
+			       map(json.loads, d.mailwal("list", "--all", "--json").splitlines())]
+			t.equal(sorted(got) == [(i, ("pass", "fail", "softfail")[i % 3]) for i in range(n)],
+				True, f"list --json of {n} messages, {what} the index")
+			if what == "with":
+				index = d.journal / "index"
+				os.rename(index, d.dir / "index.away")
+		t.ok(d.counters()["batches"] < 2 * n, "verdicts share syncs", d.counters()["batches"])
 
 
 def slow(t):
@@ -240,6 +264,7 @@ def refused(t):
 
 def main(t):
 	results(t)
+	many(t)
 	slow(t)
 	burst(t)
 	refused(t)
