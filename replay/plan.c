@@ -1,5 +1,7 @@
 #include "replay/plan.h"
 
+#include "replay/known.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -12,7 +14,8 @@ struct chosen { /* a selected record */
 struct walk {
 	const struct mw_plan_opts *o;
 	struct mw_cli *cli;
-	const struct mw_query *q;
+	struct mw_query q;
+	struct mw_known_set known;
 	struct mw_target *t;
 	struct mw_plan *plan;
 	struct mw_arena *tmp; /* of one message */
@@ -111,7 +114,7 @@ get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
 static bool
 copy_named(struct walk *w, const struct mw_copy *c)
 {
-	const struct mw_query *q = w->q;
+	const struct mw_query *q = &w->q;
 	const struct mw_conf *conf = w->cli->conf;
 	struct mw_str box = mw_strz(c->mailbox);
 	bool named = !q->n_user && !q->n_domain;
@@ -162,7 +165,8 @@ add_rec(struct walk *w, const struct mw_item *it)
 }
 
 static int
-add_copy(struct walk *w, struct mw_plan_box *b, bool sent, bool wanted)
+add_copy(struct walk *w, struct mw_plan_box *b, bool sent, bool wanted,
+         enum mw_known_class known)
 {
 	struct mw_plan *p = w->plan;
 	void *v = b->v;
@@ -171,6 +175,8 @@ add_copy(struct walk *w, struct mw_plan_box *b, bool sent, bool wanted)
 	for (size_t i = b->n; i-- > 0 && b->v[i].rec == rec;) {
 		if (b->v[i].sent != sent)
 			continue;
+		if (b->v[i].known != known)
+			b->v[i].known = MW_KNOWN_NOTHING;
 		if (wanted && !b->v[i].wanted) {
 			b->n_wanted++;
 			p->n_wanted++;
@@ -181,7 +187,11 @@ add_copy(struct walk *w, struct mw_plan_box *b, bool sent, bool wanted)
 	if (grow(&v, &b->cap, b->n + 1, sizeof *b->v))
 		return mw_fail(w->err, MW_ENOMEM, "out of memory");
 	b->v = v;
-	b->v[b->n++] = (struct mw_plan_copy){rec, MW_FATE_OPEN, sent, wanted, false};
+	b->v[b->n++] = (struct mw_plan_copy){.rec = rec,
+	                                     .fate = MW_FATE_OPEN,
+	                                     .sent = sent,
+	                                     .wanted = wanted,
+	                                     .known = (uint8_t)known};
 	b->n_wanted += wanted;
 	p->n_wanted += wanted;
 	return 0;
@@ -231,6 +241,13 @@ on_selected(void *arg, const struct mw_item *it)
 	return 0;
 }
 
+static enum mw_known_class
+known_of(struct walk *w, const struct mw_item *it, const struct mw_copy *c)
+{
+	return mw_known_copy(w->known.known[it->journal], w->cli->conf, it->rec.seq, c,
+	                     w->known.mark_us[it->journal], w->tmp);
+}
+
 static int
 on_any(void *arg, const struct mw_item *it)
 {
@@ -259,7 +276,8 @@ on_any(void *arg, const struct mw_item *it)
 			r = add_rec(w, it);
 		added = true;
 		if (!r)
-			r = add_copy(w, b, c[i].sent && sent_apart, wanted);
+			r = add_copy(w, b, c[i].sent && sent_apart, wanted,
+			             known_of(w, it, &c[i]));
 	}
 	return r;
 }
@@ -273,7 +291,7 @@ on_export(void *arg, const struct mw_item *it)
 	int r = get_box(w, "", &b);
 	if (!r)
 		r = add_rec(w, it);
-	return r ? r : add_copy(w, b, false, true);
+	return r ? r : add_copy(w, b, false, true, MW_KNOWN_NOTHING);
 }
 
 static const struct mw_plan_rec *sort_rec; /* qsort has no argument; one thread */
@@ -313,10 +331,13 @@ static int
 two_walks(struct walk *w)
 {
 	struct mw_query all;
-	w->everything = w->q->all && !w->q->any_term && !w->q->n_id;
-	int r = w->everything
-	            ? 0
-	            : mw_select(w->cli, w->q, on_selected, w, NULL, NULL, w->err);
+	int r = mw_known_set_load(w->cli, w->q.since_mark, &w->known, w->err);
+	if (r)
+		return r;
+	w->q.late = w->q.since_mark ? w->known.late : NULL;
+	w->everything = w->q.all && !w->q.any_term && !w->q.n_id;
+	if (!w->everything)
+		r = mw_select(w->cli, &w->q, on_selected, w, NULL, NULL, w->err);
 	if (r)
 		return r;
 	if (w->n_chosen)
@@ -332,7 +353,7 @@ mw_plan_make(const struct mw_plan_opts *o, struct mw_plan **ret, struct mw_err *
 {
 	struct mw_plan *p = calloc(1, sizeof *p);
 	struct walk w = {
-	    .o = o, .cli = o->cli, .q = o->query, .t = o->target, .plan = p, .err = err};
+	    .o = o, .cli = o->cli, .q = *o->query, .t = o->target, .plan = p, .err = err};
 	w.tmp = mw_arena_new(0);
 	if (p)
 		p->arena = mw_arena_new(0);
@@ -343,6 +364,7 @@ mw_plan_make(const struct mw_plan_opts *o, struct mw_plan **ret, struct mw_err *
 	else if (!r)
 		r = two_walks(&w);
 	free(w.chosen);
+	mw_known_set_done(&w.known);
 	mw_arena_free(w.tmp);
 	if (r) {
 		mw_plan_free(p);

@@ -28,13 +28,19 @@ enum mw_fate {
 	MW_FATE_RESTORED,
 	MW_FATE_FAILED,
 	MW_FATE_DOUBTFUL, /* write-only target: may have been delivered */
-	MW_FATE_SKIPPED
+	MW_FATE_SKIPPED,
+	/* By the MTA's log, and not there: */
+	MW_FATE_REMOVED, /* delivered before the mark, so removed by its user */
+	MW_FATE_REFUSED,
+	MW_FATE_BOUNCED,
+	MW_FATE_QUEUED /* the MTA will deliver it */
 };
 
 struct mw_plan_copy {
 	uint32_t rec;
 	uint8_t fate; /* enum mw_fate; only for wanted ones */
 	bool sent, wanted, ambiguous;
+	uint8_t known; /* enum mw_known_class: what the MTA's log says of it */
 };
 
 struct mw_plan_box {

@@ -63,7 +63,7 @@ uint64_t
 mw_report_left(const struct mw_report *r)
 {
 	return r->selected - r->already_there - r->restored - r->failed - r->doubtful -
-	       r->skipped;
+	       r->skipped - r->removed - r->refused - r->bounced - r->queued;
 }
 
 static json_t *
@@ -106,6 +106,8 @@ summary(const struct mw_report *r)
 	    {"restored", r->restored},     {"failed", r->failed},
 	    {"doubtful", r->doubtful},     {"ambiguous", r->ambiguous},
 	    {"skipped", r->skipped},       {"left", mw_report_left(r)},
+	    {"removed", r->removed},       {"refused", r->refused},
+	    {"bounced", r->bounced},       {"queued", r->queued},
 	    {"unreadable", r->unreadable}, {"mailboxes", r->mailboxes},
 	    {"bytes", r->bytes},
 	};
@@ -178,6 +180,15 @@ say(const struct mw_report *r)
 		printf(", %llu doubtful", (unsigned long long)r->doubtful);
 	if (r->skipped)
 		printf(", %llu skipped", (unsigned long long)r->skipped);
+	if (r->removed)
+		printf(", %llu removed by their users", (unsigned long long)r->removed);
+	if (r->refused)
+		printf(", %llu refused", (unsigned long long)r->refused);
+	if (r->bounced)
+		printf(", %llu bounced", (unsigned long long)r->bounced);
+	if (r->queued)
+		printf(", %llu in the mail server's queue",
+		       (unsigned long long)r->queued);
 	if (r->unreadable)
 		printf(", %llu records unreadable", (unsigned long long)r->unreadable);
 	printf("; %llu unaccounted%s. %llu %s, %s.\n",

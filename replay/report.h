@@ -1,8 +1,8 @@
 /* report.h - what a replay or export did: numbers, and every copy not put back by name.
  *
  * The unit is the copy: one message for one mailbox. Numbers always add up:
- * selected = already_there + restored + failed + doubtful + skipped + left (interrupted);
- * ambiguous ones are among the restored.
+ * selected = already_there + restored + failed + doubtful + skipped + removed + refused +
+ * bounced + queued + left (interrupted); ambiguous ones are among the restored.
  */
 #ifndef MW_REPLAY_REPORT_H
 #define MW_REPLAY_REPORT_H
@@ -23,6 +23,7 @@ struct mw_report {
 	const char *command, *target, *run_id;
 	bool dry, interrupted;
 	uint64_t selected, already_there, restored, failed, doubtful, ambiguous, skipped;
+	uint64_t removed, refused, bounced, queued; /* by the MTA's log, not put back */
 	uint64_t unreadable; /* records; what they held is unknown */
 	uint64_t mailboxes, bytes;
 	int64_t start_us, duration_us;

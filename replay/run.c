@@ -1,6 +1,7 @@
 #include "replay/run.h"
 
 #include "journal/base/clock.h"
+#include "replay/known.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +85,27 @@ mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
 		rep->skipped++;
 		kind = "skipped";
 		break;
+	case MW_FATE_REMOVED:
+		rep->removed++;
+		kind = "removed";
+		reason = "delivered before the backup began and not in it: removed by "
+		         "its user";
+		break;
+	case MW_FATE_REFUSED:
+		rep->refused++;
+		kind = "refused";
+		reason = "the mail server refused or discarded it after the capture";
+		break;
+	case MW_FATE_BOUNCED:
+		rep->bounced++;
+		kind = "bounced";
+		reason = "the mail server bounced it or gave it up";
+		break;
+	case MW_FATE_QUEUED:
+		rep->queued++;
+		kind = "queued";
+		reason = "in the mail server's queue: it will deliver it";
+		break;
 	case MW_FATE_OPEN:
 	case MW_FATE_TRIED:
 		return 0;
@@ -97,6 +119,24 @@ mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
 	                              .sent = c->sent,
 	                              .time_us = rec->time_us};
 	return mw_report_issue(rep, rec->id, &what);
+}
+
+enum mw_fate
+mw_run_known_fate(const struct mw_plan_copy *c)
+{
+	switch ((enum mw_known_class)c->known) {
+	case MW_KNOWN_REFUSED:
+		return MW_FATE_REFUSED;
+	case MW_KNOWN_BOUNCED:
+		return MW_FATE_BOUNCED;
+	case MW_KNOWN_QUEUED:
+		return MW_FATE_QUEUED;
+	case MW_KNOWN_OLD:
+		return MW_FATE_REMOVED;
+	case MW_KNOWN_NOTHING:
+		break;
+	}
+	return MW_FATE_OPEN;
 }
 
 /* Every copy still open shares the box's fate. */

@@ -235,7 +235,11 @@ settle(struct look *l, size_t *ret_left, struct mw_err *err)
 		if (!p->wanted || (p->fate != MW_FATE_OPEN && p->fate != MW_FATE_TRIED))
 			continue;
 		p->ambiguous = l->c[i].ambiguous;
-		if (l->c[i].how == MW_RC_MISSING)
+		enum mw_fate known =
+		    p->fate == MW_FATE_OPEN ? mw_run_known_fate(p) : MW_FATE_OPEN;
+		if (l->c[i].how == MW_RC_MISSING && known != MW_FATE_OPEN)
+			q = mw_run_fate(l->r, p, known, NULL);
+		else if (l->c[i].how == MW_RC_MISSING)
 			left++;
 		else
 			q = mw_run_fate(l->r, p,
@@ -466,7 +470,9 @@ ledger_fates(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 		enum mw_ledger_state st =
 		    r->ledger ? mw_ledger_get(r->ledger, id, b->box, p->sent)
 		              : MW_LEDGER_NONE;
-		if (p->sent)
+		if (st == MW_LEDGER_NONE && mw_run_known_fate(p) != MW_FATE_OPEN)
+			q = mw_run_fate(r, p, mw_run_known_fate(p), NULL);
+		else if (p->sent)
 			q = mw_run_fate(r, p, MW_FATE_SKIPPED,
 			                "LMTP cannot file into a Sent folder");
 		else if (st == MW_LEDGER_DONE)

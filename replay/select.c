@@ -37,6 +37,30 @@ report(struct walk *w, const struct mw_err *err)
 		w->bad(w->arg, err);
 }
 
+static int
+by_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+static bool
+is_late(const struct walk *w, uint64_t seq)
+{
+	const struct mw_late *l = w->q.late ? &w->q.late[w->it.journal] : NULL;
+	return l && l->n && bsearch(&seq, l->seq, l->n, sizeof seq, by_u64);
+}
+
+/* Where a walk of the log begins. */
+static uint64_t
+first_seq(const struct walk *w)
+{
+	const struct mw_late *l = w->q.late ? &w->q.late[w->it.journal] : NULL;
+	if (w->from_us != INT64_MAX)
+		return 1;
+	return l && l->n ? MW_MIN(l->seq[0], w->from_seq) : w->from_seq;
+}
+
 /* One candidate. Non-zero ends the walk. */
 static int
 consider(struct walk *w, const struct mw_record *r)
@@ -46,7 +70,7 @@ consider(struct walk *w, const struct mw_record *r)
 		return MW_ECANCEL;
 	if (r->type != MW_TYPE_MAIL)
 		return 0;
-	if (r->seq < w->from_seq && r->time_us < w->from_us)
+	if (r->seq < w->from_seq && r->time_us < w->from_us && !is_late(w, r->seq))
 		return 0;
 	if (r->time_us < w->q.since_us || r->time_us >= w->q.until_us)
 		return 0;
@@ -231,7 +255,7 @@ walk_store(struct walk *w, struct mw_err *err)
 	if (r > 0)
 		r = walk_refs(w, &f);
 	else if (r == 0)
-		r = walk_log(w, w->from_us == INT64_MAX ? w->from_seq : 1, err);
+		r = walk_log(w, first_seq(w), err);
 	free(f.v);
 	return r;
 }

@@ -10,10 +10,16 @@
 #include "journal/store/store.h"
 #include "replay/cmd.h"
 
+struct mw_late { /* records of a journal, sorted by sequence number */
+	uint64_t *seq;
+	size_t n;
+};
+
 struct mw_query {
 	int64_t since_us, until_us; /* INT64_MIN / INT64_MAX: open */
 	const char *since_mark;     /* records from the mark's start record on */
 	int64_t overlap_us;         /* with since_mark: also what is this much older */
+	const struct mw_late *late; /* with since_mark: also these; by journal, or NULL */
 	const char **user, **domain, **sender, **message_id, **queue_id, **subject;
 	size_t n_user, n_domain, n_sender, n_message_id, n_queue_id, n_subject;
 	int direction;            /* -1: any; enum mw_direction */
