@@ -250,6 +250,12 @@ describe_daemon(struct mw_status *s)
 	    "on failure: %s",
 	    word(s, "version"), up, (long long)number(s, "journaled"),
 	    (long long)number(s, "tempfailed"), word(s, "on_failure"));
+	size_t n = strlen(s->daemon_text);
+	if (number(s, "spf_checked") || number(s, "spf_dropped"))
+		(void)snprintf(s->daemon_text + n, sizeof s->daemon_text - n,
+		               "; SPF: %lld checked, %lld not",
+		               (long long)number(s, "spf_checked"),
+		               (long long)number(s, "spf_dropped"));
 	s->index_lag = number(s, "index_lag_records");
 	if (json_is_false(json_object_get(s->daemon_json, "ready")))
 		add(s, 2, "mailwald cannot take mail now: %s", word(s, "ready_error"));

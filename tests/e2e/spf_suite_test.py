@@ -13,7 +13,9 @@ writes the list anew; the reasons of the cases that are in it are kept.
 
 import os
 import pathlib
+import random
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
@@ -21,6 +23,7 @@ import spfhelper
 import tap
 import workload
 
+RESULTS = (b"none", b"neutral", b"pass", b"fail", b"softfail", b"temperror", b"permerror")
 EXPECTED = pathlib.Path(__file__).with_name("spf_expected.txt")
 HEAD = """\
 # RFC 7208 test suite, libspf2 1.2.10: one line per case, "pass NAME" or
@@ -129,7 +132,85 @@ def write_expected(got, old):
 				f.write(f"differs {name} {g[0]} {g[1]} {reason}\n")
 
 
+PIECES = (
+	"v=spf1", "v=spf1 ", " ", "  ", "+", "-", "~", "?", "a", "mx", "ptr", "ip4:", "ip6:", "all",
+	"include:", "exists:", "redirect=", "exp=", "x=", ":", "/", "//", "/24", "//64", "/33", "//129",
+	"/-1", "/4294967297", "192.0.2.1", "192.0.2.", "2001:db8::1", "::", "h0.test", "x.h1.test",
+	".", "..", "%{", "}", "%", "%%", "%_", "%-", "%{i}", "%{s}", "%{l}", "%{o}", "%{d}", "%{h}",
+	"%{p}", "%{v}", "%{c}", "%{r}", "%{t}", "%{ir}", "%{d2}", "%{d99999999999}", "%{i128r.-+,/_=}",
+	"%{L}", "%{sR.}", "\t", "\r\n", "\x01", "\x7f", "\x80", "\xff", "a" * 70, "b." * 130, "y" * 600,
+)
+
+
+def hostile(t, program):
+	"""Records that strangers may publish, made at random from a fixed seed: each check ends
+	with a verdict, or the helper dies and mailwald starts another; none hangs."""
+	rnd = random.Random(7208)
+	zone = os.path.join(t.dir, "hostile")
+	with open(zone, "w", encoding="ascii") as f:
+		for i in range(400):
+			for _ in range(1 if rnd.random() < 0.9 else 2):
+				body = "".join(rnd.choice(PIECES) for _ in range(rnd.choice((3, 10, 40, 200))))
+				f.write(f"h{i}.test TXT {spfhelper.quote('v=spf1 ' * (rnd.random() < 0.9) + body)}\n")
+			for kind, value in (("A", "192.0.2.7"), ("AAAA", "2001:db8::7"), ("MX", "x.h1.test"),
+					    ("PTR", "h2.test"), ("A", "!timeout"), ("CNAME", "h3.test")):
+				if rnd.random() < 0.2:
+					f.write(f"h{i}.test {kind} {value}\n")
+		f.write("*.arpa PTR h0.test\n*.h1.test A 192.0.2.1\n")
+	senders = ["a@%s", "%%{i}@%s", "x" * 400 + "@%s", "\"a b\"@%s", "a@b@%s", "@%s", "%s", "\xff@%s"]
+	died, bad, worst = 0, [], 0.0
+	h = spfhelper.Helper(program, zone)
+	for i in range(1200):
+		sender = rnd.choice(senders) % f"h{i % 400}.test"
+		began = time.monotonic()
+		try:
+			a = h.ask(rnd.choice(("192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1")),
+				  rnd.choice(("h0.test", "[192.0.2.1]", "", "." * 50)), sender, wait=5)
+			if a["result"] not in RESULTS or len(b"".join(a.values())) > 8000:
+				bad.append((i, a))
+		except spfhelper.Died as e:
+			died += 1
+			if "timed out" in str(e):
+				bad.append((i, str(e)))
+		worst = max(worst, time.monotonic() - began)
+	t.ok(not bad, "1200 hostile records: a verdict, or another helper", bad[:5])
+	t.note(f"{died} ended the helper; the slowest took {worst * 1000:.0f} ms")
+	for packet in (b"", b"x", b"1000\0a\0b", b"\0" * 4, b"\0" * 5, b"1\0" * 3000, b"-9\0::\0\0\0"):
+		try:
+			if h.proc is None:
+				h.start()
+			h.sock.settimeout(5)
+			if packet:
+				h.sock.send(packet)
+				h.sock.recv(65536)
+		except TimeoutError:
+			bad.append(packet[:20])
+		except OSError:  # it left: just what it should do
+			h.stop()
+	h.stop()
+	t.ok(not bad, "packets that mailwald would not send do not hang it", bad)
+
+
+def deadline(t, program):
+	"""One record that asks for 111 answers, a slow one each."""
+	zone = os.path.join(t.dir, "many")
+	with open(zone, "w", encoding="ascii") as f:
+		f.write("@latency 100\nmany.test TXT v=spf1" + "".join(f"%20mx:m{i}.test" for i in range(10))
+			+ "%20-all\n")
+		for i in range(10):
+			f.write("".join(f"m{i}.test MX h{k}.m{i}.test\nh{k}.m{i}.test A 198.51.100.1\n"
+					for k in range(10)))
+	with spfhelper.Helper(program, zone) as h:
+		began = time.monotonic()
+		a = h.ask("192.0.2.1", "x.test", "a@many.test", ms=1500)
+		took = time.monotonic() - began
+		t.ok(a["result"] == b"temperror" and 1.4 < took < 2.5,
+		     "a check ends when its time is over", (a, took))
+
+
 def main(t):
+	hostile(t, spfhelper.program())
+	deadline(t, spfhelper.program())
 	base = workload.corpus_dir()
 	if base is None:
 		t.skip("no shared corpus beside this checkout")

@@ -190,6 +190,23 @@ def many(t):
 		t.ok(d.counters()["batches"] < 2 * n, "verdicts share syncs", d.counters()["batches"])
 
 
+def encrypted(t):
+	"""A verdict names sender and client: it is encrypted like the mail."""
+	key = os.path.join(t.dir, "key")
+	subprocess.run([rigs.find_program("mailwal"), "keys", "new", "--out", key], check=True,
+		       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60,
+		       env={**os.environ, "MAILWAL_CONFIG": "/dev/null"})
+	with Daemon(t.sub("encrypted"), ZONE, "spf = yes", f'recovery_key = "{key}.pub"') as d:
+		d.send("E", "a@pass.test")
+		rigs.wait_for("a verdict", lambda: d.counters()["spf_checked"] == 1)
+		text = d.mailwal("status").decode()
+		t.ok("SPF: 1 checked, 0 not" in text, "status counts", text)
+	t.ok(not any(b"pass.test" in p.read_bytes() for p in d.journal.rglob("*") if p.is_file()),
+	     "nothing of it can be read in the journal")
+	o = json.loads(d.mailwal("--key", key, "show", "E", "--json"))
+	t.equal(o.get("spf", {}).get("result"), "pass", "and with the key it can")
+
+
 def slow(t):
 	"""4.9 s per answer, a helper that hangs, one that crashes, one that is killed."""
 	times = {}
@@ -265,6 +282,7 @@ def refused(t):
 def main(t):
 	results(t)
 	many(t)
+	encrypted(t)
 	slow(t)
 	burst(t)
 	refused(t)
