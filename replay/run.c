@@ -139,7 +139,14 @@ mw_run_known_fate(const struct mw_plan_copy *c)
 	return MW_FATE_OPEN;
 }
 
-/* Every copy still open shares the box's fate. */
+bool
+mw_run_never_arrived(const struct mw_plan_copy *c)
+{
+	return c->known == MW_KNOWN_REFUSED || c->known == MW_KNOWN_BOUNCED;
+}
+
+/* Every copy still open shares the box's fate; what the MTA did not deliver, or will, is
+ * not missing there. */
 static int
 fail_box(struct mw_run *r, struct mw_plan_box *b, const char *reason)
 {
@@ -147,7 +154,11 @@ fail_box(struct mw_run *r, struct mw_plan_box *b, const char *reason)
 	for (size_t i = 0; i < b->n && !q; i++)
 		if (b->v[i].wanted &&
 		    (b->v[i].fate == MW_FATE_OPEN || b->v[i].fate == MW_FATE_TRIED))
-			q = mw_run_fate(r, &b->v[i], MW_FATE_FAILED, reason);
+			q = mw_run_never_arrived(&b->v[i]) ||
+			            b->v[i].known == MW_KNOWN_QUEUED
+			        ? mw_run_fate(r, &b->v[i], mw_run_known_fate(&b->v[i]),
+			                      NULL)
+			        : mw_run_fate(r, &b->v[i], MW_FATE_FAILED, reason);
 	return q;
 }
 

@@ -53,6 +53,8 @@ int mw_run_content(struct mw_run *r, const struct mw_plan_rec *rec,
                    struct mw_err *err) MW_CHECK;
 /* The fate of a copy that is not there by what the MTA's log says; OPEN: nothing. */
 enum mw_fate mw_run_known_fate(const struct mw_plan_copy *c);
+/* Did the MTA refuse, discard or bounce it? Then there is nothing to look for. */
+bool mw_run_never_arrived(const struct mw_plan_copy *c);
 /* Settles an open copy, and counts it. */
 int mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
                 const char *reason) MW_CHECK;

@@ -424,6 +424,20 @@ open_copies(const struct mw_plan_box *b)
 	return n;
 }
 
+/* A box of which all that is wanted never arrived: often there is no such mailbox. */
+static int
+nothing_arrived(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	int q = 0;
+	for (size_t i = 0; i < b->n; i++)
+		if (b->v[i].wanted && !mw_run_never_arrived(&b->v[i]))
+			return 0;
+	for (size_t i = 0; i < b->n && !q; i++)
+		if (b->v[i].wanted && b->v[i].fate == MW_FATE_OPEN)
+			q = mw_run_fate(r, &b->v[i], mw_run_known_fate(&b->v[i]), NULL);
+	return q ? mw_fail(err, q, "out of memory") : 1;
+}
+
 static int
 run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 {
@@ -531,6 +545,9 @@ mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 	if (b->bad_name)
 		return mw_fail(err, MW_ENOUSER,
 		               "mailbox name \"%.100s\" cannot be a path", b->mailbox);
+	int q = nothing_arrived(r, b, err);
+	if (q)
+		return q > 0 ? 0 : q;
 	return mw_target_readable(r->target) ? run_readable(r, b, err)
 	                                     : run_write_only(r, b, err);
 }
