@@ -15,6 +15,8 @@ struct mw_cursor {
 	uint64_t from;   /* skip what is before it */
 	struct mw_extent ext;
 	bool ext_known;
+	uint64_t limit; /* what is below it is durable: no need to look for the end */
+	bool assumed;   /* ext is not looked up but follows from limit */
 };
 
 int
@@ -153,11 +155,33 @@ static int
 extent(struct mw_cursor *c, struct mw_err *err)
 {
 	const struct mw_seg_end *known =
-	    c->ext_known && !c->ext.final ? &c->ext.open : NULL;
+	    c->ext_known && !c->ext.final && !c->assumed ? &c->ext.open : NULL;
+	c->assumed = false;
 	int r =
 	    mw_store_extent(c->st, c->segment, after(c, c->segment), known, &c->ext, err);
 	c->ext_known = r == 0;
 	return r;
+}
+
+/* The same for a cursor with a limit: an open segment goes on at least that far. */
+static int
+extent_to_limit(struct mw_cursor *c, struct mw_err *err)
+{
+	struct mw_open_seg *o;
+	if (!c->limit)
+		return extent(c, err);
+	int r = mw_store_seg(c->st, c->segment, &o, err);
+	if (r < 0 || o->seg->closed)
+		return r < 0 ? r : extent(c, err);
+	c->ext = (struct mw_extent){.end = UINT64_MAX};
+	c->ext_known = c->assumed = true;
+	return 0;
+}
+
+void
+mw_cursor_limit(struct mw_cursor *c, uint64_t limit)
+{
+	c->limit = limit;
 }
 
 /* Enters the next segment: 1, or 0 if there is none; negative: damage, and the segment
@@ -191,7 +215,7 @@ enter(struct mw_cursor *c, struct mw_err *err)
 	c->off = length;
 	c->expect = first;
 	c->ext_known = false;
-	r = extent(c, err);
+	r = extent_to_limit(c, err);
 	if (r < 0) {
 		c->last = number;
 		c->segment = 0;
@@ -256,6 +280,8 @@ mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
 {
 	for (;;) {
 		int r;
+		if (c->limit && c->expect >= c->limit)
+			return 0;
 		if (!c->segment) {
 			r = enter(c, err);
 			if (r <= 0)
@@ -263,7 +289,7 @@ mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
 			continue;
 		}
 		if (!c->ext_known) {
-			r = extent(c, err);
+			r = extent_to_limit(c, err);
 			if (r < 0)
 				return r;
 		}
@@ -281,6 +307,12 @@ mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
 			r = mw_seg_frame(o->seg, c->off, MW_CHECK_HEADER, &f, &why, err);
 		if (r < 0)
 			return r;
+		if ((r == 0 || f.seq != c->expect) && c->assumed) {
+			r = extent(c, err); /* closed meanwhile, or damaged */
+			if (r < 0)
+				return r;
+			continue;
+		}
 		if (r == 0 || f.seq != c->expect)
 			return skip_damage(c, o->seg,
 			                   r ? "unexpected sequence number" : why, err);

@@ -64,6 +64,8 @@ index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
 	if (!c)
 		return mw_fail(err, MW_ENOMEM, "out of memory while indexing");
 	int r = mw_cursor_at(st, &from, &cur, err);
+	if (r == 0 && limit_seq != UINT64_MAX)
+		mw_cursor_limit(cur, limit_seq);
 	struct mw_index_point point = from;
 	while (r == 0) {
 		struct mw_record rec;

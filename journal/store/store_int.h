@@ -200,6 +200,9 @@ void mw_record_of(struct mw_record *r, uint64_t segment, uint64_t off,
 /* cursor.c */
 int mw_cursor_at(struct mw_store *st, const struct mw_index_point *at,
                  struct mw_cursor **ret, struct mw_err *err) MW_CHECK;
+/* Stops before sequence number `limit`; all below it is known to be durable, so the end
+ * of an open segment need not be looked for. */
+void mw_cursor_limit(struct mw_cursor *c, uint64_t limit);
 void mw_cursor_point(const struct mw_cursor *c, struct mw_index_point *ret);
 
 /* gone.c */
