@@ -139,6 +139,61 @@ do_note(struct mw_capture *cap, struct mw_str args, uid_t uid, struct mw_buf *ou
 	return 0;
 }
 
+/* A decimal number off the front of s; false if there is none. */
+static bool
+take_number(struct mw_str *s, uint64_t *ret)
+{
+	uint64_t v = 0;
+	size_t i = 0;
+	for (; i < s->n && s->p[i] >= '0' && s->p[i] <= '9'; i++)
+		if (__builtin_mul_overflow(v, UINT64_C(10), &v) ||
+		    __builtin_add_overflow(v, (uint64_t)(s->p[i] - '0'), &v))
+			return false;
+	*s = mw_str(s->p + i, s->n - i);
+	*ret = v;
+	return i > 0;
+}
+
+static bool
+take_char(struct mw_str *s, char c)
+{
+	if (s->n == 0 || s->p[0] != c)
+		return false;
+	*s = mw_str(s->p + 1, s->n - 1);
+	return true;
+}
+
+/* "SEGMENT OFFSET:SEQ …" */
+static int
+do_wipe(struct mw_capture *cap, struct mw_str args, struct mw_buf *out,
+        struct mw_err *err)
+{
+	MW_AUTOFREE struct mw_wipe_at *v = calloc(args.n / 4 + 1, sizeof *v);
+	uint64_t segment;
+	size_t n = 0;
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!take_number(&args, &segment) || segment == 0)
+		return bad_request(err);
+	for (; take_char(&args, ' '); n++)
+		if (!take_number(&args, &v[n].offset) || !take_char(&args, ':') ||
+		    !take_number(&args, &v[n].seq))
+			return bad_request(err);
+	if (args.n || n == 0)
+		return bad_request(err);
+	mw_buf_printf(out, "%zu", n);
+	return mw_store_wipe(cap->store, segment, v, n, err);
+}
+
+static int
+do_unlink(struct mw_capture *cap, struct mw_str args, struct mw_err *err)
+{
+	uint64_t segment;
+	if (!take_number(&args, &segment) || args.n || segment == 0)
+		return bad_request(err);
+	return mw_store_unlink(cap->store, segment, err);
+}
+
 static int
 handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out,
        struct mw_err *err)
@@ -151,6 +206,10 @@ handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out
 	}
 	if (mw_str_eq(word, MW_STR("note")))
 		return do_note(cap, args, uid, out, err);
+	if (mw_str_eq(word, MW_STR("wipe")))
+		return do_wipe(cap, args, out, err);
+	if (mw_str_eq(word, MW_STR("unlink")))
+		return do_unlink(cap, args, err);
 	if (mw_str_eq(word, MW_STR("roll"))) {
 		int r = mw_store_roll(cap->store, err);
 		struct mw_store_stats st = {0};

@@ -1,5 +1,6 @@
 /* cmd_list.c - mailwal list. */
 #include "journal/base/util.h"
+#include "replay/erased.h"
 #include "replay/item.h"
 #include "replay/sender.h"
 #include "replay/table.h"
@@ -194,6 +195,7 @@ static int
 print_kept(struct list *l)
 {
 	MW_ARENA_AUTO *a = mw_arena_new(256U << 20);
+	struct mw_erased erased = {NULL, 0};
 	size_t from = 0, to = l->n_ref;
 	int r = a ? 0 : MW_ENOMEM;
 	if (l->n_ref && l->cli->n_journals > 1)
@@ -209,12 +211,14 @@ print_kept(struct list *l)
 		struct mw_err err = {0};
 		mw_arena_reset(a);
 		if (mw_cli_stopped())
-			return MW_ECANCEL;
-		if (mw_record_mail(it.store, &it.rec, a, &it.mail, &err) < 0)
+			r = MW_ECANCEL;
+		else if (mw_erased_mail(&erased, it.store, it.journal, &it.rec, a,
+		                        &it.mail, &err) < 0)
 			on_bad(l, &err); /* it was readable a moment ago */
 		else
 			r = print_item(l, &it);
 	}
+	mw_erased_done(&erased);
 	return r;
 }
 

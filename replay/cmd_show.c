@@ -1,5 +1,6 @@
 /* cmd_show.c - mailwal show. */
 #include "journal/base/util.h"
+#include "replay/erased.h"
 #include "replay/item.h"
 #include "replay/sender.h"
 
@@ -370,6 +371,7 @@ mw_cmd_show(struct mw_cli *cli, int argc, char **argv)
 	enum what what = SUMMARY;
 	const char *id = NULL;
 	struct found f = {.n = 0};
+	struct mw_erased erased = {NULL, 0};
 	struct mw_query q;
 	struct mw_err err = {0};
 	int status = parse(cli, argc, argv, &what, &id);
@@ -384,7 +386,9 @@ mw_cmd_show(struct mw_cli *cli, int argc, char **argv)
 	int r = find(cli, &q, &f, &err);
 	struct mw_item *it = &f.item[0];
 	if (r == 0)
-		r = mw_record_mail(it->store, &it->rec, a, &it->mail, &err);
+		r = mw_erased_mail(&erased, it->store, it->journal, &it->rec, a,
+		                   &it->mail, &err);
+	mw_erased_done(&erased);
 	if (r == 0 && cli->json)
 		mw_cli_json(with_spf(mw_item_json(cli, it, a), it, a));
 	else if (r == 0)

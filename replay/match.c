@@ -53,6 +53,15 @@ address_is(const struct mw_query *q, struct mw_str addr, struct mw_str want)
 	       mw_str_ieq(mw_str(local.p, base_length(local, q->delimiter)), want_local);
 }
 
+bool
+mw_query_is_user(const struct mw_query *q, struct mw_str addr)
+{
+	for (size_t k = 0; k < q->n_user; k++)
+		if (addr.n && address_is(q, addr, mw_strz(q->user[k])))
+			return true;
+	return false;
+}
+
 static bool
 rcpt_is(const struct mw_query *q, const struct mw_rcpt *r, struct mw_str want)
 {

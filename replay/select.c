@@ -2,6 +2,7 @@
 #include "replay/select.h"
 
 #include "journal/base/util.h"
+#include "replay/erased.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct walk {
 	size_t n_bad;
 	bool no_key;            /* said once: every record would say it */
 	struct mw_arena *arena; /* of one mail */
+	struct mw_erased erased;
 	struct mw_item it;
 	uint64_t from_seq; /* of since_mark in this journal; 1: all */
 	int64_t from_us;   /* with overlap: also what is not older than this */
@@ -76,7 +78,8 @@ consider(struct walk *w, const struct mw_record *r)
 		return 0;
 	mw_arena_reset(w->arena);
 	w->it.rec = *r;
-	if (mw_record_mail(w->it.store, r, w->arena, &w->it.mail, &err) < 0) {
+	if (mw_erased_mail(&w->erased, w->it.store, w->it.journal, r, w->arena,
+	                   &w->it.mail, &err) < 0) {
 		report(w, &err);
 		return 0;
 	}
@@ -349,6 +352,7 @@ mw_select(struct mw_cli *cli, const struct mw_query *q,
 	if (r == 0)
 		r = walk_set(&w, b, err);
 	mw_arena_free(w.arena);
+	mw_erased_done(&w.erased);
 	if (ret_bad)
 		*ret_bad = w.n_bad;
 	return r;

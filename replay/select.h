@@ -58,6 +58,9 @@ struct mw_item {
 bool mw_query_match(const struct mw_query *q, const struct mw_mail *m,
                     const uint8_t id[MW_ID_LEN]);
 
+/* Is this address, with or without its extension, one of the --user terms? */
+bool mw_query_is_user(const struct mw_query *q, struct mw_str addr);
+
 /* Calls cb for each match until it returns non-zero, which is returned. Damage and
  * unreadable records met on the way are passed to bad (may be NULL) and counted in
  * *ret_bad (NULL ok); erased ones are passed too (MW_EERASED) but not counted. The walk

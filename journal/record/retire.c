@@ -334,12 +334,14 @@ mw_audit_encode(const struct mw_audit *x, struct mw_buf *out)
 	mw_cbor_put_array(out, x->n_gone);
 	for (size_t i = 0; i < x->n_gone; i++) {
 		const struct mw_gone_segs *g = &x->gone[i];
-		mw_cbor_put_array(out, 5);
+		mw_cbor_put_array(out, 7);
 		mw_cbor_put_uint(out, g->first_seg);
 		mw_cbor_put_uint(out, g->last_seg);
 		mw_cbor_put_uint(out, g->first_seq);
 		mw_cbor_put_uint(out, g->last_seq);
 		mw_cbor_put_bytes(out, mw_str((const char *)g->chain, sizeof g->chain));
+		mw_cbor_put_int(out, g->clock_us);
+		mw_cbor_put_int(out, g->took_us);
 	}
 	return mw_buf_ok(out);
 }
@@ -348,7 +350,7 @@ static void
 take_gone_one(struct dec *d, struct mw_gone_segs *g)
 {
 	size_t n = mw_cbor_array(&d->r);
-	if (n < 5) {
+	if (n < 7) {
 		d->r.bad = true;
 		return;
 	}
@@ -362,7 +364,9 @@ take_gone_one(struct dec *d, struct mw_gone_segs *g)
 		d->r.bad = true;
 	else
 		memcpy(g->chain, s.p, sizeof g->chain);
-	for (; n > 5 && !d->r.bad; n--) { /* members of later versions */
+	g->clock_us = mw_cbor_int(&d->r);
+	g->took_us = mw_cbor_int(&d->r);
+	for (; n > 7 && !d->r.bad; n--) { /* members of later versions */
 		struct mw_cbor_item it = mw_cbor_next(&d->r);
 		mw_cbor_skip(&d->r, &it);
 	}

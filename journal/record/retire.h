@@ -64,6 +64,9 @@ struct mw_gone_segs {
 	uint64_t first_seg, last_seg;
 	uint64_t first_seq, last_seq;
 	uint8_t chain[32]; /* of the last frame in them */
+	/* The log's own clock (FORMAT.md §10) at the last record, and how far the run
+	 * took it on from the record before. */
+	int64_t clock_us, took_us;
 };
 
 /* What a prune did. The newest one names every segment ever removed. */

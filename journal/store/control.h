@@ -2,12 +2,13 @@
  *
  * A unix stream socket "control.sock" in the journal directory; peers are root or the
  * daemon's own user (SO_PEERCRED). One request line, one answer, then the connection
- *ends.
+ * ends. Anything that fails answers "error NAME TEXT".
  *
- *	status               → "ok {JSON}"
- *	note TYPE HEX        → "ok SEQ"       append a small record (CBOR as hex); TYPE is
- *a number out of mw_control_types roll                 → "ok SEGMENT"   close the open
- *segment anything that fails  → "error NAME TEXT"
+ *	status                    "ok {JSON}"
+ *	note TYPE HEX             "ok SEQ": appends a small record (CBOR as hex)
+ *	roll                      "ok SEGMENT": closes the open segment
+ *	wipe SEGMENT OFF:SEQ …    "ok N": wipes key slots in a closed segment
+ *	unlink SEGMENT            "ok": removes its file (not that of the newest)
  */
 #ifndef MW_STORE_CONTROL_H
 #define MW_STORE_CONTROL_H

@@ -1,0 +1,196 @@
+/* One walk of the log: what is in it, and what rules and holds say of it. */
+#include "journal/base/util.h"
+#include "journal/retain/retain.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct walk {
+	struct mw_store *st;
+	const struct mw_rules *rules;
+	const struct mw_holds *holds;
+	struct mw_gone *gone;
+	struct mw_retain_log *l;
+	struct mw_err *err;
+};
+
+static int
+no_memory(struct walk *w)
+{
+	return mw_fail(w->err, MW_ENOMEM, "out of memory: the log has too many records");
+}
+
+/* MARK, HOLD, TOMBSTONE, AUDIT: what they say is kept. One that cannot be read counts as
+ * damage, so that its segment stays. */
+static int
+take_note(struct walk *w, const struct mw_record *r)
+{
+	struct mw_retain_log *l = w->l;
+	MW_BUF_AUTO cbor = {0};
+	struct mw_err e = {0};
+	struct noted x = {.seq = r->seq, .type = r->type};
+	int k = mw_record_meta(w->st, r, &cbor, &e);
+	if (k == 0 && r->type == MW_TYPE_MARK)
+		k = mw_mark_decode(cbor.p, cbor.n, l->arena, &x.mark, &e);
+	else if (k == 0 && r->type == MW_TYPE_HOLD)
+		k = mw_hold_decode(cbor.p, cbor.n, l->arena, &x.hold, &e);
+	else if (k == 0 && r->type == MW_TYPE_TOMBSTONE)
+		k = mw_tombstone_decode(cbor.p, cbor.n, l->arena, &x.tomb, &e);
+	else if (k == 0)
+		k = mw_audit_decode(cbor.p, cbor.n, l->arena, &x.audit, &e);
+	if (k == MW_ENOMEM)
+		return no_memory(w);
+	if (k < 0) {
+		l->damaged++;
+		l->rec[l->n - 1].broken = true;
+		return 0;
+	}
+	void *p = mw_arena_grow(l->arena, l->note, &l->cap_note, l->n_note + 1, sizeof x);
+	if (!p)
+		return no_memory(w);
+	l->note = p;
+	l->note[l->n_note++] = x;
+	if (r->type == MW_TYPE_MARK && x.mark.phase == MW_MARK_COMPLETE)
+		l->marked_seq = MW_MAX(l->marked_seq, x.mark.start_seq);
+	return 0;
+}
+
+static int
+take_tokens(struct walk *w, const struct mw_record *r, struct mw_retain_rec *x)
+{
+	MW_BUF_AUTO t = {0};
+	int k = mw_record_wiped(w->st, r, NULL);
+	if (k == 0)
+		k = mw_record_tokens(w->st, r, &t, NULL);
+	if (k == MW_ENOMEM)
+		return no_memory(w);
+	x->wiped = k == 1;
+	x->broken = k < 0;
+	if (k < 0 && !x->gone)
+		w->l->damaged++;
+	if (k != 0)
+		return 0;
+	struct mw_traits traits = {t.p, t.n / 8, r->time_us, r->plain_len};
+	if (r->type == MW_TYPE_MAIL) {
+		x->rules = mw_rules_match(w->rules, &traits, &x->ruled);
+		x->held = mw_holds_match(w->holds, &traits) != NULL;
+		return 0;
+	}
+	struct mw_str s = mw_arena_str(w->l->arena, mw_buf_str(&t));
+	if (!s.p)
+		return no_memory(w);
+	x->tokens = (const uint8_t *)s.p;
+	x->n_tokens = (uint32_t)(t.n / 8);
+	return 0;
+}
+
+static int
+take(struct walk *w, const struct mw_record *r)
+{
+	struct mw_retain_log *l = w->l;
+	struct mw_retain_rec *p = l->rec;
+	if (l->n == l->cap) {
+		size_t cap = l->cap ? 2 * l->cap : 4096;
+		p = reallocarray(l->rec, cap, sizeof *p);
+		if (!p)
+			return no_memory(w);
+		l->rec = p;
+		l->cap = cap;
+	}
+	struct mw_retain_rec *x = &p[l->n++];
+	*x = (struct mw_retain_rec){.seq = r->seq,
+	                            .segment = r->loc.segment,
+	                            .offset = r->loc.offset,
+	                            .time_us = r->time_us,
+	                            .size = r->frame_len,
+	                            .type = (uint8_t)r->type,
+	                            .gone = mw_gone_record(w->gone, r->seq)};
+	switch (r->type) {
+	case MW_TYPE_MAIL:
+		mw_store_token(w->st, MW_KEY_ID, mw_str((const char *)r->id, 6),
+		               x->token);
+		return take_tokens(w, r, x);
+	case MW_TYPE_OUTCOME:
+	case MW_TYPE_EXPANSION:
+	case MW_TYPE_SPF:
+		return take_tokens(w, r, x);
+	case MW_TYPE_MARK:
+	case MW_TYPE_HOLD:
+	case MW_TYPE_TOMBSTONE:
+	case MW_TYPE_AUDIT:
+		return take_note(w, r);
+	case MW_TYPE_DICT:
+	case MW_TYPE_RECOVERY:
+	case MW_TYPE_CLOSE:
+		break;
+	}
+	return 0;
+}
+
+static int
+walk(struct walk *w, bool (*stopped)(void))
+{
+	MW_CURSOR_AUTO *c = NULL;
+	unsigned failures = 0;
+	int r = mw_cursor_new(w->st, 1, &c, w->err);
+	while (r == 0) {
+		struct mw_record rec;
+		struct mw_err e = {0};
+		if (stopped && stopped())
+			return mw_fail(w->err, MW_ECANCEL, "interrupted");
+		r = mw_cursor_next(c, &rec, &e);
+		if (r == 0)
+			return 0;
+		if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
+			w->l->damaged++;
+			r = 0;
+		} else if (r < 0 && ++failures < 64 && r != MW_ENOMEM) {
+			r = 0;
+		} else if (r < 0) {
+			if (w->err)
+				*w->err = e;
+		} else {
+			r = take(w, &rec);
+		}
+	}
+	return r;
+}
+
+int
+mw_retain_gather(struct mw_store *st, const struct mw_rules *rules,
+                 const struct mw_holds *holds, bool (*stopped)(void),
+                 struct mw_retain_log **ret, struct mw_err *err)
+{
+	struct walk w = {.st = st, .rules = rules, .holds = holds, .err = err};
+	w.l = calloc(1, sizeof *w.l);
+	if (!w.l || !(w.l->arena = mw_arena_new(0))) {
+		free(w.l);
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	}
+	int r = mw_gone_load(st, &w.gone, err);
+	if (r == 0)
+		r = mw_store_segment_info(st, &w.l->seg, &w.l->n_seg, err);
+	if (r == 0)
+		r = walk(&w, stopped);
+	mw_gone_free(w.gone);
+	for (size_t k = 0; r == 0 && k < w.l->n_note; k++)
+		if (w.l->note[k].type == MW_TYPE_AUDIT)
+			w.l->audit = &w.l->note[k].audit;
+	if (r < 0) {
+		mw_retain_free(w.l);
+		return r;
+	}
+	*ret = w.l;
+	return 0;
+}
+
+void
+mw_retain_free(struct mw_retain_log *l)
+{
+	if (!l)
+		return;
+	mw_arena_free(l->arena);
+	free(l->rec);
+	free(l->seg);
+	free(l);
+}

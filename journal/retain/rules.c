@@ -1,0 +1,188 @@
+/* Rules of retention, held against a record's tokens. */
+#include "journal/base/util.h"
+#include "journal/retain/retain.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum term_kind {
+	TERM_DOMAIN,
+	TERM_RCPT,
+	TERM_SENDER,
+	TERM_DIRECTION
+};
+
+struct term {
+	enum term_kind kind;
+	uint8_t token[8];
+};
+
+struct rule {
+	struct term *term;
+	size_t n;
+	size_t n_rcpt; /* terms about recipients */
+};
+
+struct mw_rules {
+	struct rule rule[MW_RULES_MOST];
+	size_t n;
+	/* Shapes: no mailbox, one, and several with that many recipient domains. */
+	uint8_t none[8], one[3][8];
+	uint8_t (*many)[8];
+	size_t n_many;
+};
+
+static void
+compile(const struct mw_store *st, const char *text, struct term *t)
+{
+	static const struct {
+		const char *prefix;
+		enum term_kind kind;
+		enum mw_key key;
+	} kinds[] = {
+	    {"domain:", TERM_DOMAIN, MW_KEY_RCPT_DOMAIN},
+	    {"rcpt:", TERM_RCPT, MW_KEY_RCPT},
+	    {"sender:", TERM_SENDER, MW_KEY_SENDER},
+	};
+	for (size_t i = 0; i < MW_COUNT(kinds); i++) {
+		size_t n = strlen(kinds[i].prefix);
+		if (strncmp(text, kinds[i].prefix, n) != 0)
+			continue;
+		t->kind = kinds[i].kind;
+		mw_store_token(st, kinds[i].key, mw_strz(text + n), t->token);
+		return;
+	}
+	char d = MW_DIR_IN;
+	const char *word = strchr(text, ':'); /* conf has checked: direction:WORD */
+	for (char k = MW_DIR_IN; word && k <= MW_DIR_INTERNAL; k++)
+		if (strcmp(word + 1, mw_direction_name((enum mw_direction)k)) == 0)
+			d = k;
+	t->kind = TERM_DIRECTION;
+	mw_store_token(st, MW_KEY_DIRECTION, mw_str(&d, 1), t->token);
+}
+
+static void
+shape(const struct mw_store *st, unsigned mailboxes, size_t domains, uint8_t out[8])
+{
+	char v[2] = {(char)mailboxes, (char)domains};
+	mw_store_token(st, MW_KEY_SHAPE, mw_str(v, 2), out);
+}
+
+int
+mw_rules_new(const struct mw_store *st, const struct mw_conf *conf, struct mw_rules **ret,
+             struct mw_err *err)
+{
+	if (conf->n_retain > MW_RULES_MOST)
+		return mw_fail(err, MW_ECONF, "more than %d retain sections",
+		               MW_RULES_MOST);
+	struct mw_rules *r = calloc(1, sizeof *r);
+	size_t domains = 0;
+	if (!r)
+		return mw_fail(err, MW_ENOMEM, "out of memory for rules");
+	for (size_t i = 0; i < conf->n_retain; i++) {
+		const struct mw_conf_list *m = &conf->retain[i].match;
+		struct rule *u = &r->rule[r->n++];
+		u->term = calloc(m->n + 1, sizeof *u->term);
+		for (size_t k = 0; u->term && k < m->n; k++) {
+			compile(st, m->v[k], &u->term[u->n]);
+			u->n_rcpt += u->term[u->n].kind <= TERM_RCPT;
+			domains += u->term[u->n++].kind == TERM_DOMAIN;
+		}
+		if (!u->term) {
+			mw_rules_free(r);
+			return mw_fail(err, MW_ENOMEM, "out of memory for rules");
+		}
+	}
+	r->n_many = MW_MIN(domains, 254U);
+	r->many = calloc(r->n_many + 1, 8);
+	if (!r->many) {
+		mw_rules_free(r);
+		return mw_fail(err, MW_ENOMEM, "out of memory for rules");
+	}
+	shape(st, 0, 0, r->none);
+	for (size_t d = 0; d < MW_COUNT(r->one); d++)
+		shape(st, 1, d, r->one[d]);
+	for (size_t d = 0; d < r->n_many; d++)
+		shape(st, 2, d + 1, r->many[d]);
+	*ret = r;
+	return 0;
+}
+
+void
+mw_rules_free(struct mw_rules *r)
+{
+	if (!r)
+		return;
+	for (size_t i = 0; i < r->n; i++)
+		free(r->rule[i].term);
+	free(r->many);
+	free(r);
+}
+
+static bool
+has(const struct mw_traits *t, const uint8_t token[8])
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (memcmp(t->token + 8 * i, token, 8) == 0)
+			return true;
+	return false;
+}
+
+static bool
+fits(const struct rule *u, const struct mw_traits *t)
+{
+	for (size_t i = 0; i < u->n; i++)
+		if (!has(t, u->term[i].token))
+			return false;
+	return true;
+}
+
+/* At most one mailbox: what fits the mail fits its recipient. */
+static bool
+is_single(const struct mw_rules *r, const struct mw_traits *t)
+{
+	bool yes = has(t, r->none);
+	for (size_t d = 0; !yes && d < MW_COUNT(r->one); d++)
+		yes = has(t, r->one[d]);
+	return yes;
+}
+
+/* Distinct recipient domains of a mail to several; 0: more than rules can name. */
+static size_t
+count_domains(const struct mw_rules *r, const struct mw_traits *t)
+{
+	for (size_t d = 0; d < r->n_many; d++)
+		if (has(t, r->many[d]))
+			return d + 1;
+	return 0;
+}
+
+uint64_t
+mw_rules_match(const struct mw_rules *r, const struct mw_traits *t, bool *ret_all)
+{
+	uint64_t mask = 0;
+	bool single = is_single(r, t);
+	size_t domains = single ? 0 : count_domains(r, t), named = 0;
+	const uint8_t *seen[256];
+	*ret_all = false;
+	for (size_t k = 0; k < r->n && !*ret_all; k++) {
+		const struct rule *u = &r->rule[k];
+		if (!fits(u, t))
+			continue;
+		mask |= UINT64_C(1) << k;
+		if (u->n_rcpt == 0 || single) {
+			*ret_all = true;
+		} else if (u->n_rcpt == 1) {
+			/* Several recipients: done once their domains are all named. */
+			for (size_t i = 0; i < u->n; i++) {
+				bool new = u->term[i].kind == TERM_DOMAIN;
+				for (size_t j = 0; new &&j < named; j++)
+					new = memcmp(seen[j], u->term[i].token, 8) != 0;
+				if (new &&named < MW_COUNT(seen))
+					seen[named++] = u->term[i].token;
+			}
+			*ret_all = domains && named >= domains;
+		}
+	}
+	return mask;
+}

@@ -1,0 +1,346 @@
+/* A prune carried out: tombstone, slots, then files with an audit (FORMAT.md §10). */
+#include "journal/base/util.h"
+#include "journal/retain/retain_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- slots ---- */
+
+static bool
+to_wipe(const struct mw_retain_rec *r)
+{
+	return r->verdict == MW_REMOVE || (r->gone && !r->wiped);
+}
+
+static bool
+is_settled(const struct mw_retain_log *l, uint64_t segment)
+{
+	for (size_t i = l->n_seg; i > 0; i--)
+		if (l->seg[i - 1].number == segment)
+			return l->seg[i - 1].settled;
+	return false;
+}
+
+static int
+wipe(struct mw_retain_owner *o, struct mw_retain_log *l, struct mw_retain_done *ret,
+     struct mw_err *err)
+{
+	size_t n_seq = 0, n = 0;
+	MW_AUTOFREE uint64_t *seq = calloc(l->n + 1, sizeof *seq);
+	MW_AUTOFREE struct mw_target_rec *v = calloc(l->n + 1, sizeof *v);
+	bool roll = false;
+	if (!seq || !v)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a prune");
+	for (size_t i = 0; i < l->n; i++) {
+		const struct mw_retain_rec *r = &l->rec[i];
+		if (r->verdict == MW_REMOVE) {
+			seq[n_seq++] = r->seq;
+			ret->records += r->type == MW_TYPE_MAIL;
+			ret->notes += r->type != MW_TYPE_MAIL;
+			ret->bytes += r->size;
+		}
+		if (!to_wipe(r))
+			continue;
+		v[n++] = (struct mw_target_rec){r->segment, r->offset, r->seq};
+		roll = roll || !is_settled(l, r->segment);
+	}
+	int r = mw_tomb_for(o, MW_TOMB_RETENTION, seq, n_seq, NULL, err);
+	if (r == 0 && roll)
+		r = mw_owner_roll(o, err);
+	return r == 0 ? mw_wipe_all(o, v, n, err) : r;
+}
+
+/* ---- files ---- */
+
+struct files {
+	struct mw_retain_log *l;
+	bool *drop; /* of each segment */
+	size_t n_drop;
+};
+
+static bool
+in_segment(const struct mw_segment_info *s, uint64_t seq)
+{
+	return seq >= s->first_seq && seq <= s->last_seq;
+}
+
+/* Does it name records in segments before `before` that stay? */
+static bool
+covers_kept(const struct files *f, const struct mw_tombstone *t, size_t before)
+{
+	for (size_t i = 0; i < before; i++) {
+		const struct mw_segment_info *s = &f->l->seg[i];
+		for (size_t k = 0; !f->drop[i] && k < t->n_range; k++)
+			if (t->range[k].first <= s->last_seq &&
+			    t->range[k].last >= s->first_seq)
+				return true;
+	}
+	return false;
+}
+
+/* The newest record of its name? For a hold: of its state; for marks: of that kind. */
+static bool
+is_newest(const struct mw_retain_log *l, size_t k)
+{
+	const struct noted *x = &l->note[k];
+	for (size_t i = k + 1; i < l->n_note; i++) {
+		const struct noted *y = &l->note[i];
+		if (y->type != x->type)
+			continue;
+		if (x->type == MW_TYPE_HOLD && mw_str_eq(y->hold.name, x->hold.name))
+			return false;
+		if (x->type == MW_TYPE_MARK && y->mark.phase == MW_MARK_COMPLETE &&
+		    mw_str_eq(y->mark.name, x->mark.name) &&
+		    y->mark.start_seq > MW_MAX(x->seq, x->mark.start_seq))
+			return false;
+	}
+	return true;
+}
+
+/* A mark is needed until a later start of its name has completed. */
+static bool
+keeps_segment(const struct files *f, size_t k, const struct mw_segment_info *s,
+              bool mails)
+{
+	const struct mw_retain_log *l = f->l;
+	const struct noted *x = &l->note[k];
+	if (x->type == MW_TYPE_MARK)
+		return is_newest(l, k);
+	if (x->type == MW_TYPE_TOMBSTONE)
+		return !mails && covers_kept(f, &x->tomb, (size_t)(s - l->seg));
+	if (x->type != MW_TYPE_HOLD || !is_newest(l, k))
+		return false;
+	if (!x->hold.released)
+		return !mails;         /* else it is written anew */
+	for (size_t i = 0; i < k; i++) /* a release outlives what it releases */
+		if (l->note[i].type == MW_TYPE_HOLD &&
+		    mw_str_eq(l->note[i].hold.name, x->hold.name) &&
+		    !in_segment(s, l->note[i].seq))
+			return true;
+	return false;
+}
+
+static bool
+record_done(const struct mw_retain_rec *r, int64_t now, int64_t floor)
+{
+	switch ((enum mw_type)r->type) {
+	case MW_TYPE_MAIL:
+	case MW_TYPE_OUTCOME:
+	case MW_TYPE_EXPANSION:
+	case MW_TYPE_SPF:
+		return r->verdict == MW_REMOVE || r->verdict == MW_REMOVED;
+	case MW_TYPE_MARK:
+		return !r->broken && now - r->seen_us >= floor;
+	case MW_TYPE_HOLD:
+	case MW_TYPE_TOMBSTONE:
+	case MW_TYPE_AUDIT:
+		return !r->broken;
+	case MW_TYPE_RECOVERY:
+	case MW_TYPE_CLOSE:
+		return true;
+	case MW_TYPE_DICT:
+		break;
+	}
+	return false; /* not ours to judge */
+}
+
+/* May the file of segment i go? rec[*at …] are its records; *at moves behind them. */
+static bool
+may_drop(const struct files *f, size_t i, size_t *at, int64_t floor)
+{
+	const struct mw_retain_log *l = f->l;
+	const struct mw_segment_info *s = &l->seg[i];
+	int64_t now = l->n ? l->rec[l->n - 1].seen_us : 0;
+	uint64_t seen = 0;
+	bool done = s->settled && s->first_seq && i + 1 < l->n_seg, mails = false;
+	for (; *at < l->n && l->rec[*at].segment <= s->number; ++*at) {
+		const struct mw_retain_rec *r = &l->rec[*at];
+		if (r->segment != s->number)
+			continue;
+		seen++;
+		mails = mails || r->type == MW_TYPE_MAIL;
+		done = done && record_done(r, now, floor);
+	}
+	if (!done || seen != s->last_seq - s->first_seq + 1)
+		return false;
+	/* Its header alone tells how far an unclosed predecessor counts (I13). */
+	if (i > 0 && !f->drop[i - 1] && !l->seg[i - 1].closed)
+		return false;
+	for (size_t k = 0; k < l->n_note; k++)
+		if (in_segment(s, l->note[k].seq) && keeps_segment(f, k, s, mails))
+			return false;
+	return true;
+}
+
+/* ---- what is written anew before its segment goes ---- */
+
+static int
+renew_tombstone(struct mw_retain_owner *o, const struct files *f,
+                const struct mw_tombstone *t, struct mw_err *err)
+{
+	struct mw_tombstone left = *t;
+	size_t n = 0, most = t->n_range + f->l->n_seg;
+	MW_AUTOFREE struct mw_seq_range *v = calloc(most + 1, sizeof *v);
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a tombstone");
+	for (size_t i = 0; i < f->l->n_seg; i++) {
+		const struct mw_segment_info *s = &f->l->seg[i];
+		for (size_t k = 0; !f->drop[i] && s->settled && k < t->n_range; k++) {
+			uint64_t first = MW_MAX(t->range[k].first, s->first_seq);
+			uint64_t last = MW_MIN(t->range[k].last, s->last_seq);
+			if (first <= last && n < most)
+				v[n++] = (struct mw_seq_range){first, last};
+		}
+	}
+	left.range = v;
+	left.n_range = n;
+	return mw_tomb_write(o, &left, err);
+}
+
+static int
+renew(struct mw_retain_owner *o, const struct files *f, struct mw_err *err)
+{
+	const struct mw_retain_log *l = f->l;
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < l->n_seg; i++)
+		for (size_t k = 0; r == 0 && f->drop[i] && k < l->n_note; k++) {
+			const struct noted *x = &l->note[k];
+			if (!in_segment(&l->seg[i], x->seq))
+				continue;
+			if (x->type == MW_TYPE_TOMBSTONE)
+				r = renew_tombstone(o, f, &x->tomb, err);
+			if (x->type != MW_TYPE_HOLD || x->hold.released ||
+			    !is_newest(l, k))
+				continue;
+			MW_BUF_AUTO cbor = {0};
+			r = mw_hold_encode(&x->hold, &cbor);
+			r = r < 0 ? mw_fail(err, r, "out of memory for a hold")
+			          : mw_owner_note(o, MW_TYPE_HOLD, &cbor, err);
+		}
+	return r;
+}
+
+/* ---- the audit ---- */
+
+static int
+by_segment(const void *a, const void *b)
+{
+	uint64_t x = ((const struct mw_gone_segs *)a)->first_seg;
+	uint64_t y = ((const struct mw_gone_segs *)b)->first_seg;
+	return x < y ? -1 : x > y;
+}
+
+/* What went before and what goes now, neighbours joined. */
+static size_t
+join(struct mw_gone_segs *v, size_t n)
+{
+	size_t k = 0;
+	if (n)
+		qsort(v, n, sizeof *v, by_segment);
+	for (size_t i = 0; i < n; i++) {
+		struct mw_gone_segs *last = k ? &v[k - 1] : NULL;
+		if (last && v[i].first_seg <= last->last_seg + 1) {
+			if (v[i].last_seg <= last->last_seg)
+				continue; /* a run that was cut short named it */
+			last->last_seg = v[i].last_seg;
+			last->last_seq = v[i].last_seq;
+			last->clock_us = v[i].clock_us;
+			last->took_us += v[i].took_us;
+			memcpy(last->chain, v[i].chain, sizeof v[i].chain);
+		} else {
+			v[k++] = v[i];
+		}
+	}
+	return k;
+}
+
+/* The segments to go, each with what the log's clock did in it; out has room. */
+static size_t
+gone_now(const struct files *f, struct mw_gone_segs *out)
+{
+	const struct mw_retain_log *l = f->l;
+	struct mw_log_clock c = {.gone = l->audit ? l->audit->gone : NULL,
+	                         .n_gone = l->audit ? l->audit->n_gone : 0};
+	size_t n = 0, at = 0;
+	for (size_t i = 0; i < l->n_seg; i++) {
+		const struct mw_segment_info *s = &l->seg[i];
+		int64_t from = c.seen_us;
+		for (bool first = true; at < l->n && l->rec[at].segment <= s->number;
+		     at++, first = false) {
+			mw_log_clock_step(&c, l->rec[at].seq, l->rec[at].time_us);
+			from = first ? c.from_us : from;
+		}
+		if (!f->drop[i])
+			continue;
+		out[n] = (struct mw_gone_segs){.first_seg = s->number,
+		                               .last_seg = s->number,
+		                               .first_seq = s->first_seq,
+		                               .last_seq = s->last_seq,
+		                               .clock_us = c.cur_us,
+		                               .took_us = c.seen_us - from};
+		memcpy(out[n++].chain, s->chain, sizeof s->chain);
+	}
+	return n;
+}
+
+static int
+audit(struct mw_retain_owner *o, const struct files *f, struct mw_retain_done *ret,
+      struct mw_err *err)
+{
+	const struct mw_retain_log *l = f->l;
+	struct mw_audit x = {.time_us = o->now_us,
+	                     .by = mw_strz(o->by),
+	                     .records = ret->records,
+	                     .bytes = ret->bytes};
+	size_t n = l->audit ? l->audit->n_gone : 0;
+	MW_AUTOFREE struct mw_gone_segs *v = calloc(n + l->n_seg + 1, sizeof *v);
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory for an audit record");
+	for (size_t i = 0; i < n; i++)
+		v[i] = l->audit->gone[i];
+	n += gone_now(f, v + n);
+	for (size_t i = 0; i < l->n_seg; i++) {
+		x.segments += f->drop[i];
+		x.freed += f->drop[i] ? l->seg[i].bytes : 0;
+	}
+	x.gone = v;
+	x.n_gone = join(v, n);
+	MW_BUF_AUTO cbor = {0};
+	int r = mw_audit_encode(&x, &cbor);
+	if (r < 0)
+		return mw_fail(err, r, "out of memory for an audit record");
+	r = mw_owner_note(o, MW_TYPE_AUDIT, &cbor, err);
+	if (r == 0) {
+		ret->segments = x.segments;
+		ret->freed = x.freed;
+	}
+	return r;
+}
+
+int
+mw_retain_run(struct mw_retain_owner *o, struct mw_retain_log *l,
+              struct mw_retain_done *ret, struct mw_err *err)
+{
+	struct files f = {.l = l};
+	size_t at = 0;
+	memset(ret, 0, sizeof *ret);
+	int r = wipe(o, l, ret, err);
+	if (r < 0)
+		return r;
+	f.drop = calloc(l->n_seg + 1, sizeof *f.drop);
+	if (!f.drop)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a prune");
+	for (size_t i = 0; i < l->n_seg; i++) {
+		f.drop[i] = may_drop(&f, i, &at, MW_MAX(l->floor_us, MW_RETAIN_JUMP_US));
+		f.n_drop += f.drop[i];
+	}
+	r = f.n_drop ? renew(o, &f, err) : 0;
+	if (r == 0)
+		r = audit(o, &f, ret, err);
+	for (size_t i = 0; r == 0 && i < l->n_seg; i++)
+		if (f.drop[i])
+			r = mw_owner_unlink(o, l->seg[i].number, err);
+	free(f.drop);
+	return r;
+}

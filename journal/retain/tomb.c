@@ -1,0 +1,111 @@
+/* tomb.c - tombstones written, and the slots that they name wiped. */
+#include "journal/base/util.h"
+#include "journal/retain/retain_int.h"
+
+#include <stdlib.h>
+
+int
+mw_tomb_write(struct mw_retain_owner *o, const struct mw_tombstone *t, struct mw_err *err)
+{
+	int r = 0;
+	for (size_t at = 0; r == 0 && at < t->n_range; at += MW_TOMB_RANGES) {
+		MW_BUF_AUTO cbor = {0};
+		struct mw_tombstone part = *t;
+		part.range = t->range + at;
+		part.n_range = MW_MIN(t->n_range - at, (size_t)MW_TOMB_RANGES);
+		r = mw_tombstone_encode(&part, &cbor);
+		r = r < 0 ? mw_fail(err, r, "out of memory for a tombstone")
+		          : mw_owner_note(o, MW_TYPE_TOMBSTONE, &cbor, err);
+	}
+	return r;
+}
+
+/* n ascending sequence numbers into ranges; out has room for n. */
+static size_t
+ranges_of(const uint64_t *seq, size_t n, struct mw_seq_range *out)
+{
+	size_t k = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (k && seq[i] <= out[k - 1].last + 1)
+			out[k - 1].last = seq[i];
+		else
+			out[k++] = (struct mw_seq_range){seq[i], seq[i]};
+	}
+	return k;
+}
+
+int
+mw_tomb_for(struct mw_retain_owner *o, enum mw_tomb_why why, const uint64_t *seq,
+            size_t n, const struct mw_erase_list *who, struct mw_err *err)
+{
+	struct mw_tombstone t = {.why = why, .time_us = o->now_us, .by = mw_strz(o->by)};
+	if (n == 0)
+		return 0;
+	MW_AUTOFREE struct mw_seq_range *v = calloc(n, sizeof *v);
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a tombstone");
+	t.range = v;
+	t.n_range = ranges_of(seq, n, v);
+	if (who) {
+		t.token = who->token;
+		t.n_token = who->n_token;
+	}
+	return mw_tomb_write(o, &t, err);
+}
+
+int
+mw_wipe_all(struct mw_retain_owner *o, const struct mw_target_rec *v, size_t n,
+            struct mw_err *err)
+{
+	MW_AUTOFREE struct mw_wipe_at *p = calloc(n + 1, sizeof *p);
+	int r = p ? 0 : mw_fail(err, MW_ENOMEM, "out of memory while wiping");
+	for (size_t i = 0; r == 0 && i < n;) {
+		uint64_t segment = v[i].segment;
+		size_t k = 0;
+		for (; i < n && v[i].segment == segment; i++)
+			p[k++] = (struct mw_wipe_at){v[i].offset, v[i].seq};
+		r = mw_owner_wipe(o, segment, p, k, err);
+	}
+	return r;
+}
+
+static int
+by_seq(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+static int
+by_place(const void *a, const void *b)
+{
+	const struct mw_target_rec *x = a, *y = b;
+	return x->seq < y->seq ? -1 : x->seq > y->seq;
+}
+
+int
+mw_erase_run(struct mw_retain_owner *o, const struct mw_erase_list *e, struct mw_err *err)
+{
+	size_t n = MW_MAX(e->n_whole, e->n_part);
+	MW_AUTOFREE uint64_t *seq = calloc(n + 1, sizeof *seq);
+	MW_AUTOFREE struct mw_target_rec *v = calloc(e->n_whole + 1, sizeof *v);
+	if (!seq || !v)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a tombstone");
+	for (size_t i = 0; i < e->n_whole; i++) {
+		const struct mw_record *r = &e->whole[i];
+		seq[i] = r->seq;
+		v[i] = (struct mw_target_rec){r->loc.segment, r->loc.offset, r->seq};
+	}
+	qsort(seq, e->n_whole, sizeof *seq, by_seq);
+	qsort(v, e->n_whole, sizeof *v, by_place);
+	int r = mw_tomb_for(o, MW_TOMB_ERASURE, seq, e->n_whole, NULL, err);
+	for (size_t i = 0; i < e->n_part; i++)
+		seq[i] = e->part[i];
+	qsort(seq, e->n_part, sizeof *seq, by_seq);
+	if (r == 0 && e->n_token)
+		r = mw_tomb_for(o, MW_TOMB_ERASURE, seq, e->n_part, e, err);
+	/* What was captured a moment ago may stand in the open segment. */
+	if (r == 0 && e->n_whole)
+		r = mw_owner_roll(o, err);
+	return r == 0 ? mw_wipe_all(o, v, e->n_whole, err) : r;
+}

@@ -1,0 +1,389 @@
+/* cmd_erase.c - mailwal erase: one message, or one person's mail, out of the journal. */
+#include "journal/base/util.h"
+#include "replay/retain.h"
+#include "replay/select.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct erase {
+	struct mw_cli *cli;
+	struct mw_query q;
+	bool dry, yes;
+	struct mw_holds *holds;
+	struct mw_arena *tmp; /* of one mail */
+	struct mw_erase_list list;
+	size_t cap_whole, cap_part, cap_token;
+	size_t n_mail;       /* messages among list.whole */
+	size_t n_held;       /* of those selected */
+	size_t unknown;      /* could not be read */
+	struct mw_buf names; /* of holds that cover some */
+	struct mw_err *err;
+};
+
+static int
+no_memory(struct erase *e)
+{
+	return mw_fail(e->err, MW_ENOMEM, "out of memory");
+}
+
+static void *
+grow(void *v, size_t n, size_t *cap, size_t size)
+{
+	if (n < *cap)
+		return v;
+	size_t want = *cap ? 2 * *cap : 64;
+	void *p = reallocarray(v, want, size);
+	if (p)
+		*cap = want;
+	return p;
+}
+
+static int
+add_whole(struct erase *e, const struct mw_record *r)
+{
+	void *p =
+	    grow(e->list.whole, e->list.n_whole, &e->cap_whole, sizeof *e->list.whole);
+	if (!p)
+		return no_memory(e);
+	e->list.whole = p;
+	e->list.whole[e->list.n_whole++] = *r;
+	return 0;
+}
+
+static int
+add_token(struct erase *e, struct mw_store *st, enum mw_key kind, struct mw_str value)
+{
+	uint8_t token[MW_RETIRE_TOKEN];
+	mw_store_token(st, kind, value, token);
+	for (size_t i = 0; i < e->list.n_token; i++)
+		if (memcmp(e->list.token[i], token, sizeof token) == 0)
+			return 0;
+	void *p =
+	    grow(e->list.token, e->list.n_token, &e->cap_token, sizeof *e->list.token);
+	if (!p)
+		return no_memory(e);
+	e->list.token = p;
+	memcpy(e->list.token[e->list.n_token++], token, sizeof token);
+	return 0;
+}
+
+/* 1 if a hold covers it. */
+static int
+is_held(struct erase *e, struct mw_store *st, const struct mw_record *r)
+{
+	MW_BUF_AUTO t = {0};
+	int k = mw_record_tokens(st, r, &t, e->err);
+	if (k < 0)
+		return k;
+	struct mw_traits traits = {t.p, t.n / 8, r->time_us, r->plain_len};
+	const struct mw_hold *h = mw_holds_match(e->holds, &traits);
+	if (!h)
+		return 0;
+	e->n_held++;
+	MW_BUF_AUTO word = {0};
+	mw_buf_putstr(&word, h->name);
+	if (!e->names.n || !strstr(mw_buf_cstr(&e->names), mw_buf_cstr(&word)))
+		mw_buf_printf(&e->names, "%s%s", e->names.n ? ", " : "",
+		              mw_buf_cstr(&word));
+	return 1;
+}
+
+/* Records that speak of this one mail only go with it. */
+static int
+on_note(void *arg, const struct mw_record *r)
+{
+	struct erase *e = arg;
+	MW_BUF_AUTO t = {0};
+	if (r->type != MW_TYPE_SPF && r->type != MW_TYPE_OUTCOME &&
+	    r->type != MW_TYPE_EXPANSION)
+		return 0;
+	int k = mw_record_tokens(e->cli->stores[0], r, &t, e->err);
+	if (k < 0)
+		return k;
+	/* own ID, type, and the mail's ID */
+	return t.n > 0 && t.n <= (size_t)3 * 8 ? add_whole(e, r) : 0;
+}
+
+static int
+take_whole(struct erase *e, struct mw_store *st, const struct mw_record *r)
+{
+	int k = add_whole(e, r);
+	e->n_mail += k == 0;
+	if (k == 0)
+		k = mw_store_find(st, MW_KEY_ID, mw_str((const char *)r->id, 6), on_note,
+		                  e, e->err);
+	return k;
+}
+
+/* ---- one person ---- */
+
+/* Takes this person out of m and notes under which names. */
+static int
+take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
+{
+	size_t n = 0;
+	int r = 0;
+	for (size_t i = 0; i < m->n_rcpt; i++) {
+		struct mw_rcpt *p = &m->rcpt[i];
+		bool addr = mw_query_is_user(&e->q, p->addr);
+		size_t k = 0, had = p->n_mailbox;
+		if (addr && r == 0)
+			r = add_token(e, st, MW_KEY_RCPT, p->addr);
+		for (size_t b = 0; b < had; b++) {
+			if (!mw_query_is_user(&e->q, p->mailbox[b]))
+				p->mailbox[k++] = p->mailbox[b];
+			else if (r == 0)
+				r = add_token(e, st, MW_KEY_RCPT, p->mailbox[b]);
+		}
+		p->n_mailbox = k;
+		if (k || !(addr || had))
+			m->rcpt[n++] = *p;
+	}
+	m->n_rcpt = n;
+	if (mw_query_is_user(&e->q, m->auth_user)) {
+		if (r == 0)
+			r = add_token(e, st, MW_KEY_OWNER, m->auth_user);
+		m->auth_user = mw_str("", 0);
+	}
+	return r;
+}
+
+static int
+on_item(void *arg, const struct mw_item *it)
+{
+	struct erase *e = arg;
+	struct mw_mail m = it->mail; /* its arrays live for this call, and are ours */
+	struct mw_copy *c = NULL;
+	size_t n = 0;
+	int r = is_held(e, it->store, &it->rec);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = take_out(e, it->store, &m);
+	mw_arena_reset(e->tmp);
+	if (r == 0)
+		r = mw_copies(e->cli->conf, &m, e->tmp, &c, &n, e->err);
+	if (r < 0)
+		return r;
+	if (n == 0)
+		return take_whole(e, it->store, &it->rec);
+	void *p = grow(e->list.part, e->list.n_part, &e->cap_part, sizeof *e->list.part);
+	if (!p)
+		return no_memory(e);
+	e->list.part = p;
+	e->list.part[e->list.n_part++] = it->rec.seq;
+	return 0;
+}
+
+static void
+on_bad(void *arg, const struct mw_err *err)
+{
+	struct erase *e = arg;
+	if (err->code == MW_EERASED)
+		return;
+	e->unknown++;
+	(void)mw_cli_error(e->cli, err);
+}
+
+/* ---- by ID: nothing needs to be read, so no key is needed ---- */
+
+struct by_id {
+	struct mw_record rec;
+	size_t n;
+};
+
+static int
+on_queue_id(void *arg, const struct mw_record *r)
+{
+	struct by_id *b = arg;
+	if (r->type == MW_TYPE_MAIL) {
+		b->rec = *r;
+		b->n++;
+	}
+	return 0;
+}
+
+static int
+take_id(struct erase *e, const char *text)
+{
+	struct mw_store *st = e->cli->stores[0];
+	struct by_id b = {.n = 0};
+	int r = mw_store_find_id(st, text, &b.rec, e->err);
+	if (r == MW_ENOTFOUND || r == MW_EUSAGE) {
+		int k = mw_store_find(st, MW_KEY_QUEUE_ID, mw_strz(text), on_queue_id, &b,
+		                      NULL);
+		if (k < 0 || b.n == 0)
+			return r;
+		mw_err_clear(e->err);
+		if (b.n > 1)
+			return mw_fail(e->err, MW_EUSAGE,
+			               "%zu messages had the queue ID '%s'; give the ID",
+			               b.n, text);
+		r = 0;
+	}
+	if (r == 0 && b.rec.type != MW_TYPE_MAIL)
+		return mw_fail(e->err, MW_EUSAGE, "'%s' is no message but a %s record",
+		               text, mw_type_name(b.rec.type));
+	for (size_t i = 0; r == 0 && i < e->list.n_whole; i++)
+		if (e->list.whole[i].seq == b.rec.seq)
+			return 0;
+	if (r == 0)
+		r = mw_record_wiped(st, &b.rec, e->err);
+	if (r == 1)
+		return mw_fail(e->err, MW_EERASED, "record '%s' has been erased", text);
+	if (r == 0)
+		r = is_held(e, st, &b.rec);
+	if (r == 0)
+		r = take_whole(e, st, &b.rec);
+	return r < 0 ? r : 0;
+}
+
+static int
+choose(struct erase *e)
+{
+	int r = mw_holds_load(e->cli->stores[0], &e->holds, e->err);
+	if (r < 0)
+		return r;
+	e->q.delimiter = e->cli->conf->recipient_delimiter;
+	if (e->q.n_user)
+		return mw_select(e->cli, &e->q, on_item, e, on_bad, NULL, e->err);
+	for (size_t i = 0; r == 0 && i < e->q.n_id; i++)
+		r = take_id(e, e->q.id[i]);
+	return r;
+}
+
+/* ---- the command ---- */
+
+static void
+tell(const struct erase *e)
+{
+	size_t part = e->list.n_part;
+	if (e->cli->json) {
+		json_t *o = json_object();
+		(void)json_object_set_new(o, "message_type", json_string("summary"));
+		(void)json_object_set_new(o, "dry_run", json_boolean(e->dry));
+		(void)json_object_set_new(o, "selected",
+		                          json_integer((json_int_t)(e->n_mail + part)));
+		(void)json_object_set_new(o, "erased",
+		                          json_integer((json_int_t)e->n_mail));
+		(void)json_object_set_new(o, "kept_for_others",
+		                          json_integer((json_int_t)part));
+		(void)json_object_set_new(o, "unreadable",
+		                          json_integer((json_int_t)e->unknown));
+		mw_cli_json(o);
+		return;
+	}
+	if (e->cli->quiet)
+		return;
+	printf("%s%zu messages %serased\n", e->dry ? "dry run: " : "", e->n_mail,
+	       e->dry ? "would be " : "");
+	if (part)
+		printf("%zu more %s others have too: %s for this person only, the "
+		       "others keep them\n",
+		       part, "that", e->dry ? "would be gone" : "gone");
+}
+
+static int
+run(struct erase *e, struct mw_retain_job *j)
+{
+	int r = mw_retain_begin(e->cli, !e->dry, j, e->err);
+	if (r == 0)
+		r = choose(e);
+	if (r != 0)
+		return r;
+	if (e->unknown)
+		return mw_fail(e->err, MW_EKEY,
+		               "%zu messages could not be read, so nobody knows whether "
+		               "they are this person's; nothing was erased",
+		               e->unknown);
+	if (e->n_held) {
+		(void)mw_fail(e->err, MW_EPERM,
+		              "%zu messages are under hold (%s); nothing was erased",
+		              e->n_held, mw_buf_cstr(&e->names));
+		return mw_err_hint(e->err, "'mailwal hold rm NAME' releases a hold");
+	}
+	size_t n = e->n_mail + e->list.n_part;
+	if (n == 0 || e->dry)
+		return 0;
+	r = mw_retain_confirm(n, e->yes, "erase", e->err);
+	if (r == 0)
+		r = mw_retain_write(e->cli, j, e->err);
+	if (r == 0)
+		r = mw_erase_run(&j->owner, &e->list, e->err);
+	return r;
+}
+
+static int
+add_id(struct mw_query *q, const char *id, struct mw_err *err)
+{
+	const char **v = mw_arena_alloc(q->arena, (q->n_id + 1) * sizeof *v);
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < q->n_id; i++)
+		v[i] = q->id[i];
+	v[q->n_id++] = id;
+	q->id = v;
+	return 0;
+}
+
+/* 0, or the exit status of a mistake. */
+static int
+parse(struct erase *e, int argc, char **argv)
+{
+	const struct mw_cmd *cmd = mw_cmd_find("erase");
+	for (int i = 1; i < argc; i++) {
+		int r = mw_query_option(&e->q, argc, argv, &i, e->err);
+		if (r == 0 &&
+		    (r = mw_cli_option(argc, argv, &i, "-n|--dry-run", NULL, e->err)) > 0)
+			e->dry = true;
+		if (r == 0 &&
+		    (r = mw_cli_option(argc, argv, &i, "--yes", NULL, e->err)) > 0)
+			e->yes = true;
+		if (r == 0 && argv[i][0] == '-')
+			return mw_cli_unknown(e->cli, cmd, argv[i]);
+		if (r == 0)
+			r = add_id(&e->q, argv[i], e->err);
+		if (r < 0)
+			return mw_cli_error(e->cli, e->err);
+	}
+	if (e->q.all || (!e->q.n_user && !e->q.n_id))
+		return mw_cli_usage(e->cli, cmd, "whose mail? give --user, or IDs");
+	if (!e->q.n_user && e->q.any_term)
+		return mw_cli_usage(e->cli, cmd,
+		                    "a selection narrows --user; IDs stand alone");
+	if (mw_query_check(&e->q, e->err) < 0)
+		return mw_cli_error(e->cli, e->err);
+	return 0;
+}
+
+int
+mw_cmd_erase(struct mw_cli *cli, int argc, char **argv)
+{
+	MW_ARENA_AUTO *arena = mw_arena_new(16U << 20);
+	MW_ARENA_AUTO *tmp = mw_arena_new(64U << 20);
+	struct mw_err err = {0};
+	struct erase e = {.cli = cli, .tmp = tmp, .err = &err};
+	struct mw_retain_job j = {.lock = -1};
+	if (!arena || !tmp)
+		return mw_err_exit(MW_ENOMEM);
+	mw_query_init(&e.q, arena);
+	int status = parse(&e, argc, argv);
+	if (status != 0)
+		return status;
+	mw_cli_catch_signals();
+	int r = run(&e, &j);
+	mw_retain_end(&j);
+	if (r < 0 && !err.code)
+		(void)mw_fail(&err, r, "%s", mw_err_text(r));
+	if (r < 0)
+		status = mw_cli_error(cli, &err);
+	else
+		tell(&e);
+	mw_holds_free(e.holds);
+	mw_buf_free(&e.names);
+	free(e.list.whole);
+	free(e.list.part);
+	free(e.list.token);
+	return status;
+}

@@ -1,0 +1,444 @@
+/* mailwal prune, hold and erase on journals made here, through the program: plain and
+ * encrypted, without any private key for prune and hold. */
+#include "journal/base/buf.h"
+#include "journal/base/util.h"
+#include "journal/codec/hpke.h"
+#include "journal/store/store.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#define DAY (INT64_C(86400) * 1000000)
+
+static char root[256], journal[300], conf[300];
+static int64_t now_us;
+
+/* ---- a journal of many days ---- */
+
+struct fake {
+	struct mw_clock clock;
+	int64_t now;
+};
+
+static int64_t
+fake_now(const struct mw_clock *c)
+{
+	return ((const struct fake *)c->ctx)->now;
+}
+
+static int64_t
+fake_mono(const struct mw_clock *c)
+{
+	(void)c;
+	return mw_clock_system()->mono_us(mw_clock_system());
+}
+
+static struct mw_store *
+writer(struct fake *f, const uint8_t *recovery)
+{
+	struct mw_err err = {0};
+	struct mw_store *st = NULL;
+	f->clock = (struct mw_clock){fake_now, fake_mono, f};
+	struct mw_store_opts o = {.dir = journal,
+	                          .mode = MW_STORE_WRITE,
+	                          .segment_size = 1 << 20,
+	                          .clock = &f->clock,
+	                          .delimiter = "+",
+	                          .recovery = recovery,
+	                          .n_recovery = recovery ? 1 : 0};
+	if (mw_store_open(&o, &st, &err) < 0)
+		fail_msg("open: %s", err.msg);
+	return st;
+}
+
+struct mail {
+	const char *qid, *sender, *rcpt[3], *auth;
+	enum mw_direction dir;
+};
+
+static void
+put(struct mw_store *st, const struct mail *x, int64_t when)
+{
+	struct mw_err err = {0};
+	MW_ENTRY_AUTO *e = NULL;
+	MW_BUF_AUTO text = {0};
+	struct mw_rcpt r[3];
+	struct mw_mail m = {.time_us = when,
+	                    .queue_id = mw_strz(x->qid),
+	                    .sender = mw_strz(x->sender),
+	                    .auth_user = mw_strz(x->auth ? x->auth : ""),
+	                    .front = MW_STR("milter"),
+	                    .direction = x->dir,
+	                    .rcpt = r};
+	memset(r, 0, sizeof r);
+	for (size_t i = 0; i < 3 && x->rcpt[i]; i++) {
+		r[i].addr = mw_strz(x->rcpt[i]);
+		r[i].flags = strstr(x->rcpt[i], "example.org") ? MW_RCPT_LOCAL : 0;
+		m.n_rcpt++;
+	}
+	mw_buf_printf(&text, "Subject: secret %s\r\nMessage-ID: <%s@far.test>\r\n\r\n",
+	              x->qid, x->qid);
+	for (unsigned i = 0; i < 200; i++)
+		mw_buf_printf(&text, "%u %s\r\n", i * 7919U, x->qid);
+	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
+	assert_int_equal(mw_entry_body(e, text.p, text.n, &err), 0);
+	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
+	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
+	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+}
+
+/* 50 days of mail, each day a segment: to alice, to hr, to both, and one of nobody's. */
+static void
+make(const uint8_t *recovery)
+{
+	static const struct mail kinds[] = {
+	    {"A", "bob@far.test", {"alice@example.org"}, NULL, MW_DIR_IN},
+	    {"H", "bob@far.test", {"hr@example.org"}, NULL, MW_DIR_IN},
+	    {"B",
+	     "bob@far.test",
+	     {"Alice+x@Example.org", "hr@example.org"},
+	     NULL,
+	     MW_DIR_IN},
+	    {"O", "alice@example.org", {"bob@far.test"}, "alice@example.org", MW_DIR_OUT},
+	};
+	struct mw_err err = {0};
+	struct fake f = {.now = now_us};
+	char cmd[600];
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", journal);
+	assert_int_equal(system(cmd), 0);
+	if (mw_store_create(journal, NULL, NULL, &err) < 0)
+		fail_msg("create: %s", err.msg);
+	f.now = now_us - 50 * DAY;
+	struct mw_store *st = writer(&f, recovery);
+	for (int d = 50; d > 0; d--) {
+		char qid[16];
+		f.now = now_us - d * DAY;
+		for (size_t k = 0; k < MW_COUNT(kinds); k++) {
+			struct mail m = kinds[k];
+			(void)snprintf(qid, sizeof qid, "4X%s%02dq", kinds[k].qid, d);
+			m.qid = qid;
+			put(st, &m, f.now + DAY / 24 + (int64_t)k * 1000000);
+		}
+		assert_int_equal(mw_store_roll(st, &err), 0);
+	}
+	mw_store_close(st);
+}
+
+static void
+write_conf(const char *text)
+{
+	FILE *f = fopen(conf, "w");
+	assert_non_null(f);
+	fprintf(f, "journal_dir = %s\nlocal_domains = example.org\n%s", journal, text);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* ---- the program ---- */
+
+static char out[1 << 20];
+
+static int run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static int
+run(const char *fmt, ...)
+{
+	char args[1024], cmd[2048];
+	va_list ap;
+	va_start(ap, fmt);
+	(void)vsnprintf(args, sizeof args, fmt, ap);
+	va_end(ap);
+	(void)snprintf(cmd, sizeof cmd,
+	               "TZ=UTC '%s/replay/mailwal' -c '%s' %s </dev/null 2>&1",
+	               MW_BINARY_DIR, conf, args);
+	FILE *p = popen(cmd, "r"); /* NOLINT: a test */
+	assert_non_null(p);
+	size_t n = fread(out, 1, sizeof out - 1, p);
+	out[n] = '\0';
+	int status = pclose(p);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void
+want(int status, const char *args)
+{
+	int got = run("%s", args);
+	if (got != status)
+		fail_msg("mailwal %s: exit %d, not %d:\n%s", args, got, status, out);
+}
+
+static unsigned
+lines(const char *args)
+{
+	unsigned n = 0;
+	want(0, args);
+	for (const char *p = out; (p = strchr(p, '\n')); p++)
+		n++;
+	return n;
+}
+
+static uint64_t
+used(void)
+{
+	char cmd[600];
+	unsigned long long n = 0;
+	(void)snprintf(cmd, sizeof cmd, "cat '%s'/segments/*.seg | wc -c", journal);
+	FILE *p = popen(cmd, "r"); /* NOLINT */
+	assert_non_null(p);
+	assert_int_equal(fscanf(p, "%llu", &n), 1);
+	(void)pclose(p);
+	return n;
+}
+
+static bool
+says(const char *text)
+{
+	return strstr(out, text) != NULL;
+}
+
+static int
+setup(void **state)
+{
+	(void)state;
+	(void)snprintf(root, sizeof root, "%s/mw-retain-XXXXXX",
+	               getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	assert_non_null(mkdtemp(root));
+	(void)snprintf(journal, sizeof journal, "%s/j", root);
+	(void)snprintf(conf, sizeof conf, "%s/conf", root);
+	now_us = mw_clock_system()->now_us(mw_clock_system());
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	char cmd[600];
+	(void)state;
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", root);
+	return system(cmd);
+}
+
+/* ---- prune ---- */
+
+static void
+prune(const uint8_t *recovery)
+{
+	make(recovery);
+	write_conf("retain personnel { match = rcpt:hr@example.org; keep = 45d }\n"
+	           "retain mail { match = direction:in; keep = 20d }\n");
+	uint64_t before = used();
+	want(0, "prune --dry-run --json");
+	/* to alice alone: 20 days; hr, and what hr has too: 45; outgoing: for ever */
+	assert_true(says("\"rule\":\"mail\",\"messages\":50"));
+	assert_true(says("\"rule\":\"personnel\",\"messages\":100"));
+	assert_true(says("\"rule\":\"(no rule)\",\"messages\":50"));
+	assert_true(says("\"remove\":40,"));
+	assert_int_equal(used(), before);
+	want(64, "prune"); /* nobody to ask */
+	want(0, "prune --yes --json");
+	assert_true(says("\"removed\":40"));
+	want(0, "verify --json");
+	assert_true(says("\"erased\":40"));
+	want(0, "prune --yes --json");
+	assert_true(says("\"removed\":0"));
+	want(0, "verify");
+	/* now what is sent goes too, and files with it */
+	write_conf("retain all { keep = 20d }\n");
+	want(0, "prune --yes --json");
+	assert_true(says("\"removed\":80"));
+	assert_true(used() < before * 6 / 10);
+	want(0, "verify --json");
+	if (!says("\"pruned_segments\":31"))
+		fail_msg("%s", out);
+	if (!recovery)
+		assert_int_equal(lines("list --all --no-header -o tsv"), 80);
+	want(0, "prune --yes");
+	want(0, "verify");
+}
+
+static void
+prune_plain(void **state)
+{
+	(void)state;
+	prune(NULL);
+}
+
+static void
+prune_encrypted(void **state)
+{
+	(void)state;
+	uint8_t sk[32], pk[32];
+	mw_random(sk, sizeof sk);
+	assert_int_equal(mw_hpke_public(sk, pk), 0);
+	prune(pk);
+}
+
+static void
+prune_in_the_middle(void **state)
+{
+	(void)state;
+	make(NULL);
+	write_conf("retain all { keep = 10d }\n");
+	want(0, "hold add case-1 --user alice@example.org --until -45d");
+	want(0, "hold add case-1b --queue-id 4XH30q");
+	want(64, "hold add case-1");
+	want(0, "hold list --json");
+	assert_true(says("\"name\":\"case-1b\""));
+	want(0, "prune --yes --json");
+	assert_true(says("\"held\":16"));
+	want(0, "verify --json");
+	assert_true(says("\"missing\":0"));
+	want(0, "list --all --no-header");
+	assert_true(says("4XH30q") || lines("list --queue-id 4XH30q --no-header") == 1);
+	want(77, "erase 4XH30q --yes");
+	assert_true(says("case-1b"));
+	want(0, "hold rm case-1");
+	want(0, "hold rm case-1b");
+	want(66, "hold rm case-1b");
+	want(0, "prune --yes --json");
+	want(0, "verify");
+	want(0, "prune --yes --json");
+	want(0, "verify --json");
+	want(0, "hold list");
+	if (lines("list --all --no-header -o tsv") != 40)
+		fail_msg("%s", out);
+}
+
+static void
+limits(void **state)
+{
+	(void)state;
+	make(NULL);
+	write_conf("prune_floor = 30d\nretain all { keep = 10d }\n");
+	want(0, "prune -n --json");
+	assert_true(says("\"remove\":80"));
+	assert_true(says("\"floor\":80"));
+	write_conf("prune_requires = marked\nretain all { keep = 10d }\n");
+	want(0, "prune -n --json");
+	assert_true(says("\"not_marked\":160"));
+	want(0, "mark nightly");
+	want(0, "prune -n --json");
+	assert_true(says("\"remove\":0,"));
+	want(0, "mark nightly --complete");
+	want(0, "prune -n --json");
+	assert_true(says("\"remove\":160"));
+	write_conf("prune_requires = shipped\nretain all { keep = 10d }\n");
+	want(78, "prune -n");
+	write_conf("retain all { max_size = 1M }\n");
+	want(0, "prune -n --json");
+	assert_true(says("\"remove\":0,"));
+}
+
+/* ---- erase ---- */
+
+static void
+erase(void **state)
+{
+	(void)state;
+	make(NULL);
+	write_conf("");
+	assert_int_equal(lines("list --user alice@example.org --no-header -o tsv"), 150);
+	want(0, "erase --user alice@example.org -n --json");
+	assert_true(says("\"erased\":100"));
+	assert_true(says("\"kept_for_others\":50"));
+	want(64, "erase --user alice@example.org");
+	want(0, "erase --user alice@example.org --yes --json");
+	assert_true(says("\"erased\":100"));
+	assert_int_equal(lines("list --user alice@example.org --no-header -o tsv"), 0);
+	assert_int_equal(lines("list --user alice --no-header -o tsv"), 0);
+	assert_int_equal(lines("list --user hr@example.org --no-header -o tsv"), 100);
+	want(0, "verify --json");
+	assert_true(says("\"erased\":100"));
+	assert_true(says("\"index\":0"));
+	want(0, "show 4XB07q");
+	assert_false(says("lice"));
+	assert_int_not_equal(run("show 4XA07q --raw"), 0);
+	char target[400];
+	(void)snprintf(target, sizeof target,
+	               "replay --all --create --to maildir:%s/m/%%u", root);
+	want(0, target);
+	(void)snprintf(target, sizeof target, "%s/m/alice@example.org", root);
+	struct stat sb;
+	assert_int_not_equal(stat(target, &sb), 0);
+	(void)snprintf(target, sizeof target, "%s/m/hr@example.org", root);
+	assert_int_equal(stat(target, &sb), 0);
+	/* the other keeper too: then it is gone for good */
+	want(0, "erase --user hr@example.org --yes --json");
+	assert_true(says("\"erased\":100"));
+	assert_true(says("\"kept_for_others\":0"));
+	assert_int_equal(lines("list --all --no-header -o tsv"), 0);
+	want(0, "verify");
+	want(66, "erase 4XB07q --yes");
+}
+
+static void
+erase_encrypted(void **state)
+{
+	(void)state;
+	uint8_t sk[32], pk[32];
+	mw_random(sk, sizeof sk);
+	assert_int_equal(mw_hpke_public(sk, pk), 0);
+	make(pk);
+	write_conf("");
+	want(77, "erase --user alice@example.org --yes"); /* no key: nobody can tell */
+	want(0, "erase 4XA07q --yes");                    /* an ID needs none */
+	assert_int_not_equal(run("erase 4XA07q --yes"), 0);
+	want(0, "verify --json");
+	assert_true(says("\"erased\":1,"));
+}
+
+/* A slot wiped by hand is tampering. */
+static void
+wiped_by_hand(void **state)
+{
+	(void)state;
+	make(NULL);
+	write_conf("");
+	struct fake f = {.now = now_us};
+	struct mw_store *st = writer(&f, NULL);
+	struct mw_segment_info *v;
+	struct mw_record r;
+	struct mw_err err = {0};
+	size_t n;
+	assert_int_equal(mw_store_segment_info(st, &v, &n, &err), 0);
+	assert_int_equal(mw_store_find_id(st, "0", &r, &err), MW_ENOTFOUND);
+	mw_store_close(st);
+	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	struct mw_cursor *c;
+	assert_int_equal(mw_cursor_new(st, 1, &c, &err), 0);
+	assert_int_equal(mw_cursor_next(c, &r, &err), 1);
+	mw_cursor_free(c);
+	mw_store_close(st);
+	st = writer(&f, NULL);
+	struct mw_wipe_at p = {r.loc.offset, r.seq + 1};
+	assert_int_equal(mw_store_wipe(st, r.loc.segment, &p, 1, &err), MW_EUSAGE);
+	p.seq = r.seq;
+	assert_int_equal(mw_store_wipe(st, r.loc.segment, &p, 1, &err), 0);
+	assert_int_equal(mw_store_unlink(st, v[n - 1].number, &err), MW_EUSAGE);
+	free(v);
+	mw_store_close(st);
+	want(1, "verify");
+	assert_true(says("tampering"));
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(prune_plain),
+	    cmocka_unit_test(prune_encrypted),
+	    cmocka_unit_test(prune_in_the_middle),
+	    cmocka_unit_test(limits),
+	    cmocka_unit_test(erase),
+	    cmocka_unit_test(erase_encrypted),
+	    cmocka_unit_test(wiped_by_hand),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
