@@ -21,7 +21,8 @@
 enum {
 	MEMORY = 512 << 20,
 	CPU_SECONDS = 300,
-	FILES = 32
+	FILES = 32,
+	NICE = 10
 };
 
 /* ---- user and limits ---- */
@@ -51,6 +52,7 @@ limit(__rlimit_resource_t what, rlim_t most)
 static void
 limits(void)
 {
+	(void)setpriority(PRIO_PROCESS, 0, NICE); /* mail goes first */
 	limit(RLIMIT_CORE, 0);
 	limit(RLIMIT_CPU, CPU_SECONDS);
 	limit(RLIMIT_NOFILE, FILES);
