@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define SECOND_US INT64_C(1000000)
+#define DAY_US    (86400 * SECOND_US)
 
 enum {
 	SHOWN = 20 /* of each list, for people; --json has all */
@@ -48,7 +49,12 @@ read_log(struct job *j, const char *path, struct mw_err *err)
 	struct mw_logsrc l;
 	struct mw_str line;
 	struct mw_mta_event e;
-	int r = mw_logsrc_open(&l, path, NULL, false, err), got = 1;
+	/* systemd's journal is long: a day before is enough to know how mail began. */
+	char name[] = "journald";
+	struct mw_logsrc_pos pos = {.path = name, .time_us = j->since_us - DAY_US};
+	struct mw_logsrc_state from = {&pos, 1};
+	int r = mw_logsrc_open(&l, path, j->since_us > DAY_US ? &from : NULL, false, err);
+	int got = 1;
 	while (r == 0 && got > 0) {
 		if (mw_cli_stopped())
 			r = mw_fail(err, MW_ECANCEL, "interrupted");

@@ -11,7 +11,8 @@
 
 enum {
 	NAP_MS = 500,
-	STATE_LINES = 20000 /* read at most this many lines before noting so */
+	STATE_LINES = 20000, /* read at most this many lines before noting so */
+	IDLE_TICKS = 120     /* a quiet log is noted to be read too: replay asks when */
 };
 
 struct job {
@@ -166,7 +167,7 @@ tick(struct job *j, size_t i, struct mw_err *err)
 static int
 follow(struct job *j, struct mw_err *err)
 {
-	int r = 0;
+	int r = 0, idle = 0;
 	size_t open = 0;
 	struct mw_logsrc *src = calloc(j->n_log, sizeof *src);
 	if (!src)
@@ -182,8 +183,10 @@ follow(struct job *j, struct mw_err *err)
 			r = tick(j, i, err);
 			open += src[i].fd >= 0;
 		}
-		if (r == 0 && j->dirty)
+		if (r == 0 && (j->dirty || ++idle >= IDLE_TICKS)) {
 			r = save(j, err);
+			idle = 0;
+		}
 		if (r == 0 && open && !mw_cli_stopped())
 			(void)poll(NULL, 0, NAP_MS);
 	} while (r == 0 && open && !mw_cli_stopped());

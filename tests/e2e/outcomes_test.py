@@ -5,6 +5,7 @@ user who deletes before the backup; mail that the queue delivers after it."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -270,6 +271,30 @@ def follow(t, rig):
 	t.equal(outcomes(rig, log).summary.get("lines"), 0, "and only once")
 
 
+def journald(t, rig):
+	"""What journalctl prints, from a stand-in for it."""
+	d = t.sub("bin")
+	with open(f"{d}/journalctl", "w", encoding="utf-8") as f:
+		f.write("#!/bin/sh\nprintf '%s\\n' \"$*\" >>\"${0%/*}/args\"\ncat \"${0%/*}/out\"\n")
+	os.chmod(f"{d}/journalctl", 0o755)
+	with open(f"{d}/out", "w", encoding="utf-8") as f:
+		for line in rig.maillog().splitlines():
+			at = time.strptime(f"{time.gmtime().tm_year} {line[:15]}", "%Y %b %d %H:%M:%S")
+			f.write(time.strftime("%Y-%m-%dT%H:%M:%S.000001", at)
+				+ time.strftime("%z", time.localtime()) + line[15:] + "\n")
+	env = dict(os.environ, PATH=f"{d}:{os.environ['PATH']}")
+	r = rig.mailwal("--json", "outcomes", "journald", env=env)
+	t.ok(r.rc == 0 and r.summary and r.summary["events"] > 20
+	     and r.summary["outcomes_written"] == 0, "the same log by journald says the same", r)
+	r = rig.mailwal("--json", "outcomes", "journald", env=env)
+	with open(f"{d}/args", encoding="utf-8") as f:
+		args = f.read().splitlines()
+	t.ok("--since=@0 " in args[0] and re.search("--since=@[1-9][0-9]{9} ", args[1]) and "SYSLOG_FACILITY=2" in args[1],
+	     "journalctl is asked for the mail facility, later only for what is new", args)
+	r = rig.mailwal("--json", "audit", "--since", "-1h", "journald", env=env)
+	t.ok(r.rc == 1 and (r.summary or {}).get("holes") == 4, "audit by journald", r)
+
+
 def bad_input(t, rig):
 	r = rig.mailwal("outcomes", f"{t.dir}/no such file")
 	t.ok(r.rc == 66 and "no such file" in r.err, "a missing log: exit 66", r)
@@ -298,6 +323,7 @@ def main(t):
 			holes(t, rig)
 			disaster(t, rig)
 			follow(t, rig)
+			journald(t, rig)
 			bad_input(t, rig)
 	finally:
 		os.unlink(link)
