@@ -59,6 +59,7 @@ mw_dialog_free(struct mw_dialog *d)
 {
 	mw_assert(d->state != MW_DI_COMMIT);
 	mw_session_free(d->session);
+	mw_arena_free(d->arena);
 	struct mw_buf *all[] = {&d->to_client, &d->to_next, &d->in,      &d->reply_in,
 	                        &d->reply,     &d->line,    &d->content, &d->head};
 	for (size_t i = 0; i < MW_COUNT(all); i++)
@@ -109,6 +110,11 @@ mw_dialog_message_over(struct mw_dialog *d)
 	d->open = d->dropped = d->has_id = false;
 	d->accepted = d->due = d->failed = 0;
 	d->queue_id[0] = d->queued_as[0] = 0;
+	mw_arena_free(d->arena);
+	d->arena = NULL;
+	d->rcpt = NULL;
+	d->rcpt_cap = 0;
+	memset(&d->outcome, 0, sizeof d->outcome);
 	d->now = d->base;
 	mw_buf_clear(&d->content);
 	mw_buf_free(&d->head);

@@ -16,6 +16,7 @@
 #ifndef MW_MILTER_DIALOG_H
 #define MW_MILTER_DIALOG_H
 
+#include "journal/record/outcome.h"
 #include "milter/dot.h"
 #include "milter/session.h"
 #include "milter/smtp.h"
@@ -68,7 +69,11 @@ struct mw_dialog {
 	struct mw_dot dot;
 	char verdict[200]; /* for content that is dropped: a whole line */
 	char queue_id[64], queued_as[64];
-	uint8_t id[MW_ID_LEN];
+	/* what became of the message, for a record of its own */
+	struct mw_arena *arena;
+	struct mw_str *rcpt; /* accepted ones */
+	size_t rcpt_cap;
+	struct mw_outcome outcome; /* id and seq are those of the message's record */
 	bool has_id;
 	int64_t began_us; /* of the content */
 	int64_t timeout_us;
@@ -106,6 +111,7 @@ void mw_dialog_data_begin(struct mw_dialog *d);
 bool mw_dialog_data_run(struct mw_dialog *d);
 /* The content will not go on: the client is told `line` when it has sent it all. */
 void mw_dialog_data_drop(struct mw_dialog *d, const char *line);
+void mw_dialog_add_rcpt(struct mw_dialog *d, struct mw_str path);
 void mw_dialog_final_reply(struct mw_dialog *d);
 void mw_dialog_final_lost(struct mw_dialog *d);
 

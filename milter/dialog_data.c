@@ -127,7 +127,7 @@ mw_dialog_committed(struct mw_dialog *d)
 {
 	struct mw_answer a;
 	mw_assert(d->state == MW_DI_COMMIT);
-	d->has_id = mw_session_record(d->session, d->id);
+	d->has_id = mw_session_record(d->session, d->outcome.id, &d->outcome.seq);
 	mw_session_finish(d->session, &a);
 	mw_dialog_wait(d, MW_DI_COMMAND, 1);
 	settled(d, &a);
@@ -176,19 +176,108 @@ mw_dialog_data_run(struct mw_dialog *d)
 	return d->in_at < d->in.n;
 }
 
-/* ---- replies to the end of the message ---- */
+/* ---- replies to the end of the message, and the record of them ---- */
+
+void
+mw_dialog_add_rcpt(struct mw_dialog *d, struct mw_str path)
+{
+	if (!d->arena)
+		d->arena = mw_arena_new(0);
+	struct mw_str *v = NULL, addr = MW_STR("");
+	if (d->arena && d->rcpt_cap != SIZE_MAX) {
+		v = mw_arena_grow(d->arena, d->rcpt, &d->rcpt_cap, d->accepted + 1,
+		                  sizeof *v);
+		if (path.n >= 2 && *path.p == '<')
+			path = mw_str(path.p + 1, path.n - 2);
+		addr = mw_arena_str(d->arena, path);
+	}
+	if (v && addr.p) {
+		d->rcpt = v;
+		v[d->accepted] = addr;
+	} else {
+		d->rcpt_cap = SIZE_MAX; /* then there will be no outcome */
+	}
+	d->accepted++;
+}
+
+/* The fact about one recipient, from the reply that is in d->reply. */
+static void
+note_fact(struct mw_dialog *d, size_t i)
+{
+	struct mw_outcome *o = &d->outcome;
+	if (!o->rcpt && d->arena && d->rcpt_cap != SIZE_MAX)
+		o->rcpt = mw_arena_alloc(d->arena, d->accepted * sizeof *o->rcpt);
+	if (!o->rcpt)
+		return;
+	struct mw_str text = mw_str_trim(mw_buf_str(&d->reply)), dsn = MW_STR("");
+	unsigned class = d->reply_code / 100;
+	struct mw_outcome_rcpt *r = &o->rcpt[i];
+	text.n = MW_MIN(text.n, (size_t)MW_OUTCOME_TEXT_MAX);
+	if (text.n > 6 && text.p[5] == '.' && text.p[4] >= '2' && text.p[4] <= '5') {
+		dsn = mw_str(text.p + 4, text.n - 4);
+		for (size_t k = 0; k < dsn.n; k++)
+			if (dsn.p[k] != '.' && (dsn.p[k] < '0' || dsn.p[k] > '9'))
+				dsn.n = k;
+	}
+	r->addr = d->rcpt[i];
+	/* A server that relays on has not said what becomes of it in the end. */
+	r->fact = !d->o.lmtp   ? MW_FACT_UNKNOWN
+	          : class == 2 ? MW_FACT_DELIVERED
+	          : class == 4 ? MW_FACT_DEFERRED
+	                       : MW_FACT_BOUNCED;
+	r->time_us = d->o.cap->clock->now_us(d->o.cap->clock);
+	r->dsn = mw_arena_str(d->arena, dsn);
+	r->relay = mw_strz(d->o.next);
+	r->text = mw_arena_str(d->arena, text);
+	o->n_rcpt = i + 1;
+}
+
+static void
+outcome_written(void *arg, const struct mw_commit *c)
+{
+	(void)c; /* it is lost then, which changes nothing else */
+	mw_entry_free(arg);
+}
+
+/* Appends the outcome to the journal; nobody waits for it. */
+static void
+write_outcome(struct mw_dialog *d)
+{
+	struct mw_store *st = d->o.cap->store;
+	int64_t now = d->o.cap->clock->now_us(d->o.cap->clock);
+	struct mw_outcomes all = {.time_us = now, .v = &d->outcome, .n = 1};
+	struct mw_err err = {0};
+	struct mw_entry *e = NULL;
+	MW_BUF_AUTO cbor = {0};
+	if (!d->has_id || (d->outcome.n_rcpt == 0 && !d->outcome.whole))
+		return;
+	d->outcome.queue_id = mw_strz(d->queue_id);
+	int r = mw_outcomes_encode(&all, &cbor);
+	if (r == 0)
+		r = mw_entry_new(st, MW_TYPE_OUTCOME, &e, &err);
+	if (r == 0)
+		r = mw_entry_finish(e, now, cbor.p, cbor.n, &err);
+	if (r == 0) {
+		mw_store_submit(st, e, outcome_written, e);
+		return;
+	}
+	mw_entry_free(e);
+	mw_log(MW_LOG_WARN, d->queue_id[0] ? d->queue_id : NULL,
+	       "event=outcome_lost error=%s", mw_err_name(r));
+}
 
 static void
 message_sent(struct mw_dialog *d, unsigned code)
 {
 	char id[MW_ID_TEXT + 1] = "none";
 	if (d->has_id)
-		mw_id_text(id, d->id);
+		mw_id_text(id, d->outcome.id);
 	mw_log(d->failed ? MW_LOG_NOTICE : MW_LOG_INFO,
 	       d->queue_id[0] ? d->queue_id : NULL,
 	       "event=relayed id=%s on=%s nexthop=%s nrcpt=%zu failed=%zu reply=%u "
 	       "queued_as=%s",
 	       id, d->o.on, d->o.next, d->accepted, d->failed, code, d->queued_as);
+	write_outcome(d);
 	mw_dialog_message_over(d);
 	mw_dialog_wait(d, MW_DI_COMMAND, 1);
 }
@@ -222,6 +311,15 @@ mw_dialog_final_reply(struct mw_dialog *d)
 		note_queue_id(d);
 	else
 		d->failed += d->o.lmtp ? 1 : d->accepted;
+	if (d->o.lmtp) {
+		note_fact(d, d->accepted - d->due);
+	} else if (d->reply_code < 300) {
+		for (size_t i = 0; i < d->accepted; i++)
+			note_fact(d, i);
+	} else { /* the sender was told no: it never took place */
+		d->outcome.whole = MW_FACT_REFUSED;
+		d->outcome.whole_us = d->o.cap->clock->now_us(d->o.cap->clock);
+	}
 	if (--d->due == 0)
 		message_sent(d, d->reply_code);
 }

@@ -45,7 +45,8 @@ reply_rcpt(struct mw_dialog *d, bool good)
 		mw_session_macro(d->session, 'R', MW_STR("rcpt_mailer"), MW_STR("error"));
 	/* cannot be out of sequence; what does not fit is told at the end */
 	(void)!mw_session_rcpt(d->session, v, argc, false, &a);
-	d->accepted += good;
+	if (good)
+		mw_dialog_add_rcpt(d, v[0]);
 }
 
 static void

@@ -145,10 +145,12 @@ mw_session_full(const struct mw_session *s)
 }
 
 bool
-mw_session_record(const struct mw_session *s, uint8_t ret[MW_ID_LEN])
+mw_session_record(const struct mw_session *s, uint8_t ret_id[MW_ID_LEN],
+                  uint64_t *ret_seq)
 {
 	if (s->state != MW_ST_PENDING || s->commit.code != 0)
 		return false;
-	memcpy(ret, mw_entry_id(s->entry), MW_ID_LEN);
+	memcpy(ret_id, mw_entry_id(s->entry), MW_ID_LEN);
+	*ret_seq = s->commit.seq;
 	return true;
 }

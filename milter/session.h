@@ -73,8 +73,10 @@ int mw_session_content(struct mw_session *s, const void *p, size_t n) MW_CHECK;
  * mw_session_finish. 0: *ret is the answer at once, nothing is pending. */
 int mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
                    struct mw_answer *ret) MW_CHECK;
-/* Between done and mw_session_finish: the record's ID; false: there is none. */
-bool mw_session_record(const struct mw_session *s, uint8_t ret[MW_ID_LEN]);
+/* Between done and mw_session_finish: the record's ID and number; false: there is none.
+ */
+bool mw_session_record(const struct mw_session *s, uint8_t ret_id[MW_ID_LEN],
+                       uint64_t *ret_seq);
 /* Logs, counts, forgets the message; *ret is the answer. */
 void mw_session_finish(struct mw_session *s, struct mw_answer *ret);
 /* Drops the message in flight, if any; harmless at any time but between eom and done. */

@@ -172,6 +172,7 @@ class Rig:
 		self.dovecot_extra, self.postfix_extra = dovecot, postfix
 		self.plugins, self.user_extra = plugins, user_extra or {}
 		self.sync, self.witness_first = sync, witness_first
+		self.master_extra = ""  # more services in master.cf; then configure()
 		self.mailwald_bin = find_program("mailwald", build) if mailwald else None
 		self.mailwal_bin = find_program("mailwal", build) if mailwald else None
 		LIBC.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: servers' orphans come to us
@@ -263,11 +264,20 @@ class Rig:
 		wit = self.witness.postfix if self.witness else ""
 		milters = [wit, mw] if self.witness_first else [mw, wit]
 		servers.write(f"{self.run}/postfix/master.cf", servers.MASTER_CF.format(
-			smtp=self.smtp_port, submission=self.submission_port, procs="-"))
+			smtp=self.smtp_port, submission=self.submission_port, procs="-")
+			+ self.master_extra)
 		text = servers.MAIN_CF.format(
 			run=self.run, domain=self.domains[0], domains=", ".join(self.domains),
 			milters=", ".join(m for m in milters if m), extra=self.postfix_extra)
 		servers.write(f"{self.run}/postfix/main.cf", servers.last_wins(text))
+
+	def configure(self, conf="", postfix="", master=""):
+		"""Before start(): settings that need this rig's ports or paths."""
+		self.conf_extra += "\n" + conf
+		self.postfix_extra += "\n" + postfix
+		self.master_extra += master
+		self._write_postfix()
+		self.write_conf()
 
 	def write_conf(self):
 		"""mailwal.conf from this object's fields."""

@@ -554,6 +554,89 @@ what_is_recorded(void **state)
 	str_is(m.helo, "me.test");
 }
 
+/* The outcomes of the journal's last OUTCOME record. */
+static void
+last_outcome(struct mw_arena *a, struct mw_outcome *ret)
+{
+	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
+	MW_STORE_AUTO *rd = NULL;
+	MW_CURSOR_AUTO *c = NULL;
+	MW_BUF_AUTO meta = {0};
+	struct mw_record r, found = {0}, mail = {0};
+	struct mw_outcomes all;
+	struct mw_commit done;
+	/* what was submitted before this is on disk after it */
+	assert_int_equal(mw_store_note(store, MW_TYPE_AUDIT, 1, "\xa0", 1, &done, NULL),
+	                 0);
+	assert_int_equal(mw_store_open(&o, &rd, NULL), 0);
+	assert_int_equal(mw_cursor_new(rd, 1, &c, NULL), 0);
+	while (mw_cursor_next(c, &r, NULL) > 0) {
+		if (r.type == MW_TYPE_OUTCOME)
+			found = r;
+		if (r.type == MW_TYPE_MAIL)
+			mail = r;
+	}
+	assert_int_equal(found.type, MW_TYPE_OUTCOME);
+	assert_int_equal(mw_record_meta(rd, &found, &meta, NULL), 0);
+	assert_int_equal(mw_outcomes_decode(meta.p, meta.n, a, &all, NULL), 0);
+	assert_int_equal(all.n, 1);
+	*ret = all.v[0];
+	assert_memory_equal(ret->id, mail.id, MW_ID_LEN);
+	assert_int_equal(ret->seq, mail.seq);
+}
+
+static void
+outcomes_are_recorded(void **state)
+{
+	(void)state;
+	static const char *const lmtp[] = {LHELLO,
+	                                   MAIL,
+	                                   RCPT("a@d"),
+	                                   RCPT("b@d"),
+	                                   RCPT("c@d"),
+	                                   DATA,
+	                                   "c:x|.|",
+	                                   "k:",
+	                                   "n:250 2.0.0 Saved|",
+	                                   "n:452 4.2.2 full|",
+	                                   "n:550-5.1.1 no|550 such|",
+	                                   NULL};
+	static const char *const refused[] = {ALL, "c:x|.|", "k:", "n:554 5.7.1 no|",
+	                                      NULL};
+	static const char *const taken[] = {ALL, "c:x|.|",
+	                                    "k:", "n:250 2.0.0 Ok: queued as Q9|", NULL};
+	static const struct {
+		const char *addr, *dsn, *text;
+		enum mw_fact fact;
+	} want[] = {
+	    {"a@d", "2.0.0", "250 2.0.0 Saved", MW_FACT_DELIVERED},
+	    {"b@d", "4.2.2", "452 4.2.2 full", MW_FACT_DEFERRED},
+	    {"c@d", "5.1.1", "550-5.1.1 no\r\n550 such", MW_FACT_BOUNCED},
+	};
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	struct mw_outcome o;
+	play("outcome of LMTP", true, true, lmtp);
+	last_outcome(a, &o);
+	assert_int_equal(o.n_rcpt, 3);
+	assert_int_equal(o.whole, 0);
+	for (size_t i = 0; i < MW_COUNT(want); i++) {
+		str_is(o.rcpt[i].addr, want[i].addr);
+		str_is(o.rcpt[i].dsn, want[i].dsn);
+		str_is(o.rcpt[i].text, want[i].text);
+		str_is(o.rcpt[i].relay, "inet:there");
+		assert_int_equal(o.rcpt[i].fact, want[i].fact);
+	}
+	play("refused", false, true, refused);
+	last_outcome(a, &o);
+	assert_int_equal(o.whole, MW_FACT_REFUSED);
+	play("taken", false, true, taken);
+	last_outcome(a, &o);
+	assert_int_equal(o.whole, 0);
+	assert_int_equal(o.n_rcpt, 1);
+	assert_int_equal(o.rcpt[0].fact, MW_FACT_UNKNOWN);
+	str_is(o.rcpt[0].text, "250 2.0.0 Ok: queued as Q9");
+}
+
 static void
 strangers_forge_nothing(void **state)
 {
@@ -660,6 +743,7 @@ main(void)
 	    cmocka_unit_test(bad_clients),
 	    cmocka_unit_test(bad_servers),
 	    cmocka_unit_test(what_is_recorded),
+	    cmocka_unit_test(outcomes_are_recorded),
 	    cmocka_unit_test(strangers_forge_nothing),
 	    cmocka_unit_test(journal_trouble),
 	    cmocka_unit_test(endless_lines),

@@ -1,0 +1,441 @@
+#!/usr/bin/python3
+"""The proxy: Postfix' before-queue content filter, LMTP into Dovecot, plain relay.
+
+Content is exact in the record and at the next server; LMTP answers per recipient; SMTP
+smuggling gets no further; mailwald killed at each step never loses what it acknowledged.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import mailbox
+import rig as rigs
+import smtp
+import tap
+import workload
+
+TRICKY = workload.CORPUS / "tricky" / "smtp"
+# What research of servers lists; the corpus has the same, which is checked.
+SMUGGLING = [bytes.fromhex(h) for h in (
+	"0a2e0a 0a2e0d 0d2e0a 0d2e0d 0a2e0d0a 0d2e0d0a 0d0a2e0a 0d0a2e0d 0d0a2e0d0d0a "
+	"0d0d0a2e0d0d0a 0d0a002e0d0a 0d0a2e000d0a").split()]
+
+
+class Sink:
+	"""A next server for tests: takes everything. raw: (message-id, wire bytes up to and
+	with what ended it). Before answering the dot it waits `delay()` seconds."""
+
+	def __init__(self, greeting=b"220 sink ESMTP\r\n"):
+		self.raw, self.lost, self.taken = [], [], set()
+		self.delay, self.greeting = (lambda: 0), greeting
+		self.lock = threading.Lock()
+		self.sock = socket.create_server(("127.0.0.1", rigs.free_ports(1)[0]))
+		self.port = self.sock.getsockname()[1]
+		threading.Thread(target=self._accept, daemon=True).start()
+
+	def close(self):
+		self.sock.shutdown(socket.SHUT_RDWR)
+		self.sock.close()
+
+	def _accept(self):
+		while True:
+			try:
+				c, _ = self.sock.accept()
+			except OSError:
+				return
+			threading.Thread(target=self._serve, args=(c,), daemon=True).start()
+
+	def _serve(self, c):
+		c.settimeout(30)
+		try:
+			c.sendall(self.greeting)
+			self._session(c, c.makefile("rb"))
+		except OSError:
+			pass
+		finally:
+			c.close()
+
+	def _session(self, c, f):
+		while True:
+			line = f.readline()
+			verb = line[:4].upper()
+			if not line:
+				return
+			if verb == b"EHLO":
+				c.sendall(b"250-sink\r\n250-PIPELINING\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n"
+					  b"250-SIZE 99000000\r\n250-CHUNKING\r\n250-VRFY\r\n250-DSN\r\n"
+					  b"250-8BITMIME\r\n250 SMTPUTF8\r\n")
+			elif verb == b"DATA":
+				c.sendall(b"354 go\r\n")
+				if not self._content(c):
+					return
+				f = c.makefile("rb")
+			elif verb == b"QUIT":
+				c.sendall(b"221 bye\r\n")
+				return
+			else:
+				c.sendall(b"250 2.0.0 Ok\r\n")
+
+	def _content(self, c):
+		data = b""
+		while not (data.endswith(b"\r\n.\r\n") or data == b".\r\n"):
+			got = c.recv(65536)
+			if not got:
+				with self.lock:
+					self.lost.append(data)
+				return False
+			data += got
+		time.sleep(self.delay())
+		with self.lock:
+			self.raw.append(data[:-3])
+			self.taken.add(mailbox.message_id(data))
+		c.sendall(b"250 2.0.0 Ok: queued as SINK\r\n")
+		return True
+
+
+def unstuff(data):
+	return re.sub(rb"(^|\r\n)\.", rb"\1", data)
+
+
+def message(name, body=b"x\r\n"):
+	return (f"From: a@remote.test\r\nTo: b@example.test\r\nMessage-ID: <{name}@remote.test>\r\n"
+		f"Subject: {name}\r\n\r\n").encode() + body
+
+
+def events(rig, event):
+	"""Lines of mailwald's log with that event, as dictionaries."""
+	out = []
+	for line in rig.mailwald_log().splitlines():
+		if f"event={event} " in line:
+			out.append(dict(re.findall(r"(\w+)=(\S+)", line)))
+	return out
+
+
+# -- (a) before-queue content filter ---------------------------------------------
+
+def content_filter(t):
+	rig = rigs.Rig(t.sub("filter"))
+	front, proxy, back = rigs.free_ports(3)
+	rig.configure(
+		conf=f"proxy_listen = smtp:inet:127.0.0.1:{proxy}->inet:127.0.0.1:{back}\n"
+		     "proxy_bare_newline = pass",
+		postfix="message_drop_headers =\nvirtual_transport = lmtp:unix:$queue_directory/../dovecot/lmtp",
+		master=f"""\
+127.0.0.1:{front} inet n - n - - smtpd
+  -o smtpd_proxy_filter=127.0.0.1:{proxy}
+  -o smtpd_milters=
+  -o syslog_name=postfix/front
+127.0.0.1:{back} inet n - n - - smtpd
+  -o smtpd_authorized_xforward_hosts=127.0.0.0/8
+  -o mynetworks=127.0.0.0/8
+  -o smtpd_milters=
+  -o syslog_name=postfix/back
+""")
+	with rig:
+		rig.start()
+		rigs.wait_for("both other smtpd", lambda: rigs.connects(front) and rigs.connects(back))
+		with smtp.Client(proxy) as a, smtp.Client(back) as b:
+			mine, theirs = (set(c.ehlo.split("\n")[1:]) for c in (a, b))
+			t.equal(theirs - mine, {"ETRN", "VRFY", "CHUNKING"} & theirs,
+				"not offered of what the next server offers")
+			t.ok(mine < theirs and any(x.startswith("XFORWARD") for x in mine),
+			     "the rest is offered as it is", mine)
+		fidelity(t, rig, front)
+		facts(t, rig, front)
+		down(t, rig, front, proxy)
+
+
+def cases_or_fixtures():
+	"""The tricky messages where the corpus is there: (name, wire, options, chunks)."""
+	if not (TRICKY / "index.json").is_file():
+		return [(p.name, workload.wire(p.read_bytes()), {}, None)
+			for p in sorted(workload.FIXTURES.iterdir())]
+	out = []
+	for c in json.loads((TRICKY / "index.json").read_text(encoding="utf-8")):
+		if "generate" in c:
+			line = b"0123456789" * 7 + b"\r\n"
+			data = message("big", line * (30_000_000 // len(line)))
+		else:
+			data = (TRICKY / c["wire"]).read_bytes()
+		out.append((c["name"], data, c["options"], c.get("bdat_chunks")))
+	return out
+
+
+def received_off(data):
+	"""Without the first field, which must be Received."""
+	m = re.match(rb"Received:[^\r]*\r\n(?:[ \t][^\r]*\r\n)*", data)
+	return data[m.end():] if m else data
+
+
+def fidelity(t, rig, front):
+	cases, same, other, bad = cases_or_fixtures(), 0, [], []
+	for name, data, options, chunks in cases:
+		with smtp.Client(front) as c:
+			code, text = c.mail(data, "sender@remote.test", ["anna@example.test"],
+					    chunks=chunks, **options)
+		if code != 250:
+			bad.append(f"{name}: {code} {text}")
+	t.ok(not bad, f"{len(cases)} messages through the content filter", "\n".join(bad))
+	rows = rig.journaled("--sender", "sender@remote.test")
+	t.equal(len(rows), len(cases), "records of them")
+	for (name, data, _, _), row in zip(cases, rows):
+		if received_off(rig.raw(row["id"])) == data:
+			same += 1
+		else:
+			other.append(name)
+	want = 34 if len(cases) == 43 else len(cases)
+	t.ok(same >= want, f"{same} of {len(cases)} records are the wire but for Received "
+	     f"(Postfix changes {', '.join(other)})", same)
+
+
+def facts(t, rig, front):
+	with smtp.Client(front, helo="far.remote.test") as c:
+		c.mail(message("facts"), "sender@remote.test",
+		       ["bert@example.test", "cleo@example.test"])
+	rig.wait_queue()
+	o = rig.journaled("--sender", "sender@remote.test")[-1]
+	text = rig.mailwal("show", o["id"], "--envelope").out
+	t.ok("far.remote.test" in text and "127.0.0.1" in text,
+	     "XFORWARD: the client's facts are in the record", text)
+	t.ok("client.remote.test" not in text, "and nobody else's", text)
+	got = mailbox.dump(rig)
+	stored = [m.data for k, v in got.items() if k[0] in ("bert@example.test",
+		  "cleo@example.test") for m in v]
+	t.ok(len(stored) == 2 and all(b"<facts@remote.test>" in s for s in stored),
+	     "delivered once to each", [s[:80] for s in stored])
+	sent = events(rig, "relayed")
+	t.ok(sent and all(e["reply"] == "250" and e["queued_as"] for e in sent),
+	     "one line for each message, with the ID at the next server", sent[-1:])
+
+
+def down(t, rig, front, proxy):
+	n = len(rig.journaled())
+	rig.end("mailwald", signal.SIGTERM)
+	try:
+		with smtp.Client(front) as c:
+			got = c.mail(message("down"), "s@remote.test", ["anna@example.test"])
+	except smtp.SmtpError as e:
+		got = (e.code, str(e))
+	t.ok(400 <= got[0] < 500, "mailwald away: the sender is told 4xx", got)
+	# the next server away: a relay to a port where nobody listens
+	with open(rig.conf, "a", encoding="utf-8") as f:
+		f.write(f"\nproxy_listen =\nproxy_listen = smtp:inet:127.0.0.1:{proxy}"
+			f"->inet:127.0.0.1:{rigs.free_ports(1)[0]}\n")
+	rig.start_mailwald()
+	try:
+		with smtp.Client(front) as c:
+			got = c.mail(message("down2"), "s@remote.test", ["anna@example.test"])
+	except smtp.SmtpError as e:
+		got = (e.code, str(e))
+	t.ok(400 <= got[0] < 500, "the next server away: the sender is told 4xx", got)
+	t.equal(len(rig.journaled()), n, "records before and after")
+
+
+# -- (b) LMTP ----------------------------------------------------------------------
+
+def lmtp(t):
+	rig = rigs.Rig(t.sub("lmtp"), aliases={})
+	rig.configure(
+		conf=f"proxy_listen = lmtp:unix:{rig.run}/proxy.lmtp->unix:{rig.run}/dovecot/lmtp",
+		postfix=f"smtpd_milters =\nvirtual_transport = lmtp:unix:{rig.run}/proxy.lmtp\n"
+			"lmtp_destination_recipient_limit = 50")
+	with rig:
+		rig.start()
+		to = ["anna@example.test", "bert@example.test", "cleo@example.test"]
+		broken = os.path.join(rig.store, "example.test", "bert")
+		os.makedirs(os.path.dirname(broken), mode=0o777, exist_ok=True)
+		os.chmod(os.path.dirname(broken), 0o777)
+		with open(broken, "w", encoding="utf-8"):
+			pass  # no directory: Dovecot cannot open that mailbox
+		os.chmod(broken, 0o600)
+		data = message("three", b"..dots\r\n.\x2e\r\n8-bit: \xff\xfe\r\n" + b"y" * 5000 + b"\r\n")
+		with smtp.Client(rig.smtp_port) as c:
+			qid = smtp.queue_id(c.mail(data, "s@remote.test", to))
+		rigs.wait_for("the first delivery", lambda: events(rig, "relayed"))
+		e = events(rig, "relayed")[0]
+		t.equal((e["nrcpt"], e["failed"]), ("3", "1"), "recipients, failed")
+		left = rig.queue()
+		t.ok([r["address"] for q in left for r in q["recipients"]] == [to[1]],
+		     "only the one that failed waits in the queue", left)
+		first = rig.journaled("--queue-id", qid)
+		t.equal([o["recipients"] for o in first], [to], "recipients of the record")
+		os.unlink(broken)
+		rig.flush()
+		rig.wait_queue(20)
+		rows = rig.journaled("--queue-id", qid)
+		t.equal([o["recipients"] for o in rows], [to, [to[1]]], "the retry has its own record")
+		got = mailbox.dump(rig)
+		bad = []
+		for u in to:
+			copies = [m.data for m in got.get((u, "INBOX"), [])]
+			if len(copies) != 1 or mailbox.without_trace(mailbox.crlf(copies[0])) != data:
+				bad.append(f"{u}: {len(copies)} copies")
+		t.ok(not bad, "each has it once, byte for byte", bad)
+		raw = rig.raw(rows[0]["id"])
+		t.ok(mailbox.without_trace(raw) == data, "so has the record",
+		     mailbox.first_difference(data, mailbox.without_trace(raw)))
+		many = workload.bulk(60, seed=7)[0]
+		jobs = [smtp.Job(data, "bulk@remote.test", to) for _, data in many]
+		rig.send(jobs, sessions=6)
+		rig.wait_queue()
+		n = collections.Counter(o["queue_id"] for o in rig.journaled())
+		t.ok(all(j.code == 250 and n[j.queue_id] == 1 for j in jobs),
+		     "60 messages: one record each", [j.text for j in jobs if j.code != 250][:3])
+		r = rig.mailwal("verify")
+		t.ok(r.rc == 0, "verify finds nothing wrong", r)
+		r = rig.replay("--sender", "bulk@remote.test")
+		t.ok(r.rc == 0 and r.summary["restored"] == 0,
+		     "a replay finds every copy where LMTP put it", r)
+
+
+# -- (c) plain relay: smuggling, kills -----------------------------------------------
+
+def relay_rig(t, name, sink, more=""):
+	rig = rigs.Rig(t.sub(name))
+	port = rigs.free_ports(1)[0]
+	rig.configure(conf=f"proxy_listen = smtp:inet:127.0.0.1:{port}->inet:127.0.0.1:{sink.port}\n"
+			   + more)
+	rig.mailwal("init", rig.journal)
+	rig.start_mailwald()
+	return rig, port
+
+
+def lax_end(data):
+	"""Would a server that reads as lax as any see an end of data here?"""
+	return b"." in re.split(rb"[\r\n]", data.replace(b"\0", b""))
+
+
+def smuggling(t):
+	sink = Sink()
+	rig, port = relay_rig(t, "smuggling", sink)
+	with rig:
+		base = workload.corpus_dir()
+		if base:
+			table = json.loads((base / "protocol" / "smuggling-sequences.json").read_text())
+			t.equal({bytes.fromhex(o["bytes_hex"]) for o in table} - set(SMUGGLING), set(),
+				"sequences of the corpus that are not tried")
+		with smtp.Client(port) as c:
+			words = {x.split()[0] for x in c.ehlo.split("\n")[1:]}
+		t.equal(words, {"PIPELINING", "SIZE", "DSN", "8BITMIME", "SMTPUTF8"}, "offered")
+		inner = b"MAIL FROM:<evil@remote.test>\r\nRCPT TO:<v@example.test>\r\nDATA\r\nspoof"
+		bad = []
+		for i, seq in enumerate(SMUGGLING):
+			data = message(f"smuggle{i}", b"x" + seq + inner + b"\r\n")
+			with smtp.Client(port) as c:
+				got = c.mail(data, "s@remote.test", ["v@example.test"], stuffed=True)
+			if got[0] != 554:
+				bad.append(f"{seq!r}: {got}")
+		t.ok(not bad, f"{len(SMUGGLING)} sequences are refused with 554", "\n".join(bad))
+		rigs.wait_for("the sink", lambda: len(sink.lost) == len(SMUGGLING))
+		t.ok(not sink.raw and not any(lax_end(d) for d in sink.lost),
+		     "nothing that went on can be read as an end of data",
+		     [d for d in sink.lost if lax_end(d)])
+		t.equal(len(rig.journaled()), 0, "records of them")
+		with open(rig.conf, "a", encoding="utf-8") as f:
+			f.write("\nproxy_bare_newline = pass\n")
+		rig.procs["mailwald"].send_signal(signal.SIGHUP)
+		rigs.wait_for("the reload", lambda: "event=reloaded" in rig.mailwald_log())
+		bad = []
+		for i, seq in enumerate(SMUGGLING):
+			data = message(f"pass{i}", b"x" + seq + inner + b"\r\n")
+			with smtp.Client(port) as c:
+				got = c.mail(data, "s@remote.test", ["v@example.test"], stuffed=True)
+			rows = rig.journaled("--message-id", f"<pass{i}@remote.test>")
+			if got[0] != 250 or len(rows) != 1 or rig.raw(rows[0]["id"]) != unstuff(data):
+				bad.append(f"{seq!r}: {got}")
+			if data not in sink.raw:
+				bad.append(f"{seq!r}: other bytes at the next server")
+		t.ok(not bad, "with pass they are one message each, byte for byte", "\n".join(bad))
+		t.equal(len(rig.journaled()), len(SMUGGLING), "records, none for a smuggled message")
+	sink.close()
+
+
+def client_load(port, names, results):
+	for name in names:
+		try:
+			with smtp.Client(port, timeout=10) as c:
+				got = c.mail(message(name, b"z" * 3000 + b"\r\n"), "s@remote.test",
+					     ["b@example.test"])
+		except (smtp.SmtpError, OSError) as e:
+			got = (getattr(e, "code", 0), str(e))
+			time.sleep(0.02)
+		results[name] = got
+
+
+def kills(t):
+	"""Messages run all the time, slowed down at one step after the other by the next
+	server; mailwald is killed and started again."""
+	sink = Sink()
+	rig, port = relay_rig(t, "kills", sink)
+	rounds = [0, 0, 0.002, 0.01, 0.05, 0.2]
+	with rig:
+		results, threads = {}, []
+		for k in range(6):
+			names = [f"k{k}-{i}" for i in range(60)]
+			threads.append(threading.Thread(target=client_load, args=(port, names, results)))
+		for th in threads:
+			th.start()
+		for k in range(12):
+			sink.delay = lambda k=k: rounds[k % len(rounds)]
+			time.sleep(0.05 + 0.02 * (k % 4))
+			rig.end("mailwald", signal.SIGKILL)
+			p = rig.spawn("mailwald", [rig.mailwald_bin, "-c", rig.conf])
+			rigs.wait_for("mailwald", lambda: rigs.connects(rig.milter_sock), alive=p)
+		sink.delay = lambda: 0
+		for th in threads:
+			th.join(60)
+		told = {f"<{n}@remote.test>" for n, r in results.items() if r[0] == 250}
+		rows = collections.Counter(o["message_id"] for o in rig.journaled())
+		t.ok(len(told) > 50 and len(told) < len(results),
+		     f"{len(told)} of {len(results)} acknowledged, 12 kills")
+		bad = [r for r in results.values() if not (r[0] in (0, 250) or 400 <= r[0] < 500)]
+		t.ok(not bad, "the rest saw 4xx or a lost connection", bad[:3])
+		lost = [m for m in told if rows[m] != 1 or m not in sink.taken]
+		t.ok(not lost, "every acknowledged one is in the journal and at the next server", lost)
+		early = [m for m in sink.taken if not rows[m]]
+		t.ok(not early, "the next server took nothing that is not in the journal", early)
+		r = rig.mailwal("verify")
+		t.ok(r.rc == 0, "verify finds nothing wrong", r)
+		bad = [o["message_id"] for o in rig.journaled()[::5]
+		       if rig.raw(o["id"]) != message(o["message_id"][1:].split("@")[0],
+						      b"z" * 3000 + b"\r\n")][:1]
+		t.ok(not bad, "records are exact", bad)
+		stop(t, rig, port, sink)
+	sink.close()
+
+
+def stop(t, rig, port, sink):
+	"""SIGTERM while the next server takes its time over a dot: that one is answered."""
+	sink.delay = lambda: 0.7
+	results = {}
+	th = threading.Thread(target=client_load, args=(port, ["term"], results))
+	th.start()
+	rigs.wait_for("the dot", lambda: rig.journaled("--message-id", "<term@remote.test>"))
+	start = time.monotonic()
+	with smtp.Client(port) as idle:
+		rc = rig.end("mailwald", signal.SIGTERM)
+		took = time.monotonic() - start
+		th.join(10)
+		t.ok(rc == 0 and took < 9 and results["term"][0] == 250,
+		     "SIGTERM: the message at its end is answered", (rc, took, results))
+		t.equal(idle.reply()[0], 421, "an idle client is told")
+
+
+def main(t):
+	content_filter(t)
+	lmtp(t)
+	smuggling(t)
+	kills(t)
+
+
+tap.run(main, seconds=120)
