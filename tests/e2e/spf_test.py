@@ -272,6 +272,24 @@ def burst(t):
 	t.ok(log.count("event=spf_dropped") <= 2, "one warning, not one per message")
 
 
+def ends(t):
+	"""No helper outlives mailwald; with libmilter as front end too."""
+	for how, engine in ((signal.SIGKILL, "native"), (signal.SIGTERM, "libmilter")):
+		with Daemon(t.sub(f"ends-{engine}"), ZONE, "spf = yes", f"milter_engine = {engine}") as d:
+			d.send("E1", "a@pass.test")
+			t.equal(d.verdict("E1").get("result"), "pass", f"{engine}: a verdict")
+			d.send("E2", "a@hang.test")
+			time.sleep(0.3)
+			pids = d.helpers()
+			d.proc.send_signal(how)
+			d.proc.wait(20)
+			rigs.wait_for("the helpers' end", lambda: not any(
+				os.path.exists(f"/proc/{p}") for p in pids))
+			t.ok(len(pids) >= 1, f"{engine}: helpers end with mailwald", pids)
+		if engine == "libmilter":
+			t.equal(d.status, 0, "libmilter: a clean end")
+
+
 def refused(t):
 	"""A configuration that cannot work is told at the start."""
 	d = Daemon(t.sub("refused"), ZONE, "spf = yes", "spf_user = no-such-user")
@@ -287,6 +305,7 @@ def main(t):
 	encrypted(t)
 	slow(t)
 	burst(t)
+	ends(t)
 	refused(t)
 
 
