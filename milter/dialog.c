@@ -294,9 +294,11 @@ command(struct mw_dialog *d, struct mw_str line)
 static bool
 next_command(struct mw_dialog *d)
 {
-	char *p = (char *)d->in.p + d->in_at;
 	size_t n = d->in.n - d->in_at;
-	const char *lf = n ? memchr(p, '\n', n) : NULL;
+	if (n == 0)
+		return false;
+	char *p = (char *)d->in.p + d->in_at;
+	const char *lf = memchr(p, '\n', n);
 	if (!lf && n < MW_SMTP_LINE)
 		return false;
 	if (!lf) {

@@ -1,0 +1,236 @@
+/* dialog.c - whatever bytes a client and the next server send to the proxy, in whatever
+ * order: no dot goes on without its record, nothing goes on that a lax server could take
+ * for an end of data, commands go on as whole lines, nothing crashes and nothing is left
+ * behind. The input is events: kind, two bytes of length, data. Bit 0 of the first byte
+ * of all: LMTP; bit 1: the peer may use XFORWARD. */
+#include "milter/dialog.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static char dir[] = "/tmp/mw-fuzz-dialog-XXXXXX";
+static struct mw_store *store;
+static struct mw_capture cap;
+static struct mw_fs fs;
+
+static void
+require(bool ok, const char *what)
+{
+	if (!ok) {
+		(void)fprintf(stderr, "dialog: %s\n", what);
+		abort();
+	}
+}
+
+static int
+no_sync(const struct mw_fs *f, int fd)
+{
+	(void)f;
+	(void)fd;
+	return 0;
+}
+
+static void
+clean_up(void)
+{
+	char cmd[128];
+	/* The store stays open: its libraries may have ended before this. */
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+	require(system(cmd) == 0, "cannot clean up");
+}
+
+static void
+start(void)
+{
+	static char journal[64];
+	struct mw_conf *conf = NULL;
+	MW_BUF_AUTO report = {0};
+	require(mkdtemp(dir), "no directory");
+	(void)snprintf(journal, sizeof journal, "%s/j", dir);
+	fs = *mw_fs_posix();
+	fs.sync = no_sync;
+	struct mw_store_opts o = {.dir = journal,
+	                          .mode = MW_STORE_WRITE,
+	                          .fs = &fs,
+	                          .no_index = true,
+	                          .level = 1};
+	require(mw_store_create(journal, NULL, NULL, NULL) == 0, "no journal");
+	require(mw_store_open(&o, &store, NULL) == 0, "the journal does not open");
+	require(mw_conf_load(NULL, &conf, &report, NULL) == 0, "no settings");
+	conf->recipient_limit = 20;
+	conf->message_limit = 100000;
+	require(mw_capture_init(&cap, store, conf, NULL) == 0, "no capture");
+	mw_log_open("fuzz", false, (enum mw_level)0); /* hostile input has much to say */
+	(void)atexit(clean_up);
+}
+
+struct talk {
+	struct mw_dialog d;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned done;
+	/* what the next server has seen */
+	bool in_content;
+	size_t dots, others;
+	uint64_t before;
+	unsigned sent; /* messages with their dot */
+	char last;
+};
+
+static void
+on_done(void *arg)
+{
+	struct talk *t = arg;
+	pthread_mutex_lock(&t->lock);
+	t->done++;
+	pthread_cond_signal(&t->cond);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void
+commit(struct talk *t)
+{
+	pthread_mutex_lock(&t->lock);
+	while (!t->done)
+		pthread_cond_wait(&t->cond, &t->lock);
+	require(t->done == 1, "answered twice");
+	t->done = 0;
+	pthread_mutex_unlock(&t->lock);
+	mw_dialog_committed(&t->d);
+}
+
+static uint64_t
+mails(void)
+{
+	struct mw_store_stats st;
+	mw_store_stats(store, &st);
+	return st.mails;
+}
+
+/* One byte of a command line on its way to the next server. */
+static void
+see_command(struct talk *t, char c)
+{
+	require(c != 0, "a NUL in a command");
+	require(c != '\n' || t->last == '\r', "a bare LF in a command");
+	require(t->last != '\r' || c == '\n', "a bare CR in a command");
+	t->last = c;
+}
+
+/* One byte of content, as the laxest server would read it. */
+static void
+see_content(struct talk *t, char c)
+{
+	if (c == '\r' || c == '\n') {
+		require(t->dots != 1 || t->others, "an end of data for a lax server");
+		t->dots = t->others = 0;
+	} else if (c == '.') {
+		t->dots++;
+	} else {
+		t->others += c != 0;
+	}
+}
+
+/* What is in to_next goes to the next server. */
+static void
+deliver(struct talk *t)
+{
+	struct mw_dialog *d = &t->d;
+	size_t n = d->to_next.n, dot = n;
+	if (d->state == MW_DI_FINAL && t->in_content) {
+		require(n >= 3 && memcmp(d->to_next.p + n - 3, ".\r\n", 3) == 0,
+		        "no dot at the end");
+		dot = n - 3;
+		t->sent++;
+		require(mails() - t->before >= t->sent, "a dot without a record");
+	}
+	for (size_t i = 0; i < dot; i++) {
+		if (t->in_content)
+			see_content(t, (char)d->to_next.p[i]);
+		else
+			see_command(t, (char)d->to_next.p[i]);
+	}
+	if (dot < n)
+		t->in_content = false;
+	mw_buf_clear(&d->to_next);
+	if (d->state == MW_DI_CONTENT && !t->in_content) {
+		t->in_content = true;
+		t->dots = t->others = 0;
+	}
+	mw_buf_clear(&d->to_client);
+}
+
+static void
+event(struct talk *t, uint8_t kind, const uint8_t *p, size_t n)
+{
+	switch (kind % 8) {
+	case 0:
+	case 1:
+		if (mw_dialog_hungry(&t->d))
+			mw_dialog_client(&t->d, p, n);
+		break;
+	case 2:
+	case 3:
+		if (!t->d.close_next)
+			mw_dialog_next(&t->d, p, n);
+		break;
+	case 4:
+		mw_dialog_client_eof(&t->d);
+		break;
+	case 5:
+		mw_dialog_next_down(&t->d, "gone");
+		break;
+	case 6:
+		if (t->d.deadline_us)
+			mw_dialog_timeout(&t->d);
+		break;
+	default:
+		if (n > 100) /* seldom: it ends all */
+			mw_dialog_stop(&t->d);
+	}
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct talk t = {.lock = PTHREAD_MUTEX_INITIALIZER,
+	                 .cond = PTHREAD_COND_INITIALIZER};
+	if (!store)
+		start();
+	if (size == 0 || size > 1 << 20)
+		return 0;
+	struct mw_dialog_opts o = {.cap = &cap,
+	                           .lmtp = data[0] & 1,
+	                           .trusted = data[0] & 2,
+	                           .on = "here",
+	                           .next = "there",
+	                           .done = on_done,
+	                           .arg = &t};
+	t.before = mails();
+	require(mw_dialog_init(&t.d, &o, NULL) == 0, "no memory");
+	for (size_t at = 1; at + 3 <= size;) {
+		size_t n =
+		    MW_MIN((size_t)data[at + 1] << 8 | data[at + 2], size - at - 3);
+		event(&t, data[at], data + at + 3, n);
+		deliver(&t);
+		/* mostly the disk is faster than the next event */
+		while (t.d.state == MW_DI_COMMIT && !(data[at] & 128)) {
+			commit(&t);
+			deliver(&t);
+		}
+		at += 3 + n;
+	}
+	while (t.d.state == MW_DI_COMMIT) {
+		commit(&t);
+		deliver(&t);
+	}
+	mw_dialog_free(&t.d);
+	require(atomic_load(&cap.count.open_sessions) == 0, "a session stays");
+	require(atomic_load(&cap.count.at_eom) == 0, "a message stays");
+	return 0;
+}
