@@ -1,7 +1,9 @@
 #include "replay/known.h"
 
 #include "journal/base/util.h"
+#include "replay/logsrc.h"
 #include "replay/outcomes.h"
+#include "replay/status.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -325,12 +327,20 @@ mw_known_late(const struct mw_known *k, uint64_t before_seq, int64_t mark_us,
 }
 
 bool
-mw_known_is_fresh(const char *journal_dir)
+mw_known_is_fresh(const char *journal_dir, struct mw_store *st)
 {
 	const struct mw_clock *clock = mw_clock_system();
+	struct mw_logsrc_state state = {0};
 	char path[PATH_MAX];
 	struct stat sb;
+	int64_t newest = INT64_MIN / 2;
 	(void)snprintf(path, sizeof path, "%s/ledger/outcomes.state", journal_dir);
-	return stat(path, &sb) == 0 &&
-	       (int64_t)sb.st_mtim.tv_sec + FRESH_S >= clock->now_us(clock) / 1000000;
+	if (stat(path, &sb) < 0 ||
+	    (int64_t)sb.st_mtim.tv_sec + FRESH_S < clock->now_us(clock) / 1000000 ||
+	    mw_logsrc_load(path, &state, NULL) < 0)
+		return false;
+	for (size_t i = 0; i < state.n; i++)
+		newest = MW_MAX(newest, state.v[i].time_us);
+	mw_logsrc_state_done(&state);
+	return newest + 2 * GRAIN_US >= mw_status_newest_mail(st);
 }

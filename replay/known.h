@@ -39,8 +39,9 @@ enum mw_known_class mw_known_copy(const struct mw_known *k, const struct mw_conf
  * Sorted, malloc'd; NULL when there are none. */
 int mw_known_late(const struct mw_known *k, uint64_t before_seq, int64_t mark_us,
                   uint64_t **ret, size_t *ret_n, struct mw_err *err) MW_CHECK;
-/* Were the MTA's logs read within the last minutes, by mailwal outcomes? */
-bool mw_known_is_fresh(const char *journal_dir);
+/* Did mailwal outcomes read the MTA's logs within the last minutes, and is there no mail
+ * in the journal that they should have told of and did not? */
+bool mw_known_is_fresh(const char *journal_dir, struct mw_store *st);
 
 /* The outcomes of a journal set, for one replay. */
 struct mw_known_set {

@@ -52,7 +52,8 @@ mw_known_set_load(const struct mw_cli *cli, const char *since_mark,
 	            : mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t k = 0; k < s.n && r == 0; k++) {
 		s.mark_us[k] = INT64_MIN;
-		r = mw_known_load(cli->stores[k], mw_known_is_fresh(cli->journals[k]),
+		r = mw_known_load(cli->stores[k],
+		                  mw_known_is_fresh(cli->journals[k], cli->stores[k]),
 		                  &s.known[k], err);
 	}
 	if (r == 0 && since_mark)

@@ -32,7 +32,7 @@ struct mw_logsrc_pos { /* how far */
 	uint64_t inode;
 	uint64_t offset, head, tail;
 	size_t head_n;
-	int64_t time_us; /* journald: of the newest line */
+	int64_t time_us; /* of the newest line */
 };
 
 struct mw_logsrc_state { /* of all sources ever read; zero to start */

@@ -159,8 +159,10 @@ mw_logsrc_note(const struct mw_logsrc *l, struct mw_logsrc_state *s)
 		                ? strcmp(o->path, "journald") == 0
 		                : o->head_n && o->head_n <= l->head_n &&
 		                      mw_hash64(mw_str(l->head, o->head_n)) == o->head;
-		if (same)
+		if (same) {
+			p.time_us = MW_MAX(p.time_us, o->time_us);
 			forget(s, i);
+		}
 	}
 	while (s->n >= SOURCES_MAX)
 		forget(s, 0);

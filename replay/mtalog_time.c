@@ -73,6 +73,14 @@ local(const struct tm *of, int year, int64_t *ret_us)
 	tm.tm_year = year - 1900;
 	tm.tm_isdst = -1;
 	time_t t = mktime(&tm);
+	/* The hour that comes twice when summer time ends: taken as the later one, since
+	 * what seems delivered too late is put back, and too early might be lost. */
+	struct tm winter = *of;
+	winter.tm_year = year - 1900;
+	winter.tm_isdst = 0;
+	time_t later = mktime(&winter);
+	if (later > t && winter.tm_isdst == 0 && winter.tm_hour == of->tm_hour)
+		t = later;
 	if (t == (time_t)-1)
 		return false;
 	*ret_us = (int64_t)t * 1000000;

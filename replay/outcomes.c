@@ -11,9 +11,12 @@
 enum {
 	FULL_BYTES = 150000, /* a record's size, about */
 	ORIGINS = 1 << 16,
-	AHEAD_US = 2000000, /* stamps of whole seconds, and the clock's steps */
-	BEGAN_US = 3600 * 1000000LL
+	AHEAD_US = 2000000 /* stamps of whole seconds, and the clock's steps */
 };
+
+#define HOUR_US  (INT64_C(3600) * 1000000)
+#define BEGAN_US HOUR_US        /* before its first line, at most */
+#define ZONES_US (15 * HOUR_US) /* as far as zones differ */
 
 struct mw_gather_qid {
 	uint64_t hash;    /* 0: free */
@@ -252,7 +255,13 @@ look_up(struct mw_gather *g, struct mw_gather_qid *q, struct mw_str queue_id,
 	if (r == 0 && began && o->as[0])
 		r = mw_outcomes_record(g->st, mw_strz(o->as), INT64_MIN,
 		                       time_us + AHEAD_US, &rec, err);
-	if (r <= 0)
+	if (r == 0) {
+		r = mw_outcomes_record(g->st, queue_id, time_us, time_us + ZONES_US, &rec,
+		                       err);
+		g->early += r > 0;
+		return r < 0 ? r : 0;
+	}
+	if (r < 0)
 		return r;
 	q->known = true;
 	q->seq = rec.seq;

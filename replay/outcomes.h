@@ -39,6 +39,8 @@ struct mw_gather {
 	struct mw_gather_origin *origin; /* hash: how messages began; bounded */
 	size_t n_origin;
 	uint64_t events, written, records, unknown, known;
+	uint64_t early; /* queue IDs whose event is older than the capture of its message:
+	                 * by a wrong clock or zone; nothing is noted of them */
 };
 
 int mw_gather_init(struct mw_gather *g, struct mw_cli *cli, struct mw_err *err) MW_CHECK;

@@ -155,6 +155,25 @@ last_seq(struct mw_store *st, uint64_t first)
 	return low;
 }
 
+/* Back from the end in growing steps, until there is a mail among them. */
+static int64_t
+newest_mail(struct mw_store *st, uint64_t first, uint64_t last)
+{
+	for (uint64_t back = 16;; back *= 16) {
+		bool all = back > last - first;
+		int64_t us = mail_time(st, all ? first : last + 1 - back, true);
+		if (us || all)
+			return us;
+	}
+}
+
+int64_t
+mw_status_newest_mail(struct mw_store *st)
+{
+	uint64_t first = first_seq(st);
+	return first ? newest_mail(st, first, last_seq(st, first)) : 0;
+}
+
 static void
 ask_log(struct mw_status *s, struct mw_store *st)
 {
@@ -173,13 +192,7 @@ ask_log(struct mw_status *s, struct mw_store *st)
 	}
 	s->mails = s->records > other ? s->records - other : 0;
 	s->oldest_us = mail_time(st, first, false);
-	/* Back from the end in growing steps, until there is a mail among them. */
-	for (uint64_t back = 16; s->mails && s->newest_us == 0; back *= 16) {
-		bool all = back >= s->records;
-		s->newest_us = mail_time(st, all ? first : last + 1 - back, true);
-		if (all)
-			break;
-	}
+	s->newest_us = s->mails ? newest_mail(st, first, last) : 0;
 }
 
 static void

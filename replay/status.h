@@ -41,5 +41,7 @@ struct mw_status {
 
 void mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret);
 void mw_status_done(struct mw_status *s);
+/* When the newest mail was captured; 0: there is none. */
+int64_t mw_status_newest_mail(struct mw_store *st);
 
 #endif

@@ -58,6 +58,10 @@ _mailwal() {
 	config) word='check show explain sample' ;;
 	setup) word='postfix sendmail dovecot' ;;
 	help) word=$("$1" help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\) .*/\1/p') ;;
+	outcomes | audit)
+		mapfile -t COMPREPLY < <(compgen -f -W journald -- "$cur")
+		return
+		;;
 	init) mapfile -t COMPREPLY < <(compgen -d -- "$cur") && return ;;
 	*) return ;;
 	esac

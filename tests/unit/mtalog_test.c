@@ -309,6 +309,34 @@ stamps(void **state)
 	}
 }
 
+/* Summer time ended on 25 October 2026 at 03:00, which became 02:00 again. */
+static void
+summer_time(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *stamp;
+		int64_t s;
+	} t[] = {
+	    {"Oct 25 01:59:59 h", 1792886399}, {"Oct 25 02:00:00 h", 1792890000},
+	    {"Oct 25 02:59:59 h", 1792893599}, {"Oct 25 03:00:00 h", 1792893600},
+	    {"Jul  1 12:00:00 h", 1782900000}, {"Nov  1 12:00:00 h", 1793530800},
+	};
+	(void)setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3", 1);
+	tzset();
+	for (size_t i = 0; i < MW_COUNT(t); i++) {
+		struct mw_str rest;
+		int64_t us = -1;
+		bool coarse;
+		assert_true(
+		    mw_mtalog_time(mw_strz(t[i].stamp), NOW, &us, &coarse, &rest));
+		if (us != t[i].s * 1000000)
+			fail_msg("%s: %lld", t[i].stamp, (long long)us);
+	}
+	(void)setenv("TZ", "UTC", 1);
+	tzset();
+}
+
 int
 main(void)
 {
@@ -318,6 +346,7 @@ main(void)
 	    cmocka_unit_test(lines),
 	    cmocka_unit_test(all_fields),
 	    cmocka_unit_test(stamps),
+	    cmocka_unit_test(summer_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
