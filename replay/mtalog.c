@@ -382,8 +382,14 @@ sendmail_to(struct mw_str s, struct mw_mta_event *e)
 	if (head.n && head.p[0] == '<') {
 		if (!angle(&head, &e->addr))
 			return;
-		if (head.n && head.p[0] == ',' && head.n > 1 && head.p[1] == '<')
-			return; /* several in one line: which is which is not said */
+		struct mw_str rest_of = head, addr;
+		while (mw_str_starts(rest_of, MW_STR(",<"))) {
+			rest_of = mw_str(rest_of.p + 1, rest_of.n - 1);
+			if (!angle(&rest_of, &addr))
+				return;
+		}
+		e->more = mw_str(head.p, head.n - rest_of.n);
+		head = rest_of;
 	} else if (!until(&head, ", ", &e->addr) || find(e->addr, ",")) {
 		return;
 	}
@@ -393,6 +399,12 @@ sendmail_to(struct mw_str s, struct mw_mta_event *e)
 		e->dsn = more;
 	e->kind = MW_MTA_DELIVERY;
 	sendmail_fact(e);
+}
+
+bool
+mw_mtalog_next(struct mw_mta_event *e)
+{
+	return eat(&e->more, MW_STR(",")) && angle(&e->more, &e->addr);
 }
 
 /* "from=<a>, size=…, class=…, nrcpts=1, msgid=<…>, proto=…, daemon=…, relay=…": only what

@@ -46,14 +46,18 @@ struct mw_mta_event {
 	struct mw_str service; /* smtpd, cleanup, lmtp, …; Sendmail: its mailer */
 	struct mw_str queue_id;
 	struct mw_str addr, original, relay, dsn, text, other;
-	enum mw_fact fact; /* DELIVERY: DELIVERED, SENT, DEFERRED, BOUNCED, DISCARDED,
-	                    * or UNKNOWN where other programs go on with it */
+	struct mw_str more; /* DELIVERY of Sendmail: further recipients, ",<b>,<c>" */
+	enum mw_fact fact;  /* DELIVERY: DELIVERED, SENT, DEFERRED, BOUNCED, DISCARDED,
+	                     * or UNKNOWN where other programs go on with it */
 };
 
 /* ref_us: when the line was surely written already (now, or the file's last change): a
  * stamp without a year is of the last such day at or before it. Local time where the
  * stamp names no zone. Always sets *ret; true if kind is not NOTHING. */
 bool mw_mtalog_line(struct mw_str line, int64_t ref_us, struct mw_mta_event *ret);
+
+/* Where a delivery's line names further recipients: moves to the next one. */
+bool mw_mtalog_next(struct mw_mta_event *e);
 
 /* The time stamp alone: true, and what follows it (host name first). */
 bool mw_mtalog_time(struct mw_str line, int64_t ref_us, int64_t *ret_us, bool *ret_coarse,

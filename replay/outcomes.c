@@ -448,7 +448,10 @@ mw_gather_event(struct mw_gather *g, const struct mw_mta_event *e, struct mw_err
 		g->unknown += g->n_qid != before;
 		return 0;
 	}
-	r = apply(g, q, e);
+	struct mw_mta_event one = *e;
+	do
+		r = apply(g, q, &one);
+	while (r >= 0 && mw_mtalog_next(&one));
 	return r < 0 ? mw_fail(err, r, "out of memory") : 0;
 }
 

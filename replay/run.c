@@ -269,6 +269,13 @@ mw_run_finish(struct mw_run *run, int r, struct mw_err *err, const char *report)
 		fprintf(stderr,
 		        "mailwal: the selection names no mail that belongs into a "
 		        "mailbox here\n");
+	if (run->empty_boxes && !cli->quiet)
+		fprintf(stderr,
+		        "mailwal: warning: %llu mailboxes are empty, and %llu messages "
+		        "delivered there before the mark count as removed: was the "
+		        "backup restored?\n",
+		        (unsigned long long)run->empty_boxes,
+		        (unsigned long long)run->empty_removed);
 	mw_report_print(run->report, cli->json);
 	if (report && mw_report_write(run->report, report, &second))
 		s = mw_cli_error(cli, &second);

@@ -23,6 +23,8 @@ struct mw_run {
 	int first_code;           /* of the first box that failed as a whole */
 	struct mw_err first_err;
 	bool any_box_ok;
+	uint64_t empty_boxes,
+	    empty_removed;             /* empty, yet copies count as removed there */
 	unsigned unreachable, refused; /* boxes in a row */
 	/* the box at work */
 	struct mw_plan_box *box;

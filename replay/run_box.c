@@ -228,7 +228,7 @@ look(struct look *l, struct mw_err *err)
 static int
 settle(struct look *l, size_t *ret_left, struct mw_err *err)
 {
-	size_t left = 0;
+	size_t left = 0, removed = 0;
 	int q = 0;
 	for (size_t i = 0; i < l->b->n && !q; i++) {
 		struct mw_plan_copy *p = &l->b->v[i];
@@ -237,15 +237,20 @@ settle(struct look *l, size_t *ret_left, struct mw_err *err)
 		p->ambiguous = l->c[i].ambiguous;
 		enum mw_fate known =
 		    p->fate == MW_FATE_OPEN ? mw_run_known_fate(p) : MW_FATE_OPEN;
-		if (l->c[i].how == MW_RC_MISSING && known != MW_FATE_OPEN)
+		if (l->c[i].how == MW_RC_MISSING && known != MW_FATE_OPEN) {
+			removed += known == MW_FATE_REMOVED;
 			q = mw_run_fate(l->r, p, known, NULL);
-		else if (l->c[i].how == MW_RC_MISSING)
+		} else if (l->c[i].how == MW_RC_MISSING)
 			left++;
 		else
 			q = mw_run_fate(l->r, p,
 			                p->fate == MW_FATE_TRIED ? MW_FATE_RESTORED
 			                                         : MW_FATE_PRESENT,
 			                NULL);
+	}
+	if (removed && !l->m) {
+		l->r->empty_boxes++;
+		l->r->empty_removed += removed;
 	}
 	*ret_left = left;
 	return q ? mw_fail(err, q, "out of memory") : 0;

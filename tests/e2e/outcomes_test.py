@@ -180,10 +180,15 @@ def disaster(t, rig):
 	     "what was deferred is delivered after the mark")
 	rig.destroy_store()
 	rig.end("dovecot")
-	rig.restore()
 	rig.start_dovecot()
 	r = outcomes(rig, f"{rig.run}/maillog")
 	t.ok(r.rc == 0, "outcomes after the loss", r)
+	r = rig.replay("--since-mark", "nightly", "--overlap", "1h", "-n")
+	t.ok("was the backup restored?" in r.err, "an empty store is remarked upon", r)
+	rig.end("dovecot")
+	rig.destroy_store()
+	rig.restore()
+	rig.start_dovecot()
 	dry = rig.replay("--since-mark", "nightly", "-n")
 	s = dry.summary or {}
 	t.ok(s.get("restored") == 4 and s.get("bounced") == 1 and s.get("queued") == 1,

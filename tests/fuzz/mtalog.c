@@ -17,5 +17,8 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	mw_assert(some == (e.kind != MW_MTA_NOTHING));
 	for (size_t i = 0; i < sizeof s / sizeof s[0]; i++)
 		mw_assert(!s[i].n || (s[i].p >= line.p && s[i].p + s[i].n <= line.p + n));
+	for (size_t i = 0; mw_mtalog_next(&e); i++)
+		mw_assert(i < n && e.addr.p >= line.p &&
+		          e.addr.p + e.addr.n <= line.p + n);
 	return 0;
 }

@@ -205,7 +205,9 @@ static const struct want wants[] = {
     {S "to=<nosuch@h.test>, delay=00:00:01, mailer=local, pri=1, dsn=5.1.1, stat=User "
        "unknown",
      MW_MTA_DELIVERY, MW_FACT_BOUNCED, "6AMCm01a005678", "nosuch@h.test", "", ""},
-    {S "to=<a@h.test>,<b@h.test>, delay=00:00:01, mailer=local, dsn=2.0.0, stat=Sent", 0,
+    {S "to=<a@h.test>,<b@h.test>, delay=00:00:01, mailer=local, dsn=2.0.0, stat=Sent",
+     MW_MTA_DELIVERY, MW_FACT_DELIVERED, "6AMCm01a005678", "a@h.test", "", ""},
+    {S "to=<a@h.test>,<b@h.test, delay=00:00:01, mailer=local, dsn=2.0.0, stat=Sent", 0,
      0, "6AMCm01a005678", "a@h.test", "", ""},
     {S "to=<a@h.test>, mailer=esmtp, dsn=5.0.0, stat=no, stat=Sent", 0, 0,
      "6AMCm01a005678", "", "", ""},
@@ -264,6 +266,24 @@ all_fields(void **state)
 	assert_int_equal(e.pid, 77);
 	assert_true(e.coarse);
 	assert_int_equal(e.time_us, INT64_C(1795351647) * 1000000);
+}
+
+static void
+several_recipients(void **state)
+{
+	(void)state;
+	struct mw_mta_event e;
+	assert_true(mw_mtalog_line(
+	    MW_STR(
+	        S
+	        "to=<a@h.test>,<\"b,>\"@h.test>,<c@h.test>, ctladdr=<x@y.test> (1/1), "
+	        "delay=00:00:01, mailer=esmtp, relay=r.test., dsn=2.0.0, stat=Sent (Ok)"),
+	    NOW, &e));
+	assert_true(is(e.addr, "a@h.test") && is(e.relay, "r.test.") &&
+	            is(e.dsn, "2.0.0"));
+	assert_true(mw_mtalog_next(&e) && is(e.addr, "\"b,>\"@h.test"));
+	assert_true(mw_mtalog_next(&e) && is(e.addr, "c@h.test"));
+	assert_false(mw_mtalog_next(&e));
 }
 
 static void
@@ -345,6 +365,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(lines),
 	    cmocka_unit_test(all_fields),
+	    cmocka_unit_test(several_recipients),
 	    cmocka_unit_test(stamps),
 	    cmocka_unit_test(summer_time),
 	};
