@@ -178,24 +178,24 @@ def received_off(data):
 
 
 def fidelity(t, rig, front):
-	cases, same, other, bad = cases_or_fixtures(), 0, [], []
-	for name, data, options, chunks in cases:
-		with smtp.Client(front) as c:
-			code, text = c.mail(data, "sender@remote.test", ["anna@example.test"],
-					    chunks=chunks, **options)
-		if code != 250:
-			bad.append(f"{name}: {code} {text}")
+	cases, other, bad = cases_or_fixtures(), [], []
+	large = [c for c in cases if len(c[1]) > 1 << 20]  # last: reading skips over them
+	for part in ([c for c in cases if c not in large], large):
+		for name, data, options, chunks in part:
+			with smtp.Client(front) as c:
+				code, text = c.mail(data, "sender@remote.test", ["anna@example.test"],
+						    chunks=chunks, **options)
+			if code != 250:
+				bad.append(f"{name}: {code} {text}")
+		rows = rig.journaled("--sender", "sender@remote.test")
+		for (name, data, _, _), row in zip(reversed(part), reversed(rows)):
+			if received_off(rig.raw(row["id"])) != data:
+				other.append(name)
 	t.ok(not bad, f"{len(cases)} messages through the content filter", "\n".join(bad))
-	rows = rig.journaled("--sender", "sender@remote.test")
 	t.equal(len(rows), len(cases), "records of them")
-	for (name, data, _, _), row in zip(cases, rows):
-		if received_off(rig.raw(row["id"])) == data:
-			same += 1
-		else:
-			other.append(name)
-	want = 34 if len(cases) == 43 else len(cases)
-	t.ok(same >= want, f"{same} of {len(cases)} records are the wire but for Received "
-	     f"(Postfix changes {', '.join(other)})", same)
+	t.ok(len(other) <= (9 if len(cases) == 43 else 0),
+	     f"{len(cases) - len(other)} of {len(cases)} records are the wire but for Received "
+	     f"(Postfix changes {', '.join(sorted(other))})")
 
 
 def facts(t, rig, front):
