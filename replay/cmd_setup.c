@@ -173,13 +173,17 @@ apply(const struct mw_cli *cli, const struct ask *a, const struct mw_postfix *p)
 			return 1;
 		}
 	}
-	if (a->apply && mw_postfix_apply(p, plan, n, &err) < 0)
+	bool running = false;
+	if (a->apply && (mw_postfix_apply(p, plan, n, &err) < 0 ||
+	                 mw_postfix_reload(p, &running, &err) < 0))
 		return mw_cli_error(cli, &err);
 	if (cli->json)
-		mw_cli_json(json_pack("{s:s, s:I, s:b}", "message_type", "summary",
-		                      "changes", (json_int_t)n, "applied", a->apply));
+		mw_cli_json(json_pack("{s:s, s:I, s:b, s:b}", "message_type", "summary",
+		                      "changes", (json_int_t)n, "applied", a->apply,
+		                      "reloaded", running));
 	else if (a->apply && !cli->quiet)
-		puts("Done. Now reload Postfix, and look: mailwal setup postfix --check");
+		printf("Done; Postfix %s. Now look: mailwal setup postfix --check\n",
+		       running ? "has reloaded" : "is not running");
 	return 0;
 }
 

@@ -70,6 +70,10 @@ int mw_postfix_plan(const struct mw_postfix *p, struct mw_pair **ret, size_t *re
                     struct mw_err *err) MW_CHECK;
 int mw_postfix_apply(const struct mw_postfix *p, const struct mw_pair *plan, size_t n,
                      struct mw_err *err) MW_CHECK;
+/* `postfix reload`, if it runs; *ret_running says whether. Until then a running Postfix
+ * has the old settings, and mail passes by. */
+int mw_postfix_reload(const struct mw_postfix *p, bool *ret_running,
+                      struct mw_err *err) MW_CHECK;
 
 /* Is this word in a list parted by commas and blanks (any case)? */
 bool mw_setup_has_word(const char *list, const char *word);

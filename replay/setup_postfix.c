@@ -301,3 +301,30 @@ mw_postfix_apply(const struct mw_postfix *p, const struct mw_pair *plan, size_t 
 	/* One call, one rewrite of main.cf: all of it or nothing. */
 	return mw_setup_run(argv, &out, err);
 }
+
+static int
+postfix_command(const struct mw_postfix *p, const char *command, struct mw_err *err)
+{
+	MW_BUF_AUTO out = {0};
+	char *argv[] = {mw_arena_strdup(p->arena, "postfix"), NULL, NULL, NULL, NULL};
+	size_t k = 1;
+	if (p->dir) {
+		argv[k++] = mw_arena_strdup(p->arena, "-c");
+		argv[k++] = mw_arena_strdup(p->arena, p->dir);
+	}
+	argv[k++] = mw_arena_strdup(p->arena, command);
+	for (size_t i = 0; i < k; i++)
+		if (!argv[i])
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+	return mw_setup_run(argv, &out, err);
+}
+
+int
+mw_postfix_reload(const struct mw_postfix *p, bool *ret_running, struct mw_err *err)
+{
+	bool running = postfix_command(p, "status", NULL) == 0;
+	int r = running ? postfix_command(p, "reload", err) : 0;
+	if (r == 0)
+		*ret_running = running;
+	return r;
+}

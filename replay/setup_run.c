@@ -1,4 +1,4 @@
-/* setup_run.c - running postconf(1): no shell, a deadline, its words kept. */
+/* setup_run.c - running postconf(1), postfix(1): no shell, a deadline, its words kept. */
 #include "replay/setup.h"
 
 #include "journal/base/clock.h"

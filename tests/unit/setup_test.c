@@ -6,6 +6,10 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -227,6 +231,53 @@ a_program_that_fails_is_told(void **state)
 	assert_true(err.hint[0] != '\0');
 }
 
+/* A stand-in for postfix(1): `status` ends with $STATUS, all calls are written down. */
+static void
+a_running_postfix_is_reloaded(void **state)
+{
+	static const struct postfix_case c = {.listen = "inet:127.0.0.1:11332"};
+	char dir[] = "/tmp/mw-setup-test-XXXXXX";
+	struct mw_conf conf;
+	struct mw_postfix p;
+	struct mw_err err = {0};
+	bool running = false;
+	(void)state;
+	build(&c, &conf, &p);
+	p.dir = "/etc/postfix-in";
+	assert_non_null(mkdtemp(dir));
+	MW_BUF_AUTO path = {0}, log = {0};
+	mw_buf_printf(&path, "%s/postfix", dir);
+	mw_buf_printf(&log, "%s/log", dir);
+	FILE *f = fopen(mw_buf_cstr(&path), "w");
+	assert_non_null(f);
+	fprintf(f, "#!/bin/sh\necho \"$*\" >>%s\n[ $3 = reload ] || exit $STATUS\n",
+	        mw_buf_cstr(&log));
+	assert_int_equal(fchmod(fileno(f), 0755), 0);
+	assert_int_equal(fclose(f), 0);
+	MW_BUF_AUTO search = {0};
+	mw_buf_printf(&search, "%s:%s", dir, getenv("PATH"));
+	assert_int_equal(setenv("PATH", mw_buf_cstr(&search), 1), 0);
+
+	assert_int_equal(setenv("STATUS", "1", 1), 0);
+	assert_int_equal(mw_postfix_reload(&p, &running, &err), 0);
+	assert_false(running);
+	assert_int_equal(setenv("STATUS", "0", 1), 0);
+	assert_int_equal(mw_postfix_reload(&p, &running, &err), 0);
+	assert_true(running);
+
+	char line[512] = "";
+	f = fopen(mw_buf_cstr(&log), "r");
+	assert_non_null(f);
+	size_t got = fread(line, 1, sizeof line - 1, f);
+	assert_int_equal(fclose(f), 0);
+	line[got] = '\0';
+	assert_string_equal(line, "-c /etc/postfix-in status\n-c /etc/postfix-in status\n"
+	                          "-c /etc/postfix-in reload\n");
+	assert_int_equal(unlink(mw_buf_cstr(&path)), 0);
+	assert_int_equal(unlink(mw_buf_cstr(&log)), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 int
 main(void)
 {
@@ -236,6 +287,7 @@ main(void)
 	    cmocka_unit_test(other_milters_stay),
 	    cmocka_unit_test(a_chroot_needs_a_way_in),
 	    cmocka_unit_test(a_program_that_fails_is_told),
+	    cmocka_unit_test(a_running_postfix_is_reloaded),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
