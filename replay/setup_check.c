@@ -240,6 +240,29 @@ has_filter(const struct mw_postfix *p)
 	return false;
 }
 
+/* Does its before-queue filter lead to one of our proxies? */
+static bool
+has_our_proxy(const struct mw_postfix *p, const struct mw_service *s)
+{
+	const char *v = mw_postfix_override(p, s, "smtpd_proxy_filter");
+	struct mw_str filter = mw_str_trim(mw_strz(v ? v : ""));
+	if (mw_str_starts(filter, MW_STR("inet:")))
+		filter = mw_str(filter.p + 5, filter.n - 5);
+	for (size_t i = 0; filter.n && i < p->conf->proxy_listen.n; i++) {
+		const char *w = p->conf->proxy_listen.v[i], *arrow = strstr(w, "->");
+		struct mw_str listen =
+		    arrow ? mw_str(w, (size_t)(arrow - w)) : mw_strz(w);
+		if (!mw_str_starts(listen, MW_STR("smtp:")))
+			continue;
+		listen = mw_str(listen.p + 5, listen.n - 5);
+		if (mw_str_starts(listen, MW_STR("inet:")))
+			listen = mw_str(listen.p + 5, listen.n - 5);
+		if (mw_str_eq(listen, filter))
+			return true;
+	}
+	return false;
+}
+
 /* A service that goes past the milters: required where a content filter hands mail back
  * that was journaled on its way in, a hole elsewhere. */
 static void
@@ -248,7 +271,12 @@ past_milters(const struct mw_postfix *p, struct mw_advices *f, const struct mw_s
 {
 	bool reentry = strcmp(s->command, "smtpd") == 0 && has_filter(p) &&
 	               (is_loopback(s->name) || strcmp(s->type, "unix") == 0);
-	if (reentry)
+	if (strcmp(s->command, "smtpd") == 0 && has_our_proxy(p, s))
+		add(f, MW_ADVICE_NOTE, "proxy",
+		    text("service %s/%s: %s: its mail is journaled by mailwald's proxy",
+		         s->name, s->type, how),
+		    NULL);
+	else if (reentry)
 		add(f, MW_ADVICE_NOTE, "re-entry",
 		    text("service %s/%s: %s, as it must be on the re-entry side of a "
 		         "content "

@@ -53,6 +53,7 @@ struct postfix_case {
 	struct mw_pair main[2], over[2];
 	const char *listen; /* NULL: inet:127.0.0.1:11332 */
 	const char *hole;   /* its name, NULL: none */
+	const char *proxy;  /* proxy_listen, NULL: none */
 };
 
 static void
@@ -61,6 +62,11 @@ build(const struct postfix_case *c, struct mw_conf *conf, struct mw_postfix *p)
 	char **listen = mw_arena_alloc(arena, sizeof *listen);
 	*listen = mw_arena_strdup(arena, c->listen ? c->listen : "inet:127.0.0.1:11332");
 	*conf = (struct mw_conf){.milter_listen = {listen, 1}};
+	if (c->proxy) {
+		conf->proxy_listen.v = mw_arena_alloc(arena, sizeof(char *));
+		conf->proxy_listen.v[0] = mw_arena_strdup(arena, c->proxy);
+		conf->proxy_listen.n = 1;
+	}
 	*p = (struct mw_postfix){.arena = arena, .conf = conf};
 	p->main = mw_arena_alloc(arena, sizeof good + sizeof c->main);
 	p->over = mw_arena_alloc(arena, sizeof c->over);
@@ -106,6 +112,17 @@ static const struct postfix_case cases[] = {
     {.over = {{"smtp/inet/smtpd_milters", "inet:localhost:11332"}}, .hole = NULL},
     {.over = {{"smtp/inet/smtpd_proxy_filter", "127.0.0.1:10024"}},
      .hole = "smtpd_proxy_filter"},
+    {.over = {{"smtp/inet/smtpd_proxy_filter", "127.0.0.1:10024"},
+              {"smtp/inet/smtpd_milters", ""}},
+     .hole = "service"},
+    {.over = {{"smtp/inet/smtpd_proxy_filter", "127.0.0.1:10024"},
+              {"smtp/inet/smtpd_milters", ""}},
+     .proxy = "smtp:inet:127.0.0.1:10024->inet:127.0.0.1:10025",
+     .hole = NULL},
+    {.over = {{"smtp/inet/smtpd_proxy_filter", "inet:127.0.0.1:10024"},
+              {"smtp/inet/smtpd_milters", ""}},
+     .proxy = "lmtp:inet:127.0.0.1:10024->inet:127.0.0.1:10025",
+     .hole = "service"},
     {.over = {{"smtp/inet/smtpd_milter_maps", "cidr:/x"}}, .hole = "smtpd_milter_maps"},
     {.over = {{"cleanup/unix/non_smtpd_milters", ""}}, .hole = "service"},
     /* The same override is a hole without a content filter, and required with one. */
