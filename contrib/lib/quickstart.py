@@ -29,7 +29,7 @@ def say(text):
 
 
 def arguments():
-	p = argparse.ArgumentParser(prog="quickstart")
+	p = argparse.ArgumentParser(prog="quickstart", allow_abbrev=False)
 	p.add_argument("--keep", action="store_true")
 	p.add_argument("--dir")
 	p.add_argument("--messages", type=int, default=320)
@@ -154,10 +154,11 @@ def main():
 			proof = prove(job)
 			good = not proof.bad
 			proof.show()
-			if a.keep and good:
-				print(look_around(rig, work))
+			around = look_around(rig, work) if a.keep and good else ""
 		print("every line holds" if good else
 		      f"NOT PROVED; journal, store and logs are in {work}")
+		if around:
+			print(f"\n{around}", end="")
 	except KeyboardInterrupt:
 		print("quickstart: interrupted", file=sys.stderr)
 		good = None

@@ -17,11 +17,14 @@ def arguments():
 
 def files(*suffixes, skip=SKIP):
     """Tracked and new files, by suffix; outside git all files of the directory."""
-    git = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True
-    )
-    if git.returncode == 0 and git.stdout:
-        names = git.stdout.splitlines()
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True
+        ).stdout
+    except FileNotFoundError:
+        listed = ""
+    if listed:
+        names = listed.splitlines()
     else:
         names = [
             os.path.relpath(os.path.join(d, f))
