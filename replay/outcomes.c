@@ -246,7 +246,7 @@ look_up(struct mw_gather *g, struct mw_gather_qid *q, struct mw_str queue_id,
 {
 	const struct mw_gather_origin *o = origin_of(g, q->hash);
 	bool began = o->hash == q->hash;
-	struct mw_record rec;
+	struct mw_record rec = {0};
 	int r = need_store(g, err);
 	if (r == 0)
 		r = mw_outcomes_record(g->st, queue_id,

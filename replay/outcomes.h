@@ -26,6 +26,15 @@ int mw_outcomes_record(struct mw_store *st, struct mw_str queue_id, int64_t not_
                        int64_t time_us, struct mw_record *ret,
                        struct mw_err *err) MW_CHECK;
 
+/* All that is known of one message: 1, 0 nothing. In the arena. */
+int mw_outcomes_of(struct mw_store *st, uint64_t seq, struct mw_arena *a,
+                   struct mw_outcome *ret);
+/* Adds the member "outcomes" where there are some; o may be NULL. */
+json_t *mw_outcomes_add(json_t *o, struct mw_store *st, uint64_t seq, struct mw_arena *a);
+/* The same in lines for people. */
+void mw_outcomes_text(struct mw_store *st, uint64_t seq, struct mw_arena *a,
+                      void (*line)(const char *name, struct mw_str text));
+
 struct mw_gather {
 	struct mw_cli *cli;
 	struct mw_store *st;    /* opened as needed, closed for a flush */

@@ -107,6 +107,12 @@ def facts(t, rig):
 	gz = outcomes(rig, packed)
 	t.ok(gz.rc == 0 and (gz.summary or {}).get("lines", 99) < 99,
 	     "a packed log is known to have been read", gz)
+	row = next((o for o in rig.journaled() if o["message_id"] == "<half@remote.test>"), {})
+	r = rig.mailwal("--json", "show", row.get("id", "?"))
+	t.equal(sorted((o["recipient"], o["outcome"]) for o in r.lines[0].get("outcomes", [])),
+		[(ANNA, "delivered"), (GHOST, "bounced")], "show --json has the outcomes")
+	r = rig.mailwal("show", row.get("id", "?"))
+	t.ok(f"<{GHOST}> bounced " in r.out and f"<{ANNA}> delivered " in r.out, "show too", r)
 	r, holes = audit(rig)
 	s = r.summary or {}
 	t.ok(r.rc == 0 and not holes and s.get("accepted", 0) == s.get("journaled", -1)
