@@ -134,7 +134,10 @@ open_reader(struct mw_store *st, struct mw_err *err)
 	o.mode = MW_STORE_READ;
 	o.dir = st->dir;
 	o.note = NULL;
-	return mw_store_open(&o, &st->ix_reader, err);
+	int r = mw_store_open(&o, &st->ix_reader, err);
+	if (r == 0) /* a look-up would open the index twice in one process */
+		st->ix_reader->loading_gone = true;
+	return r;
 }
 
 void

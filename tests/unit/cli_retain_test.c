@@ -5,11 +5,15 @@
 #include "journal/codec/hpke.h"
 #include "journal/store/store.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -80,7 +84,7 @@ put(struct mw_store *st, const struct mail *x, int64_t when)
 	memset(r, 0, sizeof r);
 	for (size_t i = 0; i < 3 && x->rcpt[i]; i++) {
 		r[i].addr = mw_strz(x->rcpt[i]);
-		r[i].flags = strstr(x->rcpt[i], "example.org") ? MW_RCPT_LOCAL : 0;
+		r[i].flags = strcasestr(x->rcpt[i], "@example.org") ? MW_RCPT_LOCAL : 0;
 		m.n_rcpt++;
 	}
 	mw_buf_printf(&text, "Subject: secret %s\r\nMessage-ID: <%s@far.test>\r\n\r\n",
@@ -192,6 +196,20 @@ used(void)
 	FILE *p = popen(cmd, "r"); /* NOLINT */
 	assert_non_null(p);
 	assert_int_equal(fscanf(p, "%llu", &n), 1);
+	(void)pclose(p);
+	return n;
+}
+
+/* Files: the open one is filled with zeros ahead. */
+static unsigned
+segments(void)
+{
+	char cmd[600];
+	unsigned n = 0;
+	(void)snprintf(cmd, sizeof cmd, "ls '%s'/segments/*.seg | wc -l", journal);
+	FILE *p = popen(cmd, "r"); /* NOLINT */
+	assert_non_null(p);
+	assert_int_equal(fscanf(p, "%u", &n), 1);
 	(void)pclose(p);
 	return n;
 }
@@ -407,7 +425,6 @@ wiped_by_hand(void **state)
 	struct mw_err err = {0};
 	size_t n;
 	assert_int_equal(mw_store_segment_info(st, &v, &n, &err), 0);
-	assert_int_equal(mw_store_find_id(st, "0", &r, &err), MW_ENOTFOUND);
 	mw_store_close(st);
 	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
 	assert_int_equal(mw_store_open(&o, &st, &err), 0);
@@ -428,6 +445,81 @@ wiped_by_hand(void **state)
 	assert_true(says("tampering"));
 }
 
+/* The same with mailwald owning the journal: everything goes over its socket. */
+static void
+through_the_daemon(void **state)
+{
+	(void)state;
+	char program[512], path[400], log[400];
+	struct stat sb;
+	make(NULL);
+	char text[600];
+	(void)snprintf(text, sizeof text,
+	               "milter_listen = unix:%s/milter.sock\nlog_target = stderr\n"
+	               "min_free = 0\nretain all { keep = 20d }\n",
+	               root);
+	write_conf(text);
+	(void)snprintf(program, sizeof program, "%s/milter/mailwald", MW_BINARY_DIR);
+	(void)snprintf(path, sizeof path, "%s/control.sock", journal);
+	(void)snprintf(log, sizeof log, "%s/mailwald.log", root);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (!freopen(log, "w", stderr) || !freopen("/dev/null", "w", stdout))
+			_exit(126);
+		(void)execl(program, program, "-c", conf, (char *)NULL);
+		_exit(127);
+	}
+	for (int i = 0; i < 100 && stat(path, &sb) < 0; i++)
+		(void)usleep(50000);
+	want(0, "status --json"); /* it answers, so later commands find it */
+	unsigned before = segments();
+	want(0, "hold add case --queue-id 4XA40q");
+	want(0, "prune --yes --json");
+	assert_true(says("\"removed\":119"));
+	assert_true(says("\"held\":1,"));
+	assert_true(segments() < before * 6 / 10);
+	want(0, "verify --json");
+	assert_true(says("\"ok\":true"));
+	want(0, "erase --user hr@example.org --yes --json");
+	if (!says("\"erased\":20"))
+		fail_msg("%s", out);
+	assert_true(says("\"kept_for_others\":20"));
+	want(77, "erase 4XA40q --yes");
+	want(0, "hold rm case");
+	want(0, "erase 4XA40q --yes");
+	assert_int_equal(lines("list --all --no-header -o tsv"), 60);
+	want(0, "verify --json");
+	assert_true(says("\"ok\":true"));
+	assert_int_equal(kill(pid, SIGTERM), 0);
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	want(0, "verify");
+	assert_int_equal(lines("list --all --no-header -o tsv"), 60);
+}
+
+/* A second prune, hold or erase at the same time is told so. */
+static void
+one_at_a_time(void **state)
+{
+	(void)state;
+	char path[400];
+	make(NULL);
+	write_conf("retain all { keep = 20d }\n");
+	(void)snprintf(path, sizeof path, "%s/retain.lock", journal);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	assert_true(fd >= 0);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	want(75, "prune --yes");
+	want(75, "hold add x");
+	want(75, "erase --user alice@example.org --yes");
+	want(0, "prune -n");
+	(void)close(fd);
+	want(0, "prune --yes");
+}
+
 int
 main(void)
 {
@@ -439,6 +531,8 @@ main(void)
 	    cmocka_unit_test(erase),
 	    cmocka_unit_test(erase_encrypted),
 	    cmocka_unit_test(wiped_by_hand),
+	    cmocka_unit_test(through_the_daemon),
+	    cmocka_unit_test(one_at_a_time),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
