@@ -12,7 +12,8 @@
 enum {
 	NAP_MS = 500,
 	STATE_LINES = 20000, /* read at most this many lines before noting so */
-	IDLE_TICKS = 120     /* a quiet log is noted to be read too: replay asks when */
+	SAVE_TICKS = 10,
+	IDLE_TICKS = 120 /* a quiet log is noted to be read too: replay asks when */
 };
 
 struct job {
@@ -27,6 +28,7 @@ struct job {
 	uint64_t lines;
 	unsigned since_save;
 	bool dirty;
+	size_t open; /* of src */
 };
 
 static const struct mw_cmd *
@@ -164,11 +166,51 @@ tick(struct job *j, size_t i, struct mw_err *err)
 	return r ? r : mw_logsrc_open(l, j->log[i], &j->state, true, err);
 }
 
+/* A daemon that restarts is away for a moment: what was gathered stays, and is tried
+ * again. */
+static bool
+passing(int code)
+{
+	return code == MW_ELOCKED || code == MW_EUNAVAIL || code == MW_ETIMEOUT;
+}
+
+/* One look at each log; what was learned is written every few seconds, since each write
+ * costs the disk a sync. */
+static int
+round_of(struct job *j, unsigned tick_no, struct mw_err *err)
+{
+	int r = 0;
+	j->open = 0;
+	for (size_t i = 0; i < j->n_log && r == 0; i++) {
+		r = tick(j, i, err);
+		j->open += j->src[i].fd >= 0;
+	}
+	if (r == 0 && tick_no % (j->dirty ? SAVE_TICKS : IDLE_TICKS) == 0)
+		r = save(j, err);
+	return r;
+}
+
+static int
+watch(struct job *j, struct mw_err *err)
+{
+	unsigned tick_no = 0, failed = 0;
+	int r = 0;
+	for (;;) {
+		r = round_of(j, tick_no++, err);
+		failed = r ? failed + 1 : 0;
+		if (r && (!passing(r) || failed > IDLE_TICKS))
+			return r;
+		if ((r == 0 && !j->open) || mw_cli_stopped())
+			break;
+		(void)poll(NULL, 0, NAP_MS);
+	}
+	return j->dirty ? save(j, err) : r;
+}
+
 static int
 follow(struct job *j, struct mw_err *err)
 {
-	int r = 0, idle = 0;
-	size_t open = 0;
+	int r = 0;
 	struct mw_logsrc *src = calloc(j->n_log, sizeof *src);
 	if (!src)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -177,21 +219,8 @@ follow(struct job *j, struct mw_err *err)
 	j->src = src;
 	for (size_t i = 0; i < j->n_log && r == 0; i++)
 		r = open_followed(j, i, err);
-	do {
-		open = 0;
-		for (size_t i = 0; i < j->n_log && r == 0; i++) {
-			r = tick(j, i, err);
-			open += src[i].fd >= 0;
-		}
-		if (r == 0 && (j->dirty || ++idle >= IDLE_TICKS)) {
-			r = save(j, err);
-			idle = 0;
-		}
-		if (r == 0 && open && !mw_cli_stopped())
-			(void)poll(NULL, 0, NAP_MS);
-	} while (r == 0 && open && !mw_cli_stopped());
-	if (r == 0 && j->dirty)
-		r = save(j, err);
+	if (r == 0)
+		r = watch(j, err);
 	for (size_t i = 0; i < j->n_log; i++)
 		(void)mw_logsrc_close(&src[i], NULL);
 	j->src = NULL;
