@@ -16,13 +16,14 @@
 #ifndef MW_MILTER_DIALOG_H
 #define MW_MILTER_DIALOG_H
 
-#include "journal/record/outcome.h"
 #include "milter/dot.h"
+#include "milter/outbox.h"
 #include "milter/session.h"
 #include "milter/smtp.h"
 
 struct mw_dialog_opts {
 	struct mw_capture *cap;
+	struct mw_outbox *outbox;
 	bool lmtp;
 	bool trusted;          /* the peer is on this host: XFORWARD and XCLIENT count */
 	const char *on, *next; /* names for the log and the record; borrowed */

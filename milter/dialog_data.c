@@ -232,38 +232,14 @@ note_fact(struct mw_dialog *d, size_t i)
 	o->n_rcpt = i + 1;
 }
 
-static void
-outcome_written(void *arg, const struct mw_commit *c)
-{
-	(void)c; /* it is lost then, which changes nothing else */
-	mw_entry_free(arg);
-}
-
-/* Appends the outcome to the journal; nobody waits for it. */
+/* Nobody waits for it. */
 static void
 write_outcome(struct mw_dialog *d)
 {
-	struct mw_store *st = d->o.cap->store;
-	int64_t now = d->o.cap->clock->now_us(d->o.cap->clock);
-	struct mw_outcomes all = {.time_us = now, .v = &d->outcome, .n = 1};
-	struct mw_err err = {0};
-	struct mw_entry *e = NULL;
-	MW_BUF_AUTO cbor = {0};
 	if (!d->has_id || (d->outcome.n_rcpt == 0 && !d->outcome.whole))
 		return;
 	d->outcome.queue_id = mw_strz(d->queue_id);
-	int r = mw_outcomes_encode(&all, &cbor);
-	if (r == 0)
-		r = mw_entry_new(st, MW_TYPE_OUTCOME, &e, &err);
-	if (r == 0)
-		r = mw_entry_finish(e, now, cbor.p, cbor.n, &err);
-	if (r == 0) {
-		mw_store_submit(st, e, outcome_written, e);
-		return;
-	}
-	mw_entry_free(e);
-	mw_log(MW_LOG_WARN, d->queue_id[0] ? d->queue_id : NULL,
-	       "event=outcome_lost error=%s", mw_err_name(r));
+	mw_outbox_add(d->o.outbox, &d->outcome);
 }
 
 static void

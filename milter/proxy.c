@@ -116,6 +116,7 @@ proxy_main(void *arg)
 {
 	struct mw_proxy *p = arg;
 	bool pause = false;
+	int64_t flush_us = 0;
 	struct pollfd *v = calloc(p->n_ways + 1, sizeof *v);
 	if (!v) {
 		mw_log(MW_LOG_ERR, NULL, "event=accept_failed reason=\"out of memory\"");
@@ -131,7 +132,13 @@ proxy_main(void *arg)
 			    (struct pollfd){.fd = full || pause ? -1
 			                                        : p->way[i].listener.fd,
 			                    .events = POLLIN};
-		int r = poll(v, (nfds_t)(p->n_ways + 1), pause ? PAUSE_MS : -1);
+		int r = poll(v, (nfds_t)(p->n_ways + 1),
+		             pause ? PAUSE_MS : MW_OUTBOX_FLUSH_MS);
+		int64_t now = p->cap->clock->mono_us(p->cap->clock);
+		if (now >= flush_us) {
+			mw_outbox_flush(&p->outbox);
+			flush_us = now + MW_OUTBOX_FLUSH_MS * INT64_C(1000);
+		}
 		pause = false;
 		if (r <= 0)
 			continue;
@@ -182,6 +189,7 @@ proxy_free(struct mw_proxy *p)
 		free(p->way[i].next_spec);
 	}
 	free(p->way);
+	mw_outbox_done(&p->outbox);
 	if (p->wake >= 0)
 		(void)close(p->wake);
 	pthread_cond_destroy(&p->gone);
@@ -236,6 +244,7 @@ mw_proxy_start(struct mw_capture *cap, struct mw_proxy **ret, struct mw_err *err
 			p->wake = -1;
 			TAILQ_INIT(&p->conns);
 			init_sync(p);
+			mw_outbox_init(&p->outbox, cap->store, cap->clock);
 			r = open_all(p, s->conf, err);
 			if (r < 0)
 				proxy_free(p);

@@ -275,6 +275,7 @@ mw_proxy_serve(struct mw_proxy_conn *c)
 {
 	char peer[64], why[160];
 	struct mw_dialog_opts o = {.cap = c->proxy->cap,
+	                           .outbox = &c->proxy->outbox,
 	                           .lmtp = c->way->lmtp,
 	                           .on = c->way->listener.name,
 	                           .next = c->way->next_spec,

@@ -28,6 +28,7 @@ struct mw_proxy_conn {
 
 struct mw_proxy {
 	struct mw_capture *cap;
+	struct mw_outbox outbox;
 	struct mw_way *way;
 	size_t n_ways;
 	uint64_t limit; /* session_limit */

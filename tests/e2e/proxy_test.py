@@ -273,7 +273,9 @@ def lmtp(t):
 		rig.flush()
 		rig.wait_queue(20)
 		rows = rig.journaled("--queue-id", qid)
-		t.equal([o["recipients"] for o in rows], [to, [to[1]]], "the retry has its own record")
+		got = [o["recipients"] for o in rows]
+		t.ok(got[0] == to and len(got) > 1 and all(g == [to[1]] for g in got[1:]),
+		     "each retry has its own record, for that recipient", got)
 		got = mailbox.dump(rig)
 		bad = []
 		for u in to:

@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static char dir[] = "/tmp/mw-fuzz-dialog-XXXXXX";
 static struct mw_store *store;
 static struct mw_capture cap;
+static struct mw_outbox outbox;
 static struct mw_fs fs;
 
 static void
@@ -65,6 +66,7 @@ start(void)
 	conf->recipient_limit = 20;
 	conf->message_limit = 100000;
 	require(mw_capture_init(&cap, store, conf, NULL) == 0, "no capture");
+	mw_outbox_init(&outbox, store, cap.clock);
 	mw_log_open("fuzz", false, (enum mw_level)0); /* hostile input has much to say */
 	(void)atexit(clean_up);
 }
@@ -205,6 +207,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0 || size > 1 << 20)
 		return 0;
 	struct mw_dialog_opts o = {.cap = &cap,
+	                           .outbox = &outbox,
 	                           .lmtp = data[0] & 1,
 	                           .trusted = data[0] & 2,
 	                           .on = "here",
