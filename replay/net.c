@@ -87,9 +87,14 @@ map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_e
 			return mw_fail(err, MW_EUNAVAIL, "%s cannot log in %s now: %s",
 			               n->peer, o->authzid ? o->authzid : o->login,
 			               n->said);
-		return mw_fail(err, MW_EAUTH, "%s refused the login of %s: %s", n->peer,
-		               o->authzid ? o->authzid : o->login,
-		               n->said[0] ? n->said : why);
+		mw_fail(err, MW_EAUTH, "%s refused the login of %s: %s", n->peer,
+		        o->authzid ? o->authzid : o->login, n->said[0] ? n->said : why);
+		if (strstr(n->said, "[AUTHORIZATIONFAILED]"))
+			return mw_err_hint(
+			    err, "the master's password is right, but the user is "
+			         "not known; with PAM behind Dovecot see the note "
+			         "in 'mailwal setup dovecot'");
+		return MW_EAUTH;
 	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_CACERT_BADFILE:
 	case CURLE_SSL_ISSUER_ERROR:

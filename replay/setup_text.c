@@ -46,15 +46,18 @@ mw_setup_dovecot(const struct mw_conf *conf, struct mw_buf *out)
 	const char *delimiter =
 	    conf->recipient_delimiter ? conf->recipient_delimiter : "";
 	mw_buf_puts(
-	    out, "# A master user that may open every mailbox, so that replay needs no\n"
-	         "# user's password. /etc/dovecot/conf.d/90-mailwal.conf:\n"
-	         "auth_master_user_separator = *\n"
-	         "passdb {\n"
-	         "  driver = passwd-file\n"
-	         "  args = /etc/dovecot/mailwal-master\n"
-	         "  master = yes\n"
-	         "  result_success = continue\n"
-	         "}\n");
+	    out,
+	    "# A master user that may open every mailbox, so that replay needs no\n"
+	    "# user's password. /etc/dovecot/conf.d/90-mailwal.conf:\n"
+	    "auth_master_user_separator = *\n"
+	    "passdb {\n"
+	    "  driver = passwd-file\n"
+	    "  args = /etc/dovecot/mailwal-master\n"
+	    "  master = yes\n"
+	    "  # Asks the other passdbs whether the user is known. Debian's default,\n"
+	    "  # PAM, cannot tell: then take this line out, and the userdb decides.\n"
+	    "  result_success = continue\n"
+	    "}\n");
 	if (delimiter[0])
 		mw_buf_printf(
 		    out,
