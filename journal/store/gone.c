@@ -181,18 +181,20 @@ mw_gone_token(const struct mw_gone *g, uint64_t seq, const uint8_t *token)
 	return false;
 }
 
-bool
+int
 mw_gone_stretch(const struct mw_gone *g, uint64_t first, uint64_t last, uint8_t chain[32])
 {
 	for (size_t i = 0; i < g->audit.n_gone; i++) {
 		const struct mw_gone_segs *s = &g->audit.gone[i];
-		if (s->first_seq > first || s->last_seq != last)
+		if (s->first_seq > first || s->last_seq < last)
 			continue;
+		if (s->last_seq != last)
+			return 1;
 		if (chain)
 			memcpy(chain, s->chain, sizeof s->chain);
-		return true;
+		return 2;
 	}
-	return false;
+	return 0;
 }
 
 const struct mw_gone_segs *
@@ -211,5 +213,5 @@ mw_store_hole_known(struct mw_store *st, uint64_t first, uint64_t last)
 		return true;
 	if (mw_gone_load(st, &g, NULL) < 0)
 		return false;
-	return mw_gone_stretch(g, first, last, NULL);
+	return mw_gone_stretch(g, first, last, NULL) > 0;
 }

@@ -300,9 +300,10 @@ bool mw_gone_copies(const struct mw_gone *g, uint64_t seq);
 /* Are the copies of the address or login with this token (8 bytes) erased from it? */
 bool mw_gone_token(const struct mw_gone *g, uint64_t seq, const uint8_t *token);
 /* Does an audit record name all of the records first … last as removed with their
- * segments? chain, if not NULL: of the last one, as the audit has it. */
-bool mw_gone_stretch(const struct mw_gone *g, uint64_t first, uint64_t last,
-                     uint8_t chain[32]);
+ * segments? 0 no; 1 yes, and more after them (a removal that was cut short); 2 yes, and
+ * chain, if not NULL, is that of the last one. */
+int mw_gone_stretch(const struct mw_gone *g, uint64_t first, uint64_t last,
+                    uint8_t chain[32]);
 /* The removed stretches of the newest audit record; owned by g. */
 struct mw_gone_segs;
 const struct mw_gone_segs *mw_gone_segments(const struct mw_gone *g, size_t *ret_n);
