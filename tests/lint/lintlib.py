@@ -30,6 +30,7 @@ def files(*suffixes, skip=SKIP):
             os.path.relpath(os.path.join(d, f))
             for d, _, fs in os.walk(".")
             for f in fs
+            if not d.endswith("__pycache__")
         ]
     return sorted(
         n
