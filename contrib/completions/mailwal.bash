@@ -57,6 +57,7 @@ _mailwal() {
 	case $cmd in
 	config) word='check show explain sample' ;;
 	setup) word='postfix sendmail dovecot' ;;
+	hold) word='add rm list' ;;
 	help) word=$("$1" help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\) .*/\1/p') ;;
 	outcomes | audit)
 		mapfile -t COMPREPLY < <(compgen -f -W journald -- "$cur")

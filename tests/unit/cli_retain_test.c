@@ -520,6 +520,55 @@ one_at_a_time(void **state)
 	want(0, "prune --yes");
 }
 
+/* A host that was off for days, or a clock that jumped: the first run removes nothing and
+ * says so; the next one, a day's records later, goes on. */
+static void
+clock_ahead(void **state)
+{
+	(void)state;
+	now_us -= 5 * DAY;
+	make(NULL);
+	now_us += 5 * DAY;
+	write_conf("retain all { keep = 20d }\n");
+	want(1, "prune -n --json");
+	assert_true(says("\"remove\":0,"));
+	want(1, "prune --yes --json");
+	assert_true(says("\"removed\":0"));
+	assert_true(says("\"clock_trusted\":false"));
+	want(0, "prune --yes --json");
+	assert_true(says("\"removed\":120")); /* the gap made nobody old */
+	want(0, "verify");
+}
+
+/* A hold without selection holds everything; what cannot be held is refused. */
+static void
+holds(void **state)
+{
+	(void)state;
+	make(NULL);
+	write_conf("retain all { keep = 20d }\n");
+	want(64, "hold add x --subject secret");
+	want(64, "hold add x --user alice");
+	want(64, "hold add x --since-mark nightly");
+	want(64, "hold add");
+	want(64, "hold");
+	want(64, "hold add 'a b'");
+	want(0, "hold add everything --json");
+	assert_true(says("\"selection\":\"everything\""));
+	want(0, "prune --yes --json");
+	assert_true(says("\"removed\":0"));
+	assert_true(says("\"held\":120,"));
+	want(77, "erase --user hr@example.org --yes");
+	assert_true(says("everything"));
+	want(0, "hold rm everything");
+	want(0, "hold add out --direction out");
+	want(0, "prune --yes --json");
+	assert_true(says("\"removed\":90"));
+	want(0, "hold list --json");
+	assert_false(says("everything"));
+	want(0, "verify");
+}
+
 int
 main(void)
 {
@@ -533,6 +582,8 @@ main(void)
 	    cmocka_unit_test(wiped_by_hand),
 	    cmocka_unit_test(through_the_daemon),
 	    cmocka_unit_test(one_at_a_time),
+	    cmocka_unit_test(clock_ahead),
+	    cmocka_unit_test(holds),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
