@@ -13,20 +13,20 @@ to_wipe(const struct mw_retain_rec *r)
 	return r->verdict == MW_REMOVE || (r->gone && !r->wiped);
 }
 
+/* *at: where to look from; records come in the order of their segments. */
 static bool
-is_settled(const struct mw_retain_log *l, uint64_t segment)
+is_settled(const struct mw_retain_log *l, uint64_t segment, size_t *at)
 {
-	for (size_t i = l->n_seg; i > 0; i--)
-		if (l->seg[i - 1].number == segment)
-			return l->seg[i - 1].settled;
-	return false;
+	while (*at < l->n_seg && l->seg[*at].number < segment)
+		++*at;
+	return *at < l->n_seg && l->seg[*at].number == segment && l->seg[*at].settled;
 }
 
 static int
 wipe(struct mw_retain_owner *o, struct mw_retain_log *l, struct mw_retain_done *ret,
      struct mw_err *err)
 {
-	size_t n_seq = 0, n = 0;
+	size_t n_seq = 0, n = 0, at = 0;
 	MW_AUTOFREE uint64_t *seq = calloc(l->n + 1, sizeof *seq);
 	MW_AUTOFREE struct mw_target_rec *v = calloc(l->n + 1, sizeof *v);
 	bool roll = false;
@@ -43,7 +43,7 @@ wipe(struct mw_retain_owner *o, struct mw_retain_log *l, struct mw_retain_done *
 		if (!to_wipe(r))
 			continue;
 		v[n++] = (struct mw_target_rec){r->segment, r->offset, r->seq};
-		roll = roll || !is_settled(l, r->segment);
+		roll = roll || !is_settled(l, r->segment, &at);
 	}
 	int r = mw_tomb_for(o, MW_TOMB_RETENTION, seq, n_seq, NULL, err);
 	if (r == 0 && roll)

@@ -445,6 +445,21 @@ wiped_by_hand(void **state)
 	assert_true(says("tampering"));
 }
 
+/* Removed files that the process still has open: their space is not back yet. */
+static unsigned
+still_open(pid_t pid)
+{
+	char cmd[200];
+	unsigned n = 0;
+	(void)snprintf(cmd, sizeof cmd, "ls -l /proc/%ld/fd | grep -c '[.]seg (deleted)'",
+	               (long)pid);
+	FILE *p = popen(cmd, "r"); /* NOLINT */
+	assert_non_null(p);
+	assert_int_equal(fscanf(p, "%u", &n), 1);
+	(void)pclose(p);
+	return n;
+}
+
 /* The same with mailwald owning the journal: everything goes over its socket. */
 static void
 through_the_daemon(void **state)
@@ -480,6 +495,9 @@ through_the_daemon(void **state)
 	assert_true(says("\"removed\":119"));
 	assert_true(says("\"held\":1,"));
 	assert_true(segments() < before * 6 / 10);
+	for (int i = 0; i < 60 && still_open(pid); i++)
+		(void)usleep(50000);
+	assert_int_equal(still_open(pid), 0);
 	want(0, "verify --json");
 	assert_true(says("\"ok\":true"));
 	want(0, "erase --user hr@example.org --yes --json");

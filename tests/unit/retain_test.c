@@ -5,6 +5,8 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -214,6 +216,98 @@ notes_about_mail(void **state)
 	assert_int_equal(sum.all.messages, 0);
 }
 
+/* ---- rules, by tokens alone ---- */
+
+static struct mw_store *store;
+static uint8_t tokens[32][8];
+static struct mw_traits traits;
+
+static void
+token(enum mw_key kind, const char *p, size_t n)
+{
+	assert_true(traits.n < MW_COUNT(tokens));
+	mw_store_token(store, kind, mw_str(p, n), tokens[traits.n++]);
+}
+
+/* A mail to these recipients, as capture notes it. */
+static void
+mail_to(const char *const *rcpt, uint8_t domains, char direction)
+{
+	char shape[2] = {0, (char)domains};
+	traits = (struct mw_traits){.token = tokens[0]};
+	for (; *rcpt; rcpt++) {
+		token(MW_KEY_RCPT, *rcpt, strlen(*rcpt));
+		const char *d = strchr(*rcpt, '@') + 1;
+		token(MW_KEY_RCPT_DOMAIN, d, strlen(d));
+		shape[0] = (char)MW_MIN(shape[0] + 1, 2);
+	}
+	token(MW_KEY_SENDER, "s@far.test", 10);
+	token(MW_KEY_DIRECTION, &direction, 1);
+	token(MW_KEY_SHAPE, shape, 2);
+}
+
+static void
+rules(void **state)
+{
+	(void)state;
+	static char *m0[] = {(char *)(uintptr_t) "rcpt:HR@example.org"};
+	static char *m1[] = {(char *)(uintptr_t) "domain:lists.test"};
+	static char *m2[] = {(char *)(uintptr_t) "domain:b.test",
+	                     (char *)(uintptr_t) "sender:s@far.test"};
+	static char *m3[] = {(char *)(uintptr_t) "direction:out"};
+	struct mw_conf_retain sect[] = {{.match = {m0, 1}},
+	                                {.match = {m1, 1}},
+	                                {.match = {m2, 2}},
+	                                {.match = {m3, 1}}};
+	struct mw_conf conf = {.retain = sect, .n_retain = 4};
+	static const struct {
+		const char *rcpt[4];
+		uint8_t domains;
+		char direction;
+		uint64_t rules;
+		bool all;
+	} t[] = {
+	    {{"hr@example.org"}, 1, MW_DIR_IN, 1, true},
+	    {{"x@example.org"}, 1, MW_DIR_IN, 0, false},
+	    {{"x@example.org"}, 1, MW_DIR_OUT, 8, true},
+	    {{"hr@example.org"}, 1, MW_DIR_OUT, 1, true}, /* the first that fits */
+	    {{"a@lists.test"}, 1, MW_DIR_IN, 2, true},
+	    {{"a@lists.test", "b@lists.test"}, 1, MW_DIR_IN, 2, true},
+	    {{"a@lists.test", "x@b.test"}, 2, MW_DIR_IN, 6, true},
+	    {{"a@lists.test", "x@example.org"}, 2, MW_DIR_IN, 2, false},
+	    {{"a@lists.test", "x@example.org"}, 2, MW_DIR_OUT, 10, true},
+	    {{"hr@example.org", "x@example.org"}, 1, MW_DIR_IN, 1, false},
+	    {{"hr@example.org", "x@lists.test"}, 2, MW_DIR_IN, 3, false},
+	};
+	char dir[] = "/tmp/mw-rules-XXXXXX", journal[64], cmd[128];
+	struct mw_err err = {0};
+	struct mw_rules *r = NULL;
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(journal, sizeof journal, "%s/j", dir);
+	assert_int_equal(mw_store_create(journal, NULL, NULL, &err), 0);
+	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
+	assert_int_equal(mw_store_open(&o, &store, &err), 0);
+	assert_int_equal(mw_rules_new(store, &conf, &r, &err), 0);
+	for (size_t i = 0; i < MW_COUNT(t); i++) {
+		bool all;
+		mail_to(t[i].rcpt, t[i].domains, t[i].direction);
+		uint64_t got = mw_rules_match(r, &traits, &all);
+		if (got != t[i].rules || all != t[i].all)
+			fail_msg("case %zu: rules %llx, all %d", i,
+			         (unsigned long long)got, all);
+	}
+	/* tokens of an older writer: nothing is known of the recipients, so it stays */
+	bool all;
+	traits.n = 1;
+	mw_store_token(store, MW_KEY_RCPT, MW_STR("hr@example.org"), tokens[0]);
+	assert_int_equal(mw_rules_match(r, &traits, &all), 1);
+	assert_false(all);
+	mw_rules_free(r);
+	mw_store_close(store);
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+	assert_int_equal(system(cmd), 0);
+}
+
 /* ---- the records ---- */
 
 static void
@@ -286,9 +380,13 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(age_and_why_not),  cmocka_unit_test(size_limits),
-	    cmocka_unit_test(clocks_that_jump), cmocka_unit_test(removed_stretch),
-	    cmocka_unit_test(notes_about_mail), cmocka_unit_test(records),
+	    cmocka_unit_test(age_and_why_not),
+	    cmocka_unit_test(size_limits),
+	    cmocka_unit_test(clocks_that_jump),
+	    cmocka_unit_test(removed_stretch),
+	    cmocka_unit_test(rules),
+	    cmocka_unit_test(notes_about_mail),
+	    cmocka_unit_test(records),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
