@@ -398,7 +398,7 @@ def kills(t):
 			th.join(60)
 		told = {f"<{n}@remote.test>" for n, r in results.items() if r[0] == 250}
 		rows = collections.Counter(o["message_id"] for o in rig.journaled())
-		t.ok(len(told) > 50 and len(told) < len(results),
+		t.ok(10 < len(told) < len(results),
 		     f"{len(told)} of {len(results)} acknowledged, 12 kills")
 		bad = [r for r in results.values() if not (r[0] in (0, 250) or 400 <= r[0] < 500)]
 		t.ok(not bad, "the rest saw 4xx or a lost connection", bad[:3])
@@ -412,7 +412,100 @@ def kills(t):
 		       if rig.raw(o["id"]) != message(o["message_id"][1:].split("@")[0],
 						      b"z" * 3000 + b"\r\n")][:1]
 		t.ok(not bad, "records are exact", bad)
+		steps(t, rig, port, sink)
 		stop(t, rig, port, sink)
+	sink.close()
+
+
+def steps(t, rig, port, sink):
+	"""One message each, mailwald killed at a chosen step of it, then sent again."""
+	def again():
+		p = rig.spawn("mailwald", [rig.mailwald_bin, "-c", rig.conf])
+		rigs.wait_for("mailwald", lambda: rigs.connects(rig.milter_sock), alive=p)
+
+	def copies(name):
+		data = message(name, b"z\r\n")
+		return (len(rig.journaled("--message-id", f"<{name}@remote.test>")),
+			sum(d == data for d in sink.raw))
+
+	for step in ("content", "dot", "reply"):
+		data, told = message(step, b"z\r\n"), 0
+		sink.delay = lambda: 0.5
+		with smtp.Client(port) as c:
+			c.cmd(b"MAIL FROM:<s@remote.test>", 250)
+			c.cmd(b"RCPT TO:<b@example.test>", 250)
+			c.cmd(b"DATA", 354)
+			c.send(data + (b"" if step == "content" else b".\r\n"))
+			if step == "content":
+				time.sleep(0.1)
+			elif step == "reply":
+				rigs.wait_for("the record", lambda: copies("reply")[0])
+				time.sleep(0.1)
+			rig.end("mailwald", signal.SIGKILL)
+			try:
+				told = c.reply()[0]
+			except smtp.SmtpError:
+				pass
+		time.sleep(0.6)
+		again()
+		sink.delay = lambda: 0
+		records, taken = copies(step)
+		if step == "content":
+			t.equal((told, records, taken), (0, 0, 0), "killed in the content: told, "
+				"records, copies at the next server")
+		elif step == "dot":
+			t.ok(told == 0 and taken <= records <= 1, "killed at the dot: nobody was told",
+			     (told, records, taken))
+		else:
+			t.equal((told, records, taken), (0, 1, 1), "killed before the reply: told, "
+				"records, copies at the next server")
+		with smtp.Client(port) as c:
+			code = c.mail(data, "s@remote.test", ["b@example.test"])[0]
+		t.equal((code, *copies(step)), (250, records + 1, taken + 1), "sent again")
+
+
+def limits(t):
+	"""Clients that say nothing, or a byte at a time; more of them than session_limit."""
+	sink = Sink()
+	rig, port = relay_rig(t, "limits", sink, "proxy_timeout = 1s\nsession_limit = 3\n")
+	with rig:
+		pid = rig.procs["mailwald"].pid
+		smtp.Client(port).quit()
+		time.sleep(0.7)  # it has started, and that client is gone
+		threads = len(os.listdir(f"/proc/{pid}/task"))
+		fds = len(os.listdir(f"/proc/{pid}/fd"))
+		silent, slow, data = (smtp.Client(port) for _ in range(3))
+		data.cmd(b"MAIL FROM:<s@remote.test>", 250)
+		data.cmd(b"RCPT TO:<b@example.test>", 250)
+		data.cmd(b"DATA", 354)
+		data.send(b"Subject: half")
+		fourth = socket.create_connection(("127.0.0.1", port))
+		fourth.settimeout(0.3)
+		try:
+			got = fourth.recv(100)
+		except TimeoutError:
+			got = b""
+		t.ok(not got, "one more than session_limit waits", got)
+		got, end = b"", time.monotonic() + 8
+		slow.sock.settimeout(0.2)
+		while b"421" not in got and time.monotonic() < end:
+			try:
+				slow.send(b"N")
+				got += slow.sock.recv(100)
+			except (TimeoutError, smtp.SmtpError):
+				pass
+			except OSError:
+				break
+		t.ok(got.startswith(b"421 4.4.2"), "a byte now and then is no command", got)
+		t.equal([silent.reply()[0], data.reply()[0]], [421, 421], "so are the silent ones")
+		fourth.settimeout(5)
+		t.ok(fourth.recv(100).startswith(b"220"), "then the next one is served")
+		for c in (silent, slow, data, fourth):
+			c.close()
+		rigs.wait_for("threads and descriptors are given back", lambda: len(
+			os.listdir(f"/proc/{pid}/task")) <= threads and len(
+			os.listdir(f"/proc/{pid}/fd")) <= fds)
+		t.equal(len(rig.journaled()), 0, "records")
 	sink.close()
 
 
@@ -438,6 +531,7 @@ def main(t):
 	lmtp(t)
 	smuggling(t)
 	kills(t)
+	limits(t)
 
 
 tap.run(main, seconds=120)

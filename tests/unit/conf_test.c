@@ -294,6 +294,18 @@ mistakes_are_told(void **state)
 	     "1:17: error: milter_listen: expected unix:PATH, inet:HOST:PORT or systemd, "
 	     "got 'tcp:a:1'",
 	     "                ^~~~~~~"},
+	    {"proxy_listen = inet:h:1->inet:h:2\n",
+	     "1:16: error: proxy_listen: expected smtp:LISTEN->NEXT or "
+	     "lmtp:LISTEN->NEXT without blanks, as in "
+	     "smtp:inet:127.0.0.1:10025->inet:127.0.0.1:10026, got 'inet:h:1->inet:h:2'",
+	     "               ^~~~~~~~~~~~~~~~~~"},
+	    {"proxy_listen = lmtp:unix:/a->unix:b\n",
+	     "1:16: error: proxy_listen: expected an absolute path, one that begins "
+	     "with /, got 'b'",
+	     "               ^~~~~~~~~~~~~~~~~~~~"},
+	    {"proxy_listen = smtp:unix:/a->unix:/a\n",
+	     "1:16: error: proxy_listen: 'smtp:unix:/a->unix:/a' would lead to itself",
+	     "               ^~~~~~~~~~~~~~~~~~~~~"},
 	    {"identities = hash:/etc/aliases\n",
 	     "1:14: error: identities: unknown type of table 'hash'; there are virtual, "
 	     "lmdb, socketmap and tcp (see postmap(1) and 'postconf -m' for a way to "
