@@ -5,6 +5,7 @@
 #include "journal/codec/hpke.h"
 #include "journal/store/store.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -395,6 +396,37 @@ erase(void **state)
 	want(66, "erase 4XB07q --yes");
 }
 
+/* Does the token of that queue ID stand in any file of the journal? */
+static bool
+token_is_left(const char *qid)
+{
+	static const char *const subs[] = {"segments", "index"};
+	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
+	struct mw_store *st = NULL;
+	struct mw_err err = {0};
+	uint8_t token[8];
+	bool found = false;
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	mw_store_token(st, MW_KEY_QUEUE_ID, mw_strz(qid), token);
+	mw_store_close(st);
+	for (size_t i = 0; i < MW_COUNT(subs); i++) {
+		char dir[400], path[800];
+		(void)snprintf(dir, sizeof dir, "%s/%s", journal, subs[i]);
+		DIR *d = opendir(dir);
+		assert_non_null(d);
+		for (struct dirent *e; (e = readdir(d));) {
+			void *p = NULL;
+			size_t n = 0;
+			(void)snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+			if (mw_fs_read_file(mw_fs_posix(), path, 64U << 20, &p, &n) == 0)
+				found = found || memmem(p, n, token, sizeof token);
+			free(p);
+		}
+		(void)closedir(d);
+	}
+	return found;
+}
+
 static void
 erase_encrypted(void **state)
 {
@@ -405,7 +437,10 @@ erase_encrypted(void **state)
 	make(pk);
 	write_conf("");
 	want(77, "erase --user alice@example.org --yes"); /* no key: nobody can tell */
-	want(0, "erase 4XA07q --yes");                    /* an ID needs none */
+	assert_true(token_is_left("4XA07q"));
+	want(0, "erase 4XA07q --yes"); /* an ID needs none */
+	assert_false(token_is_left("4XA07q"));
+	assert_true(token_is_left("4XA08q"));
 	assert_int_not_equal(run("erase 4XA07q --yes"), 0);
 	want(0, "verify --json");
 	assert_true(says("\"erased\":1,"));
