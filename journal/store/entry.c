@@ -3,6 +3,7 @@
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
 #include "journal/record/header.h"
+#include "journal/record/outcome.h"
 #include "journal/store/store_int.h"
 
 #include <errno.h>
@@ -513,6 +514,21 @@ mw_entry_finish_mail(struct mw_entry *e, const struct mw_mail *m, struct mw_err 
 	return r < 0 ? r : make_frame(e, err);
 }
 
+/* Outcomes refer to each of their mails: so retention keeps them as long as one of these
+ * stays. What cannot be read refers to none; its reader will say so. */
+static int
+refer_outcomes(struct mw_entry *e, const void *cbor, size_t n, struct mw_err *err)
+{
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	struct mw_outcomes o;
+	int r = a ? mw_outcomes_decode(cbor, n, a, &o, NULL) : MW_ENOMEM;
+	if (r == MW_ENOMEM)
+		return mw_fail(err, r, "out of memory for a record");
+	for (size_t i = 0; r == 0 && i < o.n; i++)
+		mw_entry_refer(e, o.v[i].id);
+	return 0;
+}
+
 int
 mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,
                 struct mw_err *err)
@@ -523,6 +539,8 @@ mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,
 	e->body_done = true;
 	add_token(e, MW_KEY_ID, mw_str((const char *)e->id, MW_ID_TOKEN));
 	add_token(e, MW_KEY_TYPE, mw_str(&type, 1));
-	int r = seal_meta(e, cbor, n, err);
+	int r = e->type == MW_TYPE_OUTCOME ? refer_outcomes(e, cbor, n, err) : 0;
+	if (r == 0)
+		r = seal_meta(e, cbor, n, err);
 	return r < 0 ? r : make_frame(e, err);
 }

@@ -114,7 +114,8 @@ int mw_entry_body(struct mw_entry *e, const void *p, size_t n,
 /* After the last body byte, for MAIL: sets size, header_size, sha256 and digest in *m,
  * message_id, subject and from where the header has them (strings live as long as e). */
 int mw_entry_describe(struct mw_entry *e, struct mw_mail *m, struct mw_err *err) MW_CHECK;
-/* Seals a MAIL entry with its metadata, or any other type with its CBOR bytes. */
+/* Seals a MAIL entry with its metadata, or any other type with its CBOR bytes. An OUTCOME
+ * refers to the mails that it speaks of without being told. */
 int mw_entry_finish_mail(struct mw_entry *e, const struct mw_mail *m,
                          struct mw_err *err) MW_CHECK;
 int mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,

@@ -1,5 +1,6 @@
 /* The store: what is appended comes back byte for byte, after a clean end, after a crash,
  * with and without its index. MW_TEST_THREADS */
+#include "journal/record/outcome.h"
 #include "journal/store/store.h"
 
 #include "journal/base/util.h"
@@ -624,6 +625,44 @@ keys_are_rotated(void **state)
 	mw_store_close(rd);
 }
 
+static int
+count_type(void *arg, const struct mw_record *r)
+{
+	unsigned *n = arg;
+	n[r->type == MW_TYPE_OUTCOME]++;
+	return 0;
+}
+
+/* Whoever looks for a mail finds the outcomes that speak of it, and no others. */
+static void
+outcomes_refer_to_their_mails(void **arg)
+{
+	struct box *b = *arg;
+	struct mw_store *st = open_store(b, MW_STORE_WRITE);
+	struct mw_outcome v[2] = {{.seq = 1, .done = true}, {.seq = 2, .done = true}};
+	struct mw_outcomes o = {.time_us = 1, .v = v, .n = 2};
+	uint8_t other[MW_ID_LEN];
+	struct mw_commit c;
+	struct mw_err err = {0};
+	MW_BUF_AUTO cb = {0};
+	mw_id_new(v[0].id);
+	mw_id_new(v[1].id);
+	mw_id_new(other);
+	assert_int_equal(mw_outcomes_encode(&o, &cb), 0);
+	assert_int_equal(mw_store_note(st, MW_TYPE_OUTCOME, 5, cb.p, cb.n, &c, &err), 0);
+	assert_int_equal(mw_store_note(st, MW_TYPE_OUTCOME, 5, "junk", 4, &c, &err), 0);
+	const uint8_t *const ids[] = {v[0].id, v[1].id, other};
+	for (unsigned i = 0; i < 3; i++) {
+		unsigned n[2] = {0};
+		struct mw_str id = {(const char *)ids[i], 6};
+		assert_int_equal(mw_store_find(st, MW_KEY_ID, id, count_type, n, &err),
+		                 0);
+		assert_int_equal(n[0], 0);
+		assert_int_equal(n[1], i < 2);
+	}
+	mw_store_close(st);
+}
+
 int
 main(void)
 {
@@ -638,6 +677,7 @@ main(void)
 	    T(damage_is_contained_and_named),
 	    T(many_threads_share_syncs),
 	    T(roll_and_note),
+	    T(outcomes_refer_to_their_mails),
 	    T(full_disk_floor),
 	    T(encrypted_to_recovery_keys),
 	    T(keys_are_rotated),
