@@ -23,7 +23,7 @@ list(void)
 	     "part\n"
 	     "of it can be put back.\n\nCommands:");
 	for (const struct mw_cmd *c = mw_cmds; c->name; c++)
-		printf("  %-9s %s\n", c->name, c->summary);
+		printf("  %-10s %s\n", c->name, c->summary);
 	puts("\nOptions, before or after the command:\n"
 	     "  -c, --config FILE    configuration (default: $MAILWAL_CONFIG, else\n"
 	     "                       /etc/mailwal/mailwal.conf); repeat it for several "

@@ -92,6 +92,7 @@ get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
 	size_t i = find_slot(p, name);
 	if (p->slot[i]) {
 		*ret = &p->box[p->slot[i] - 1];
+		(*ret)->shared |= strcmp((*ret)->mailbox, mailbox) != 0;
 		return 0;
 	}
 	if (w->second)

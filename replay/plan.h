@@ -48,6 +48,7 @@ struct mw_plan_box {
 	struct mw_plan_copy *v; /* oldest first */
 	size_t n, cap, n_wanted;
 	bool bad_name; /* the mailbox cannot be a place of this target */
+	bool shared;   /* of several mailboxes: a report names the place */
 };
 
 struct mw_plan {

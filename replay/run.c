@@ -113,7 +113,8 @@ mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
 	mw_progress_add(&r->progress, 1, fate == MW_FATE_RESTORED ? rec->size : 0);
 	if (!kind)
 		return 0;
-	const struct mw_issue what = {.mailbox = r->box->mailbox,
+	const struct mw_plan_box *b = r->box;
+	const struct mw_issue what = {.mailbox = b->shared ? b->box : b->mailbox,
 	                              .kind = kind,
 	                              .reason = reason ? reason : "",
 	                              .sent = c->sent,
@@ -217,7 +218,7 @@ mw_run_all(struct mw_run *r, struct mw_err *err)
 			q = mw_fail(err, MW_ECANCEL, "interrupted");
 			break;
 		}
-		mw_progress_what(&r->progress, b->mailbox);
+		mw_progress_what(&r->progress, b->shared ? b->box : b->mailbox);
 		/* Nothing was ever reached, or the target is gone: no more tries. */
 		bool give_up = r->unreachable >= (r->any_box_ok ? UNREACHABLE_MAX : 1) ||
 		               (!r->any_box_ok && r->refused >= REFUSED_MAX);
