@@ -219,15 +219,15 @@ static int
 clock_answer(const struct prune *p)
 {
 	char newest[32];
-	if (!p->sum.clock_bad)
+	if (!p->sum.clock_bad || p->sum.all.clock == 0)
 		return 0;
 	mw_time_local(newest, sizeof newest, p->sum.newest_us);
 	fprintf(stderr,
 	        "mailwal: the clock is more than 26 hours ahead of the newest record "
-	        "(%s): nothing was removed\n"
+	        "(%s): nothing is removed\n"
 	        "  hint: if the clock is right, the next run removes what has expired\n",
 	        newest);
-	return p->sum.all.clock ? 1 : 0;
+	return 1;
 }
 
 static int
