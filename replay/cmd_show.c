@@ -261,7 +261,7 @@ print_facts(const struct mw_cli *cli, const struct mw_item *it, struct mw_arena 
 	print_envelope(m);
 	print_mailboxes(cli, m, a);
 	print_spf(it, a);
-	mw_outcomes_text(it->store, it->rec.seq, a, line);
+	mw_outcomes_text(it->store, &it->rec, a, line);
 	(void)snprintf(text, sizeof text, "segment %llu, offset %llu, record %llu",
 	               (unsigned long long)it->rec.loc.segment,
 	               (unsigned long long)it->rec.loc.offset,
@@ -393,7 +393,7 @@ mw_cmd_show(struct mw_cli *cli, int argc, char **argv)
 	mw_erased_done(&erased);
 	if (r == 0 && cli->json)
 		mw_cli_json(mw_outcomes_add(with_spf(mw_item_json(cli, it, a), it, a),
-		                            it->store, it->rec.seq, a));
+		                            it->store, &it->rec, a));
 	else if (r == 0)
 		r = show(cli, what, it, a, &err);
 	if (r == MW_EIO && ferror(stdout))

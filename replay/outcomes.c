@@ -11,6 +11,7 @@
 enum {
 	FULL_BYTES = 150000, /* a record's size, about */
 	ORIGINS = 1 << 16,
+	ID_TOKEN = 6,      /* bytes of an ID that are looked up */
 	AHEAD_US = 2000000 /* stamps of whole seconds, and the clock's steps */
 };
 
@@ -66,19 +67,33 @@ on_record(void *arg, const struct mw_record *r)
 	return 0;
 }
 
+static int
+walk(struct walk *w, enum mw_key key, struct mw_str value, struct mw_err *err)
+{
+	w->arena = mw_arena_new(64U << 20);
+	if (!w->arena)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = mw_store_find(w->st, key, value, on_record, w, err);
+	mw_arena_free(w->arena);
+	return r;
+}
+
+int
+mw_outcomes_about(struct mw_store *st, const uint8_t id[MW_ID_LEN],
+                  int (*cb)(void *, const struct mw_outcome *), void *arg,
+                  struct mw_err *err)
+{
+	struct walk w = {.st = st, .cb = cb, .arg = arg};
+	return walk(&w, MW_KEY_ID, mw_str((const char *)id, ID_TOKEN), err);
+}
+
 int
 mw_outcomes_walk(struct mw_store *st, int (*cb)(void *, const struct mw_outcome *),
                  void *arg, size_t *ret_unreadable, struct mw_err *err)
 {
-	struct walk w = {.st = st,
-	                 .arena = mw_arena_new(64U << 20),
-	                 .cb = cb,
-	                 .arg = arg};
+	struct walk w = {.st = st, .cb = cb, .arg = arg};
 	char type = MW_TYPE_OUTCOME;
-	if (!w.arena)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	int r = mw_store_find(st, MW_KEY_TYPE, mw_str(&type, 1), on_record, &w, err);
-	mw_arena_free(w.arena);
+	int r = walk(&w, MW_KEY_TYPE, mw_str(&type, 1), err);
 	if (ret_unreadable)
 		*ret_unreadable = w.unreadable;
 	return r;

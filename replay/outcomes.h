@@ -21,18 +21,24 @@ int mw_outcomes_walk(struct mw_store *st,
                      int (*cb)(void *arg, const struct mw_outcome *o), void *arg,
                      size_t *ret_unreadable, struct mw_err *err) MW_CHECK;
 
+/* Those in records that refer to the mail with that ID; they speak of others too. */
+int mw_outcomes_about(struct mw_store *st, const uint8_t id[MW_ID_LEN],
+                      int (*cb)(void *arg, const struct mw_outcome *o), void *arg,
+                      struct mw_err *err) MW_CHECK;
+
 /* The newest MAIL record with that queue ID from not_before to time: 1, 0 none. */
 int mw_outcomes_record(struct mw_store *st, struct mw_str queue_id, int64_t not_before_us,
                        int64_t time_us, struct mw_record *ret,
                        struct mw_err *err) MW_CHECK;
 
 /* All that is known of one message: 1, 0 nothing. In the arena. */
-int mw_outcomes_of(struct mw_store *st, uint64_t seq, struct mw_arena *a,
+int mw_outcomes_of(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                    struct mw_outcome *ret);
 /* Adds the member "outcomes" where there are some; o may be NULL. */
-json_t *mw_outcomes_add(json_t *o, struct mw_store *st, uint64_t seq, struct mw_arena *a);
+json_t *mw_outcomes_add(json_t *o, struct mw_store *st, const struct mw_record *r,
+                        struct mw_arena *a);
 /* The same in lines for people. */
-void mw_outcomes_text(struct mw_store *st, uint64_t seq, struct mw_arena *a,
+void mw_outcomes_text(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                       void (*line)(const char *name, struct mw_str text));
 
 struct mw_gather {

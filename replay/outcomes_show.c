@@ -62,13 +62,13 @@ on_outcome(void *arg, const struct mw_outcome *o)
 }
 
 int
-mw_outcomes_of(struct mw_store *st, uint64_t seq, struct mw_arena *a,
+mw_outcomes_of(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                struct mw_outcome *ret)
 {
-	struct one w = {.seq = seq, .arena = a, .ret = ret};
+	struct one w = {.seq = r->seq, .arena = a, .ret = ret};
 	struct mw_err err;
-	*ret = (struct mw_outcome){.seq = seq};
-	return mw_outcomes_walk(st, on_outcome, &w, NULL, &err) == 0 && w.found;
+	*ret = (struct mw_outcome){.seq = r->seq};
+	return mw_outcomes_about(st, r->id, on_outcome, &w, &err) == 0 && w.found;
 }
 
 static json_t *
@@ -80,22 +80,23 @@ fact_json(enum mw_fact fact, int64_t us)
 }
 
 json_t *
-mw_outcomes_add(json_t *o, struct mw_store *st, uint64_t seq, struct mw_arena *a)
+mw_outcomes_add(json_t *o, struct mw_store *st, const struct mw_record *r,
+                struct mw_arena *a)
 {
 	struct mw_outcome x;
-	json_t *v = o && mw_outcomes_of(st, seq, a, &x) ? json_array() : NULL;
+	json_t *v = o && mw_outcomes_of(st, r, a, &x) ? json_array() : NULL;
 	if (!v)
 		return o;
 	for (size_t i = 0; i < x.n_rcpt; i++) {
-		const struct mw_outcome_rcpt *r = &x.rcpt[i];
-		json_t *j = fact_json(r->fact, r->time_us);
-		(void)json_object_set_new(j, "recipient", mw_json_str(r->addr));
-		if (r->original.n)
+		const struct mw_outcome_rcpt *p = &x.rcpt[i];
+		json_t *j = fact_json(p->fact, p->time_us);
+		(void)json_object_set_new(j, "recipient", mw_json_str(p->addr));
+		if (p->original.n)
 			(void)json_object_set_new(j, "original",
-			                          mw_json_str(r->original));
-		(void)json_object_set_new(j, "dsn", mw_json_str(r->dsn));
-		(void)json_object_set_new(j, "relay", mw_json_str(r->relay));
-		(void)json_object_set_new(j, "text", mw_json_str(r->text));
+			                          mw_json_str(p->original));
+		(void)json_object_set_new(j, "dsn", mw_json_str(p->dsn));
+		(void)json_object_set_new(j, "relay", mw_json_str(p->relay));
+		(void)json_object_set_new(j, "text", mw_json_str(p->text));
 		(void)json_array_append_new(v, j);
 	}
 	if (x.whole)
@@ -116,22 +117,22 @@ put_fact(struct mw_buf *b, enum mw_fact fact, int64_t us)
 }
 
 void
-mw_outcomes_text(struct mw_store *st, uint64_t seq, struct mw_arena *a,
+mw_outcomes_text(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                  void (*line)(const char *name, struct mw_str text))
 {
 	struct mw_outcome x;
-	if (!mw_outcomes_of(st, seq, a, &x))
+	if (!mw_outcomes_of(st, r, a, &x))
 		return;
 	for (size_t i = 0; i < x.n_rcpt; i++) {
-		const struct mw_outcome_rcpt *r = &x.rcpt[i];
+		const struct mw_outcome_rcpt *p = &x.rcpt[i];
 		MW_BUF_AUTO b = {0};
 		mw_buf_putc(&b, '<');
-		mw_buf_putstr(&b, r->addr);
+		mw_buf_putstr(&b, p->addr);
 		mw_buf_puts(&b, "> ");
-		put_fact(&b, r->fact, r->time_us);
-		if (r->fact != MW_FACT_DELIVERED && r->text.n) {
+		put_fact(&b, p->fact, p->time_us);
+		if (p->fact != MW_FACT_DELIVERED && p->text.n) {
 			mw_buf_puts(&b, " (");
-			mw_buf_putstr(&b, r->text);
+			mw_buf_putstr(&b, p->text);
 			mw_buf_putc(&b, ')');
 		}
 		line("outcome", mw_buf_str(&b));
