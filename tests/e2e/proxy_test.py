@@ -36,7 +36,7 @@ class Sink:
 	with what ended it). Before answering the dot it waits `delay()` seconds."""
 
 	def __init__(self, greeting=b"220 sink ESMTP\r\n"):
-		self.raw, self.lost, self.taken = [], [], set()
+		self.raw, self.lost, self.taken, self.held = [], [], set(), 0
 		self.delay, self.greeting = (lambda: 0), greeting
 		self.lock = threading.Lock()
 		self.sock = socket.create_server(("127.0.0.1", rigs.free_ports(1)[0]))
@@ -95,8 +95,11 @@ class Sink:
 					self.lost.append(data)
 				return False
 			data += got
+		with self.lock:
+			self.held += 1
 		time.sleep(self.delay())
 		with self.lock:
+			self.held -= 1
 			self.raw.append(data[:-3])
 			self.taken.add(mailbox.message_id(data))
 		c.sendall(b"250 2.0.0 Ok: queued as SINK\r\n")
@@ -232,6 +235,7 @@ def down(t, rig, front, proxy):
 		f.write(f"\nproxy_listen =\nproxy_listen = smtp:inet:127.0.0.1:{proxy}"
 			f"->inet:127.0.0.1:{rigs.free_ports(1)[0]}\n")
 	rig.start_mailwald()
+	rigs.wait_for("the proxy", lambda: rigs.connects(proxy))
 	try:
 		with smtp.Client(front) as c:
 			got = c.mail(message("down2"), "s@remote.test", ["anna@example.test"])
@@ -308,7 +312,8 @@ def relay_rig(t, name, sink, more=""):
 	rig.configure(conf=f"proxy_listen = smtp:inet:127.0.0.1:{port}->inet:127.0.0.1:{sink.port}\n"
 			   + more)
 	rig.mailwal("init", rig.journal)
-	rig.start_mailwald()
+	p = rig.start_mailwald()
+	rigs.wait_for("the proxy", lambda: rigs.connects(port), alive=p)
 	return rig, port
 
 
@@ -392,7 +397,7 @@ def kills(t):
 			time.sleep(0.05 + 0.02 * (k % 4))
 			rig.end("mailwald", signal.SIGKILL)
 			p = rig.spawn("mailwald", [rig.mailwald_bin, "-c", rig.conf])
-			rigs.wait_for("mailwald", lambda: rigs.connects(rig.milter_sock), alive=p)
+			rigs.wait_for("the proxy", lambda: rigs.connects(port), alive=p)
 		sink.delay = lambda: 0
 		for th in threads:
 			th.join(60)
@@ -421,7 +426,7 @@ def steps(t, rig, port, sink):
 	"""One message each, mailwald killed at a chosen step of it, then sent again."""
 	def again():
 		p = rig.spawn("mailwald", [rig.mailwald_bin, "-c", rig.conf])
-		rigs.wait_for("mailwald", lambda: rigs.connects(rig.milter_sock), alive=p)
+		rigs.wait_for("the proxy", lambda: rigs.connects(port), alive=p)
 
 	def copies(name):
 		data = message(name, b"z\r\n")
@@ -429,8 +434,8 @@ def steps(t, rig, port, sink):
 			sum(d == data for d in sink.raw))
 
 	for step in ("content", "dot", "reply"):
-		data, told = message(step, b"z\r\n"), 0
-		sink.delay = lambda: 0.5
+		data, told, gate = message(step, b"z\r\n"), 0, threading.Event()
+		sink.delay = lambda gate=gate: gate.wait(30) and 0
 		with smtp.Client(port) as c:
 			c.cmd(b"MAIL FROM:<s@remote.test>", 250)
 			c.cmd(b"RCPT TO:<b@example.test>", 250)
@@ -440,13 +445,14 @@ def steps(t, rig, port, sink):
 				time.sleep(0.1)
 			elif step == "reply":
 				rigs.wait_for("the record", lambda: copies("reply")[0])
-				time.sleep(0.1)
+				rigs.wait_for("the dot", lambda: sink.held)
 			rig.end("mailwald", signal.SIGKILL)
 			try:
 				told = c.reply()[0]
 			except smtp.SmtpError:
 				pass
-		time.sleep(0.6)
+		gate.set()
+		rigs.wait_for("the sink", lambda: not sink.held)
 		again()
 		sink.delay = lambda: 0
 		records, taken = copies(step)
@@ -467,7 +473,7 @@ def steps(t, rig, port, sink):
 def limits(t):
 	"""Clients that say nothing, or a byte at a time; more of them than session_limit."""
 	sink = Sink()
-	rig, port = relay_rig(t, "limits", sink, "proxy_timeout = 1s\nsession_limit = 3\n")
+	rig, port = relay_rig(t, "limits", sink, "proxy_timeout = 3s\nsession_limit = 3\n")
 	with rig:
 		pid = rig.procs["mailwald"].pid
 		smtp.Client(port).quit()
@@ -486,7 +492,7 @@ def limits(t):
 		except TimeoutError:
 			got = b""
 		t.ok(not got, "one more than session_limit waits", got)
-		got, end = b"", time.monotonic() + 8
+		got, end = b"", time.monotonic() + 12
 		slow.sock.settimeout(0.2)
 		while b"421" not in got and time.monotonic() < end:
 			try:
@@ -534,4 +540,4 @@ def main(t):
 	limits(t)
 
 
-tap.run(main, seconds=120)
+tap.run(main, seconds=240)
