@@ -247,6 +247,12 @@ def down(t, rig, front, proxy):
 
 # -- (b) LMTP ----------------------------------------------------------------------
 
+def outcomes(rig, record):
+	"""What the journal has of a message: {recipient: outcome}."""
+	shown = rig.mailwal("--json", "show", record).lines[0]
+	return {o["recipient"]: o["outcome"] for o in shown.get("outcomes", [])}
+
+
 def lmtp(t):
 	rig = rigs.Rig(t.sub("lmtp"), aliases={})
 	rig.configure(
@@ -276,6 +282,9 @@ def lmtp(t):
 		t.equal(waiting(), [to[1]], "only the one that failed waits in the queue")
 		first = rig.journaled("--queue-id", qid)
 		t.equal([o["recipients"] for o in first], [to], "recipients of the record")
+		rigs.wait_for("the outcome's record", lambda: outcomes(rig, first[0]["id"]))
+		t.equal(outcomes(rig, first[0]["id"]), dict(zip(to, ("delivered", "deferred", "delivered"))),
+			"outcomes on record")
 		os.unlink(broken)
 		rig.flush()
 		rig.wait_queue(20)
