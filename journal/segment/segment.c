@@ -1,4 +1,4 @@
-#include "journal/segment/segment.h"
+#include "journal/segment/segment_int.h"
 
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
@@ -10,12 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char magic[8] = "MAILWAL1";
 static const char end_magic[8] = "MWALEND1";
-enum {
-	MAX_HEADER = 1 << 20,
-	STANZAS_AT = 156
-};
 
 static int
 fs_fail(struct mw_err *err, int r, const char *what, uint64_t number)
@@ -82,30 +77,6 @@ mw_seg_prepare(const struct mw_fs *fs, const char *dir, uint64_t fill)
 		(void)fs->unlink(fs, tmp);
 }
 
-static void
-header_put(const struct mw_seg_header *h, uint8_t *p)
-{
-	memcpy(p, magic, 8);
-	mw_put32(p + 12, h->length);
-	mw_put16(p + 16, 1);
-	mw_put16(p + 18, 0);
-	mw_put32(p + 24, h->prev_open);
-	memcpy(p + 32, h->journal, MW_ID_LEN);
-	memcpy(p + 48, h->salt, MW_SALT_LEN);
-	mw_put64(p + 64, h->number);
-	mw_put64(p + 72, h->first_seq);
-	mw_put64(p + 80, h->first_batch);
-	mw_put64(p + 88, (uint64_t)h->created_us);
-	mw_put64(p + 96, h->prev_number);
-	mw_put64(p + 104, h->prev_batch);
-	mw_put64(p + 112, h->prev_end);
-	memcpy(p + 120, h->chain, MW_HASH_LEN);
-	mw_put32(p + 152, h->n_stanzas);
-	if (h->stanzas_len)
-		memcpy(p + STANZAS_AT, h->stanzas, h->stanzas_len);
-	mw_put32(p + 8, mw_crc32c(0, p + 12, h->length - 12));
-}
-
 static int
 copy_header(struct mw_seg *s, const struct mw_seg_header *h)
 {
@@ -116,7 +87,8 @@ copy_header(struct mw_seg *s, const struct mw_seg_header *h)
 	if (h->stanzas_len)
 		memcpy(s->h.stanzas, h->stanzas, h->stanzas_len);
 	size_t need = STANZAS_AT + h->stanzas_len;
-	s->h.length = (uint32_t)((need + MW_SEG_BLOCK - 1) / MW_SEG_BLOCK * MW_SEG_BLOCK);
+	need = (need + MW_SEG_BLOCK - 1) / MW_SEG_BLOCK * MW_SEG_BLOCK;
+	s->h.length = (uint32_t)(2 * need); /* the block and its copy */
 	return 0;
 }
 
@@ -142,7 +114,7 @@ place_header(struct mw_seg *s, const char *dir, struct mw_err *err)
 	MW_AUTOFREE uint8_t *block = calloc(1, s->h.length);
 	if (!block)
 		return mw_fail(err, MW_ENOMEM, "out of memory for a segment header");
-	header_put(&s->h, block);
+	mw_seg_header_put(&s->h, block);
 	struct iovec iov = {block, s->h.length};
 	int r = fs->pwritev(fs, fd, &iov, 1, 0);
 	if (r == 0)
@@ -297,69 +269,6 @@ mw_seg_free(struct mw_seg *s)
 
 /* ---- opening for reading ---- */
 
-static int
-damaged(struct mw_err *err, uint64_t number, const char *what)
-{
-	return mw_fail(err, MW_EDAMAGED, "segment %llu: %s", (unsigned long long)number,
-	               what);
-}
-
-static int
-header_get(struct mw_seg *s, uint64_t number, const uint8_t *journal, struct mw_err *err)
-{
-	uint8_t first[MW_SEG_BLOCK];
-	int64_t n = s->fs->pread(s->fs, s->fd, first, sizeof first, 0);
-	if (n < 0)
-		return fs_fail(err, (int)n, "read", number);
-	if (n < MW_SEG_BLOCK || memcmp(first, magic, 8) != 0)
-		return damaged(err, number, "no header");
-	uint32_t len = mw_get32(first + 12);
-	if (len < MW_SEG_BLOCK || len % MW_SEG_BLOCK || len > MAX_HEADER)
-		return damaged(err, number, "header length out of range");
-	MW_AUTOFREE uint8_t *p = malloc(len);
-	if (!p)
-		return mw_fail(err, MW_ENOMEM, "out of memory for a segment header");
-	n = s->fs->pread(s->fs, s->fd, p, len, 0);
-	if (n < 0)
-		return fs_fail(err, (int)n, "read", number);
-	if ((uint64_t)n < len || mw_get32(p + 8) != mw_crc32c(0, p + 12, len - 12))
-		return damaged(err, number, "header does not match its checksum");
-	if (mw_get16(p + 16) > 1 || mw_get32(p + 20) != 0) {
-		(void)mw_fail(err, MW_EVERSION, "segment %llu has format version %u",
-		              (unsigned long long)number, mw_get16(p + 16));
-		(void)mw_err_hint(err, "read it with a newer mailwal");
-		return MW_EVERSION;
-	}
-	struct mw_seg_header *h = &s->h;
-	h->length = len;
-	memcpy(h->journal, p + 32, MW_ID_LEN);
-	memcpy(h->salt, p + 48, MW_SALT_LEN);
-	h->prev_open = (mw_get32(p + 24) & 1) != 0;
-	h->number = mw_get64(p + 64);
-	h->first_seq = mw_get64(p + 72);
-	h->first_batch = mw_get64(p + 80);
-	h->created_us = (int64_t)mw_get64(p + 88);
-	h->prev_number = mw_get64(p + 96);
-	h->prev_batch = mw_get64(p + 104);
-	h->prev_end = mw_get64(p + 112);
-	memcpy(h->chain, p + 120, MW_HASH_LEN);
-	h->n_stanzas = mw_get32(p + 152);
-	h->stanzas_len = len - STANZAS_AT;
-	h->stanzas = malloc(h->stanzas_len);
-	if (!h->stanzas)
-		return mw_fail(err, MW_ENOMEM, "out of memory for a segment header");
-	memcpy(h->stanzas, p + STANZAS_AT, h->stanzas_len);
-	explicit_bzero(p, len);
-	if (journal && memcmp(journal, h->journal, MW_ID_LEN) != 0)
-		return mw_fail(err, MW_EFORMAT, "segment %llu belongs to another journal",
-		               (unsigned long long)number);
-	if (h->number != number)
-		return mw_fail(err, MW_EFORMAT,
-		               "the file of segment %llu holds segment %llu",
-		               (unsigned long long)number, (unsigned long long)h->number);
-	return 0;
-}
-
 /* A valid trailer at the end of the file makes the segment closed. */
 static int
 trailer_get(struct mw_seg *s, struct mw_err *err)
@@ -412,7 +321,7 @@ open_seg(const struct mw_fs *fs, const struct open_how *how, struct mw_seg **ret
 	}
 	s->fs = fs;
 	s->fd = fd;
-	int r = header_get(s, how->number, how->journal, err);
+	int r = mw_seg_header_get(s, how->number, how->journal, err);
 	if (r == 0)
 		r = trailer_get(s, err);
 	if (r < 0) {

@@ -18,7 +18,7 @@ enum {
 };
 
 struct mw_seg_header {
-	uint32_t length; /* of the header block */
+	uint32_t length; /* of both header blocks: where the frames begin */
 	uint8_t journal[MW_ID_LEN];
 	uint8_t salt[MW_SALT_LEN];
 	uint64_t number, first_seq, first_batch;
@@ -45,7 +45,8 @@ struct mw_seg {
 	uint64_t at;   /* writer: where the next frame goes */
 	uint64_t size; /* reader: file size when last looked */
 	bool dead, writable;
-	bool closed; /* reader: ends with a valid trailer */
+	bool closed;      /* reader: ends with a valid trailer */
+	bool header_hurt; /* reader: one of the two header blocks does not hold */
 	struct mw_seg_trailer t;
 };
 

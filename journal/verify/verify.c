@@ -510,6 +510,10 @@ check_segment(struct verify *v, uint64_t number, uint64_t next)
 			*v->err = e;
 		return r;
 	}
+	if (s->header_hurt)
+		found(v, (struct mw_finding){MW_FINDING_DAMAGED, number, 0, 0, 0, NULL},
+		      "one of the two header blocks of segment %llu is damaged",
+		      (unsigned long long)number);
 	check_link(v, s);
 	r = bounds(v, s, next, &end);
 	if (r == 0)

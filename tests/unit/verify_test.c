@@ -213,6 +213,40 @@ foreign_signing_key(void **state)
 	assert_int_equal(verify(NULL, 0, 1).findings[MW_FINDING_SIGNATURE], 3);
 }
 
+static void
+scratch(unsigned segment, off_t at)
+{
+	char path[256];
+	(void)snprintf(path, sizeof path, "%s/segments/%016x.seg", dir, segment);
+	int fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, "scratch", 7, at), 7);
+	(void)close(fd);
+}
+
+/* Either header block will do; only both together cost a segment. */
+static void
+header_and_its_copy(void **state)
+{
+	(void)state;
+	static const off_t places[] = {0, 8, 100, 4000};
+	for (unsigned i = 0; i < MW_COUNT(places); i++) {
+		scratch(2, places[i]);
+		struct mw_verify_result r = verify(NULL, 0, 1);
+		assert_int_equal(r.mails, 12);
+		assert_int_equal(r.findings[MW_FINDING_DAMAGED], 1);
+	}
+	scratch(3, 4096 + 50); /* the copy, of the newest: opening for writing goes on */
+	assert_int_equal(verify(NULL, 0, 1).findings[MW_FINDING_DAMAGED], 2);
+	struct mw_store *st = open_as(MW_STORE_WRITE);
+	append(st, 99);
+	mw_store_close(st);
+	assert_int_equal(verify(NULL, 0, 1).mails, 13);
+	scratch(2, 4096 + 8);
+	struct mw_verify_result r = verify(NULL, 0, 1);
+	assert_int_equal(r.mails, 9);
+}
+
 int
 main(void)
 {
@@ -223,6 +257,7 @@ main(void)
 	    T(rewritten_history),
 	    T(every_bit_of_a_trailer),
 	    T(foreign_signing_key),
+	    T(header_and_its_copy),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
