@@ -496,10 +496,9 @@ check_segment(struct verify *v, uint64_t number, uint64_t next)
 	uint64_t end = 0;
 	int r = mw_seg_open(v->fs, v->dir, number, mw_store_id(v->st), &s, &e);
 	if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
-		found(v,
-		      (struct mw_finding){MW_FINDING_DAMAGED, number, 0, v->expect, 0,
-		                          NULL},
-		      "%s", e.msg);
+		found(v, (struct mw_finding){MW_FINDING_DAMAGED, number, 0, 0, 0, NULL},
+		      "%s; its records, from %llu on, are lost", e.msg,
+		      (unsigned long long)v->expect);
 		v->chain_known = false;
 		v->expect = 0;
 		v->prev_number = number;
