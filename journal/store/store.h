@@ -148,8 +148,9 @@ int mw_store_note(struct mw_store *st, enum mw_type type, int64_t time_us,
 /* Closes the open segment and starts the next (also done by size and age). */
 int mw_store_roll(struct mw_store *st, struct mw_err *err) MW_CHECK;
 
-/* May this writer take mail now? 0, or MW_ENOSPC below the floor, or MW_EIO/MW_EPOISON
- * while no segment can be opened. Cheap; for refusing at MAIL before the data comes. */
+/* May this writer take mail now? 0, or MW_ENOSPC below the floor. A disk that failed is
+ * asked again by the next message, not refused here: only that finds out that it is back.
+ * Cheap; for refusing at MAIL before the data comes. */
 int mw_store_ready(struct mw_store *st);
 /* A new floor, at any time (a reload). */
 void mw_store_set_min_free(struct mw_store *st, uint64_t bytes);

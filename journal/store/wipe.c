@@ -81,6 +81,10 @@ wipe_one(struct mw_seg *s, int fd, const struct mw_wipe_at *p, struct mw_err *er
 	int r = mw_seg_frame(s, p->offset, MW_CHECK_HEADER, &f, NULL, err);
 	if (r < 0)
 		return r;
+	if (r == 0) /* it was there a moment ago */
+		return mw_fail(err, MW_EDAMAGED, "segment %llu, offset %llu: damaged",
+		               (unsigned long long)s->h.number,
+		               (unsigned long long)p->offset);
 	MW_AUTOFREE uint8_t *slot = calloc(1, f.slot_len);
 	if (!slot)
 		return mw_fail(err, MW_ENOMEM, "out of memory while wiping");
