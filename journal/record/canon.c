@@ -54,6 +54,12 @@ mw_canon_init(struct mw_canon *c, void (*emit)(void *, const void *, size_t), vo
 	c->first = true;
 }
 
+bool
+mw_canon_in_body(const struct mw_canon *c)
+{
+	return c->state == BODY;
+}
+
 /* Newlines are held back: the ones at the very end are dropped. */
 static void
 out(struct mw_canon *c, const uint8_t *p, size_t n)

@@ -29,6 +29,9 @@ void mw_canon_init(struct mw_canon *c, void (*emit)(void *, const void *, size_t
 void mw_canon_put(struct mw_canon *c, const void *p, size_t n);
 void mw_canon_done(struct mw_canon *c); /* emits what is due */
 
+/* Has the empty line after the header come? Asked from within emit: these are body bytes,
+ * but for a newline held back from the header's end. */
+bool mw_canon_in_body(const struct mw_canon *c);
 /* True for a field name (no colon) that delivery adds: Received, Return-Path, … */
 bool mw_canon_is_trace(struct mw_str name);
 
