@@ -13,7 +13,7 @@
 
 struct mw_profiler {
 	struct mw_canon canon;
-	struct mw_sha256 digest, body;
+	struct mw_sha256 digest, body, exact;
 	struct mw_buf header; /* until the empty line, CR dropped */
 	bool in_body, failed, cut, started;
 	uint64_t held; /* newlines at the end of the body so far */
@@ -30,7 +30,8 @@ static void
 begin(struct mw_profiler *f)
 {
 	mw_canon_init(&f->canon, to_digest, f);
-	f->failed = mw_sha256_init(&f->digest) || mw_sha256_init(&f->body);
+	f->failed = mw_sha256_init(&f->digest) || mw_sha256_init(&f->body) ||
+	            mw_sha256_init(&f->exact);
 	f->header.max = MW_PROFILE_HEADER;
 	mw_buf_clear(&f->header);
 	f->header.failed = false;
@@ -52,6 +53,7 @@ abandon(struct mw_profiler *f)
 		return;
 	mw_sha256_free(&f->digest);
 	mw_sha256_free(&f->body);
+	mw_sha256_free(&f->exact);
 	f->started = false;
 }
 
@@ -134,6 +136,7 @@ mw_profiler_put(void *profiler, const void *p, size_t n)
 		begin(f);
 	if (f->failed)
 		return 0;
+	mw_sha256_update(&f->exact, p, n);
 	mw_canon_put(&f->canon, p, n);
 	size_t used = f->in_body ? 0 : header(f, p, n);
 	if (used < n)
@@ -202,6 +205,7 @@ mw_profiler_take(struct mw_profiler *f)
 	if (!r) {
 		mw_sha256_free(&f->digest);
 		mw_sha256_free(&f->body);
+		mw_sha256_free(&f->exact);
 		return NULL;
 	}
 	while (n < max && mw_header_next(&rest, &fd))
@@ -215,6 +219,7 @@ mw_profiler_take(struct mw_profiler *f)
 	mw_sha256_final(&f->body, d);
 	memcpy(r->body, d, sizeof r->body);
 	mw_sha256_final(&f->digest, r->digest);
+	mw_sha256_final(&f->exact, r->exact);
 	return r;
 }
 

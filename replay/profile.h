@@ -20,6 +20,7 @@ enum {
 
 struct mw_profile {
 	uint8_t digest[32];
+	uint8_t exact[32]; /* SHA-256 of the bytes as they came */
 	uint8_t body[16];
 	bool cut; /* the header went beyond the limits */
 	uint32_t n_field;

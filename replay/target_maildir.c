@@ -261,6 +261,34 @@ list_messages(struct maildir *m, size_t folder, bool in_new, struct mw_err *err)
 	return r ? mw_fail(err, r, "out of memory") : 0;
 }
 
+/* Maildir names begin with the time of delivery, and ours count on: "SEC.MµSECPpidQn_".
+ */
+static void
+name_order(const char *name, long long out[3])
+{
+	char *end;
+	out[0] = strtoll(name, &end, 10);
+	out[1] = end[0] == '.' && end[1] == 'M' ? strtoll(end + 2, &end, 10) : 0;
+	const char *q = strchr(end, 'Q');
+	out[2] = q ? strtoll(q + 1, NULL, 10) : 0;
+}
+
+/* By folder, then in the order of delivery: the order in which readers show new mail. */
+static int
+by_delivery(const void *x, const void *y)
+{
+	const struct message *a = x, *b = y;
+	long long u[3], v[3];
+	if (a->folder != b->folder)
+		return a->folder < b->folder ? -1 : 1;
+	name_order(a->name, u);
+	name_order(b->name, v);
+	for (size_t i = 0; i < MW_COUNT(u); i++)
+		if (u[i] != v[i])
+			return u[i] < v[i] ? -1 : 1;
+	return strcmp(a->name, b->name);
+}
+
 /* The file of a message, which a reader may have moved from new to cur meanwhile. */
 static int
 open_message(const struct maildir *m, const struct message *msg)
@@ -321,6 +349,8 @@ maildir_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *), vo
 		if (!r)
 			r = list_messages(m, i, false, err);
 	}
+	if (!r && m->n_msg)
+		qsort(m->msg, m->n_msg, sizeof *m->msg, by_delivery);
 	for (size_t i = 0; i < m->n_msg && !r; i++)
 		r = show(m, i, &header, cb, arg, err);
 	return r;
