@@ -120,7 +120,8 @@ do_note(struct mw_capture *cap, struct mw_str args, uid_t uid, struct mw_buf *ou
 		t = t * 10 + (unsigned)(type.p[i] - '0');
 	}
 	/* Content comes through the milter only; the log's own marks from the store. */
-	if (t < MW_TYPE_OUTCOME || t > MW_TYPE_SPF || t == MW_TYPE_DICT)
+	if ((t < MW_TYPE_OUTCOME || t > MW_TYPE_SPF || t == MW_TYPE_DICT) &&
+	    t != MW_TYPE_RESTORE)
 		return mw_fail(err, MW_EUSAGE, "records of type %u are not taken here",
 		               t);
 	MW_AUTOFREE uint8_t *cbor = malloc(hex.n / 2);

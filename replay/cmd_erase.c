@@ -1,5 +1,6 @@
 /* cmd_erase.c - mailwal erase: one message, or one person's mail, out of the journal. */
 #include "journal/base/util.h"
+#include "journal/record/retire.h"
 #include "replay/retain.h"
 #include "replay/select.h"
 
@@ -97,7 +98,7 @@ on_note(void *arg, const struct mw_record *r)
 	struct erase *e = arg;
 	MW_BUF_AUTO t = {0};
 	if (r->type != MW_TYPE_SPF && r->type != MW_TYPE_OUTCOME &&
-	    r->type != MW_TYPE_EXPANSION)
+	    r->type != MW_TYPE_EXPANSION && r->type != MW_TYPE_RESTORE)
 		return 0;
 	int k = mw_record_tokens(e->cli->stores[0], r, &t, e->err);
 	if (k < 0)
@@ -176,6 +177,32 @@ on_item(void *arg, const struct mw_item *it)
 	return 0;
 }
 
+/* What says that mail was put back for this person names him. */
+static int
+on_restore(void *arg, const struct mw_record *r)
+{
+	struct erase *e = arg;
+	struct mw_store *st = e->cli->stores[0];
+	MW_BUF_AUTO meta = {0};
+	struct mw_restore x;
+	struct mw_err why = {0};
+	if (r->type != MW_TYPE_RESTORE || r->time_us < e->q.since_us ||
+	    r->time_us >= e->q.until_us)
+		return 0;
+	mw_arena_reset(e->tmp);
+	int k = mw_record_meta(st, r, &meta, &why);
+	if (k == 0)
+		k = mw_restore_decode(meta.p, meta.n, e->tmp, &x, &why);
+	if (k == MW_EERASED)
+		return 0;
+	if (k < 0) {
+		e->unknown++;
+		(void)mw_cli_error(e->cli, &why);
+		return 0;
+	}
+	return mw_query_is_user(&e->q, x.user) ? add_whole(e, r) : 0;
+}
+
 static void
 on_bad(void *arg, const struct mw_err *err)
 {
@@ -242,12 +269,18 @@ take_id(struct erase *e, const char *text)
 static int
 choose(struct erase *e)
 {
-	int r = mw_holds_load(e->cli->stores[0], &e->holds, e->err);
+	struct mw_store *st = e->cli->stores[0];
+	int r = mw_holds_load(st, &e->holds, e->err);
 	if (r < 0)
 		return r;
 	e->q.delimiter = e->cli->conf->recipient_delimiter;
-	if (e->q.n_user)
-		return mw_select(e->cli, &e->q, on_item, e, on_bad, NULL, e->err);
+	if (e->q.n_user) {
+		char type = MW_TYPE_RESTORE;
+		r = mw_select(e->cli, &e->q, on_item, e, on_bad, NULL, e->err);
+		return r ? r
+		         : mw_store_find(st, MW_KEY_TYPE, mw_str(&type, 1), on_restore, e,
+		                         e->err);
+	}
 	for (size_t i = 0; r == 0 && i < e->q.n_id; i++)
 		r = take_id(e, e->q.id[i]);
 	return r;

@@ -183,7 +183,7 @@ ask_log(struct mw_status *s, struct mw_store *st)
 	uint64_t last = last_seq(st, first);
 	s->records = last - first + 1;
 	/* The index knows every record that is not mail; the rest is mail. */
-	for (int type = MW_TYPE_MAIL + 1; type <= MW_TYPE_CLOSE; type++) {
+	for (int type = MW_TYPE_MAIL + 1; type <= MW_TYPE_RESTORE; type++) {
 		char key = (char)type;
 		struct mw_err err = {0};
 		if (mw_store_find(st, MW_KEY_TYPE, mw_str(&key, 1), count_record, &other,

@@ -8,10 +8,10 @@
 const char *
 mw_type_name(enum mw_type t)
 {
-	static const char *const names[] = {"unknown", "mail",     "outcome",
-	                                    "mark",    "hold",     "tombstone",
-	                                    "dict",    "audit",    "expansion",
-	                                    "spf",     "recovery", "close"};
+	static const char *const names[] = {"unknown",   "mail",      "outcome",  "mark",
+	                                    "hold",      "tombstone", "dict",     "audit",
+	                                    "expansion", "spf",       "recovery", "close",
+	                                    "restore"};
 	return (size_t)t < MW_COUNT(names) ? names[t] : names[0];
 }
 

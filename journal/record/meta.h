@@ -28,7 +28,8 @@ enum mw_type { /* numbers are on disk: never reuse one */
 	MW_TYPE_EXPANSION = 8,
 	MW_TYPE_SPF = 9,
 	MW_TYPE_RECOVERY = 10,
-	MW_TYPE_CLOSE = 11
+	MW_TYPE_CLOSE = 11,
+	MW_TYPE_RESTORE = 12
 };
 
 const char *mw_type_name(enum mw_type t); /* "mail", …; "unknown" */

@@ -411,3 +411,109 @@ mw_audit_decode(const void *p, size_t n, struct mw_arena *a, struct mw_audit *re
 		*ret = x;
 	return r;
 }
+
+/* ---- restores ---- */
+
+struct restore_row {
+	const char *key;
+	size_t at;
+};
+
+static const struct restore_row restore_text[] = {
+    {"by", offsetof(struct mw_restore, by)},
+    {"user", offsetof(struct mw_restore, user)},
+    {"to", offsetof(struct mw_restore, target)},
+    {"folder", offsetof(struct mw_restore, folder)},
+    {"run", offsetof(struct mw_restore, run)},
+};
+static const struct restore_row restore_count[] = {
+    {"selected", offsetof(struct mw_restore, selected)},
+    {"restored", offsetof(struct mw_restore, restored)},
+    {"present", offsetof(struct mw_restore, present)},
+    {"failed", offsetof(struct mw_restore, failed)},
+};
+
+int
+mw_restore_encode(const struct mw_restore *x, struct mw_buf *out)
+{
+	const char *base = (const char *)x;
+	mw_cbor_put_map(out, 3 + MW_COUNT(restore_text) + MW_COUNT(restore_count));
+	mw_cbor_put_text(out, "time");
+	mw_cbor_put_int(out, x->time_us);
+	mw_cbor_put_text(out, "phase");
+	mw_cbor_put_uint(out, x->ended);
+	for (size_t i = 0; i < MW_COUNT(restore_text); i++) {
+		const void *s = base + restore_text[i].at;
+		mw_cbor_put_text(out, restore_text[i].key);
+		mw_cbor_put_bytes(out, *(const struct mw_str *)s);
+	}
+	for (size_t i = 0; i < MW_COUNT(restore_count); i++) {
+		const void *v = base + restore_count[i].at;
+		mw_cbor_put_text(out, restore_count[i].key);
+		mw_cbor_put_uint(out, *(const uint64_t *)v);
+	}
+	mw_cbor_put_text(out, "ids");
+	mw_cbor_put_array(out, x->n_id);
+	for (size_t i = 0; i < x->n_id; i++)
+		mw_cbor_put_bytes(out, mw_str((const char *)x->id[i], MW_ID_LEN));
+	return mw_buf_ok(out);
+}
+
+static void
+take_ids(struct dec *d, struct mw_restore *x)
+{
+	size_t n = mw_cbor_array(&d->r);
+	if (d->r.bad)
+		return;
+	x->id = get_room(d, n, MW_ID_LEN);
+	for (size_t i = 0; x->id && i < n && !d->r.bad; i++) {
+		struct mw_str s = mw_cbor_bytes(&d->r);
+		if (d->r.bad || s.n != MW_ID_LEN)
+			d->r.bad = true;
+		else
+			memcpy(x->id[i], s.p, MW_ID_LEN);
+	}
+	x->n_id = x->id ? n : 0;
+}
+
+static bool
+take_restore(struct dec *d, struct mw_str key, void *arg)
+{
+	struct mw_restore *x = arg;
+	char *base = arg;
+	for (size_t i = 0; i < MW_COUNT(restore_text); i++) {
+		if (mw_str_eq(key, mw_strz(restore_text[i].key))) {
+			void *s = base + restore_text[i].at;
+			*(struct mw_str *)s = get_str(d);
+			return true;
+		}
+	}
+	for (size_t i = 0; i < MW_COUNT(restore_count); i++) {
+		if (mw_str_eq(key, mw_strz(restore_count[i].key))) {
+			void *v = base + restore_count[i].at;
+			*(uint64_t *)v = mw_cbor_uint(&d->r);
+			return true;
+		}
+	}
+	if (mw_str_eq(key, MW_STR("time")))
+		x->time_us = mw_cbor_int(&d->r);
+	else if (mw_str_eq(key, MW_STR("phase")))
+		x->ended = mw_cbor_uint(&d->r) != 0;
+	else if (mw_str_eq(key, MW_STR("ids")))
+		take_ids(d, x);
+	else
+		return false;
+	return true;
+}
+
+int
+mw_restore_decode(const void *p, size_t n, struct mw_arena *a, struct mw_restore *ret,
+                  struct mw_err *err)
+{
+	struct dec d = {.r = {p, n, 0, false}, .a = a};
+	struct mw_restore x = {.time_us = 0};
+	int r = each_key(&d, &x, take_restore, "restore record", err);
+	if (r == 0)
+		*ret = x;
+	return r;
+}

@@ -1,5 +1,6 @@
 /* retire.h - the records that say what may not go, what went, and why: HOLD, TOMBSTONE
- * and AUDIT in their CBOR form (FORMAT.md §6).
+ * and AUDIT, and what was put back for one user, RESTORE, in their CBOR form (FORMAT.md
+ * §6).
  *
  * Pure functions over bytes, with the laws of meta.h. Decoded arrays and strings live in
  * the caller's arena.
@@ -82,5 +83,25 @@ struct mw_audit {
 int mw_audit_encode(const struct mw_audit *x, struct mw_buf *out) MW_CHECK;
 int mw_audit_decode(const void *p, size_t n, struct mw_arena *a, struct mw_audit *ret,
                     struct mw_err *err) MW_CHECK;
+
+/* Mail put back for one user (recover): a begin before anything is put, an end after. A
+ * long list of IDs is told in several records of the same run. */
+enum {
+	MW_RESTORE_IDS = 1000 /* most IDs in one record */
+};
+
+struct mw_restore {
+	int64_t time_us;
+	struct mw_str by, user, target, folder, run; /* folder empty: the right one */
+	bool ended;
+	uint64_t selected;                  /* copies asked for */
+	uint64_t restored, present, failed; /* with ended */
+	uint8_t (*id)[MW_ID_LEN];           /* asked for; with ended: put back */
+	size_t n_id;
+};
+
+int mw_restore_encode(const struct mw_restore *x, struct mw_buf *out) MW_CHECK;
+int mw_restore_decode(const void *p, size_t n, struct mw_arena *a, struct mw_restore *ret,
+                      struct mw_err *err) MW_CHECK;
 
 #endif

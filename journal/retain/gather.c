@@ -113,6 +113,7 @@ take(struct walk *w, const struct mw_record *r)
 	case MW_TYPE_OUTCOME:
 	case MW_TYPE_EXPANSION:
 	case MW_TYPE_SPF:
+	case MW_TYPE_RESTORE:
 		return take_tokens(w, r, x);
 	case MW_TYPE_MARK:
 	case MW_TYPE_HOLD:

@@ -48,7 +48,7 @@ static bool
 is_note(uint8_t type)
 {
 	return type == MW_TYPE_OUTCOME || type == MW_TYPE_EXPANSION ||
-	       type == MW_TYPE_SPF;
+	       type == MW_TYPE_SPF || type == MW_TYPE_RESTORE;
 }
 
 static enum mw_verdict

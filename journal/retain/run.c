@@ -129,6 +129,7 @@ record_done(const struct mw_retain_rec *r, int64_t now, int64_t floor)
 	case MW_TYPE_OUTCOME:
 	case MW_TYPE_EXPANSION:
 	case MW_TYPE_SPF:
+	case MW_TYPE_RESTORE:
 		return r->verdict == MW_REMOVE || r->verdict == MW_REMOVED;
 	case MW_TYPE_MARK:
 		return !r->broken && now - r->seen_us >= floor;

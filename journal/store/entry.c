@@ -4,6 +4,7 @@
 #include "journal/base/util.h"
 #include "journal/record/header.h"
 #include "journal/record/outcome.h"
+#include "journal/record/retire.h"
 #include "journal/store/store_int.h"
 
 #include <errno.h>
@@ -529,6 +530,20 @@ refer_outcomes(struct mw_entry *e, const void *cbor, size_t n, struct mw_err *er
 	return 0;
 }
 
+/* So does what says which mail was put back for somebody. */
+static int
+refer_restored(struct mw_entry *e, const void *cbor, size_t n, struct mw_err *err)
+{
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	struct mw_restore x;
+	int r = a ? mw_restore_decode(cbor, n, a, &x, NULL) : MW_ENOMEM;
+	if (r == MW_ENOMEM)
+		return mw_fail(err, r, "out of memory for a record");
+	for (size_t i = 0; r == 0 && i < x.n_id; i++)
+		mw_entry_refer(e, x.id[i]);
+	return 0;
+}
+
 int
 mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,
                 struct mw_err *err)
@@ -539,7 +554,9 @@ mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,
 	e->body_done = true;
 	add_token(e, MW_KEY_ID, mw_str((const char *)e->id, MW_ID_TOKEN));
 	add_token(e, MW_KEY_TYPE, mw_str(&type, 1));
-	int r = e->type == MW_TYPE_OUTCOME ? refer_outcomes(e, cbor, n, err) : 0;
+	int r = e->type == MW_TYPE_OUTCOME   ? refer_outcomes(e, cbor, n, err)
+	        : e->type == MW_TYPE_RESTORE ? refer_restored(e, cbor, n, err)
+	                                     : 0;
 	if (r == 0)
 		r = seal_meta(e, cbor, n, err);
 	return r < 0 ? r : make_frame(e, err);

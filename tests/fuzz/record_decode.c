@@ -23,7 +23,7 @@ mail(const uint8_t *p, size_t n)
 	mw_assert(one.n == two.n && memcmp(one.p, two.p, one.n) == 0);
 }
 
-/* HOLD, TOMBSTONE, AUDIT. */
+/* HOLD, TOMBSTONE, AUDIT, RESTORE. */
 static void
 retired(const uint8_t *p, size_t n)
 {
@@ -33,6 +33,7 @@ retired(const uint8_t *p, size_t n)
 	struct mw_hold h;
 	struct mw_tombstone t;
 	struct mw_audit x;
+	struct mw_restore y;
 	if (mw_hold_decode(p, n, a, &h, &err) == 0) {
 		mw_assert(mw_hold_encode(&h, &b) == 0);
 		mw_assert(mw_hold_decode(b.p, b.n, a, &h, &err) == 0);
@@ -46,6 +47,11 @@ retired(const uint8_t *p, size_t n)
 	if (mw_audit_decode(p, n, a, &x, &err) == 0) {
 		mw_assert(mw_audit_encode(&x, &b) == 0);
 		mw_assert(mw_audit_decode(b.p, b.n, a, &x, &err) == 0);
+	}
+	mw_buf_clear(&b);
+	if (mw_restore_decode(p, n, a, &y, &err) == 0) {
+		mw_assert(mw_restore_encode(&y, &b) == 0);
+		mw_assert(mw_restore_decode(b.p, b.n, a, &y, &err) == 0);
 	}
 }
 

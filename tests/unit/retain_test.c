@@ -376,10 +376,46 @@ records(void **state)
 		assert_int_equal(mw_audit_decode(b.p, n, a, &x2, &err), MW_EFORMAT);
 }
 
+static void
+restore_records_come_back(void **state)
+{
+	(void)state;
+	MW_ARENA_AUTO *a = mw_arena_new(1 << 20);
+	MW_BUF_AUTO b = {0};
+	struct mw_err err = {0};
+	uint8_t id[2][MW_ID_LEN] = {{1}, {2}};
+	struct mw_restore x = {.time_us = -5,
+	                       .by = MW_STR("uid 0, login anna"),
+	                       .user = MW_STR("alice@example.org"),
+	                       .target = MW_STR("imap://127.0.0.1"),
+	                       .folder = MW_STR("Zur\xc3\xbc"
+	                                        "ck"),
+	                       .run = MW_STR("R1"),
+	                       .ended = true,
+	                       .selected = 4,
+	                       .restored = 2,
+	                       .present = 1,
+	                       .failed = 1,
+	                       .id = id,
+	                       .n_id = 2};
+	struct mw_restore y;
+	assert_int_equal(mw_restore_encode(&x, &b), 0);
+	assert_int_equal(mw_restore_decode(b.p, b.n, a, &y, &err), 0);
+	assert_true(y.time_us == -5 && y.ended && y.selected == 4 && y.restored == 2);
+	assert_true(y.present == 1 && y.failed == 1 && y.n_id == 2);
+	assert_true(mw_str_eq(y.by, x.by) && mw_str_eq(y.user, x.user));
+	assert_true(mw_str_eq(y.target, x.target) && mw_str_eq(y.folder, x.folder));
+	assert_true(mw_str_eq(y.run, x.run));
+	assert_memory_equal(y.id, id, sizeof id);
+	for (size_t n = 0; n < b.n; n++)
+		assert_int_equal(mw_restore_decode(b.p, n, a, &y, &err), MW_EFORMAT);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(restore_records_come_back),
 	    cmocka_unit_test(age_and_why_not),
 	    cmocka_unit_test(size_limits),
 	    cmocka_unit_test(clocks_that_jump),

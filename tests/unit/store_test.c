@@ -1,6 +1,7 @@
 /* The store: what is appended comes back byte for byte, after a clean end, after a crash,
  * with and without its index. MW_TEST_THREADS */
 #include "journal/record/outcome.h"
+#include "journal/record/retire.h"
 #include "journal/store/store.h"
 
 #include "journal/base/util.h"
@@ -629,7 +630,7 @@ static int
 count_type(void *arg, const struct mw_record *r)
 {
 	unsigned *n = arg;
-	n[r->type == MW_TYPE_OUTCOME]++;
+	n[r->type == MW_TYPE_OUTCOME || r->type == MW_TYPE_RESTORE]++;
 	return 0;
 }
 
@@ -648,17 +649,23 @@ outcomes_refer_to_their_mails(void **arg)
 	mw_id_new(v[0].id);
 	mw_id_new(v[1].id);
 	mw_id_new(other);
+	uint8_t back[1][MW_ID_LEN];
+	mw_id_new(back[0]);
+	struct mw_restore x = {.id = back, .n_id = 1};
+	assert_int_equal(mw_restore_encode(&x, &cb), 0);
+	assert_int_equal(mw_store_note(st, MW_TYPE_RESTORE, 5, cb.p, cb.n, &c, &err), 0);
+	mw_buf_clear(&cb);
 	assert_int_equal(mw_outcomes_encode(&o, &cb), 0);
 	assert_int_equal(mw_store_note(st, MW_TYPE_OUTCOME, 5, cb.p, cb.n, &c, &err), 0);
 	assert_int_equal(mw_store_note(st, MW_TYPE_OUTCOME, 5, "junk", 4, &c, &err), 0);
-	const uint8_t *const ids[] = {v[0].id, v[1].id, other};
-	for (unsigned i = 0; i < 3; i++) {
+	const uint8_t *const ids[] = {v[0].id, v[1].id, back[0], other};
+	for (unsigned i = 0; i < 4; i++) {
 		unsigned n[2] = {0};
 		struct mw_str id = {(const char *)ids[i], 6};
 		assert_int_equal(mw_store_find(st, MW_KEY_ID, id, count_type, n, &err),
 		                 0);
 		assert_int_equal(n[0], 0);
-		assert_int_equal(n[1], i < 2);
+		assert_int_equal(n[1], i < 3);
 	}
 	mw_store_close(st);
 }
