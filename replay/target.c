@@ -1,7 +1,9 @@
 #include "replay/target.h"
 
 #include "journal/base/util.h"
+#include "replay/cmd.h"
 #include "replay/target_files.h"
+#include "replay/target_imap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +15,8 @@
 #include <unistd.h>
 
 enum {
-	SECRETS_MAX = 16 * 1024 * 1024
+	SECRETS_MAX = 16 * 1024 * 1024,
+	FOLDER_MAX = 200 /* bytes of a --folder; file systems take 255 */
 };
 
 const char mw_target_usage[] =
@@ -194,6 +197,11 @@ mw_target_new(const char *text, const struct mw_target_opts *o, struct mw_target
 		r = t->name ? load_secrets(t, err)
 		            : mw_fail(err, MW_ENOMEM, "out of memory");
 	}
+	if (!r && o->folder && !t->ops->has_folders)
+		r = mw_fail(err, MW_EUSAGE,
+		            "--folder is for imap://, imaps:// and maildir: targets");
+	if (!r && o->folder)
+		r = mw_target_folder_check(o->folder, err);
 	if (!r && t->ops == &mw_target_lmtp && !o->side_effects) {
 		mw_fail(err, MW_EUSAGE, "LMTP delivers as if the mail arrived now");
 		mw_err_hint(
@@ -248,6 +256,32 @@ bool
 mw_target_is_lmtp(const struct mw_target *t)
 {
 	return t->ops == &mw_target_lmtp;
+}
+
+int
+mw_target_folder_check(const char *folder, struct mw_err *err)
+{
+	size_t n = strlen(folder), len;
+	const char *why = NULL;
+	if (!n || n > FOLDER_MAX)
+		why = "its length";
+	else if (folder[0] == '/' || folder[n - 1] == '/' || strstr(folder, "//"))
+		why = "an empty level";
+	for (size_t i = 0; i < n && !why; i += len) {
+		unsigned char c = (unsigned char)folder[i];
+		len = mw_utf8_char(folder + i, n - i);
+		if (!len)
+			why = "it is not UTF-8";
+		else if (c < 32 || c == 127 || c == '%' || c == '*' ||
+		         (len == 2 && c == 0xc2 && (unsigned char)folder[i + 1] < 0xa0))
+			why = "a control character, '%' or '*'";
+	}
+	if (!why && strcmp(folder, MW_STAGING_NAME) == 0)
+		why = "it is where mail waits during a run";
+	if (!why)
+		return 0;
+	(void)mw_fail(err, MW_EUSAGE, "\"%.100s\" cannot be a folder: %s", folder, why);
+	return mw_err_hint(err, "a name such as 'Recovered' or 'Archive/2026'");
 }
 
 bool

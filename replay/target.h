@@ -30,6 +30,9 @@ struct mw_target_opts {
 	bool side_effects; /* --accept-side-effects */
 	const char
 	    *sent_folder; /* UTF-8; "" or NULL: "Sent" where the server names none */
+	/* All that is put goes here, made and subscribed where it is missing; UTF-8 with
+	 * "/" between levels (see mw_target_folder_check). NULL: INBOX or Sent. */
+	const char *folder;
 	/* Who runs, for the staging folder's marker. */
 	const char *ledger_id, *run_id, *journal_id;
 	bool (*stopped)(void);
@@ -53,6 +56,8 @@ bool mw_target_is_lmtp(const struct mw_target *t);
  * lives in the arena. MW_EUSAGE for a mailbox name that cannot be a path. */
 int mw_target_box(struct mw_target *t, const char *mailbox, struct mw_arena *a,
                   const char **ret, struct mw_err *err) MW_CHECK;
+/* Can this name be a folder? 0, or MW_EUSAGE with the reason. */
+int mw_target_folder_check(const char *folder, struct mw_err *err) MW_CHECK;
 /* Does the target keep Sent apart from INBOX? If not, the two copies are one. */
 bool mw_target_has_sent(const struct mw_target *t);
 
@@ -125,6 +130,7 @@ int mw_target_close(struct mw_target *t, struct mw_err *err) MW_CHECK;
 struct mw_target_ops {
 	const char *scheme;
 	bool readable, has_sent;
+	bool has_folders; /* takes --folder */
 	int (*open)(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	            struct mw_err *err);
 	int (*scan)(struct mw_target *t, int (*cb)(void *, const struct mw_found *),

@@ -37,6 +37,20 @@ own_name(const struct mw_imap *c, const char *utf8)
 	return quoted(mw_buf_str(&b));
 }
 
+/* --folder: "/" becomes the server's separator. */
+static char *
+dest_name(const struct mw_imap *c, const char *folder)
+{
+	MW_AUTOFREE char *name = strdup(folder);
+	if (!name)
+		return NULL;
+	if (strcasecmp(name, "INBOX") == 0)
+		return quoted(MW_STR("INBOX"));
+	for (char *p = name; c->delim && *p; p++)
+		*p = *p == '/' ? c->delim : *p;
+	return own_name(c, name);
+}
+
 /* ---- folders ---- */
 
 static int
@@ -98,9 +112,11 @@ find_sent(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	if (!b->sent)
 		return mw_fail(err, MW_ECONF,
 		               "sent_folder \"%s\" cannot be a folder name", name);
+	/* What was put into Sent by wish is looked for there like anywhere else. */
+	bool plain = b->dest && strcmp(b->dest, b->sent) == 0;
 	for (size_t i = 0; i < b->n_folder; i++)
 		if (strcmp(b->folder[i].quoted, b->sent) == 0)
-			b->folder[i].sent = true;
+			b->folder[i].sent = !plain;
 	return 0;
 }
 
@@ -418,6 +434,7 @@ box_free(struct mw_imap_box *b)
 	folders_free(b->folder, b->n_folder);
 	free(b->staging);
 	free(b->sent);
+	free(b->dest);
 	free(b->mailbox);
 	free(b);
 }
@@ -470,6 +487,9 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	int r = log_in(t, b, err);
 	if (!r && !(b->staging = own_name(b->c, MW_STAGING_NAME)))
 		r = mw_fail(err, MW_EPROTO, "the server's namespace prefix is unusable");
+	if (!r && t->o.folder && !(b->dest = dest_name(b->c, t->o.folder)))
+		r = mw_fail(err, MW_EUSAGE, "the server cannot have a folder \"%.100s\"",
+		            t->o.folder);
 	if (!r)
 		r = list_folders(t, b, err);
 	if (!r && b->staging_seen && !dry)
@@ -507,6 +527,7 @@ const struct mw_target_ops mw_target_imap = {
     .scheme = "imap",
     .readable = true,
     .has_sent = true,
+    .has_folders = true,
     .open = imap_open,
     .scan = mw_imap_box_scan,
     .fetch = mw_imap_box_fetch,

@@ -28,6 +28,7 @@ struct mw_imap_box {
 	size_t n_folder, cap_folder;
 	char *staging;        /* quoted */
 	char *sent;           /* quoted name of the Sent folder, NULL until known */
+	char *dest;           /* of --folder; NULL: INBOX or Sent */
 	bool staging_seen;    /* the folder list has it */
 	bool locked;          /* it is ours */
 	bool selected;        /* it is selected */

@@ -326,7 +326,7 @@ put_to(struct put *p, const struct mw_put *v, size_t n, bool sent, struct mw_err
 	uint64_t bytes = 0;
 	int r = batch ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t i = 0; i < n && !r; i++) {
-		if (v[i].sent != sent || unfit(p, &v[i]))
+		if ((!p->b->dest && v[i].sent != sent) || unfit(p, &v[i]))
 			continue;
 		batch[k++] = &v[i];
 		bytes += v[i].size;
@@ -341,18 +341,20 @@ put_to(struct put *p, const struct mw_put *v, size_t n, bool sent, struct mw_err
 	return r ? r : finish_move(p, err);
 }
 
-/* The Sent folder, made and subscribed where it is missing. */
+/* A folder (its quoted name), made and subscribed where it is missing. */
 static int
-need_sent(struct mw_imap_box *b, struct mw_err *err)
+need_folder(struct mw_imap_box *b, const char *folder, struct mw_err *err)
 {
+	char what[300];
 	for (size_t i = 0; i < b->n_folder; i++)
-		if (strcmp(b->folder[i].quoted, b->sent) == 0)
+		if (strcmp(b->folder[i].quoted, folder) == 0)
 			return 0;
-	int r = mw_imap_do(b->c, err, "CREATE %s", b->sent);
+	int r = mw_imap_do(b->c, err, "CREATE %s", folder);
+	(void)snprintf(what, sizeof what, "create the folder %.200s", folder);
 	if (r == MW_EREFUSED && b->c->last.no != MW_NO_ALREADYEXISTS)
-		return mw_imap_refused(b->c, err, "create the Sent folder");
+		return mw_imap_refused(b->c, err, what);
 	if (!r || r == MW_EREFUSED)
-		r = mw_imap_do(b->c, err, "SUBSCRIBE %s", b->sent);
+		r = mw_imap_do(b->c, err, "SUBSCRIBE %s", folder);
 	return r == MW_EREFUSED ? 0 : r; /* shown or not, the mail is there */
 }
 
@@ -373,10 +375,18 @@ mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
 	if (r == MW_EREFUSED)
 		return mw_imap_refused(b->c, err, "open the folder " MW_STAGING_NAME);
 	b->selected = !r;
+	if (!r && b->dest) {
+		r = need_folder(b, b->dest, err);
+		p.dest = p.dest_name = b->dest;
+		if (!r)
+			r = put_to(&p, v, n, false, err);
+		free(p.moving);
+		return r;
+	}
 	if (!r && any_in)
 		r = put_to(&p, v, n, false, err);
 	if (!r && any_sent) {
-		r = need_sent(b, err);
+		r = need_folder(b, b->sent, err);
 		p.dest = p.dest_name = b->sent;
 		if (!r)
 			r = put_to(&p, v, n, true, err);

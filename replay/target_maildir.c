@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,6 +39,7 @@ struct folder {
 struct maildir {
 	char *path;
 	char *sent; /* its path */
+	char *dest; /* of --folder; NULL: the Maildir itself, or Sent */
 	struct folder *folder;
 	size_t n_folder;
 	struct message *msg;
@@ -72,6 +74,7 @@ maildir_free(struct mw_target *t)
 	free(m->msg);
 	free(m->path);
 	free(m->sent);
+	free(m->dest);
 	free(m);
 }
 
@@ -90,12 +93,10 @@ make_maildir(const char *path, struct mw_err *err)
 	return 0;
 }
 
-/* ".Sent"; "/" in the configured name is a level of Maildir++. */
+/* ".Sent"; "/" in the name is a level of Maildir++. */
 static char *
-sent_path(const struct mw_target *t, const char *path)
+folder_path(const char *path, const char *name)
 {
-	const char *name =
-	    t->o.sent_folder && *t->o.sent_folder ? t->o.sent_folder : "Sent";
 	MW_BUF_AUTO b = {0}, n = {0};
 	if (!mw_imap_utf7(mw_strz(name), &n))
 		return NULL;
@@ -172,11 +173,17 @@ maildir_open(struct mw_target *t, const char *mailbox, const char *box, bool dry
 	struct maildir *m = calloc(1, sizeof *m);
 	if (!m)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
+	const char *sent =
+	    t->o.sent_folder && *t->o.sent_folder ? t->o.sent_folder : "Sent";
+	const char *dest = t->o.folder;
 	t->own = m;
 	m->path = strdup(box);
-	m->sent = m->path ? sent_path(t, box) : NULL;
-	int r =
-	    m->sent ? find_box(t, m, dry, err) : mw_fail(err, MW_ENOMEM, "out of memory");
+	m->sent = m->path ? folder_path(box, sent) : NULL;
+	if (m->sent && dest)
+		m->dest =
+		    strcasecmp(dest, "INBOX") == 0 ? strdup(box) : folder_path(box, dest);
+	int r = m->sent && !(dest && !m->dest) ? find_box(t, m, dry, err)
+	                                       : mw_fail(err, MW_ENOMEM, "out of memory");
 	if (r)
 		maildir_free(t);
 	return r;
@@ -195,7 +202,10 @@ add_folder(struct maildir *m, const char *path)
 		free(copy);
 		return MW_ENOMEM;
 	}
-	m->folder[m->n_folder++] = (struct folder){copy, strcmp(path, m->sent) == 0};
+	/* What was put into Sent by wish is looked for there like anywhere else. */
+	bool plain = m->dest && strcmp(m->dest, m->sent) == 0;
+	m->folder[m->n_folder++] =
+	    (struct folder){copy, !plain && strcmp(path, m->sent) == 0};
 	return 0;
 }
 
@@ -382,13 +392,20 @@ struct pending {
 	char tmp[PATH_MAX], final[PATH_MAX];
 };
 
+/* The directory that a copy goes into. */
+static const char *
+place_of(const struct maildir *m, const struct mw_put *p)
+{
+	return m->dest ? m->dest : p->sent ? m->sent : m->path;
+}
+
 static void
 file_names(struct maildir *m, const struct mw_put *p, struct pending *f)
 {
 	char host[128] = "localhost", id[MW_ID_TEXT + 1], base[400];
 	const struct mw_clock *clk = mw_clock_system();
 	int64_t now = clk->now_us(clk);
-	const char *dir = p->sent ? m->sent : m->path;
+	const char *dir = place_of(m, p);
 	(void)gethostname(host, sizeof host - 1);
 	for (char *c = host; *c; c++)
 		if (*c == '/' || *c == ':' || *c == ',')
@@ -438,22 +455,21 @@ commit(struct maildir *m, struct pending *v, size_t n, const struct mw_put_io *i
        struct mw_err *err)
 {
 	char dir[PATH_MAX];
-	bool sent = false, inbox = false;
+	const char *done[2] = {NULL, NULL};
 	int r = 0;
-	for (size_t i = 0; i < n && !r; i++) {
+	for (size_t i = 0; i < n && !r; i++)
 		if (rename(v[i].tmp, v[i].final) < 0)
 			r = mw_fail_errno(err, "cannot rename to %s", v[i].final);
-		sent = sent || v[i].put->sent;
-		inbox = inbox || !v[i].put->sent;
-	}
-	(void)snprintf(dir, sizeof dir, "%.3000s/new", m->path);
-	if (!r && inbox)
-		r = mw_files_sync_dir(dir, err);
-	(void)snprintf(dir, sizeof dir, "%.3000s/new", m->sent);
-	if (!r && sent)
-		r = mw_files_sync_dir(dir, err);
 	for (size_t i = 0; i < n && !r; i++) {
-		struct mw_put_place place = {v[i].put->sent ? m->sent : m->path, 0, 0};
+		const char *place = place_of(m, v[i].put);
+		if (place == done[0] || place == done[1])
+			continue;
+		done[done[0] != NULL] = place;
+		(void)snprintf(dir, sizeof dir, "%.3000s/new", place);
+		r = mw_files_sync_dir(dir, err);
+	}
+	for (size_t i = 0; i < n && !r; i++) {
+		struct mw_put_place place = {place_of(m, v[i].put), 0, 0};
 		r = io->done(io->arg, v[i].put, 0, NULL, &place);
 	}
 	return r;
@@ -464,7 +480,7 @@ maildir_put(struct mw_target *t, const struct mw_put *v, size_t n,
             const struct mw_put_io *io, struct mw_err *err)
 {
 	struct maildir *m = t->own;
-	bool have_sent = false;
+	bool have = false; /* the folder beside the Maildir itself is there */
 	size_t k = 0;
 	int r = 0;
 	MW_AUTOFREE struct pending *f = calloc(BATCH, sizeof *f);
@@ -475,11 +491,13 @@ maildir_put(struct mw_target *t, const struct mw_put *v, size_t n,
 			r = commit(m, f, k, io, err);
 			return r ? r : mw_fail(err, MW_ECANCEL, "interrupted");
 		}
-		if (v[i].sent && !have_sent)
-			r = make_maildir(m->sent, err);
-		if (!r && v[i].sent && !have_sent)
-			r = no_links(m->sent, err);
-		have_sent = have_sent || v[i].sent;
+		const char *place = place_of(m, &v[i]);
+		bool apart = strcmp(place, m->path) != 0;
+		if (apart && !have)
+			r = make_maildir(place, err);
+		if (!r && apart && !have)
+			r = no_links(place, err);
+		have = have || apart;
 		if (r)
 			break;
 		struct mw_err why = {0};
@@ -513,6 +531,7 @@ const struct mw_target_ops mw_target_maildir = {
     .scheme = "maildir",
     .readable = true,
     .has_sent = true,
+    .has_folders = true,
     .open = maildir_open,
     .scan = maildir_scan,
     .fetch = maildir_fetch,

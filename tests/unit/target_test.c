@@ -4,6 +4,7 @@
 #include "replay/target.h"
 
 #include "journal/base/buf.h"
+#include "journal/base/util.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -62,6 +63,7 @@ struct world { /* the journal's side, and what came back */
 	int64_t date[2 * N];
 	uint64_t key[2 * N], size[2 * N];
 	struct mw_profile *profile[2 * N];
+	bool any_sent;
 };
 
 static int
@@ -120,6 +122,7 @@ on_found(void *arg, const struct mw_found *f)
 {
 	struct world *w = arg;
 	assert_true(w->found < 2 * N);
+	w->any_sent = w->any_sent || f->sent_folder;
 	w->date[w->found] = f->date_us;
 	w->size[w->found] = f->size;
 	w->key[w->found++] = f->key;
@@ -284,7 +287,7 @@ holds(const char *path, const char *want)
 {
 	char cmd[400], name[300], got[500];
 	bool found = false;
-	(void)snprintf(cmd, sizeof cmd, "find %s -type f -size %zuc ! -name '*.json'",
+	(void)snprintf(cmd, sizeof cmd, "find '%s' -type f -size %zuc ! -name '*.json'",
 	               path, strlen(want));
 	FILE *f = popen(cmd, "r");
 	while (!found && fgets(name, sizeof name, f)) {
@@ -296,6 +299,69 @@ holds(const char *path, const char *want)
 	}
 	(void)pclose(f);
 	return found;
+}
+
+/* --folder: everything goes there, and is found there. */
+static void
+a_folder_takes_everything(void **state)
+{
+	(void)state;
+	static const char *const names[][2] = {{"Zur\xc3\xbc"
+	                                        "ck/2026",
+	                                        ".Zur&APw-ck.2026/new"},
+	                                       {"inbox", "new"},
+	                                       {"Sent", ".Sent/new"}};
+	for (size_t k = 0; k < MW_COUNT(names); k++) {
+		char text[200], path[300];
+		struct mw_err err = {0};
+		struct mw_target *t = NULL;
+		struct mw_target_opts o = {.create = true, .folder = names[k][0]};
+		struct world w = {.fail_at = -1};
+		(void)snprintf(text, sizeof text, "maildir:%s/box%zu", dir, k);
+		assert_int_equal(mw_target_new(text, &o, &t, &err), 0);
+		put_all(t, &w);
+		assert_int_equal(w.done, N);
+		(void)snprintf(path, sizeof path, "%s/box%zu/%s", dir, k, names[k][1]);
+		for (size_t i = 0; i < N; i++)
+			assert_true(holds(path, messages[i]));
+		look(t, &w);
+		assert_int_equal(w.found, N);
+		for (size_t i = 0; i < N; i++)
+			assert_int_equal(count(&w, i), 1);
+		assert_false(w.any_sent);
+		forget(&w);
+		mw_target_free(t);
+	}
+}
+
+static void
+a_folder_name_is_checked(void **state)
+{
+	(void)state;
+	static const char *const bad[] = {"",          "/",
+	                                  "/a",        "a/",
+	                                  "a//b",      "a\nb",
+	                                  "a\x7f",     "\xff",
+	                                  "a\xc2\x85", "mailwal-staging",
+	                                  "a%",        "*"};
+	struct mw_err err = {0};
+	char name[300];
+	for (size_t k = 0; k < MW_COUNT(bad); k++)
+		assert_int_equal(mw_target_folder_check(bad[k], &err), MW_EUSAGE);
+	memset(name, 'a', sizeof name);
+	name[201] = '\0';
+	assert_int_equal(mw_target_folder_check(name, &err), MW_EUSAGE);
+	name[200] = '\0';
+	assert_int_equal(mw_target_folder_check(name, &err), 0);
+	assert_int_equal(mw_target_folder_check("Zur\xc3\xbc"
+	                                        "ck/a b.c",
+	                                        &err),
+	                 0);
+	struct mw_target_opts o = {.create = true, .folder = "Back"};
+	struct mw_target *t = NULL;
+	(void)snprintf(name, sizeof name, "mbox:%s/box", dir);
+	assert_int_equal(mw_target_new(name, &o, &t, &err), MW_EUSAGE);
+	assert_non_null(strstr(err.msg, "--folder"));
 }
 
 static void
@@ -439,6 +505,8 @@ main(void)
 	                                    teardown),
 	    cmocka_unit_test_setup_teardown(an_mbox_torn_by_a_dead_run_is_cut_back, setup,
 	                                    teardown),
+	    cmocka_unit_test_setup_teardown(a_folder_takes_everything, setup, teardown),
+	    cmocka_unit_test_setup_teardown(a_folder_name_is_checked, setup, teardown),
 	    cmocka_unit_test(a_target_is_understood_or_refused_clearly),
 	    cmocka_unit_test(a_mailbox_name_never_leaves_its_place),
 	    cmocka_unit_test_setup_teardown(passwords_are_found_by_mailbox, setup,
