@@ -124,8 +124,12 @@ class Client:
 
 
 def queue_id(reply):
-	"""The queue ID in Postfix' "2.0.0 Ok: queued as ID"."""
-	return reply[1].rsplit(" ", 1)[-1] if "queued as" in reply[1] else ""
+	"""The queue ID in Postfix' "2.0.0 Ok: queued as ID" or in Sendmail's
+	"2.0.0 ID Message accepted for delivery"."""
+	words = reply[1].split(" ")
+	if words[2:4] == ["Message", "accepted"]:
+		return words[1]
+	return words[-1] if "queued as" in reply[1] else ""
 
 
 class Job:

@@ -1,0 +1,167 @@
+/* preload.c - what tests lie about to a real server, as a library for LD_PRELOAD.
+ *
+ * MW_SYSLOG=FILE         syslog(3) appends to FILE, in the form that a syslog daemon
+ * writes; nothing reaches the system's log MW_HOSTNAME=NAME       gethostname(2) says
+ * NAME; Sendmail waits a minute for one with a dot MW_SYNC_DELAY=FILE     each fdatasync
+ * and fsync first sleeps as many milliseconds as FILE says at that moment; no file, no
+ * delay
+ *
+ * All are read when the program starts, since it may drop its environment. Threads may
+ * call everything at once.
+ */
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+static char log_path[4096], delay_path[4096], host_name[256], ident[64] = "program";
+static int (*real_fdatasync)(int), (*real_fsync)(int);
+static int (*real_gethostname)(char *, size_t);
+
+static void
+take(const char *name, char *ret, size_t n)
+{
+	const char *v = getenv(name);
+	(void)snprintf(ret, n, "%s", v ? v : "");
+}
+
+__attribute__((constructor)) static void
+begin(void)
+{
+	take("MW_SYSLOG", log_path, sizeof log_path);
+	take("MW_SYNC_DELAY", delay_path, sizeof delay_path);
+	take("MW_HOSTNAME", host_name, sizeof host_name);
+	*(void **)&real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
+	*(void **)&real_fsync = dlsym(RTLD_NEXT, "fsync");
+	*(void **)&real_gethostname = dlsym(RTLD_NEXT, "gethostname");
+}
+
+int
+gethostname(char *name, size_t n)
+{
+	if (!host_name[0])
+		return real_gethostname(name, n);
+	(void)snprintf(name, n, "%s", host_name);
+	return 0;
+}
+
+/* ---- syslog ---- */
+
+static void
+put(const char *format, va_list ap)
+{
+	char text[8192], line[8448], stamp[32];
+	time_t now = time(NULL);
+	struct tm tm;
+	if (!log_path[0])
+		return;
+	(void)vsnprintf(text, sizeof text, format, ap);
+	(void)localtime_r(&now, &tm);
+	(void)strftime(stamp, sizeof stamp, "%b %e %H:%M:%S", &tm);
+	int n = snprintf(line, sizeof line, "%s rig %s[%d]: %s", stamp, ident,
+	                 (int)getpid(), text);
+	n = n < (int)sizeof line - 1 ? n : (int)sizeof line - 2;
+	while (n && line[n - 1] == '\n')
+		n--;
+	line[n++] = '\n';
+	int fd = open(log_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return;
+	if (write(fd, line, (size_t)n) != n)
+		(void)!write(2, "preload: log\n", 13);
+	(void)close(fd);
+}
+
+void
+openlog(const char *name, int option, int facility)
+{
+	(void)option;
+	(void)facility;
+	if (name)
+		(void)snprintf(ident, sizeof ident, "%s", name);
+}
+
+void
+closelog(void)
+{
+}
+
+void
+vsyslog(int priority, const char *format, va_list ap)
+{
+	(void)priority;
+	put(format, ap);
+}
+
+void
+syslog(int priority, const char *format, ...)
+{
+	va_list ap;
+	(void)priority;
+	va_start(ap, format);
+	put(format, ap);
+	va_end(ap);
+}
+
+/* What a program calls that was compiled with _FORTIFY_SOURCE. */
+void __syslog_chk(int priority, int flag, const char *format, ...);
+void __vsyslog_chk(int priority, int flag, const char *format, va_list ap);
+
+void
+__syslog_chk(int priority, int flag, const char *format, ...)
+{
+	va_list ap;
+	(void)priority;
+	(void)flag;
+	va_start(ap, format);
+	put(format, ap);
+	va_end(ap);
+}
+
+void
+__vsyslog_chk(int priority, int flag, const char *format, va_list ap)
+{
+	(void)priority;
+	(void)flag;
+	put(format, ap);
+}
+
+/* ---- slow disks ---- */
+
+static void
+delay(void)
+{
+	char text[16];
+	if (!delay_path[0])
+		return;
+	int fd = open(delay_path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	ssize_t n = read(fd, text, sizeof text - 1);
+	(void)close(fd);
+	text[n > 0 ? n : 0] = 0;
+	long ms = strtol(text, NULL, 10);
+	struct timespec t = {ms / 1000, ms % 1000 * 1000000};
+	if (ms > 0)
+		(void)nanosleep(&t, NULL);
+}
+
+int
+fdatasync(int fd)
+{
+	delay();
+	return real_fdatasync(fd);
+}
+
+int
+fsync(int fd)
+{
+	delay();
+	return real_fsync(fd);
+}
