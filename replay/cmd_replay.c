@@ -2,6 +2,7 @@
 
 #include "journal/base/util.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@ struct args {
 	struct mw_target_opts t;
 	const char *to, *report, *state;
 	bool dry, fresh, resend, yes;
+	unsigned jobs;
 };
 
 static const struct mw_cmd *
@@ -27,6 +29,19 @@ auth_style(struct args *a, const char *v, struct mw_err *err)
 	a->t.separator = strcmp(v, "separator") == 0;
 	if (!a->t.separator && strcmp(v, "authzid") != 0)
 		return mw_fail(err, MW_EUSAGE, "--auth-style is authzid or separator");
+	return 1;
+}
+
+static int
+jobs(struct args *a, const char *v, struct mw_err *err)
+{
+	char *end;
+	errno = 0;
+	unsigned long n = strtoul(v, &end, 10);
+	if (*v < '0' || *v > '9' || *end || errno || n < 1 || n > MW_JOBS_MAX)
+		return mw_fail(err, MW_EUSAGE, "--jobs takes a number from 1 to %d",
+		               MW_JOBS_MAX);
+	a->jobs = (unsigned)n;
 	return 1;
 }
 
@@ -67,6 +82,9 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 		a->fresh = false;
 		return r;
 	}
+	r = mw_cli_option(argc, argv, i, "--jobs", &v, err);
+	if (r)
+		return r > 0 ? jobs(a, v, err) : r;
 	r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
 	return r > 0 ? auth_style(a, v, err) : r;
 }
@@ -199,7 +217,8 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	struct mw_run run = {.cli = cli,
 	                     .report = &report,
 	                     .dry = a.dry,
-	                     .resend_doubtful = a.resend};
+	                     .resend_doubtful = a.resend,
+	                     .jobs = a.jobs};
 	(void)signal(SIGPIPE, SIG_IGN); /* a broken connection is an error, not the end */
 	mw_cli_catch_signals();
 	a.t.sent_folder = cli->conf ? cli->conf->sent_folder : NULL;

@@ -40,34 +40,71 @@ announce(struct mw_imap *c, const struct mw_imap_msg *m, struct mw_err *err)
 }
 
 static int
-send_messages(struct mw_imap *c, const struct mw_imap_batch *b, struct mw_err *err)
+send_message(struct mw_imap *c, const struct mw_imap_batch *b, size_t i,
+             struct mw_err *err)
 {
-	for (size_t i = 0; i < b->n; i++) {
-		int r = announce(c, &b->v[i], err);
-		if (r <= 0)
-			return r;
-		struct tap t = {c, b->v[i].size, err};
-		r = b->content(b->arg, &b->v[i], to_wire, &t, err);
-		if (!r && t.left)
-			r = mw_fail(err, MW_EDAMAGED,
-			            "content shorter than its record says");
-		if (r)
-			return r;
-	}
-	int r = mw_net_send(c->net, "\r\n", 2, err);
+	int r = announce(c, &b->v[i], err);
+	if (r <= 0)
+		return r;
+	struct tap t = {c, b->v[i].size, err};
+	r = b->content(b->arg, &b->v[i], to_wire, &t, err);
+	if (!r && t.left)
+		r = mw_fail(err, MW_EDAMAGED, "content shorter than its record says");
 	return r ? r : 1;
 }
 
-int
-mw_imap_append_send(struct mw_imap *c, const struct mw_imap_batch *b, struct mw_err *err)
+static int
+send_head(struct mw_imap *c, const struct mw_imap_batch *b, struct mw_err *err)
 {
 	char head[1200];
 	int len = snprintf(head, sizeof head, "m%u APPEND %s", c->sent + 1, b->folder);
 	if (len < 0 || (size_t)len >= sizeof head)
 		return mw_fail(err, MW_ELIMIT, "folder name too long");
 	c->sent++;
-	int r = mw_net_send(c->net, head, (size_t)len, err);
-	return r ? r : send_messages(c, b, err);
+	return mw_net_send(c->net, head, (size_t)len, err);
+}
+
+int
+mw_imap_append_send(struct mw_imap *c, const struct mw_imap_batch *b, struct mw_err *err)
+{
+	int r = send_head(c, b, err);
+	if (r)
+		return r;
+	for (size_t i = 0; i < b->n; i++) {
+		r = send_message(c, b, i, err);
+		if (r <= 0)
+			return r;
+	}
+	r = mw_net_send(c->net, "\r\n", 2, err);
+	return r ? r : 1;
+}
+
+int
+mw_imap_append_send_two(struct mw_imap *const c[2], const struct mw_imap_batch b[2],
+                        struct mw_err *err)
+{
+	size_t next[2] = {0, 0};
+	int r = send_head(c[0], &b[0], err);
+	if (!r)
+		r = send_head(c[1], &b[1], err);
+	while (!r && (next[0] < b[0].n || next[1] < b[1].n)) {
+		/* To the one that takes it, else to the one that lags behind. */
+		int k = next[0] * b[1].n > next[1] * b[0].n;
+		if (next[k] == b[k].n || !mw_net_ready(c[k]->net))
+			k = !k;
+		if (next[k] == b[k].n)
+			k = !k;
+		r = send_message(c[k], &b[k], next[k]++, err);
+		if (r >= 0)
+			r = r ? 0 : mw_fail(err, MW_EPROTO, "no LITERAL+ after all");
+	}
+	/* The second first: it may be idle, while the other has commands to do. */
+	for (int k = 1; k >= 0 && !r; k--) {
+		r = mw_net_send(c[k]->net, "\r\n", 2, err);
+		if (!r)
+			r = mw_net_flush(c[k]->net, err);
+	}
+	return r;
 }
 
 int

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +28,9 @@ struct entry { /* open addressing, key 0: free */
 };
 
 struct mw_ledger {
+	pthread_mutex_t mu; /* guards what follows the names */
 	int lock_fd, log_fd;
-	char id[MW_ID_TEXT + 1], run[MW_ID_TEXT + 1];
+	char id[MW_ID_TEXT + 1], run[MW_ID_TEXT + 1]; /* set once */
 	struct mw_buf out;
 	struct entry *slot;
 	size_t n, cap;
@@ -64,8 +66,7 @@ static int
 set(struct mw_ledger *l, uint64_t key, enum mw_ledger_state state)
 {
 	if ((l->n + 1) * 4 > l->cap * 3) {
-		struct mw_ledger bigger = *l;
-		bigger.cap = l->cap ? l->cap * 2 : 1024;
+		struct mw_ledger bigger = {.cap = l->cap ? l->cap * 2 : 1024};
 		bigger.slot = calloc(bigger.cap, sizeof *bigger.slot);
 		if (!bigger.slot)
 			return MW_ENOMEM;
@@ -265,6 +266,7 @@ mw_ledger_open(const char *dir, const char *target, bool read_it, struct mw_ledg
 	if (!l)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	l->lock_fd = l->log_fd = -1;
+	(void)pthread_mutex_init(&l->mu, NULL);
 	mw_sha256_of(target, strlen(target), d);
 	mw_hex(hex, d, 8);
 	mw_id_new(run);
@@ -308,6 +310,7 @@ mw_ledger_close(struct mw_ledger *l)
 		(void)close(l->lock_fd); /* and the lock with it */
 	mw_buf_free(&l->out);
 	free(l->slot);
+	(void)pthread_mutex_destroy(&l->mu);
 	free(l);
 }
 
@@ -324,11 +327,15 @@ mw_ledger_run(const struct mw_ledger *l)
 }
 
 enum mw_ledger_state
-mw_ledger_get(const struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
+mw_ledger_get(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
               bool sent)
 {
+	(void)pthread_mutex_lock(&l->mu);
 	const struct entry *e = find(l, key_of(id, box, sent));
-	return e && e->key ? (enum mw_ledger_state)e->state : MW_LEDGER_NONE;
+	enum mw_ledger_state st =
+	    e && e->key ? (enum mw_ledger_state)e->state : MW_LEDGER_NONE;
+	(void)pthread_mutex_unlock(&l->mu);
+	return st;
 }
 
 static int
@@ -350,8 +357,8 @@ write_out(struct mw_ledger *l, struct mw_err *err)
 	return 0;
 }
 
-int
-mw_ledger_sync(struct mw_ledger *l, struct mw_err *err)
+static int
+sync_out(struct mw_ledger *l, struct mw_err *err)
 {
 	int r = write_out(l, err);
 	if (r || !l->unsynced)
@@ -360,6 +367,15 @@ mw_ledger_sync(struct mw_ledger *l, struct mw_err *err)
 		return mw_fail_errno(err, "cannot sync the ledger");
 	l->unsynced = false;
 	return 0;
+}
+
+int
+mw_ledger_sync(struct mw_ledger *l, struct mw_err *err)
+{
+	(void)pthread_mutex_lock(&l->mu);
+	int r = sync_out(l, err);
+	(void)pthread_mutex_unlock(&l->mu);
+	return r;
 }
 
 static void
@@ -388,11 +404,14 @@ static int
 simple_line(struct mw_ledger *l, char kind, enum mw_ledger_state st,
             const uint8_t id[MW_ID_LEN], const char *box, bool sent, struct mw_err *err)
 {
+	(void)pthread_mutex_lock(&l->mu);
 	size_t from = l->out.n;
 	start_line(l, kind, id, box, sent);
-	if (set(l, key_of(id, box, sent), st))
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	return end_line(l, from, err);
+	int r = set(l, key_of(id, box, sent), st)
+	            ? mw_fail(err, MW_ENOMEM, "out of memory")
+	            : end_line(l, from, err);
+	(void)pthread_mutex_unlock(&l->mu);
+	return r;
 }
 
 int
@@ -416,13 +435,16 @@ mw_ledger_done(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box
 	static const struct mw_put_place unknown = {NULL, 0, 0};
 	if (!place)
 		place = &unknown;
+	(void)pthread_mutex_lock(&l->mu);
 	size_t from = l->out.n;
 	start_line(l, 'D', id, box, sent);
 	mw_buf_putc(&l->out, ' ');
 	encode(&l->out, place->folder ? place->folder : "");
 	mw_buf_printf(&l->out, " %u %u", (unsigned)place->uidvalidity,
 	              (unsigned)place->uid);
-	if (set(l, key_of(id, box, sent), MW_LEDGER_DONE))
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	return end_line(l, from, err);
+	int r = set(l, key_of(id, box, sent), MW_LEDGER_DONE)
+	            ? mw_fail(err, MW_ENOMEM, "out of memory")
+	            : end_line(l, from, err);
+	(void)pthread_mutex_unlock(&l->mu);
+	return r;
 }

@@ -13,7 +13,7 @@
  *
  * On targets that can be read, the scan decides and the ledger is a record for people and
  * for undo; on write-only ones it is the only memory, and an intent without its done is
- * doubtful. One thread.
+ * doubtful. Open and close in one thread; the rest in any.
  */
 #ifndef MW_REPLAY_LEDGER_H
 #define MW_REPLAY_LEDGER_H
@@ -42,7 +42,7 @@ void mw_ledger_close(struct mw_ledger *l); /* NULL ok */
 const char *mw_ledger_id(const struct mw_ledger *l);
 const char *mw_ledger_run(const struct mw_ledger *l); /* this run's ID */
 
-enum mw_ledger_state mw_ledger_get(const struct mw_ledger *l, const uint8_t id[MW_ID_LEN],
+enum mw_ledger_state mw_ledger_get(struct mw_ledger *l, const uint8_t id[MW_ID_LEN],
                                    const char *box, bool sent);
 int mw_ledger_intent(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
                      bool sent, struct mw_err *err) MW_CHECK;

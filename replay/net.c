@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,13 +185,21 @@ set_options(struct mw_net *n, const struct mw_net_opts *o, struct mw_err *err)
 	return 0;
 }
 
+static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
+static bool curl_ok;
+
+static void
+start_curl(void)
+{
+	curl_ok = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+}
+
 int
 mw_net_open(const struct mw_net_opts *o, struct mw_net **ret, struct mw_err *err)
 {
-	static bool global;
-	if (!global && curl_global_init(CURL_GLOBAL_DEFAULT))
+	(void)pthread_once(&curl_once, start_curl);
+	if (!curl_ok)
 		return mw_fail(err, MW_ENOMEM, "cannot start libcurl");
-	global = true;
 	struct mw_net *n = calloc(1, sizeof *n);
 	if (!n || !(n->h = curl_easy_init())) {
 		free(n);
@@ -343,6 +352,13 @@ push(struct mw_net *n, const char *p, size_t len, struct mw_err *err)
 		}
 	}
 	return 0;
+}
+
+bool
+mw_net_ready(const struct mw_net *n)
+{
+	struct pollfd p = {.fd = n->fd, .events = POLLOUT};
+	return poll(&p, 1, 0) != 0;
 }
 
 int

@@ -15,8 +15,6 @@ enum {
 static struct mw_store *
 store_of(struct mw_run *r, uint32_t journal, struct mw_err *err)
 {
-	if (r->cli->stores && r->cli->stores[journal])
-		return r->cli->stores[journal];
 	if (!r->stores)
 		r->stores = calloc(r->cli->n_journals, sizeof *r->stores);
 	if (!r->stores) {
@@ -50,9 +48,9 @@ mw_run_content(struct mw_run *r, const struct mw_plan_rec *rec,
 	                      arg, err);
 }
 
-int
-mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
-            const char *reason)
+static int
+count_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
+           const char *reason)
 {
 	struct mw_report *rep = r->report;
 	const struct mw_plan_rec *rec = &r->plan->rec[c->rec];
@@ -110,7 +108,8 @@ mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
 	case MW_FATE_TRIED:
 		return 0;
 	}
-	mw_progress_add(&r->progress, 1, fate == MW_FATE_RESTORED ? rec->size : 0);
+	mw_progress_add(&r->shared->progress, 1,
+	                fate == MW_FATE_RESTORED ? rec->size : 0);
 	if (!kind)
 		return 0;
 	const struct mw_plan_box *b = r->box;
@@ -120,6 +119,16 @@ mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
 	                              .sent = c->sent,
 	                              .time_us = rec->time_us};
 	return mw_report_issue(rep, rec->id, &what);
+}
+
+int
+mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
+            const char *reason)
+{
+	(void)pthread_mutex_lock(&r->shared->mu);
+	int q = count_fate(r, c, fate, reason);
+	(void)pthread_mutex_unlock(&r->shared->mu);
+	return q;
 }
 
 enum mw_fate
@@ -169,30 +178,134 @@ is_unreachable(int code)
 	return code == MW_EUNAVAIL || code == MW_ETIMEOUT;
 }
 
-static int
-after_box(struct mw_run *r, struct mw_plan_box *b, int code, const struct mw_err *why,
-          struct mw_err *err)
+/* How one box ended, for what follows. */
+static void
+note_box(struct mw_run_shared *sh, int code, const struct mw_err *why)
+{
+	(void)pthread_mutex_lock(&sh->mu);
+	if (!code) {
+		sh->any_box_ok = true;
+		sh->unreachable = 0;
+	} else if (code == MW_ECANCEL || code == MW_ENOMEM) {
+		if (!sh->result)
+			sh->result_err = *why;
+		sh->result = sh->result ? sh->result : code;
+	} else {
+		if (!sh->first_code) {
+			sh->first_code = code;
+			sh->first_err = *why;
+		}
+		sh->unreachable = is_unreachable(code) ? sh->unreachable + 1 : 0;
+		sh->refused = code == MW_EAUTH ? sh->refused + 1 : 0;
+	}
+	(void)pthread_mutex_unlock(&sh->mu);
+}
+
+static void
+after_box(struct mw_run *r, struct mw_plan_box *b, int code, const struct mw_err *why)
 {
 	char reason[sizeof why->msg + sizeof why->hint + 8];
-	if (!code) {
-		r->any_box_ok = true;
-		r->unreachable = 0;
-		return 0;
-	}
-	if (code == MW_ECANCEL || code == MW_ENOMEM) {
-		if (err)
-			*err = *why;
-		return code;
-	}
-	if (!r->first_code) {
-		r->first_code = code;
-		r->first_err = *why;
-	}
-	r->unreachable = is_unreachable(code) ? r->unreachable + 1 : 0;
-	r->refused = code == MW_EAUTH ? r->refused + 1 : 0;
+	struct mw_err oom = {0};
+	note_box(r->shared, code, why);
+	if (!code || code == MW_ECANCEL || code == MW_ENOMEM)
+		return;
 	(void)snprintf(reason, sizeof reason, why->hint[0] ? "%s (%s)" : "%s", why->msg,
 	               why->hint);
-	return fail_box(r, b, reason) ? mw_fail(err, MW_ENOMEM, "out of memory") : 0;
+	if (fail_box(r, b, reason))
+		note_box(r->shared, mw_fail(&oom, MW_ENOMEM, "out of memory"), &oom);
+}
+
+/* The next box to work on, or NULL. give_up: nothing was ever reached, or the target is
+ * gone: no more tries; why says so. */
+static struct mw_plan_box *
+take_box(struct mw_run *r, bool *give_up, struct mw_err *why)
+{
+	struct mw_run_shared *sh = r->shared;
+	struct mw_plan_box *b = NULL;
+	(void)pthread_mutex_lock(&sh->mu);
+	if (mw_cli_stopped() && !sh->result)
+		sh->result = mw_fail(&sh->result_err, MW_ECANCEL, "interrupted");
+	if (!sh->result && sh->next_box < r->plan->n_box) {
+		b = &r->plan->box[sh->next_box++];
+		mw_progress_what(&sh->progress, b->shared ? b->box : b->mailbox);
+		*give_up = sh->unreachable >= (sh->any_box_ok ? UNREACHABLE_MAX : 1) ||
+		           (!sh->any_box_ok && sh->refused >= REFUSED_MAX);
+		*why = sh->first_err;
+	}
+	(void)pthread_mutex_unlock(&sh->mu);
+	return b;
+}
+
+static void *
+work(void *arg)
+{
+	struct mw_run *r = arg;
+	struct mw_err why = {0};
+	bool give_up;
+	while ((r->box = take_box(r, &give_up, &why)) != NULL) {
+		int code = give_up ? why.code : 0;
+		if (!give_up) {
+			why = (struct mw_err){0};
+			code = mw_run_box(r, r->box, &why);
+		}
+		after_box(r, r->box, code, &why);
+	}
+	return NULL;
+}
+
+/* What is a thread's own. */
+static void
+thread_done(struct mw_run *r)
+{
+	for (size_t i = 0; r->stores && i < r->cli->n_journals; i++)
+		mw_store_close(r->stores[i]);
+	free(r->stores);
+	mw_arena_free(r->arena);
+}
+
+struct worker {
+	struct mw_run run;
+	pthread_t thread;
+	bool started;
+};
+
+static void
+worker_done(struct worker *w)
+{
+	mw_target_free(w->run.target);
+	thread_done(&w->run);
+}
+
+/* A thread beside the first; that it cannot be had is no failure. */
+static bool
+worker_start(struct worker *w, const struct mw_run *r)
+{
+	w->run = *r;
+	w->run.target = NULL;
+	w->run.stores = NULL;
+	w->run.arena = mw_arena_new(0);
+	if (w->run.arena && mw_target_clone(r->target, &w->run.target) == 0)
+		w->started = pthread_create(&w->thread, NULL, work, &w->run) == 0;
+	if (!w->started)
+		worker_done(w);
+	return w->started;
+}
+
+static void
+work_all(struct mw_run *r)
+{
+	size_t n = r->jobs ? r->jobs : MW_JOBS_DEFAULT, k = 0;
+	if (n > r->plan->n_box)
+		n = r->plan->n_box;
+	struct worker *w = n > 1 ? calloc(n - 1, sizeof *w) : NULL;
+	while (w && k < n - 1 && worker_start(&w[k], r))
+		k++;
+	work(r);
+	for (size_t i = 0; i < k; i++) {
+		(void)pthread_join(w[i].thread, NULL);
+		worker_done(&w[i]);
+	}
+	free(w);
 }
 
 int
@@ -201,56 +314,47 @@ mw_run_all(struct mw_run *r, struct mw_err *err)
 	struct mw_plan *p = r->plan;
 	const struct mw_clock *clk = mw_clock_system();
 	int64_t start = clk->mono_us(clk);
-	int q = 0;
 	r->report->selected = p->n_wanted;
 	r->report->unreadable = p->unreadable;
 	r->report->mailboxes = p->n_box;
 	r->report->dry = r->dry;
 	r->arena = mw_arena_new(0);
-	if (!r->arena)
+	r->shared = calloc(1, sizeof *r->shared);
+	if (!r->arena || !r->shared)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	mw_progress_start(&r->progress, p->n_wanted, r->cli->quiet || r->cli->json);
-	for (size_t i = 0; i < p->n_box && !q; i++) {
-		struct mw_plan_box *b = &p->box[i];
-		struct mw_err why = {0};
-		r->box = b;
-		if (mw_cli_stopped()) {
-			q = mw_fail(err, MW_ECANCEL, "interrupted");
-			break;
-		}
-		mw_progress_what(&r->progress, b->shared ? b->box : b->mailbox);
-		/* Nothing was ever reached, or the target is gone: no more tries. */
-		bool give_up = r->unreachable >= (r->any_box_ok ? UNREACHABLE_MAX : 1) ||
-		               (!r->any_box_ok && r->refused >= REFUSED_MAX);
-		int code = give_up ? mw_fail(&why, r->first_code, "%s", r->first_err.msg)
-		                   : mw_run_box(r, b, &why);
-		q = after_box(r, b, code, &why, err);
-	}
-	mw_progress_clear(&r->progress);
+	struct mw_run_shared *sh = r->shared;
+	(void)pthread_mutex_init(&sh->mu, NULL);
+	mw_progress_start(&sh->progress, p->n_wanted, r->cli->quiet || r->cli->json);
+	work_all(r);
+	mw_progress_clear(&sh->progress);
 	r->report->duration_us = clk->mono_us(clk) - start;
-	r->report->interrupted = q == MW_ECANCEL;
-	return q;
+	r->report->interrupted = sh->result == MW_ECANCEL;
+	if (sh->result && err)
+		*err = sh->result_err;
+	return sh->result;
 }
 
 void
 mw_run_done(struct mw_run *r)
 {
-	for (size_t i = 0; r->stores && i < r->cli->n_journals; i++)
-		mw_store_close(r->stores[i]);
-	free(r->stores);
-	mw_arena_free(r->arena);
+	thread_done(r);
+	if (r->shared)
+		(void)pthread_mutex_destroy(&r->shared->mu);
+	free(r->shared);
+	r->shared = NULL;
 }
 
 int
 mw_run_exit(const struct mw_run *r)
 {
 	const struct mw_report *p = r->report;
+	const struct mw_run_shared *sh = r->shared;
 	if (p->interrupted)
 		return 130;
 	if (!p->failed && !p->doubtful && !p->unreadable)
 		return 0;
-	if (r->first_code && !r->any_box_ok && !p->restored && !p->already_there)
-		return mw_err_exit(r->first_code); /* nothing could be done at all */
+	if (sh && sh->first_code && !sh->any_box_ok && !p->restored && !p->already_there)
+		return mw_err_exit(sh->first_code); /* nothing could be done at all */
 	return 3;
 }
 
@@ -258,25 +362,26 @@ int
 mw_run_finish(struct mw_run *run, int r, struct mw_err *err, const char *report)
 {
 	const struct mw_cli *cli = run->cli;
+	const struct mw_run_shared *sh = run->shared;
 	struct mw_err second = {0};
 	int status = r ? mw_err_exit(r) : mw_run_exit(run), s = 0;
 	if (!run->plan)
 		return mw_cli_error(cli, err);
 	if (r && r != MW_ECANCEL)
 		(void)mw_cli_error(cli, err);
-	else if (!r && status != 0 && status != 3)
-		(void)mw_cli_error(cli, &run->first_err);
+	else if (!r && sh && status != 0 && status != 3)
+		(void)mw_cli_error(cli, &sh->first_err);
 	if (!r && !run->report->selected && !cli->quiet)
 		fprintf(stderr,
 		        "mailwal: the selection names no mail that belongs into a "
 		        "mailbox here\n");
-	if (run->empty_boxes && !cli->quiet)
+	if (sh && sh->empty_boxes && !cli->quiet)
 		fprintf(stderr,
 		        "mailwal: warning: %llu mailboxes are empty, and %llu messages "
 		        "delivered there before the mark count as removed: was the "
 		        "backup restored?\n",
-		        (unsigned long long)run->empty_boxes,
-		        (unsigned long long)run->empty_removed);
+		        (unsigned long long)sh->empty_boxes,
+		        (unsigned long long)sh->empty_removed);
 	mw_report_print(run->report, cli->json);
 	if (report && mw_report_write(run->report, report, &second))
 		s = mw_cli_error(cli, &second);

@@ -1,6 +1,11 @@
 /* run.h - a replay at work: box by box, scan → reconcile → put, again after any doubt.
  *
- * Life: fill struct mw_run, mw_run_all, read the report. One thread.
+ * Life: fill struct mw_run, mw_run_all, read the report, mw_run_done.
+ *
+ * Threads: mw_run_all works on several boxes at a time (jobs), each in a thread with a
+ * struct mw_run of its own, its own target and readers. What they share is reached
+ * through pointers: the plan (a box belongs to the thread that took it), the report and
+ * the ledger (under shared->mu), the shared block.
  */
 #ifndef MW_REPLAY_RUN_H
 #define MW_REPLAY_RUN_H
@@ -10,6 +15,27 @@
 #include "replay/progress.h"
 #include "replay/report.h"
 
+#include <pthread.h>
+
+enum {
+	MW_JOBS_DEFAULT = 4,
+	MW_JOBS_MAX = 64
+};
+
+struct mw_run_shared { /* by all threads of a run, under mu */
+	pthread_mutex_t mu;
+	struct mw_progress progress;
+	size_t next_box;
+	int result; /* what ends everything: MW_ECANCEL, MW_ENOMEM, … */
+	struct mw_err result_err;
+	int first_code; /* of the first box that failed as a whole */
+	struct mw_err first_err;
+	bool any_box_ok;
+	uint64_t empty_boxes,
+	    empty_removed;             /* empty, yet copies count as removed there */
+	unsigned unreachable, refused; /* boxes in a row */
+};
+
 struct mw_run {
 	struct mw_cli *cli;
 	struct mw_plan *plan;
@@ -18,14 +44,11 @@ struct mw_run {
 	struct mw_report *report;
 	struct mw_progress progress;
 	bool dry, resend_doubtful;
+	unsigned jobs; /* boxes at a time; 0: MW_JOBS_DEFAULT */
+	/* this thread's: */
+	struct mw_run_shared *shared;
 	struct mw_store **stores; /* by journal, opened as needed */
 	struct mw_arena *arena;   /* of one message */
-	int first_code;           /* of the first box that failed as a whole */
-	struct mw_err first_err;
-	bool any_box_ok;
-	uint64_t empty_boxes,
-	    empty_removed;             /* empty, yet copies count as removed there */
-	unsigned unreachable, refused; /* boxes in a row */
 	/* the box at work */
 	struct mw_plan_box *box;
 	struct mw_plan_copy *broken; /* its content could not be read */
@@ -34,8 +57,9 @@ struct mw_run {
 	struct mw_record rec;
 };
 
-/* Works through all boxes. 0, or a code that ends everything: MW_ECANCEL, MW_ENOMEM, a
- * ledger that cannot be written. Failures of boxes and copies are in the report. */
+/* Works through all boxes, once a struct mw_run. 0, or a code that ends everything:
+ * MW_ECANCEL, MW_ENOMEM, a ledger that cannot be written. Failures of boxes and copies
+ * are in the report. */
 int mw_run_all(struct mw_run *r, struct mw_err *err) MW_CHECK;
 void mw_run_done(struct mw_run *r);
 /* One box (run_box.c). 0; MW_ECANCEL; MW_ENOMEM; else why the box failed as a whole. */
@@ -57,7 +81,7 @@ int mw_run_content(struct mw_run *r, const struct mw_plan_rec *rec,
 enum mw_fate mw_run_known_fate(const struct mw_plan_copy *c);
 /* Did the MTA refuse, discard or bounce it? Then there is nothing to look for. */
 bool mw_run_never_arrived(const struct mw_plan_copy *c);
-/* Settles an open copy, and counts it. */
+/* Settles an open copy, and counts it. Any thread. */
 int mw_run_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
                 const char *reason) MW_CHECK;
 

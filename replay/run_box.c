@@ -249,8 +249,11 @@ settle(struct look *l, size_t *ret_left, struct mw_err *err)
 			                NULL);
 	}
 	if (removed && !l->m) {
-		l->r->empty_boxes++;
-		l->r->empty_removed += removed;
+		struct mw_run_shared *sh = l->r->shared;
+		(void)pthread_mutex_lock(&sh->mu);
+		sh->empty_boxes++;
+		sh->empty_removed += removed;
+		(void)pthread_mutex_unlock(&sh->mu);
 	}
 	*ret_left = left;
 	return q ? mw_fail(err, q, "out of memory") : 0;

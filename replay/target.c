@@ -240,6 +240,36 @@ mw_target_free(struct mw_target *t)
 	free(t);
 }
 
+static char *
+dup_or_null(const char *s, bool *failed)
+{
+	char *p = s ? strdup(s) : NULL;
+	*failed = *failed || (s && !p);
+	return p;
+}
+
+int
+mw_target_clone(const struct mw_target *t, struct mw_target **ret)
+{
+	bool failed = false;
+	struct mw_target *c = calloc(1, sizeof *c);
+	if (!c)
+		return MW_ENOMEM;
+	c->ops = t->ops;
+	c->o = t->o;
+	c->url = t->url;
+	c->url.host = dup_or_null(t->url.host, &failed);
+	c->name = dup_or_null(t->name, &failed);
+	c->password = dup_or_null(t->password, &failed);
+	c->passwords = dup_or_null(t->passwords, &failed);
+	if (failed) {
+		mw_target_free(c);
+		return MW_ENOMEM;
+	}
+	*ret = c;
+	return 0;
+}
+
 const char *
 mw_target_name(const struct mw_target *t)
 {

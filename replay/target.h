@@ -7,7 +7,8 @@
  * not a batch's atomicity, is why every copy is there once.
  *
  * Ownership: strings passed in are borrowed for the call; what a callback is given is
- * valid during that callback. One thread.
+ * valid during that callback. Threads: one a struct mw_target; clones may be used side by
+ * side, each on boxes of its own.
  */
 #ifndef MW_REPLAY_TARGET_H
 #define MW_REPLAY_TARGET_H
@@ -46,6 +47,8 @@ struct mw_target_opts {
 int mw_target_new(const char *text, const struct mw_target_opts *o,
                   struct mw_target **ret, struct mw_err *err) MW_CHECK;
 void mw_target_free(struct mw_target *t); /* NULL ok */
+/* The same target once more, with no box open, for another thread. MW_ENOMEM. */
+int mw_target_clone(const struct mw_target *t, struct mw_target **ret) MW_CHECK;
 extern const char mw_target_usage[];
 
 const char *mw_target_name(const struct mw_target *t); /* without secrets, for people */

@@ -430,6 +430,7 @@ box_free(struct mw_imap_box *b)
 {
 	if (!b)
 		return;
+	mw_imap_close(b->second);
 	mw_imap_close(b->c);
 	folders_free(b->folder, b->n_folder);
 	free(b->staging);
@@ -440,7 +441,8 @@ box_free(struct mw_imap_box *b)
 }
 
 static int
-log_in(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+log_in(struct mw_target *t, struct mw_imap_box *b, struct mw_imap **ret,
+       struct mw_err *err)
 {
 	char user[600], room[512];
 	const char *password;
@@ -469,9 +471,21 @@ log_in(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 			o.login = user;
 	}
 	o.password = password;
-	int r = mw_imap_open(&o, &b->c, err);
+	int r = mw_imap_open(&o, ret, err);
 	explicit_bzero(room, sizeof room);
 	return r;
+}
+
+void
+mw_imap_box_second(struct mw_target *t)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	struct mw_err ignored; /* a server that allows one connection is served by one */
+	if (b->second_tried)
+		return;
+	b->second_tried = true;
+	if (log_in(t, b, &b->second, &ignored))
+		b->second = NULL;
 }
 
 static int
@@ -484,7 +498,7 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 		free(b);
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	}
-	int r = log_in(t, b, err);
+	int r = log_in(t, b, &b->c, err);
 	if (!r && !(b->staging = own_name(b->c, MW_STAGING_NAME)))
 		r = mw_fail(err, MW_EPROTO, "the server's namespace prefix is unusable");
 	if (!r && t->o.folder && !(b->dest = dest_name(b->c, t->o.folder)))

@@ -23,6 +23,8 @@ struct mw_imap_folder {
 
 struct mw_imap_box {
 	struct mw_imap *c;
+	struct mw_imap *second; /* appends beside it; NULL: none */
+	bool second_tried;
 	char *mailbox;
 	struct mw_imap_folder *folder;
 	size_t n_folder, cap_folder;
@@ -51,6 +53,8 @@ int mw_imap_box_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
 int mw_imap_box_changed(struct mw_target *t, struct mw_err *err) MW_CHECK;
 int mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
                     const struct mw_put_io *io, struct mw_err *err) MW_CHECK;
+/* A second connection for the same mailbox, b->second; none where it cannot be had. */
+void mw_imap_box_second(struct mw_target *t);
 /* Removes everything but the marker from the selected staging folder. */
 int mw_imap_staging_purge(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 

@@ -12,8 +12,14 @@ enum {
 	BATCH_MESSAGES = 500,
 	BATCH_BYTES = 16 * 1024 * 1024,
 	BATCH_MESSAGES_MAX = 4000,
-	BATCH_BYTES_MAX = 64 * 1024 * 1024
+	BATCH_BYTES_MAX = 64 * 1024 * 1024,
+	/* Smaller ones are not worth a second connection. */
+	TWO_MESSAGES = 200,
+	TWO_BYTES = 4 * 1024 * 1024
 };
+
+/* The first connection moves as well: this part of a batch is its share. */
+#define FIRST_SHARE 0.35
 
 struct put { /* one call of mw_imap_box_put */
 	struct mw_target *t;
@@ -22,8 +28,10 @@ struct put { /* one call of mw_imap_box_put */
 	const char *dest;             /* quoted */
 	const char *dest_name;        /* for the ledger */
 	char full[400];               /* the server said over quota: no more is tried */
-	const struct mw_put **moving; /* a MOVE is under way for these */
+	const struct mw_put **moving; /* MOVEs are under way for these */
 	size_t n_moving;
+	unsigned n_moves; /* commands */
+	bool one;         /* no second connection for now */
 };
 
 struct moved { /* what COPYUID said */
@@ -108,11 +116,14 @@ finish_move(struct put *p, struct mw_err *err)
 {
 	struct moved m = {0};
 	size_t n = p->n_moving;
+	int r = 0;
 	p->n_moving = 0;
 	if (!n)
 		return 0;
-	int r = move_wait(p, &m, err);
-	if (!r && m.n && m.n != n)
+	for (unsigned i = 0; i < p->n_moves && !r; i++)
+		r = move_wait(p, &m, err);
+	/* What a second connection appended must have been seen. */
+	if (!r && m.n != n && (m.n || p->n_moves > 1))
 		r = mw_fail(err, MW_EPROTO, "the server moved %llu of %zu messages",
 		            (unsigned long long)m.n, n);
 	for (size_t i = 0; i < n && !r; i++) {
@@ -142,6 +153,7 @@ settle_batch(struct put *p, const struct mw_put *const *v, size_t n, const char 
 	if (r)
 		return r;
 	p->n_moving = n;
+	p->n_moves = 1;
 	return uids && (p->b->c->caps & overlap) == overlap ? 0 : finish_move(p, err);
 }
 
@@ -266,6 +278,110 @@ append_singly(struct put *p, const struct mw_put *const *v, size_t n, struct mw_
 	         : settle_batch(p, ok, n_ok, all_uids ? mw_buf_cstr(&uids) : NULL, err);
 }
 
+/* ---- two connections ---- */
+
+static bool
+worth_two(struct put *p, const struct mw_put *const *v, size_t n)
+{
+	const unsigned needed =
+	    MW_CAP_MOVE | MW_CAP_LITERAL_PLUS | MW_CAP_MULTIAPPEND | MW_CAP_UIDPLUS;
+	uint64_t bytes = 0;
+	if (n < 2 || p->one || (p->b->c->caps & needed) != needed)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		bytes += v[i]->size;
+	if (n < TWO_MESSAGES && bytes < TWO_BYTES)
+		return false;
+	mw_imap_box_second(p->t);
+	return p->b->second && (p->b->second->caps & needed) == needed;
+}
+
+/* How many of the batch the first connection appends. */
+static size_t
+first_share(const struct mw_put *const *v, size_t n)
+{
+	uint64_t all = 0, sum = 0;
+	size_t k = 0;
+	for (size_t i = 0; i < n; i++)
+		all += v[i]->size;
+	while (k < n - 1 && (double)sum < FIRST_SHARE * (double)all)
+		sum += v[k++]->size;
+	return k;
+}
+
+/* The answer to one of the two: 0 and the UIDs (the caller's), 1 refused. */
+static int
+take_half(struct mw_imap *c, size_t n, char **ret_uids, struct mw_err *err)
+{
+	struct mw_imap_appended a;
+	struct mw_str validity, set;
+	int r = mw_imap_append_wait(c, 1, &a, err);
+	if (r || a.code)
+		return r ? r : 1;
+	if (!a.uid || !mw_str_cut(mw_buf_str(&c->last.args), ' ', &validity, &set) ||
+	    mw_imap_set_count(set) != n)
+		return mw_fail(err, MW_EPROTO, "the server miscounts its APPENDUID");
+	*ret_uids = strndup(set.p, set.n);
+	return *ret_uids ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+}
+
+/* Starts the two MOVEs, in the order of arrival; their answers are taken later. */
+static int
+settle_two(struct put *p, const struct mw_put *const *v, size_t n, char *const uids[2],
+           struct mw_err *err)
+{
+	const struct mw_put **copy = reallocarray(p->moving, n, sizeof(void *));
+	if (!copy)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	p->moving = copy;
+	memcpy(copy, v, n * sizeof(void *));
+	/* The first connection must see what the second appended. */
+	int r = mw_imap_do(p->b->c, err, "NOOP");
+	if (!r)
+		r = move_send(p, uids[0], err);
+	if (!r)
+		r = move_send(p, uids[1], err);
+	if (r)
+		return r;
+	p->n_moving = n;
+	p->n_moves = 2;
+	return 0;
+}
+
+static int
+append_two(struct put *p, const struct mw_put *const *v, size_t n, struct mw_err *err)
+{
+	struct mw_imap *const c[2] = {p->b->c, p->b->second};
+	size_t h = first_share(v, n);
+	MW_AUTOFREE struct mw_imap_msg *m = calloc(n, sizeof *m);
+	if (!m)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++)
+		fill_msg(&m[i], v[i]);
+	const struct mw_imap_batch half[2] = {{p->b->staging, m, h, content, p},
+	                                      {p->b->staging, m + h, n - h, content, p}};
+	char *uids[2] = {NULL, NULL};
+	bool refused = false;
+	int r = mw_imap_append_send_two(c, half, err);
+	if (!r)
+		r = finish_move(p, err);
+	for (int k = 0; k < 2 && r >= 0; k++) {
+		r = take_half(c[k], half[k].n, &uids[k], err);
+		refused = refused || r > 0;
+	}
+	if (r >= 0 && refused) { /* one connection finds out which is to blame */
+		p->one = true;
+		r = mw_imap_staging_purge(p->b, err);
+		r = r ? r : append_batch(p, v, n, err);
+		p->one = false;
+	} else if (r >= 0) {
+		r = settle_two(p, v, n, uids, err);
+	}
+	free(uids[0]);
+	free(uids[1]);
+	return r;
+}
+
 static int
 append_batch(struct put *p, const struct mw_put *const *v, size_t n, struct mw_err *err)
 {
@@ -275,6 +391,8 @@ append_batch(struct put *p, const struct mw_put *const *v, size_t n, struct mw_e
 			r = refuse(p, v[i], p->full);
 		return r;
 	}
+	if (worth_two(p, v, n))
+		return append_two(p, v, n, err);
 	if (p->b->c->caps & MW_CAP_MULTIAPPEND)
 		return append_multi(p, v, n, err);
 	return append_singly(p, v, n, err);

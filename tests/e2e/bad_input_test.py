@@ -231,8 +231,10 @@ def main(t):
 		large = [(n, d) for n, d in workload.fixtures() if len(d) > 150_000][:1]
 		jobs = [workload.Mail(n, d, "w@remote.test", [users[i % len(users)]], {}, users)
 			for i, (n, d) in enumerate(small + small[:20])]
+		# Enough for a batch over two connections, with the refused one in the middle.
+		fill = (small * 8)[:260]
 		jobs += [workload.Mail(n, d, "w@remote.test", [LARGE], {}, users)
-			 for n, d in large]
+			 for n, d in fill[:130] + large + fill[130:]]
 		rig.send(jobs, clock=time.time)
 		t.need(all(j.code == 250 for j in jobs), f"{len(jobs)} messages captured",
 		       [(j.name, j.code, j.text) for j in jobs if j.code != 250])

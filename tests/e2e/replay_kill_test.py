@@ -48,7 +48,12 @@ def main(t):
 	with rigs.Rig(t.dir, postfix="virtual_transport = discard:\n"
 		       "message_drop_headers =") as rig:
 		rig.start()
-		jobs = rig.send(workload.jobs(messages, rig.users, rig.aliases, SEED))
+		jobs = workload.jobs(messages, rig.users, rig.aliases, SEED)
+		# One mailbox large enough for batches over two connections.
+		small = [m for m in messages if len(m[1]) < 20_000]
+		jobs += [workload.Mail(n, d, "w@remote.test", rig.users[:1], {}, rig.users)
+			 for n, d in (small * 3)[:300]]
+		jobs = rig.send(jobs)
 		t.need(all(j.code == 250 for j in jobs), f"{len(jobs)} messages captured")
 		want = {}
 		for j in jobs:
