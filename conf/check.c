@@ -1,8 +1,10 @@
 /* check.c - what the words of some settings must look like, so that a mistake shows at
  * its line in the file and not hours later in a log. */
 #include "conf/conf_int.h"
+#include "journal/base/clock.h"
 #include "journal/base/util.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -288,6 +290,94 @@ check_match(const char *text, struct mw_err *err)
 	               text);
 }
 
+static int
+check_address(const char *s, bool empty_too, struct mw_err *err)
+{
+	const char *at = strrchr(s, '@');
+
+	if ((empty_too || *s) && (!at || (at > s && at[1])))
+		return 0;
+	return mw_fail(err, MW_ECONF, "expected an address, got '%s'", s);
+}
+
+static int
+check_network(const char *text, struct mw_err *err)
+{
+	char addr[64];
+	unsigned char bin[16];
+	const char *slash = strchr(text, '/');
+	size_t n = slash ? (size_t)(slash - text) : strlen(text);
+	bool six = strchr(text, ':') != NULL;
+	char *end = NULL;
+
+	(void)snprintf(addr, sizeof addr, "%.*s", (int)MW_MIN(n, sizeof addr - 1), text);
+	unsigned long bits = slash ? strtoul(slash + 1, &end, 10) : 0;
+	if (inet_pton(six ? AF_INET6 : AF_INET, addr, bin) == 1 &&
+	    (!slash ||
+	     (slash[1] >= '0' && slash[1] <= '9' && !*end && bits <= (six ? 128U : 32U))))
+		return 0;
+	return mw_fail(err, MW_ECONF,
+	               "expected an address such as 192.0.2.1, or a network such as "
+	               "192.0.2.0/24, got '%s'",
+	               text);
+}
+
+/* NAME or NAME:PATTERN */
+static int
+check_header(const char *text, struct mw_err *err)
+{
+	size_t n = strcspn(text, ":");
+
+	for (size_t i = 0; i < n; i++)
+		if (text[i] <= ' ' || text[i] == '=' || text[i] == 0x7f)
+			n = 0;
+	if (n && n < 64)
+		return 0;
+	return mw_fail(err, MW_ECONF,
+	               "expected the name of a header field, as in header:List-Id or "
+	               "\"header:List-Id:*announce*\", got '%s'",
+	               text);
+}
+
+static int
+check_capture_match(const char *text, struct mw_err *err)
+{
+	const char *s;
+	uint64_t size;
+
+	if ((s = after(text, "domain:")) || (s = after(text, "sender_domain:")))
+		return check_domain(s, err);
+	if ((s = after(text, "rcpt:")))
+		return check_address(s, false, err);
+	if ((s = after(text, "sender:"))) /* empty: that of bounces */
+		return check_address(s, true, err);
+	if (after(text, "direction:"))
+		return check_match(text, err);
+	if ((s = after(text, "user:")))
+		return *s ? 0 : mw_fail(err, MW_ECONF, "expected a login, or * for any");
+	if ((s = after(text, "client:")))
+		return check_network(s, err);
+	if ((s = after(text, "header:")))
+		return check_header(s, err);
+	if ((s = after(text, "spam:"))) {
+		if (strcmp(s, "yes") == 0 || strcmp(s, "no") == 0)
+			return 0;
+		return mw_fail(err, MW_ECONF, "expected spam:yes or spam:no, got '%s'",
+		               text);
+	}
+	if ((s = after(text, "larger:")) || (s = after(text, "smaller:"))) {
+		if (mw_size_parse(s, &size) == 0)
+			return 0;
+		return mw_fail(err, MW_ECONF,
+		               "expected a size such as 512K or 64M, got '%s'", s);
+	}
+	return mw_fail(err, MW_ECONF,
+	               "expected direction:, domain:, rcpt:, sender:, sender_domain:, "
+	               "user:, client:, header:, spam:, larger: or smaller: and a value, "
+	               "got '%s'",
+	               text);
+}
+
 /* A folder below the mailbox; the target's own separator is put in at replay. */
 static int
 check_folder(const char *text, struct mw_err *err)
@@ -329,6 +419,8 @@ mw_conf_check(const struct mw_conf_opt *o, const char *text, struct mw_err *err)
 
 	if (o->type == MW_CONF_PATH)
 		return check_path(text, err);
+	if (o == mw_conf_sections[0].opts) /* capture's match is richer than retain's */
+		return check_capture_match(text, err);
 	for (size_t i = 0; i < MW_COUNT(checks); i++)
 		if (strcmp(checks[i].name, o->name) == 0)
 			return checks[i].fn(text, err);

@@ -37,11 +37,7 @@ mw_conf_free(struct mw_conf *c)
 		return;
 	for (size_t i = 0; i < MW_CONF_N_OPTS; i++)
 		mw_conf_value_free(c, &mw_conf_opts[i]);
-	for (size_t i = 0; i < c->n_retain; i++) {
-		free(c->retain[i].name);
-		mw_conf_list_clear(&c->retain[i].match);
-	}
-	free(c->retain);
+	mw_conf_sections_free(c);
 	free(c->file);
 	free(c);
 }

@@ -27,6 +27,20 @@ struct mw_conf_retain { /* retain NAME { … } */
 	uint64_t max_size;
 };
 
+/* capture NAME { … }: sections in the order of the file; see milter/rules.h. */
+struct mw_conf_capture {
+	char *name;
+	struct mw_conf_list match; /* "direction:in", "header:List-Id", … */
+	bool journal;
+	int on_failure; /* enum mw_class_failure */
+};
+
+enum mw_class_failure {
+	MW_CLASS_GLOBAL = 0, /* as the setting on_failure */
+	MW_CLASS_TEMPFAIL = 1,
+	MW_CLASS_ACCEPT = 2
+};
+
 struct mw_conf {
 	char *file; /* as loaded; NULL: defaults only */
 #define MW_OPT(name, type, member, def, min, max, flags, since, text)                    \
@@ -43,6 +57,8 @@ struct mw_conf {
 #undef MW_OPT
 	struct mw_conf_retain *retain;
 	size_t n_retain;
+	struct mw_conf_capture *capture;
+	size_t n_capture;
 };
 
 enum mw_on_failure {

@@ -32,7 +32,7 @@ enum mw_conf_flag {
 struct mw_conf_opt {
 	const char *name;
 	enum mw_conf_type type;
-	size_t offset; /* in struct mw_conf, or in struct mw_conf_retain */
+	size_t offset; /* in struct mw_conf, or in the section's struct */
 	const char *def, *min, *max;
 	unsigned flags; /* enum mw_conf_flag */
 	const char *since, *text;
@@ -43,11 +43,37 @@ enum {
 #include "conf/options.def"
 #undef MW_OPT
 	MW_CONF_N_OPTS,
-	MW_CONF_N_RETAIN = 3
+	MW_CONF_N_SECTIONS = 2,
+	MW_CONF_SECTION_OPTS = 8 /* most settings of a section */
+};
+
+/* A kind of section, `NAME WORD { … }`: its settings, and the array in struct mw_conf
+ * that its sections go to. Their struct begins with `char *name`, the word. */
+struct mw_conf_section {
+	const char *name;
+	const struct mw_conf_opt *opts;
+	size_t n_opts, size;        /* size of the struct */
+	size_t array, count;        /* offsets in struct mw_conf: pointer, size_t */
+	const char *text;           /* above the example in the sample */
+	const char *const *example; /* a value for each setting */
 };
 
 extern const struct mw_conf_opt mw_conf_opts[MW_CONF_N_OPTS];
-extern const struct mw_conf_opt mw_conf_retain_opts[MW_CONF_N_RETAIN];
+extern const struct mw_conf_section mw_conf_sections[MW_CONF_N_SECTIONS];
+
+/* The sections of a kind. */
+size_t mw_conf_section_count(const struct mw_conf *c, const struct mw_conf_section *k);
+/* The struct of number i; its name is the first member. */
+void *mw_conf_section_at(const struct mw_conf *c, const struct mw_conf_section *k,
+                         size_t i);
+const char *mw_conf_section_name(const struct mw_conf *c, const struct mw_conf_section *k,
+                                 size_t i);
+/* One more, with defaults; NULL: out of memory. */
+void *mw_conf_section_add(struct mw_conf *c, const struct mw_conf_section *k,
+                          const char *name);
+void mw_conf_sections_free(struct mw_conf *c);
+/* The kind with a setting of that name, or NULL. */
+const struct mw_conf_section *mw_conf_section_with(struct mw_str setting);
 
 /* The row of a name among n rows, or NULL. */
 const struct mw_conf_opt *mw_conf_find(const struct mw_conf_opt *rows, size_t n,
@@ -129,10 +155,11 @@ struct mw_conf_file {
 	ino_t ino;
 	/* The open section: */
 	struct mw_conf_line open; /* its first line; file NULL: none */
-	size_t retain;            /* its place in conf->retain */
-	unsigned errors;          /* how many there were when it was opened */
-	unsigned skip;            /* depth of an unknown section that is passed over */
-	struct mw_conf_origin set[MW_CONF_N_RETAIN];
+	const struct mw_conf_section *kind;
+	void *section;   /* its struct in the configuration */
+	unsigned errors; /* how many there were when it was opened */
+	unsigned skip;   /* depth of an unknown section that is passed over */
+	struct mw_conf_origin set[MW_CONF_SECTION_OPTS];
 };
 
 enum {

@@ -1,4 +1,4 @@
-/* options.c - options.def as data, and what belongs into sections. */
+/* options.c - options.def as data. */
 #include "conf/conf_int.h"
 #include "journal/base/util.h"
 
@@ -25,20 +25,6 @@ const struct mw_conf_opt mw_conf_opts[MW_CONF_N_OPTS] = {
 #undef MW_OPT
 };
 
-const struct mw_conf_opt mw_conf_retain_opts[MW_CONF_N_RETAIN] = {
-    {"match", MW_CONF_LIST, offsetof(struct mw_conf_retain, match), "", "", "", RELOAD,
-     "0.1",
-     "Which mail the rule is for: domain:DOMAIN or rcpt:ADDRESS (of a recipient), "
-     "sender:ADDRESS, direction:in|out|internal. All must match; without any, every "
-     "message does."},
-    {"keep", MW_CONF_DURATION, offsetof(struct mw_conf_retain, keep_us), "0", "1s", "",
-     RELOAD, "0.1", "Records older than this may be pruned."},
-    {"max_size", MW_CONF_SIZE, offsetof(struct mw_conf_retain, max_size), "0", "1M", "",
-     RELOAD, "0.1",
-     "The oldest records of the rule may be pruned when together they take more than "
-     "this."},
-};
-
 const struct mw_conf_opt *
 mw_conf_find(const struct mw_conf_opt *rows, size_t n, struct mw_str name)
 {
@@ -51,7 +37,7 @@ mw_conf_find(const struct mw_conf_opt *rows, size_t n, struct mw_str name)
 const char *
 mw_conf_nearest_opt(const struct mw_conf_opt *rows, size_t n, const char *name)
 {
-	const char *names[MW_CONF_N_OPTS + MW_CONF_N_RETAIN];
+	const char *names[MW_CONF_N_OPTS];
 
 	for (size_t i = 0; i < n; i++)
 		names[i] = rows[i].name;

@@ -131,18 +131,19 @@ unknown_key(struct mw_conf_load *l, const struct mw_conf_file *f,
 		             name, f->open.no);
 		return;
 	}
-	if (!f->open.file && mw_conf_find(mw_conf_retain_opts, MW_CONF_N_RETAIN, s)) {
+	const struct mw_conf_section *k = mw_conf_section_with(s);
+	if (k && (!f->open.file || k != f->kind)) {
 		mw_conf_diag(l, MW_CONF_ERROR, line, key.at, key.len,
-		             "'%s' belongs into a section 'retain NAME { }'", name);
+		             "'%s' belongs into a section '%s NAME { }'", name, k->name);
 		return;
 	}
-	near = f->open.file
-	           ? mw_conf_nearest_opt(mw_conf_retain_opts, MW_CONF_N_RETAIN, name)
-	           : mw_conf_nearest_opt(mw_conf_opts, MW_CONF_N_OPTS, name);
+	near = f->open.file ? mw_conf_nearest_opt(f->kind->opts, f->kind->n_opts, name)
+	                    : mw_conf_nearest_opt(mw_conf_opts, MW_CONF_N_OPTS, name);
 	mw_conf_diag(l, MW_CONF_ERROR, line, key.at, key.len,
-	             "unknown setting '%s'%s%s%s%s", name,
-	             f->open.file ? " in section retain" : "",
-	             near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+	             "unknown setting '%s'%s%s%s%s%s", name,
+	             f->open.file ? " in section " : "",
+	             f->open.file ? f->kind->name : "", near ? "; did you mean '" : "",
+	             near ? near : "", near ? "'?" : "");
 }
 
 static void
@@ -160,10 +161,10 @@ setting(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_lin
 		return;
 	}
 	if (f->open.file) {
-		t.opt = mw_conf_find(mw_conf_retain_opts, MW_CONF_N_RETAIN, name);
-		t.base = &l->conf->retain[f->retain];
+		t.opt = mw_conf_find(f->kind->opts, f->kind->n_opts, name);
+		t.base = f->section;
 		if (t.opt)
-			t.origin = &f->set[t.opt - mw_conf_retain_opts];
+			t.origin = &f->set[t.opt - f->kind->opts];
 	} else {
 		t.opt = mw_conf_find(mw_conf_opts, MW_CONF_N_OPTS, name);
 		t.base = l->conf;
@@ -178,6 +179,15 @@ setting(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_lin
 		set_scalar(l, line, &t, key, value);
 }
 
+static const struct mw_conf_section *
+kind_of(struct mw_str word)
+{
+	for (size_t i = 0; i < MW_CONF_N_SECTIONS; i++)
+		if (mw_str_eq(mw_strz(mw_conf_sections[i].name), word))
+			return &mw_conf_sections[i];
+	return NULL;
+}
+
 /* Neither '=' nor a brace: say what is most likely missing. */
 static void
 no_equals(struct mw_conf_load *l, const struct mw_conf_line *line, struct mw_conf_span s)
@@ -187,11 +197,12 @@ no_equals(struct mw_conf_load *l, const struct mw_conf_line *line, struct mw_con
 	while (n < s.len && !mw_conf_is_blank(line->text.p[s.at + n]))
 		n++;
 	struct mw_str word = mw_str(line->text.p + s.at, n);
-	if (mw_str_eq(word, MW_STR("retain")))
+	const struct mw_conf_section *k = kind_of(word);
+	if (k)
 		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, s.len,
-		             "a section begins 'retain NAME {' on one line");
+		             "a section begins '%s NAME {' on one line", k->name);
 	else if (mw_conf_find(mw_conf_opts, MW_CONF_N_OPTS, word) ||
-	         mw_conf_find(mw_conf_retain_opts, MW_CONF_N_RETAIN, word))
+	         mw_conf_section_with(word))
 		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, s.len,
 		             "'=' is missing after '%.*s'", (int)n, word.p);
 	else
@@ -202,59 +213,89 @@ no_equals(struct mw_conf_load *l, const struct mw_conf_line *line, struct mw_con
 static void
 close_section(struct mw_conf_load *l, struct mw_conf_file *f)
 {
-	const struct mw_conf_retain *r = &l->conf->retain[f->retain];
+	bool retain = strcmp(f->kind->name, "retain") == 0;
+	const struct mw_conf_retain *r = retain ? f->section : NULL;
 
-	if (!r->keep_us && !r->max_size && l->errors == f->errors)
+	if (r && !r->keep_us && !r->max_size && l->errors == f->errors)
 		mw_conf_diag(l, MW_CONF_ERROR, &f->open, 0, f->open.text.n,
 		             "section retain %s needs 'keep' or 'max_size'", r->name);
 	f->open.file = NULL;
 }
 
-/* Opens `retain NAME {`; false if it cannot be one. */
+/* The kind of section that a line begins, or NULL, told. */
+static const struct mw_conf_section *
+section_kind(struct mw_conf_load *l, const struct mw_conf_line *line,
+             struct mw_conf_span word)
+{
+	const char *names[MW_CONF_N_SECTIONS];
+	const struct mw_conf_section *k =
+	    kind_of(mw_str(line->text.p + word.at, word.len));
+
+	if (k)
+		return k;
+	for (size_t i = 0; i < MW_CONF_N_SECTIONS; i++)
+		names[i] = mw_conf_sections[i].name;
+	const char *text = mw_conf_keep_span(l, line, word);
+	const char *near = mw_nearest(text, names, MW_COUNT(names));
+	mw_conf_diag(l, MW_CONF_ERROR, line, word.at, MW_MAX(word.len, (size_t)1),
+	             "unknown section '%s'%s%s%s", text, near ? "; did you mean '" : "",
+	             near ? near : "", near ? "'?" : "");
+	return NULL;
+}
+
+/* A section that fits everything leaves nothing to those behind it. */
+static void
+shadowed(struct mw_conf_load *l, const struct mw_conf_line *line,
+         struct mw_conf_span head)
+{
+	const struct mw_conf *c = l->conf;
+	const struct mw_conf_capture *last =
+	    c->n_capture ? &c->capture[c->n_capture - 1] : NULL;
+
+	if (last && last->match.n == 0)
+		mw_conf_diag(l, MW_CONF_WARNING, line, head.at, head.len,
+		             "this section is never asked: 'capture %s' before it has "
+		             "no 'match' and fits every message",
+		             last->name);
+}
+
+/* Opens `retain NAME {` or its like; false if it cannot be one. */
 static bool
 open_section(struct mw_conf_load *l, struct mw_conf_file *f,
              const struct mw_conf_line *line, struct mw_conf_span head)
 {
-	static const char *const kinds[] = {"retain"};
 	struct mw_conf *c = l->conf;
 	size_t n = 0;
 
 	while (n < head.len && !mw_conf_is_blank(line->text.p[head.at + n]))
 		n++;
-	struct mw_conf_span kind = {head.at, n};
 	struct mw_conf_span name =
 	    mw_conf_trim(line->text, head.at + n, head.at + head.len);
-	if (!mw_conf_span_is(line->text, kind, "retain")) {
-		const char *word = mw_conf_keep_span(l, line, kind);
-		const char *near = mw_nearest(word, kinds, MW_COUNT(kinds));
-		mw_conf_diag(l, MW_CONF_ERROR, line, head.at, MW_MAX(n, (size_t)1),
-		             "unknown section '%s'%s", word,
-		             near ? "; did you mean 'retain'?" : "");
+	const struct mw_conf_section *k =
+	    section_kind(l, line, (struct mw_conf_span){head.at, n});
+	if (!k)
 		return false;
-	}
 	const char *text = name.len ? mw_conf_unquote(l, line, name) : "";
 	if (!text || !*text || (text[0] != '"' && strpbrk(text, " \t\""))) {
 		mw_conf_diag(l, MW_CONF_ERROR, line, head.at, head.len,
-		             "section retain needs a name, one word: retain NAME {");
+		             "section %s needs a name, one word: %s NAME {", k->name,
+		             k->name);
 		return false;
 	}
-	for (size_t i = 0; i < c->n_retain; i++)
-		if (strcmp(c->retain[i].name, text) == 0) {
+	for (size_t i = 0; i < mw_conf_section_count(c, k); i++)
+		if (strcmp(mw_conf_section_name(c, k, i), text) == 0) {
 			mw_conf_diag(l, MW_CONF_ERROR, line, name.at, name.len,
-			             "there is a section retain %s already", text);
+			             "there is a section %s %s already", k->name, text);
 			return false;
 		}
-	struct mw_conf_retain *v = realloc(c->retain, (c->n_retain + 1) * sizeof *v);
-	if (v)
-		c->retain = v;
-	char *copy = strdup(text);
-	if (!v || !copy) {
-		free(copy);
+	if (k == kind_of(MW_STR("capture")))
+		shadowed(l, line, head);
+	f->kind = k;
+	f->section = mw_conf_section_add(c, k, text);
+	if (!f->section) {
 		l->nomem = true;
 		return false;
 	}
-	c->retain[c->n_retain] = (struct mw_conf_retain){.name = copy};
-	f->retain = c->n_retain++;
 	memset(f->set, 0, sizeof f->set);
 	f->open = *line;
 	f->errors = l->errors;

@@ -62,6 +62,23 @@ put_setting(const void *base, const struct mw_conf_opt *o, const char *indent,
 	mw_buf_putc(out, '\n');
 }
 
+/* A section, with what differs from the defaults. */
+static void
+put_section(const struct mw_conf *c, const struct mw_conf_section *k, size_t i,
+            struct mw_buf *out)
+{
+	const void *p = mw_conf_section_at(c, k, i);
+
+	mw_buf_printf(out, "%s %s {\n", k->name, mw_conf_section_name(c, k, i));
+	for (size_t o = 0; o < k->n_opts; o++) {
+		MW_BUF_AUTO value = {0};
+		mw_conf_value_text(p, &k->opts[o], &value);
+		if (strcmp(mw_buf_cstr(&value), k->opts[o].def) != 0)
+			put_setting(p, &k->opts[o], "  ", out);
+	}
+	mw_buf_puts(out, "}\n");
+}
+
 void
 mw_conf_print(const struct mw_conf *c, bool changed_only, struct mw_buf *out)
 {
@@ -74,17 +91,10 @@ mw_conf_print(const struct mw_conf *c, bool changed_only, struct mw_buf *out)
 	for (size_t i = 0; i < MW_CONF_N_OPTS; i++)
 		if (!def || !mw_conf_value_equal(c, def, &mw_conf_opts[i]))
 			put_setting(c, &mw_conf_opts[i], "", out);
-	for (size_t i = 0; i < c->n_retain; i++) {
-		const struct mw_conf_retain *r = &c->retain[i];
-		mw_buf_printf(out, "retain %s {\n", r->name);
-		if (r->match.n)
-			put_setting(r, &mw_conf_retain_opts[0], "  ", out);
-		if (r->keep_us)
-			put_setting(r, &mw_conf_retain_opts[1], "  ", out);
-		if (r->max_size)
-			put_setting(r, &mw_conf_retain_opts[2], "  ", out);
-		mw_buf_puts(out, "}\n");
-	}
+	for (size_t s = 0; s < MW_CONF_N_SECTIONS; s++)
+		for (size_t i = 0; i < mw_conf_section_count(c, &mw_conf_sections[s]);
+		     i++)
+			put_section(c, &mw_conf_sections[s], i, out);
 	mw_conf_free(def);
 }
 
@@ -112,46 +122,49 @@ put_kind(const struct mw_conf_opt *o, struct mw_buf *out)
 }
 
 static void
-put_explained(const struct mw_conf_opt *o, const char *where, struct mw_buf *out)
+put_explained(const struct mw_conf_opt *o, const char *section, struct mw_buf *out)
 {
 	mw_buf_printf(out, "%s = ", o->name);
 	put_kind(o, out);
 	mw_buf_putc(out, '\n');
 	put_wrapped(out, "    ", o->text, 78);
 	mw_buf_printf(out, "    Default: %s\n",
-	              !*o->def                   ? "empty"
-	              : *where && *o->def == '0' ? "none"
-	                                         : o->def);
+	              !*o->def                    ? "empty"
+	              : section && *o->def == '0' ? "none"
+	                                          : o->def);
 	mw_buf_printf(out, "    Takes effect: %s\n",
 	              o->flags & MW_CONF_RELOAD ? "on reload" : "on restart");
-	if (*where)
-		mw_buf_printf(out, "    Stands in: %s\n", where);
+	if (section)
+		mw_buf_printf(out, "    Stands in: a section '%s NAME { }'\n", section);
 	mw_buf_printf(out, "    Since: mailwal %s\n", o->since);
 }
 
 int
 mw_conf_explain(const char *key, struct mw_buf *out, struct mw_err *err)
 {
-	static const char in_retain[] = "a section 'retain NAME { }'";
-	struct mw_str name = mw_strz(key);
+	struct mw_str name = mw_strz(key), kind, rest;
 	const struct mw_conf_opt *o = mw_conf_find(mw_conf_opts, MW_CONF_N_OPTS, name);
+	bool found = o != NULL;
 
-	if (o) {
-		put_explained(o, "", out);
-		return 0;
+	if (o)
+		put_explained(o, NULL, out);
+	if (!mw_str_cut(name, '.', &kind, &rest))
+		kind = rest = name;
+	/* retain: all of it; retain.keep; keep: wherever there is one */
+	for (size_t s = 0; s < MW_CONF_N_SECTIONS; s++) {
+		const struct mw_conf_section *k = &mw_conf_sections[s];
+		bool named = mw_str_eq(mw_strz(k->name), kind),
+		     all = named && rest.p == key;
+		for (size_t i = 0; i < k->n_opts; i++) {
+			bool same = mw_str_eq(mw_strz(k->opts[i].name), rest);
+			if (!all && !(same && (named || rest.p == key)))
+				continue;
+			put_explained(&k->opts[i], k->name, out);
+			found = true;
+		}
 	}
-	if (strcmp(key, "retain") == 0) {
-		for (size_t i = 0; i < MW_CONF_N_RETAIN; i++)
-			put_explained(&mw_conf_retain_opts[i], in_retain, out);
+	if (found)
 		return 0;
-	}
-	if (mw_str_starts(name, MW_STR("retain.")))
-		name = mw_str(key + 7, name.n - 7);
-	o = mw_conf_find(mw_conf_retain_opts, MW_CONF_N_RETAIN, name);
-	if (o) {
-		put_explained(o, in_retain, out);
-		return 0;
-	}
 	(void)mw_fail(err, MW_ENOTFOUND, "there is no setting '%s'", key);
 	const char *near = mw_conf_nearest_opt(mw_conf_opts, MW_CONF_N_OPTS, key);
 	if (near)
@@ -181,19 +194,19 @@ mw_conf_sample(struct mw_buf *out)
 		}
 		mw_buf_printf(out, "#%s =%s%s\n", o->name, *o->def ? " " : "", o->def);
 	}
-	mw_buf_puts(out,
-	            "\n# What may be pruned, and when: sections, as many as you like. "
-	            "Without any, nothing\n"
-	            "# is pruned.\n"
-	            "#retain default {\n");
-	for (size_t i = 0; i < MW_CONF_N_RETAIN; i++) {
-		static const char *const examples[] = {"domain:example.org", "180d",
-		                                       "500G"};
-		put_wrapped(out, "#  # ", mw_conf_retain_opts[i].text, 88);
-		mw_buf_printf(out, "#  %s = %s\n", mw_conf_retain_opts[i].name,
-		              examples[i]);
+	for (size_t i = 0; i < MW_CONF_N_SECTIONS; i++) {
+		const struct mw_conf_section *k = &mw_conf_sections[i];
+		mw_buf_putc(out, '\n');
+		put_wrapped(out, "# ", k->text, 88);
+		mw_buf_printf(out, "#%s default {\n", k->name);
+		for (size_t o = 0; o < k->n_opts; o++) {
+			put_wrapped(out, "#  # ", k->opts[o].text, 88);
+			mw_buf_printf(out, "#  %s = %s\n", k->opts[o].name,
+			              k->example[o]);
+		}
+		mw_buf_puts(out, "#}\n");
 	}
-	mw_buf_puts(out, "#}\n\n# More files; a pattern is read in order of the names.\n"
+	mw_buf_puts(out, "\n# More files; a pattern is read in order of the names.\n"
 	                 "#!include conf.d/*.conf\n");
 }
 

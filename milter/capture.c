@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "journal/base/util.h"
+#include "milter/classes.h"
 #include "milter/identity.h"
 #include "milter/pool.h"
 
@@ -17,12 +18,13 @@ settings_new(struct mw_conf *conf, struct mw_settings **ret, struct mw_err *err)
 	if (!s)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	atomic_init(&s->refs, 1);
-	if (conf->identities.n) {
-		int r = mw_identity_open(conf, &s->identity, err);
-		if (r < 0) {
-			free(s);
-			return r;
-		}
+	int r = mw_classes_new(conf, &s->classes, err);
+	if (r == 0 && conf->identities.n)
+		r = mw_identity_open(conf, &s->identity, err);
+	if (r < 0) {
+		mw_classes_free(s->classes);
+		free(s);
+		return r;
 	}
 	s->conf = conf;
 	*ret = s;
@@ -35,6 +37,7 @@ mw_settings_unref(struct mw_settings *s)
 	if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
 		return;
 	mw_identity_close(s->identity);
+	mw_classes_free(s->classes);
 	mw_conf_free(s->conf);
 	free(s);
 }
@@ -47,6 +50,7 @@ mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *
 	cap->store = store;
 	cap->clock = mw_clock_system();
 	cap->started_mono_us = cap->clock->mono_us(cap->clock);
+	mw_guard_key(store, cap->guard_key);
 	cap->pool = mw_pool_new(LOOKUP_THREADS);
 	if (!cap->pool)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -65,6 +69,7 @@ mw_capture_done(struct mw_capture *cap)
 	mw_pool_free(cap->pool);
 	mw_settings_unref(cap->settings);
 	cap->pool = NULL;
+	explicit_bzero(cap->guard_key, sizeof cap->guard_key);
 	cap->settings = NULL;
 	pthread_mutex_destroy(&cap->lock);
 }
@@ -106,4 +111,26 @@ mw_capture_journaled(struct mw_capture *cap, struct mw_str queue_id,
 	cap->last_time_us = time_us;
 	pthread_mutex_unlock(&cap->lock);
 	atomic_fetch_add(&cap->count.journaled, 1);
+}
+
+void
+mw_capture_excluded(struct mw_capture *cap, const char *section, uint64_t bytes)
+{
+	static const char others[] = "(other)";
+	pthread_mutex_lock(&cap->lock);
+	size_t i = 0, n = cap->n_excluded;
+	while (i < n && strcmp(cap->excluded[i].section, section) != 0)
+		i++;
+	if (i == MW_EXCLUDED_MOST) { /* reloads renamed them many times */
+		i--;
+		section = others;
+	}
+	struct mw_excluded *e = &cap->excluded[i];
+	if (i == n || section == others)
+		(void)snprintf(e->section, sizeof e->section, "%s", section);
+	cap->n_excluded = MW_MAX(n, i + 1);
+	e->messages++;
+	e->bytes += bytes;
+	pthread_mutex_unlock(&cap->lock);
+	atomic_fetch_add(&cap->count.excluded, 1);
 }

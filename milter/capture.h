@@ -8,11 +8,13 @@
 #define MW_MILTER_CAPTURE_H
 
 #include "conf/conf.h"
+#include "journal/store/guard.h"
 #include "journal/store/store.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct mw_classes;
 struct mw_identity;
 struct mw_pool;
 struct mw_verdict;
@@ -21,21 +23,35 @@ struct mw_settings {
 	atomic_int refs;
 	struct mw_conf *conf;         /* owned */
 	struct mw_identity *identity; /* owned; NULL: no alias tables */
+	struct mw_classes *classes;   /* owned; NULL: no capture sections */
 };
 
 struct mw_counters {
 	atomic_uint_fast64_t journaled;          /* durable, and answered so */
 	atomic_uint_fast64_t tempfailed;         /* refused because of our trouble */
 	atomic_uint_fast64_t passed_unjournaled; /* let pass in spite of it */
+	atomic_uint_fast64_t excluded;           /* passed by a capture section */
+	atomic_uint_fast64_t replayed;           /* put back by mailwal: passed */
 	atomic_uint_fast64_t sessions;           /* milter connections that negotiated */
 	atomic_uint_fast64_t aborted; /* messages that never reached their end */
 	atomic_int open_sessions;
 	atomic_int at_eom; /* ends of message not yet answered */
 };
 
+/* What one capture section let pass without a record. */
+struct mw_excluded {
+	char section[64];
+	uint64_t messages, bytes;
+};
+
+enum {
+	MW_EXCLUDED_MOST = 64 /* sections that are told apart */
+};
+
 struct mw_capture {
 	struct mw_store *store;
 	const struct mw_clock *clock;
+	uint8_t guard_key[MW_GUARD_KEY];
 	int64_t started_mono_us;
 	struct mw_pool *pool;               /* look-ups in network tables */
 	struct mw_verdict *_Atomic verdict; /* SPF; NULL: off */
@@ -45,9 +61,11 @@ struct mw_capture {
 	char last_queue_id[64];
 	char last_id[MW_ID_TEXT + 1];
 	int64_t last_time_us; /* of the last message journaled by this process; 0: none */
+	struct mw_excluded excluded[MW_EXCLUDED_MOST];
+	size_t n_excluded;
 };
 
-/* Takes conf over (on success only). MW_ENOMEM, MW_ECONF (alias tables). */
+/* Takes conf over (on success only). MW_ENOMEM, MW_ECONF (alias tables, capture). */
 int mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *conf,
                     struct mw_err *err) MW_CHECK;
 void mw_capture_done(struct mw_capture *cap);
@@ -57,6 +75,8 @@ int mw_capture_reload(struct mw_capture *cap, struct mw_conf *conf,
 /* The current settings, counted: give them back with mw_settings_unref. */
 struct mw_settings *mw_capture_settings(struct mw_capture *cap);
 void mw_settings_unref(struct mw_settings *s); /* NULL ok */
+/* Counts a message that a capture section let pass. */
+void mw_capture_excluded(struct mw_capture *cap, const char *section, uint64_t bytes);
 /* Notes the last journaled message for `status`. */
 void mw_capture_journaled(struct mw_capture *cap, struct mw_str queue_id,
                           const uint8_t id[MW_ID_LEN], int64_t time_us);

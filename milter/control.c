@@ -41,6 +41,24 @@ put_number(struct mw_buf *b, const char *key, uint64_t v)
 	mw_buf_printf(b, ",\"%s\":%llu", key, (unsigned long long)v);
 }
 
+/* By section, in the order in which they first met a mail. */
+static void
+put_excluded(struct mw_capture *cap, struct mw_buf *out)
+{
+	mw_buf_puts(out, ",\"excluded_by\":[");
+	pthread_mutex_lock(&cap->lock);
+	for (size_t i = 0; i < cap->n_excluded; i++) {
+		const struct mw_excluded *e = &cap->excluded[i];
+		mw_buf_puts(out, i ? ",{\"section\":" : "{\"section\":");
+		put_json(out, e->section);
+		put_number(out, "messages", e->messages);
+		put_number(out, "bytes", e->bytes);
+		mw_buf_putc(out, '}');
+	}
+	pthread_mutex_unlock(&cap->lock);
+	mw_buf_putc(out, ']');
+}
+
 void
 mw_control_status(struct mw_capture *cap, struct mw_buf *out)
 {
@@ -63,6 +81,9 @@ mw_control_status(struct mw_capture *cap, struct mw_buf *out)
 	put_number(out, "journaled", atomic_load(&n->journaled));
 	put_number(out, "tempfailed", atomic_load(&n->tempfailed));
 	put_number(out, "passed_unjournaled", atomic_load(&n->passed_unjournaled));
+	put_number(out, "replayed", atomic_load(&n->replayed));
+	put_number(out, "excluded", atomic_load(&n->excluded));
+	put_excluded(cap, out);
 	put_number(out, "sessions", atomic_load(&n->sessions));
 	put_number(out, "open_sessions", (uint64_t)atomic_load(&n->open_sessions));
 	put_number(out, "at_end_of_message", (uint64_t)atomic_load(&n->at_eom));

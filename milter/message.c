@@ -148,7 +148,7 @@ bool
 mw_session_record(const struct mw_session *s, uint8_t ret_id[MW_ID_LEN],
                   uint64_t *ret_seq)
 {
-	if (s->state != MW_ST_PENDING || s->commit.code != 0)
+	if (s->state != MW_ST_PENDING || s->commit.code != 0 || s->pass)
 		return false;
 	memcpy(ret_id, mw_entry_id(s->entry), MW_ID_LEN);
 	*ret_seq = s->commit.seq;

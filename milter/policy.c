@@ -46,13 +46,14 @@ mw_policy_early(struct mw_capture *cap, const struct mw_conf *conf,
 }
 
 void
-mw_policy_failed(struct mw_capture *cap, const struct mw_conf *conf, const char *queue_id,
-                 const struct mw_err *err, struct mw_answer *ret)
+mw_policy_failed(struct mw_capture *cap, const struct mw_conf *conf,
+                 const struct mw_failure *f, const struct mw_err *err,
+                 struct mw_answer *ret)
 {
 	memset(ret, 0, sizeof *ret);
-	if (conf->on_failure == MW_ON_FAILURE_ACCEPT) {
+	if (f->on_failure == MW_ON_FAILURE_ACCEPT) {
 		atomic_fetch_add(&cap->count.passed_unjournaled, 1);
-		mw_log(MW_LOG_ERR, queue_id,
+		mw_log(MW_LOG_ERR, f->queue_id,
 		       "event=unjournaled error=%s reason=\"%s\" "
 		       "hint=\"this message passes without a record (on_failure = "
 		       "accept)\"",
@@ -61,7 +62,7 @@ mw_policy_failed(struct mw_capture *cap, const struct mw_conf *conf, const char 
 	}
 	atomic_fetch_add(&cap->count.tempfailed, 1);
 	refuse(conf, err, ret);
-	mw_log(MW_LOG_ERR, queue_id,
+	mw_log(MW_LOG_ERR, f->queue_id,
 	       "event=refused stage=eom reply=%s error=%s reason=\"%s\"", ret->code,
 	       mw_err_name(err->code), err->msg);
 }

@@ -19,10 +19,14 @@ struct mw_answer {
 /* At MAIL, before anything is lost: refuses under tempfail, silent under accept. */
 void mw_policy_early(struct mw_capture *cap, const struct mw_conf *conf,
                      const struct mw_err *err, struct mw_answer *ret);
-/* At the end of a message that could not be journaled: counts, logs, decides. queue_id
- * is a C string, may be empty. */
+struct mw_failure {
+	const char *queue_id; /* may be empty */
+	int on_failure;       /* enum mw_on_failure: of the message's class */
+};
+
+/* At the end of a message that could not be journaled: counts, logs, decides. */
 void mw_policy_failed(struct mw_capture *cap, const struct mw_conf *conf,
-                      const char *queue_id, const struct mw_err *err,
+                      const struct mw_failure *f, const struct mw_err *err,
                       struct mw_answer *ret);
 /* A recipient beyond recipient_limit: 452 under either policy. */
 void mw_policy_too_many(struct mw_answer *ret);

@@ -4,9 +4,7 @@
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
-#include "milter/identity.h"
 #include "milter/session_int.h"
-#include "milter/verdict.h"
 
 enum {
 	FLUSH_ABOVE = 32 * 1024, /* header bytes collected before the store sees them */
@@ -79,11 +77,22 @@ forget(struct mw_session *s)
 	mw_buf_free(&s->text);
 	memset(&s->text, 0, sizeof s->text);
 	memset(&s->mail, 0, sizeof s->mail);
+	mw_scan_free(&s->scan);
+	mw_guard_body_free(&s->guard);
+	s->token[0] = 0;
+	s->pass = MW_PASS_NOT;
 	s->rcpt_cap = 0;
 	s->content = s->body = 0;
 	s->too_many = false;
 	mw_err_clear(&s->fail);
 	s->state = MW_ST_IDLE;
+}
+
+void
+mw_session_clear(struct mw_session *s)
+{
+	forget(s);
+	clear_macros(s->macro);
 }
 
 void
@@ -202,6 +211,26 @@ envelope_full(struct mw_session *s)
 	return mw_fail(&s->fail, MW_ENOMEM, "the envelope does not fit in memory");
 }
 
+/* The token of the loop guard, in ENVID. */
+static void
+watch_guard(struct mw_session *s)
+{
+	struct mw_str rest = s->mail.sender_args, word;
+	while (rest.n) {
+		if (!mw_str_cut(rest, ' ', &word, &rest)) {
+			word = rest;
+			rest.n = 0;
+		}
+		if (!mw_str_istarts(word, MW_STR("ENVID=")))
+			continue;
+		word = mw_str(word.p + 6, word.n - 6);
+		if (mw_guard_looks_like(word) && mw_guard_body_init(&s->guard) == 0)
+			(void)snprintf(s->token, sizeof s->token, "%.*s", (int)word.n,
+			               word.p);
+		return;
+	}
+}
+
 int
 mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
                 struct mw_answer *ret)
@@ -228,6 +257,8 @@ mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
 		if (!s->mail.sender.p || !s->mail.sender_args.p)
 			(void)envelope_full(s);
 	}
+	mw_scan_begin(&s->scan, s->set->classes);
+	watch_guard(s);
 	struct mw_err err = s->fail;
 	if (!err.code && !s->exact && conf->on_failure == MW_ON_FAILURE_TEMPFAIL)
 		(void)mw_fail(&err, MW_EPROTO,
@@ -239,7 +270,8 @@ mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
 			(void)mw_fail(&err, r, "the journal cannot take mail: %s",
 			              mw_err_text(r));
 	}
-	if (err.code) {
+	/* What may pass without a record is not refused before that is known. */
+	if (err.code && !s->token[0] && !mw_classes_may_pass(s->set->classes)) {
 		mw_policy_early(s->cap, conf, &err, ret);
 		if (ret->refuse)
 			forget(s);
@@ -305,10 +337,15 @@ give_up(struct mw_session *s)
 static void
 put(struct mw_session *s, const void *p, size_t n)
 {
-	if (s->fail.code || n == 0)
+	if (n == 0)
 		return;
 	uint64_t limit = s->set->conf->message_limit;
 	s->content += n;
+	mw_scan_put(&s->scan, p, n);
+	if (s->token[0])
+		mw_guard_body_put(&s->guard, p, n);
+	if (s->fail.code)
+		return;
 	if (limit && s->content > limit)
 		(void)mw_fail(&s->fail, MW_ELIMIT, "larger than message_limit");
 	else if (s->entry ||
@@ -357,8 +394,6 @@ mw_session_header(struct mw_session *s, struct mw_str name, struct mw_str value)
 	if (s->state != MW_ST_ENVELOPE && s->state != MW_ST_HEADER)
 		return MW_EPROTO;
 	s->state = MW_ST_HEADER;
-	if (s->fail.code)
-		return 0;
 	mw_buf_putstr(&s->text, name);
 	mw_buf_putc(&s->text, ':');
 	if (!s->exact && value.n && value.p[0] != ' ' && value.p[0] != '\t')
@@ -370,14 +405,12 @@ mw_session_header(struct mw_session *s, struct mw_str name, struct mw_str value)
 	return 0;
 }
 
-static void
-end_header(struct mw_session *s)
+void
+mw_session_end_header(struct mw_session *s)
 {
 	s->state = MW_ST_BODY;
-	if (!s->fail.code) {
-		mw_buf_put(&s->text, "\r\n", 2);
-		flush(s);
-	}
+	mw_buf_put(&s->text, "\r\n", 2);
+	flush(s);
 	mw_buf_free(&s->text);
 	memset(&s->text, 0, sizeof s->text);
 }
@@ -387,7 +420,7 @@ mw_session_eoh(struct mw_session *s)
 {
 	if (s->state != MW_ST_ENVELOPE && s->state != MW_ST_HEADER)
 		return MW_EPROTO;
-	end_header(s);
+	mw_session_end_header(s);
 	return 0;
 }
 
@@ -395,7 +428,7 @@ int
 mw_session_body(struct mw_session *s, const void *p, size_t n)
 {
 	if (s->state == MW_ST_ENVELOPE || s->state == MW_ST_HEADER)
-		end_header(s);
+		mw_session_end_header(s);
 	if (s->state != MW_ST_BODY)
 		return MW_EPROTO;
 	s->body += n;
@@ -414,157 +447,6 @@ mw_session_content(struct mw_session *s, const void *p, size_t n)
 		give_up(s);
 	put(s, p, n);
 	return 0;
-}
-
-/* ---- end of message ---- */
-
-static void
-complete(struct mw_session *s, const struct mw_commit *c)
-{
-	s->commit = *c;
-	s->done(s->done_arg);
-}
-
-static void
-on_commit(void *arg, const struct mw_commit *c)
-{
-	complete(arg, c);
-}
-
-/* Metadata is final: seals the entry and hands it to the committer. */
-static void
-seal_and_submit(struct mw_session *s)
-{
-	mw_message_direct(s);
-	int r = mw_entry_finish_mail(s->entry, &s->mail, &s->fail);
-	if (r < 0) {
-		struct mw_commit c = {.code = r};
-		complete(s, &c);
-		return;
-	}
-	mw_store_submit(s->cap->store, s->entry, on_commit, s);
-}
-
-static void
-resolve(struct mw_session *s)
-{
-	struct mw_err err = {0};
-	if (mw_identity_resolve(s->set->identity, s->arena, &s->mail, s->deadline_mono_us,
-	                        &err) < 0)
-		mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
-		       "event=undecided error=%s reason=\"%s\"", mw_err_name(err.code),
-		       err.msg);
-}
-
-static void
-job_main(void *arg)
-{
-	struct mw_session *s = arg;
-	resolve(s);
-	seal_and_submit(s);
-}
-
-static int
-refused_at_end(struct mw_session *s, struct mw_answer *ret)
-{
-	if (s->too_many) {
-		atomic_fetch_add(&s->cap->count.tempfailed, 1);
-		mw_policy_too_many(ret);
-		mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
-		       "event=refused stage=eom reply=452 nrcpt=%zu "
-		       "reason=\"more than recipient_limit\"",
-		       s->mail.n_rcpt);
-	} else {
-		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
-		mw_policy_failed(s->cap, s->set->conf, qid ? qid : "", &s->fail, ret);
-	}
-	forget(s);
-	clear_macros(s->macro);
-	return 0;
-}
-
-int
-mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
-               struct mw_answer *ret)
-{
-	memset(ret, 0, sizeof *ret);
-	if (s->state == MW_ST_ENVELOPE || s->state == MW_ST_HEADER)
-		end_header(s);
-	if (s->state != MW_ST_BODY)
-		return MW_EPROTO;
-	if (!s->fail.code && !s->too_many) {
-		mw_message_build(s);
-		if (mw_entry_describe(s->entry, &s->mail, &s->fail) < 0 && !s->fail.code)
-			(void)mw_fail(&s->fail, MW_EBUG, "the entry has no description");
-	}
-	if (s->fail.code || s->too_many)
-		return refused_at_end(s, ret);
-	s->state = MW_ST_PENDING;
-	s->done = done;
-	s->done_arg = arg;
-	atomic_fetch_add(&s->cap->count.at_eom, 1);
-	if (s->set->identity) {
-		const struct mw_clock *c = s->cap->clock;
-		s->deadline_mono_us = c->mono_us(c) + s->set->conf->identities_timeout;
-		s->job = (struct mw_job){.fn = job_main, .arg = s};
-		/* tables on the network must not hold up the other sessions */
-		if (mw_identity_network(s->set->identity) &&
-		    mw_pool_run(s->cap->pool, &s->job))
-			return 1;
-		resolve(s);
-	}
-	seal_and_submit(s);
-	return 1;
-}
-
-/* An address for the log: no byte of it can be taken for another key. */
-static const char *
-log_addr(struct mw_str a, char *out, size_t n)
-{
-	size_t m = MW_MIN(a.n, n - 1);
-	for (size_t i = 0; i < m; i++) {
-		char c = a.p[i];
-		out[i] = c == ' ' || c == '<' || c == '>' || c == '"' ? '?' : c;
-	}
-	out[m] = 0;
-	return out;
-}
-
-static void
-log_journaled(struct mw_session *s)
-{
-	char id[MW_ID_TEXT + 1], from[256];
-	mw_id_text(id, mw_entry_id(s->entry));
-	mw_log(MW_LOG_INFO, s->macro[MW_MACRO_QUEUE_ID],
-	       "event=journaled id=%s from=<%s> nrcpt=%zu size=%llu seg=%llu off=%llu "
-	       "wait_ms=%lld",
-	       id, log_addr(s->mail.sender, from, sizeof from), s->mail.n_rcpt,
-	       (unsigned long long)s->mail.size,
-	       (unsigned long long)s->commit.loc.segment,
-	       (unsigned long long)s->commit.loc.offset,
-	       (long long)(s->commit.wait_us / 1000));
-}
-
-void
-mw_session_finish(struct mw_session *s, struct mw_answer *ret)
-{
-	memset(ret, 0, sizeof *ret);
-	if (s->commit.code == 0) {
-		log_journaled(s);
-		mw_capture_journaled(s->cap, s->mail.queue_id, mw_entry_id(s->entry),
-		                     s->mail.time_us);
-		mw_verdict_ask(atomic_load(&s->cap->verdict), &s->mail,
-		               mw_entry_id(s->entry), s->commit.seq);
-	} else {
-		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
-		if (!s->fail.code)
-			(void)mw_fail(&s->fail, s->commit.code, "the commit failed: %s",
-			              mw_err_text(s->commit.code));
-		mw_policy_failed(s->cap, s->set->conf, qid ? qid : "", &s->fail, ret);
-	}
-	atomic_fetch_sub(&s->cap->count.at_eom, 1);
-	forget(s);
-	clear_macros(s->macro);
 }
 
 void

@@ -2,6 +2,7 @@
 #ifndef MW_MILTER_SESSION_INT_H
 #define MW_MILTER_SESSION_INT_H
 
+#include "milter/classes.h"
 #include "milter/pool.h"
 #include "milter/session.h"
 
@@ -36,6 +37,13 @@ enum mw_state {
 	MW_ST_PENDING,  /* handed to the store */
 };
 
+enum mw_pass { /* why a message passes without a record */
+	MW_PASS_NOT,
+	MW_PASS_EXCLUDED,
+	MW_PASS_REPLAYED,
+	MW_PASS_FAILED /* no such reason: the journal has none of it */
+};
+
 struct mw_session {
 	struct mw_capture *cap;
 	struct mw_settings *set; /* of this message; NULL when idle */
@@ -54,8 +62,14 @@ struct mw_session {
 	size_t rcpt_cap;
 	struct mw_buf text; /* headers not yet given to the entry */
 	struct mw_entry *entry;
-	uint64_t content, body; /* bytes so far */
-	struct mw_err fail;     /* the first trouble; told at the end */
+	uint64_t content, body;     /* bytes so far */
+	struct mw_scan scan;        /* for the capture sections */
+	char token[MW_GUARD_TOKEN]; /* of the loop guard; empty: none */
+	struct mw_guard_body guard; /* when there is one */
+	uint8_t replayed_id[MW_ID_LEN];
+	enum mw_pass pass;
+	struct mw_class class;
+	struct mw_err fail; /* the first trouble; told at the end */
 	bool too_many;
 	struct mw_commit commit;
 	struct mw_job job;
@@ -63,6 +77,11 @@ struct mw_session {
 	void (*done)(void *arg);
 	void *done_arg;
 };
+
+/* session.c, for ending.c */
+
+void mw_session_clear(struct mw_session *s); /* back to idle, macros too */
+void mw_session_end_header(struct mw_session *s);
 
 /* message.c */
 

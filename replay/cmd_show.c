@@ -158,6 +158,8 @@ print_rcpt(const struct mw_rcpt *r)
 		mw_buf_puts(&b, " (refused by the mail server)");
 	else if (!(r->flags & MW_RCPT_LOCAL))
 		mw_buf_puts(&b, " (not local)");
+	if (r->flags & MW_RCPT_EXCLUDED)
+		mw_buf_puts(&b, " (excluded by a capture section: no copy is put back)");
 	if (r->flags & MW_RCPT_UNDECIDED)
 		mw_buf_puts(&b, " (alias table failed at capture)");
 	for (size_t k = 0; k < r->n_mailbox; k++) {

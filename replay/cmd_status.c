@@ -50,6 +50,34 @@ print_marks(const struct mw_status *s)
 	}
 }
 
+/* What capture sections and the loop guard let pass, as far as the daemon tells. */
+static void
+print_passed(const struct mw_status *s)
+{
+	const json_t *by = json_object_get(s->daemon_json, "excluded_by"), *e;
+	json_int_t replayed =
+	    json_integer_value(json_object_get(s->daemon_json, "replayed"));
+	size_t i;
+	json_array_foreach(by, i, e)
+	{
+		char size[32];
+		MW_BUF_AUTO name = {0};
+		const char *section = json_string_value(json_object_get(e, "section"));
+		mw_text_safe(mw_strz(section), false, &name);
+		mw_size_human(size, sizeof size,
+		              (uint64_t)json_integer_value(json_object_get(e, "bytes")));
+		printf("  %s  %lld messages, %s, by capture %s\n",
+		       i ? "        " : "Excluded",
+		       (long long)json_integer_value(json_object_get(e, "messages")),
+		       size, mw_buf_cstr(&name));
+	}
+	if (replayed)
+		printf(
+		    "  Replayed  %lld messages that mailwal put back were not journaled "
+		    "again\n",
+		    (long long)replayed);
+}
+
 static void
 print_journal(const struct mw_status *s)
 {
@@ -64,6 +92,7 @@ print_journal(const struct mw_status *s)
 	       (unsigned long long)s->mails, since[0] ? " since " : "", since,
 	       (unsigned long long)s->records, size, (unsigned long long)s->segments);
 	print_last_mail(s);
+	print_passed(s);
 	printf("  Disk      %s free\n", free_bytes);
 	if (s->index_lag > 0)
 		printf("  Index     %lld records behind\n", (long long)s->index_lag);

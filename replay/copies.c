@@ -157,7 +157,8 @@ mw_copies(const struct mw_conf *conf, const struct mw_mail *m, struct mw_arena *
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < m->n_rcpt; i++) {
 		const struct mw_rcpt *rcpt = &m->rcpt[i];
-		if ((rcpt->flags & MW_RCPT_REFUSED) || !(rcpt->flags & MW_RCPT_LOCAL))
+		if ((rcpt->flags & (MW_RCPT_REFUSED | MW_RCPT_EXCLUDED)) ||
+		    !(rcpt->flags & MW_RCPT_LOCAL))
 			continue;
 		bool undecided = (rcpt->flags & MW_RCPT_UNDECIDED) != 0;
 		if (undecided || !(rcpt->flags & MW_RCPT_EXPANDED)) {

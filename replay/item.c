@@ -53,17 +53,24 @@ mw_item_to(const struct mw_mail *m, struct mw_buf *out)
 static void
 set_recipients(json_t *o, const struct mw_mail *m)
 {
-	json_t *taken = json_array(), *refused = json_array();
+	json_t *taken = json_array(), *refused = json_array(), *excluded = json_array();
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		bool no = (m->rcpt[i].flags & MW_RCPT_REFUSED) != 0;
 		(void)json_array_append_new(no ? refused : taken,
 		                            mw_json_str(m->rcpt[i].addr));
+		if (m->rcpt[i].flags & MW_RCPT_EXCLUDED)
+			(void)json_array_append_new(excluded,
+			                            mw_json_str(m->rcpt[i].addr));
 	}
 	(void)json_object_set_new(o, "recipients", taken);
 	if (json_array_size(refused))
 		(void)json_object_set_new(o, "refused_recipients", refused);
 	else
 		json_decref(refused);
+	if (json_array_size(excluded))
+		(void)json_object_set_new(o, "excluded_recipients", excluded);
+	else
+		json_decref(excluded);
 }
 
 static void

@@ -43,10 +43,11 @@ enum mw_direction {
 const char *mw_direction_name(enum mw_direction d); /* "in", "out", "internal" */
 
 enum mw_rcpt_flag {
-	MW_RCPT_REFUSED = 1,  /* the MTA refused it: not part of the accepted envelope */
-	MW_RCPT_LOCAL = 2,    /* has, or may have, a mailbox here */
-	MW_RCPT_EXPANDED = 4, /* mailbox[] is the expansion at capture (may be empty) */
-	MW_RCPT_UNDECIDED = 8 /* an alias table failed: mailbox[] is not to be trusted */
+	MW_RCPT_REFUSED = 1,   /* the MTA refused it: not part of the accepted envelope */
+	MW_RCPT_LOCAL = 2,     /* has, or may have, a mailbox here */
+	MW_RCPT_EXPANDED = 4,  /* mailbox[] is the expansion at capture (may be empty) */
+	MW_RCPT_UNDECIDED = 8, /* an alias table failed: mailbox[] is not to be trusted */
+	MW_RCPT_EXCLUDED = 16  /* the settings (capture) leave its copies out */
 };
 
 struct mw_rcpt {

@@ -739,7 +739,9 @@ the_sample_uncommented_loads(void **state)
 	if (r < 0)
 		print_error("%s", mw_buf_cstr(&report));
 	assert_int_equal(r, 0);
-	assert_string_equal(shown, "retain default {\n  match = domain:example.org\n"
+	assert_string_equal(shown, "capture default {\n  match = direction:in spam:yes\n"
+	                           "  journal = no\n  on_failure = accept\n}\n"
+	                           "retain default {\n  match = domain:example.org\n"
 	                           "  keep = 180d\n  max_size = 500G\n}\n");
 	free(shown);
 }

@@ -1,0 +1,231 @@
+/* ending.c - the end of a message: aliases, direction, class, record, answer. */
+#include <stdio.h>
+
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+#include "milter/identity.h"
+#include "milter/session_int.h"
+#include "milter/verdict.h"
+
+static void
+complete(struct mw_session *s, const struct mw_commit *c)
+{
+	s->commit = *c;
+	s->done(s->done_arg);
+}
+
+static void
+on_commit(void *arg, const struct mw_commit *c)
+{
+	complete(arg, c);
+}
+
+/* Is it what mailwal put back, for this one recipient, as it was? */
+static bool
+is_replayed(struct mw_session *s)
+{
+	struct mw_guard g = {0};
+	const struct mw_clock *clock = s->cap->clock;
+	size_t n = 0;
+	for (size_t i = 0; i < s->mail.n_rcpt; i++)
+		if (!(s->mail.rcpt[i].flags & MW_RCPT_REFUSED) && n++ == 0)
+			g.rcpt = s->mail.rcpt[i].addr;
+	mw_guard_body_done(&s->guard, g.body);
+	if (n == 1 && mw_guard_check(s->cap->guard_key, mw_strz(s->token),
+	                             clock->now_us(clock), &g)) {
+		memcpy(s->replayed_id, g.id, MW_ID_LEN);
+		return true;
+	}
+	mw_log(
+	    MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
+	    "event=not_a_replay reason=\"its token is of another journal or message, or "
+	    "too old\" hint=\"it is journaled\"");
+	s->token[0] = 0;
+	return false;
+}
+
+static void
+decide(struct mw_session *s)
+{
+	mw_scan_end(&s->scan);
+	mw_classes_decide(s->set->classes, s->set->conf, &s->scan, s->content, &s->mail,
+	                  &s->class);
+	if (s->token[0] && is_replayed(s))
+		s->pass = MW_PASS_REPLAYED;
+	else if (!s->class.journal)
+		s->pass = MW_PASS_EXCLUDED;
+	else if (s->fail.code)
+		s->pass = MW_PASS_FAILED;
+}
+
+/* Metadata is final: seals the entry and hands it to the committer. */
+static void
+seal_and_submit(struct mw_session *s)
+{
+	struct mw_commit none = {0};
+	mw_message_direct(s);
+	decide(s);
+	if (s->pass) {
+		none.code = s->pass == MW_PASS_FAILED ? s->fail.code : 0;
+		complete(s, &none);
+		return;
+	}
+	none.code = mw_entry_finish_mail(s->entry, &s->mail, &s->fail);
+	if (none.code < 0) {
+		complete(s, &none);
+		return;
+	}
+	mw_store_submit(s->cap->store, s->entry, on_commit, s);
+}
+
+static void
+resolve(struct mw_session *s)
+{
+	struct mw_err err = {0};
+	if (mw_identity_resolve(s->set->identity, s->arena, &s->mail, s->deadline_mono_us,
+	                        &err) < 0)
+		mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
+		       "event=undecided error=%s reason=\"%s\"", mw_err_name(err.code),
+		       err.msg);
+}
+
+static void
+job_main(void *arg)
+{
+	struct mw_session *s = arg;
+	resolve(s);
+	seal_and_submit(s);
+}
+
+static int
+refused_at_end(struct mw_session *s, struct mw_answer *ret)
+{
+	if (s->too_many) {
+		atomic_fetch_add(&s->cap->count.tempfailed, 1);
+		mw_policy_too_many(ret);
+		mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
+		       "event=refused stage=eom reply=452 nrcpt=%zu "
+		       "reason=\"more than recipient_limit\"",
+		       s->mail.n_rcpt);
+	} else {
+		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
+		struct mw_failure f = {qid ? qid : "", s->set->conf->on_failure};
+		mw_policy_failed(s->cap, s->set->conf, &f, &s->fail, ret);
+	}
+	mw_session_clear(s);
+	return 0;
+}
+
+/* The journal has failed; does the class of the message matter still? Not when even its
+ * envelope is not known whole. */
+static bool
+may_pass(const struct mw_session *s)
+{
+	return s->arena && s->fail.code != MW_ENOMEM && (s->set->classes || s->token[0]);
+}
+
+int
+mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
+               struct mw_answer *ret)
+{
+	memset(ret, 0, sizeof *ret);
+	if (s->state == MW_ST_ENVELOPE || s->state == MW_ST_HEADER)
+		mw_session_end_header(s);
+	if (s->state != MW_ST_BODY)
+		return MW_EPROTO;
+	if (!s->too_many)
+		mw_message_build(s);
+	if (!s->fail.code && !s->too_many &&
+	    mw_entry_describe(s->entry, &s->mail, &s->fail) < 0 && !s->fail.code)
+		(void)mw_fail(&s->fail, MW_EBUG, "the entry has no description");
+	if (s->too_many || (s->fail.code && !may_pass(s)))
+		return refused_at_end(s, ret);
+	s->state = MW_ST_PENDING;
+	s->done = done;
+	s->done_arg = arg;
+	atomic_fetch_add(&s->cap->count.at_eom, 1);
+	if (s->set->identity) {
+		const struct mw_clock *c = s->cap->clock;
+		s->deadline_mono_us = c->mono_us(c) + s->set->conf->identities_timeout;
+		s->job = (struct mw_job){.fn = job_main, .arg = s};
+		/* tables on the network must not hold up the other sessions */
+		if (mw_identity_network(s->set->identity) &&
+		    mw_pool_run(s->cap->pool, &s->job))
+			return 1;
+		resolve(s);
+	}
+	seal_and_submit(s);
+	return 1;
+}
+
+/* An address for the log: no byte of it can be taken for another key. */
+static const char *
+log_addr(struct mw_str a, char *out, size_t n)
+{
+	size_t m = MW_MIN(a.n, n - 1);
+	for (size_t i = 0; i < m; i++) {
+		char c = a.p[i];
+		out[i] = c == ' ' || c == '<' || c == '>' || c == '"' ? '?' : c;
+	}
+	out[m] = 0;
+	return out;
+}
+
+static void
+log_journaled(struct mw_session *s)
+{
+	char id[MW_ID_TEXT + 1], from[256];
+	mw_id_text(id, mw_entry_id(s->entry));
+	mw_log(MW_LOG_INFO, s->macro[MW_MACRO_QUEUE_ID],
+	       "event=journaled id=%s from=<%s> nrcpt=%zu size=%llu seg=%llu off=%llu "
+	       "wait_ms=%lld",
+	       id, log_addr(s->mail.sender, from, sizeof from), s->mail.n_rcpt,
+	       (unsigned long long)s->mail.size,
+	       (unsigned long long)s->commit.loc.segment,
+	       (unsigned long long)s->commit.loc.offset,
+	       (long long)(s->commit.wait_us / 1000));
+}
+
+static void
+log_passed(struct mw_session *s)
+{
+	char id[MW_ID_TEXT + 1], from[256];
+	const char *qid = s->macro[MW_MACRO_QUEUE_ID];
+	if (s->pass == MW_PASS_REPLAYED) {
+		mw_id_text(id, s->replayed_id);
+		mw_log(MW_LOG_INFO, qid, "event=replayed id=%s size=%llu", id,
+		       (unsigned long long)s->content);
+		atomic_fetch_add(&s->cap->count.replayed, 1);
+		return;
+	}
+	const char *section = mw_classes_name(s->set->classes, s->class.section);
+	mw_log(MW_LOG_INFO, qid,
+	       "event=excluded section=%s from=<%s> nrcpt=%zu size=%llu", section,
+	       log_addr(s->mail.sender, from, sizeof from), s->mail.n_rcpt,
+	       (unsigned long long)s->content);
+	mw_capture_excluded(s->cap, section, s->content);
+}
+
+void
+mw_session_finish(struct mw_session *s, struct mw_answer *ret)
+{
+	memset(ret, 0, sizeof *ret);
+	if (s->pass == MW_PASS_EXCLUDED || s->pass == MW_PASS_REPLAYED) {
+		log_passed(s);
+	} else if (s->commit.code == 0) {
+		log_journaled(s);
+		mw_capture_journaled(s->cap, s->mail.queue_id, mw_entry_id(s->entry),
+		                     s->mail.time_us);
+		mw_verdict_ask(atomic_load(&s->cap->verdict), &s->mail,
+		               mw_entry_id(s->entry), s->commit.seq);
+	} else {
+		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
+		struct mw_failure f = {qid ? qid : "", s->class.on_failure};
+		if (!s->fail.code)
+			(void)mw_fail(&s->fail, s->commit.code, "the commit failed: %s",
+			              mw_err_text(s->commit.code));
+		mw_policy_failed(s->cap, s->set->conf, &f, &s->fail, ret);
+	}
+	atomic_fetch_sub(&s->cap->count.at_eom, 1);
+	mw_session_clear(s);
+}

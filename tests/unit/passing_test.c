@@ -1,0 +1,425 @@
+/* Mail that passes without a record: by a capture section, or because mailwal put it
+ * back; and what both mean when the journal cannot take mail. MW_TEST_THREADS */
+#include "milter/session.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "journal/base/util.h"
+#include "milter/control.h"
+
+#include <cmocka.h>
+
+static char dir[64];
+static char *journal;
+static struct mw_store *store;
+static struct mw_capture cap;
+static struct mw_fs fs;
+static atomic_int fail_sync, free_mib = 1 << 20;
+
+/* ---- the journal, with faults ---- */
+
+static int
+fs_sync(const struct mw_fs *f, int fd)
+{
+	(void)f;
+	if (atomic_load(&fail_sync))
+		return -EIO;
+	return mw_fs_posix()->sync(mw_fs_posix(), fd);
+}
+
+static int64_t
+fs_free(const struct mw_fs *f, const char *path)
+{
+	(void)f;
+	(void)path;
+	return (int64_t)atomic_load(&free_mib) << 20;
+}
+
+static struct mw_conf *
+settings(const char *text)
+{
+	char path[] = "/tmp/mw-passing-XXXXXX";
+	struct mw_conf *c = NULL;
+	MW_BUF_AUTO report = {0};
+	struct mw_err err = {0};
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	(void)close(fd);
+	int r = mw_conf_load(path, &c, &report, &err);
+	(void)unlink(path);
+	if (r < 0)
+		fail_msg("%s %s", err.msg, mw_buf_cstr(&report));
+	return c;
+}
+
+static void
+use(const char *text)
+{
+	struct mw_err err = {0};
+	if (mw_capture_reload(&cap, settings(text), &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static int
+setup(void **state)
+{
+	(void)state;
+	struct mw_err err = {0};
+	(void)snprintf(dir, sizeof dir, "/tmp/mw-passing-XXXXXX");
+	if (!mkdtemp(dir) || asprintf(&journal, "%s/j", dir) < 0)
+		return -1;
+	fs = *mw_fs_posix();
+	fs.sync = fs_sync;
+	fs.free_space = fs_free;
+	struct mw_store_opts o = {.dir = journal,
+	                          .mode = MW_STORE_WRITE,
+	                          .fs = &fs,
+	                          .min_free = 64 << 20,
+	                          .segment_size = 8 << 20};
+	int r = mw_store_create(journal, NULL, NULL, &err);
+	if (r == 0)
+		r = mw_store_open(&o, &store, &err);
+	if (r == 0)
+		r = mw_capture_init(&cap, store, settings(""), &err);
+	if (r < 0)
+		(void)fprintf(stderr, "%s\n", err.msg);
+	return r;
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	char cmd[128];
+	mw_store_close(store);
+	mw_capture_done(&cap);
+	free(journal);
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+	return system(cmd);
+}
+
+/* ---- a session from a script ---- */
+
+struct waiter {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+};
+
+static void
+on_done(void *arg)
+{
+	struct waiter *w = arg;
+	pthread_mutex_lock(&w->lock);
+	w->done = true;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* The whole end of message; the answer's code, "250" for CONTINUE. */
+static const char *
+eom(struct mw_session *s)
+{
+	static struct mw_answer a;
+	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+	int r = mw_session_eom(s, on_done, &w, &a);
+	assert_true(r >= 0);
+	if (r > 0) {
+		pthread_mutex_lock(&w.lock);
+		while (!w.done)
+			pthread_cond_wait(&w.cond, &w.lock);
+		pthread_mutex_unlock(&w.lock);
+		mw_session_finish(s, &a);
+	}
+	return a.refuse ? a.code : "250";
+}
+
+static void
+rcpt(struct mw_session *s, const char *to)
+{
+	struct mw_str v[] = {mw_strz(to)};
+	struct mw_answer a;
+	assert_int_equal(mw_session_rcpt(s, v, 1, false, &a), 0);
+}
+
+struct got {
+	struct mw_arena *arena;
+	struct mw_mail mail;
+	struct mw_buf content;
+	uint64_t n; /* mails in the journal */
+};
+
+/* The last message of the journal, through a reader of its own. */
+static void
+last(struct got *g)
+{
+	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
+	MW_STORE_AUTO *rd = NULL;
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_err err = {0};
+	struct mw_record r, found;
+	memset(g, 0, sizeof *g);
+	if (mw_store_open(&o, &rd, &err) < 0 || mw_cursor_new(rd, 1, &c, &err) < 0)
+		fail_msg("%s", err.msg);
+	int q;
+	while ((q = mw_cursor_next(c, &r, &err)) != 0) {
+		if (q < 0)
+			fail_msg("%s", err.msg);
+		if (r.type != MW_TYPE_MAIL)
+			continue;
+		found = r;
+		g->n++;
+	}
+	if (!g->n)
+		return;
+	g->arena = mw_arena_new(0);
+	if (mw_record_mail(rd, &found, g->arena, &g->mail, &err) < 0 ||
+	    mw_record_content(rd, &found, &g->mail, 1 << 30, &g->content, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static void
+got_free(struct got *g)
+{
+	mw_arena_free(g->arena);
+	mw_buf_free(&g->content);
+}
+
+/* One message through a session of its own; what the MTA is told at its end, or at MAIL.
+ */
+static const char *
+send(const char *args, const char *to, const char *header, const char *body)
+{
+	static struct mw_answer a;
+	struct mw_session *s = mw_session_new(&cap);
+	struct mw_str v[] = {MW_STR("<a@b.test>"), mw_strz(args)}, name, value;
+	struct mw_str list = mw_strz(to), one, rest = mw_strz(header), line;
+	assert_int_equal(mw_session_mail(s, v, args ? 2 : 1, &a), 0);
+	if (a.refuse) {
+		mw_session_free(s);
+		return a.code;
+	}
+	while (mw_str_cut(list, ' ', &one, &list)) {
+		char addr[80];
+		(void)snprintf(addr, sizeof addr, "<%.*s>", (int)one.n, one.p);
+		rcpt(s, addr);
+	}
+	while (mw_str_cut(rest, '\n', &line, &rest)) {
+		assert_true(mw_str_cut(line, ':', &name, &value));
+		assert_int_equal(mw_session_header(s, name, value), 0);
+	}
+	assert_int_equal(mw_session_eoh(s), 0);
+	assert_int_equal(mw_session_body(s, body, strlen(body)), 0);
+	const char *code = eom(s);
+	mw_session_free(s);
+	return code;
+}
+
+static uint64_t
+records(void)
+{
+	struct got g;
+	last(&g);
+	uint64_t n = g.n;
+	got_free(&g);
+	return n;
+}
+
+static const char sections[] =
+    "capture spam { match = spam:yes; journal = no }\n"
+    "capture soft { match = rcpt:soft@b.test; on_failure = accept }\n"
+    "capture boss { match = rcpt:boss@b.test; journal = no }\n";
+
+static void
+excluded_mail_leaves_a_count_and_no_record(void **state)
+{
+	(void)state;
+	use(sections);
+	uint64_t n = records();
+	assert_string_equal(send(NULL, "x@b.test ", "X-Spam: yes\nSubject: a\n", "hi"),
+	                    "250");
+	assert_string_equal(send(NULL, "boss@b.test ", "Subject: a\n", "hi"), "250");
+	assert_string_equal(send(NULL, "boss+1@b.test ", "Subject: a\n", "hi"), "250");
+	assert_int_equal(records(), n);
+	assert_int_equal(atomic_load(&cap.count.excluded), 3);
+	assert_int_equal(cap.n_excluded, 2);
+	assert_string_equal(cap.excluded[0].section, "spam");
+	assert_int_equal(cap.excluded[0].messages, 1);
+	assert_string_equal(cap.excluded[1].section, "boss");
+	assert_int_equal(cap.excluded[1].messages, 2);
+	assert_int_equal(cap.excluded[1].bytes, 2 * strlen("Subject: a\r\n\r\nhi"));
+	MW_BUF_AUTO out = {0};
+	mw_control_status(&cap, &out);
+	assert_non_null(strstr(mw_buf_cstr(&out), "\"excluded\":3,\"excluded_by\":[{"
+	                                          "\"section\":\"spam\",\"messages\":1"));
+	assert_int_equal(atomic_load(&cap.count.at_eom), 0);
+}
+
+static void
+one_who_is_kept_keeps_the_mail(void **state)
+{
+	(void)state;
+	use(sections);
+	uint64_t n = records();
+	assert_string_equal(send(NULL, "boss@b.test x@b.test ", "Subject: a\n", "hi"),
+	                    "250");
+	struct got g;
+	last(&g);
+	assert_int_equal(g.n, n + 1);
+	assert_int_equal(g.mail.n_rcpt, 2);
+	assert_int_equal(g.mail.rcpt[0].flags, MW_RCPT_LOCAL | MW_RCPT_EXCLUDED);
+	assert_int_equal(g.mail.rcpt[1].flags, MW_RCPT_LOCAL);
+	got_free(&g);
+}
+
+static void
+trouble_meets_each_class_as_it_should(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *to, *header, *code;
+	} cases[] = {
+	    {"x@b.test ", "Subject: a\n", "451"},
+	    {"x@b.test ", "X-Spam: yes\n", "250"},
+	    {"boss@b.test ", "Subject: a\n", "250"},
+	    {"soft@b.test ", "Subject: a\n", "250"},
+	    {"soft@b.test x@b.test ", "Subject: a\n", "451"},
+	    {"soft@b.test boss@b.test ", "Subject: a\n", "250"},
+	};
+	use(sections);
+	for (int trouble = 0; trouble < 3; trouble++) {
+		uint64_t n = records(),
+		         passed = atomic_load(&cap.count.passed_unjournaled);
+		if (trouble == 0)
+			atomic_store(&fail_sync, 1);
+		else if (trouble == 1)
+			atomic_store(&free_mib, 1);
+		else /* beyond a limit: the entry is given up while content comes */
+			use("message_limit = 6\ncapture spam { match = spam:yes; journal "
+			    "= no }\n"
+			    "capture soft { match = rcpt:soft@b.test; on_failure = "
+			    "accept }\n"
+			    "capture boss { match = rcpt:boss@b.test; journal = no }\n");
+		for (size_t i = 0; i < MW_COUNT(cases); i++) {
+			const char *want = cases[i].code,
+			           *got = send(NULL, cases[i].to, cases[i].header, "hi");
+			if (trouble == 2 && strcmp(want, "451") == 0)
+				want = "552";
+			if (strcmp(got, want) != 0)
+				fail_msg("trouble %d, %s: %s, not %s", trouble,
+				         cases[i].to, got, want);
+		}
+		atomic_store(&fail_sync, 0);
+		atomic_store(&free_mib, 1 << 20);
+		if (trouble > 0) /* what a sync failed for is not promised absent */
+			assert_int_equal(records(), n);
+		assert_int_equal(atomic_load(&cap.count.passed_unjournaled), passed + 2);
+	}
+	/* without such sections MAIL is refused at once */
+	use("");
+	atomic_store(&free_mib, 1);
+	struct mw_session *s = mw_session_new(&cap);
+	struct mw_str v[] = {MW_STR("<a@b.test>")};
+	struct mw_answer a;
+	assert_int_equal(mw_session_mail(s, v, 1, &a), 0);
+	assert_true(a.refuse);
+	mw_session_free(s);
+	atomic_store(&free_mib, 1 << 20);
+}
+
+static void
+token_for(const char *rcpt, const char *content, char envid[MW_GUARD_TOKEN + 8])
+{
+	char token[MW_GUARD_TOKEN];
+	uint8_t key[MW_GUARD_KEY];
+	struct mw_guard_body b;
+	struct mw_guard g = {.rcpt = mw_strz(rcpt)};
+	g.time_us = cap.clock->now_us(cap.clock);
+	mw_id_new(g.id);
+	assert_int_equal(mw_guard_body_init(&b), 0);
+	mw_guard_body_put(&b, content, strlen(content));
+	mw_guard_body_done(&b, g.body);
+	mw_guard_key(store, key);
+	mw_guard_make(key, &g, token);
+	(void)snprintf(envid, MW_GUARD_TOKEN + 8, "ENVID=%s", token);
+}
+
+static void
+what_mailwal_puts_back_is_not_journaled_again(void **state)
+{
+	(void)state;
+	char envid[MW_GUARD_TOKEN + 8];
+	use("");
+	assert_string_equal(send(NULL, "x@b.test ", "Subject: a\n", "hi"), "250");
+	uint64_t n = records();
+	token_for("x@b.test", "Subject: a\r\n\r\nhi\r\n", envid);
+	assert_string_equal(send(envid, "x@b.test ", "X-Added: by a filter\nSubject: a\n",
+	                         "hi\r\n"),
+	                    "250");
+	assert_int_equal(atomic_load(&cap.count.replayed), 1);
+	assert_int_equal(records(), n);
+	/* also when the journal is in trouble: there is nothing to write */
+	atomic_store(&free_mib, 1);
+	assert_string_equal(send(envid, "x@b.test ", "Subject: a\n", "hi\r\n"), "250");
+	assert_string_equal(send(envid, "x@b.test ", "Subject: a\n", "no\r\n"), "451");
+	atomic_store(&free_mib, 1 << 20);
+	assert_int_equal(atomic_load(&cap.count.replayed), 2);
+	/* another body, another recipient, one more recipient, a token of nobody */
+	assert_string_equal(send(envid, "x@b.test ", "Subject: a\n", "ho\r\n"), "250");
+	assert_string_equal(send(envid, "y@b.test ", "Subject: a\n", "hi\r\n"), "250");
+	assert_string_equal(send(envid, "x@b.test y@b.test ", "Subject: a\n", "hi\r\n"),
+	                    "250");
+	envid[60] = envid[60] == '0' ? '1' : '0';
+	assert_string_equal(send(envid, "x@b.test ", "Subject: a\n", "hi\r\n"), "250");
+	assert_string_equal(send("ENVID=somebody-else", "x@b.test ", "A: b\n", "hi"),
+	                    "250");
+	assert_int_equal(records(), n + 5);
+	assert_int_equal(atomic_load(&cap.count.replayed), 2);
+}
+
+static void
+through_a_proxy_too(void **state)
+{
+	(void)state;
+	static const char content[] = "Received: from a\r\nSubject: a\r\n\r\nhi\r\n";
+	char envid[MW_GUARD_TOKEN + 8];
+	struct mw_answer a;
+	uint64_t n = records(), seq;
+	uint8_t id[MW_ID_LEN];
+	token_for("x@b.test", "Subject: a\r\n\r\nhi\r\n", envid);
+	struct mw_session *s = mw_session_new(&cap);
+	struct mw_str v[] = {MW_STR("<a@b.test>"), MW_STR("SIZE=40"), mw_strz(envid)};
+	mw_session_front(s, "smtp");
+	assert_int_equal(mw_session_mail(s, v, 3, &a), 0);
+	rcpt(s, "<x@b.test>");
+	for (size_t i = 0; content[i]; i++)
+		assert_int_equal(mw_session_content(s, content + i, 1), 0);
+	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+	assert_int_equal(mw_session_eom(s, on_done, &w, &a), 1);
+	assert_true(w.done); /* nothing to wait for */
+	assert_false(mw_session_record(s, id, &seq));
+	mw_session_finish(s, &a);
+	assert_false(a.refuse);
+	mw_session_free(s);
+	assert_int_equal(records(), n);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(excluded_mail_leaves_a_count_and_no_record),
+	    cmocka_unit_test(one_who_is_kept_keeps_the_mail),
+	    cmocka_unit_test(trouble_meets_each_class_as_it_should),
+	    cmocka_unit_test(what_mailwal_puts_back_is_not_journaled_again),
+	    cmocka_unit_test(through_a_proxy_too),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
