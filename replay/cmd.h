@@ -93,7 +93,8 @@ size_t mw_utf8_char(const char *p, size_t n);
 /* Text for people: control characters (C1 too) as \xNN, invalid UTF-8 as \xNN. With
  * keep_lines, LF and TAB stay, and CRLF becomes LF. */
 void mw_text_safe(struct mw_str s, bool keep_lines, struct mw_buf *out);
-/* A Subject or From as people read it: encoded words decoded, valid UTF-8. */
+/* A Subject or From as people read it: encoded words of any charset decoded, valid
+ * UTF-8. */
 void mw_text_header(struct mw_str raw, struct mw_buf *out);
 
 /* One function per command, each in replay/cmd_<verb>.c. */

@@ -144,10 +144,11 @@ words(const struct ask *a, const char **v, size_t n, struct mw_str **ret, size_t
 static int
 check_terms(const struct mw_query *q, struct mw_err *err)
 {
-	if (q->n_subject)
+	if (q->n_subject || q->n_from || q->n_body || q->n_attachment)
 		return mw_fail(
 		    err, MW_EUSAGE,
-		    "a hold cannot go by --subject: subjects may be encrypted");
+		    "a hold cannot go by --subject, --from, --attachment or --body: "
+		    "messages may be encrypted");
 	if (q->since_mark)
 		return mw_fail(err, MW_EUSAGE,
 		               "a hold cannot go by --since-mark; give "

@@ -1,7 +1,7 @@
 #include "replay/cmd.h"
 
 #include "journal/base/buf.h"
-#include "journal/record/header.h"
+#include "replay/mime.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,7 +96,7 @@ void
 mw_text_header(struct mw_str raw, struct mw_buf *out)
 {
 	MW_BUF_AUTO decoded = {0};
-	mw_header_decode(raw, &decoded);
+	mw_mime_header(raw, &decoded);
 	put_valid(mw_buf_str(&decoded), out);
 }
 

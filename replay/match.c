@@ -2,10 +2,9 @@
 #include "replay/select.h"
 
 #include "journal/base/util.h"
+#include "replay/search.h"
 
-#include <locale.h>
 #include <string.h>
-#include <wctype.h>
 
 /* Length of the local part without its extension, as Postfix splits it. */
 static size_t
@@ -155,61 +154,6 @@ match_queue_id(const struct mw_query *q, const struct mw_mail *m)
 	return false;
 }
 
-/* Lower case of valid UTF-8, whatever the process's locale is. */
-static void
-fold(struct mw_str s, struct mw_buf *out)
-{
-	static locale_t utf8;
-	if (!utf8)
-		utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL);
-	for (size_t i = 0; i < s.n;) {
-		size_t len = mw_utf8_char(s.p + i, s.n - i);
-		const unsigned char *u = (const unsigned char *)s.p + i;
-		unsigned c = u[0];
-		if (len == 2)
-			c = (u[0] & 0x1fU) << 6 | (u[1] & 0x3fU);
-		else if (len == 3)
-			c = (u[0] & 0x0fU) << 12 | (u[1] & 0x3fU) << 6 | (u[2] & 0x3fU);
-		if (len == 1 && c >= 'A' && c <= 'Z')
-			c += 'a' - 'A';
-		else if (len > 1 && len < 4 && utf8)
-			c = (unsigned)towlower_l((wint_t)c, utf8);
-		if (len == 0 || len == 4)
-			mw_buf_put(out, u, len ? len : 1);
-		else if (c < 0x80)
-			mw_buf_putc(out, (char)c);
-		else if (c < 0x800)
-			mw_buf_put(out,
-			           (char[]){(char)(0xc0 | c >> 6),
-			                    (char)(0x80 | (c & 0x3f))},
-			           2);
-		else
-			mw_buf_put(out,
-			           (char[]){(char)(0xe0 | c >> 12),
-			                    (char)(0x80 | (c >> 6 & 0x3f)),
-			                    (char)(0x80 | (c & 0x3f))},
-			           3);
-		i += len ? len : 1;
-	}
-}
-
-static bool
-match_subject(const struct mw_query *q, const struct mw_mail *m)
-{
-	MW_BUF_AUTO text = {0};
-	MW_BUF_AUTO have = {0};
-	MW_BUF_AUTO want = {0};
-	mw_text_header(m->subject, &text);
-	fold(mw_buf_str(&text), &have);
-	for (size_t k = 0; k < q->n_subject; k++) {
-		mw_buf_clear(&want);
-		fold(mw_strz(q->subject[k]), &want);
-		if (have.n >= want.n && memmem(have.p, have.n, want.p, want.n))
-			return true;
-	}
-	return false;
-}
-
 static bool
 match_id(const struct mw_query *q, const struct mw_mail *m, const uint8_t id[MW_ID_LEN])
 {
@@ -239,5 +183,7 @@ mw_query_match(const struct mw_query *q, const struct mw_mail *m,
 	       (!q->n_message_id || match_message_id(q, m)) &&
 	       (!q->n_sender || match_sender(q, m)) && (!q->n_user || match_user(q, m)) &&
 	       (!q->n_domain || match_domain(q, m)) &&
-	       (!q->n_subject || match_subject(q, m));
+	       (!q->n_subject ||
+	        mw_search_header(m->subject, q->subject, q->n_subject)) &&
+	       (!q->n_from || mw_search_header(m->from, q->from, q->n_from));
 }

@@ -3,6 +3,7 @@
 
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
+#include "replay/mime.h"
 
 #include <string.h>
 
@@ -19,7 +20,10 @@ const char mw_query_usage[] =
     "  --message-id ID      with or without <>\n"
     "  --queue-id ID        the MTA's queue ID\n"
     "  --direction in|out|internal\n"
-    "  --subject TEXT       the subject has this in it, upper or lower case\n"
+    "  --subject TEXT       the subject has this in it; case and accents do not matter\n"
+    "  --from TEXT          the same for the From field\n"
+    "  --attachment TEXT    the name of an attachment has this in it\n"
+    "  --body TEXT          the text has this in it; each message is read for it\n"
     "  --larger N           more than N bytes (10K, 5M)\n"
     "  --smaller N          less than N bytes\n"
     "  --all                everything\n";
@@ -107,13 +111,14 @@ struct option_row {
 	}
 
 static const struct option_row rows[] = {
-    {"-S|--since", SINCE, 0, 0},      {"-U|--until", UNTIL, 0, 0},
-    {"--since-mark", MARK, 0, 0},     {"--overlap", OVERLAP, 0, 0},
-    LIST_ROW("-u|--user", user),      LIST_ROW("--domain", domain),
-    LIST_ROW("--sender", sender),     LIST_ROW("--message-id", message_id),
-    LIST_ROW("--queue-id", queue_id), LIST_ROW("--subject", subject),
-    {"--direction", DIRECTION, 0, 0}, {"--larger", LARGER, 0, 0},
-    {"--smaller", SMALLER, 0, 0},
+    {"-S|--since", SINCE, 0, 0},          {"-U|--until", UNTIL, 0, 0},
+    {"--since-mark", MARK, 0, 0},         {"--overlap", OVERLAP, 0, 0},
+    LIST_ROW("-u|--user", user),          LIST_ROW("--domain", domain),
+    LIST_ROW("--sender", sender),         LIST_ROW("--message-id", message_id),
+    LIST_ROW("--queue-id", queue_id),     LIST_ROW("--subject", subject),
+    {"--direction", DIRECTION, 0, 0},     {"--larger", LARGER, 0, 0},
+    {"--smaller", SMALLER, 0, 0},         LIST_ROW("--from", from),
+    LIST_ROW("--attachment", attachment), LIST_ROW("--body", body),
 };
 
 static int
@@ -173,6 +178,31 @@ mw_query_option(struct mw_query *q, int argc, char **argv, int *i, struct mw_err
 	return 0;
 }
 
+/* Texts of which nothing is left to compare would match everything. */
+static int
+check_texts(const struct mw_query *q, struct mw_err *err)
+{
+	const struct {
+		const char *option, **v;
+		size_t n;
+	} list[] = {{"--subject", q->subject, q->n_subject},
+	            {"--from", q->from, q->n_from},
+	            {"--attachment", q->attachment, q->n_attachment},
+	            {"--body", q->body, q->n_body}};
+	for (size_t i = 0; i < MW_COUNT(list); i++) {
+		for (size_t k = 0; k < list[i].n; k++) {
+			MW_BUF_AUTO b = {0};
+			mw_mime_fold_needle(mw_strz(list[i].v[k]), &b);
+			if (mw_buf_ok(&b) == 0 && b.n == 0)
+				return mw_fail(
+				    err, MW_EUSAGE,
+				    "%s: there is nothing in '%.100s' to look for",
+				    list[i].option, list[i].v[k]);
+		}
+	}
+	return 0;
+}
+
 int
 mw_query_check(const struct mw_query *q, struct mw_err *err)
 {
@@ -188,5 +218,5 @@ mw_query_check(const struct mw_query *q, struct mw_err *err)
 	if (q->all && (q->any_term || q->n_id))
 		return mw_fail(err, MW_EUSAGE,
 		               "--all takes no other selection beside it");
-	return 0;
+	return check_texts(q, err);
 }

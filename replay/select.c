@@ -3,6 +3,7 @@
 
 #include "journal/base/util.h"
 #include "replay/erased.h"
+#include "replay/search.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct walk {
 	bool no_key;            /* said once: every record would say it */
 	struct mw_arena *arena; /* of one mail */
 	struct mw_erased erased;
+	struct mw_search *search; /* NULL: no need to look inside */
 	struct mw_item it;
 	uint64_t from_seq; /* of since_mark in this journal; 1: all */
 	int64_t from_us;   /* with overlap: also what is not older than this */
@@ -63,6 +65,26 @@ first_seq(const struct walk *w)
 	return l && l->n ? MW_MIN(l->seq[0], w->from_seq) : w->from_seq;
 }
 
+static int
+look_inside(void *arg, const void *p, size_t n)
+{
+	struct walk *w = arg;
+	return mw_cli_stopped() ? MW_ECANCEL : mw_search_put(w->search, p, n);
+}
+
+/* Attachment names and text, which only the content has: 1, 0, or why not. */
+static int
+match_content(struct walk *w, const struct mw_record *r, struct mw_err *err)
+{
+	if (!w->search)
+		return 1;
+	int k = mw_record_body(w->it.store, r, &w->it.mail, look_inside, w, err);
+	if (k == 0)
+		return mw_search_matches(w->search);
+	mw_search_forget(w->search);
+	return k;
+}
+
 /* One candidate. Non-zero ends the walk. */
 static int
 consider(struct walk *w, const struct mw_record *r)
@@ -85,7 +107,12 @@ consider(struct walk *w, const struct mw_record *r)
 	}
 	if (!mw_query_match(&w->q, &w->it.mail, r->id))
 		return 0;
-	return w->cb(w->arg, &w->it);
+	int inside = match_content(w, r, &err);
+	if (inside == MW_ECANCEL || inside == MW_ENOMEM)
+		return inside;
+	if (inside < 0)
+		report(w, &err);
+	return inside > 0 ? w->cb(w->arg, &w->it) : 0;
 }
 
 /* Each damaged place costs one error and the walk goes on behind it. A cursor that fails
@@ -340,9 +367,16 @@ mw_select(struct mw_cli *cli, const struct mw_query *q,
 	int r = mw_query_check(q, err);
 	if (r < 0)
 		return r;
+	const struct mw_search_for what = {q->body, q->attachment, q->n_body,
+	                                   q->n_attachment};
+	if (q->n_body || q->n_attachment)
+		r = mw_search_new(&what, &w.search, err);
+	if (r < 0)
+		return r;
 	w.arena = mw_arena_new(MEMORY_PER_MAIL);
 	if (!b || !w.arena) {
 		mw_arena_free(w.arena);
+		mw_search_free(w.search);
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	}
 	if (cli->conf)
@@ -352,6 +386,7 @@ mw_select(struct mw_cli *cli, const struct mw_query *q,
 	if (r == 0)
 		r = walk_set(&w, b, err);
 	mw_arena_free(w.arena);
+	mw_search_free(w.search);
 	mw_erased_done(&w.erased);
 	if (ret_bad)
 		*ret_bad = w.n_bad;

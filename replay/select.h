@@ -22,6 +22,8 @@ struct mw_query {
 	const struct mw_late *late; /* with since_mark: also these; by journal, or NULL */
 	const char **user, **domain, **sender, **message_id, **queue_id, **subject;
 	size_t n_user, n_domain, n_sender, n_message_id, n_queue_id, n_subject;
+	const char **from, **attachment, **body; /* texts, see search.h */
+	size_t n_from, n_attachment, n_body;
 	int direction;            /* -1: any; enum mw_direction */
 	uint64_t larger, smaller; /* bytes; 0: off */
 	bool all;                 /* --all given */
@@ -51,10 +53,10 @@ struct mw_item {
 	struct mw_mail mail; /* valid during the callback */
 };
 
-/* Does this mail match (time, user, domain, …; not since_mark)? --user matches an
- * accepted envelope recipient (with or without its extension), an expanded mailbox and
- * the SASL login; without '@' the local part of a local recipient or mailbox,
- * or the SASL login. Case is folded everywhere but in queue and message IDs. */
+/* Does this mail match (time, user, domain, …; not since_mark, attachment and body)?
+ * --user matches an accepted envelope recipient (with or without its extension), an
+ * expanded mailbox and the SASL login; without '@' the local part of a local recipient or
+ * mailbox, or the SASL login. Case is folded everywhere but in queue and message IDs. */
 bool mw_query_match(const struct mw_query *q, const struct mw_mail *m,
                     const uint8_t id[MW_ID_LEN]);
 
