@@ -154,6 +154,7 @@ open_store(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	    .segment_age_us = conf->segment_age,
 	    .min_free = conf->min_free,
 	    .level = (int)conf->compression_level,
+	    .dictionary = conf->compression_dictionary,
 	    .spill_above = conf->memory_per_message,
 	    .delimiter = conf->recipient_delimiter,
 	    .note = on_note,

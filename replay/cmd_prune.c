@@ -211,6 +211,8 @@ make_plan(struct prune *p, const struct mw_retain_owner *o, struct mw_err *err)
 	                             .gone = a ? a->gone : NULL,
 	                             .n_gone = a ? a->n_gone : 0,
 	                             .damaged = p->log->damaged > 0};
+	for (size_t i = p->log->n_seg; i > 0 && !p->log->seg[i - 1].settled; i--)
+		l.open_seg = p->log->seg[i - 1].number;
 	mw_retain_plan(&l, p->log->rec, p->log->n, &p->sum);
 	return 0;
 }

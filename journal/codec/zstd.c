@@ -4,6 +4,8 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <zdict.h>
 #include <zstd.h>
 
 enum {
@@ -12,6 +14,11 @@ enum {
 	OUT = 32768,
 	POOL = 8,
 	KEEP_DCTX = 4 << 20 /* one that had a large window is not kept */
+};
+
+struct mw_zdict {
+	ZSTD_CDict *c;
+	ZSTD_DDict *d;
 };
 
 struct mw_zc {
@@ -96,6 +103,61 @@ mw_zc_put(struct mw_zc *z, const void *p, size_t n, bool end, mw_zstd_sink *sink
 	}
 }
 
+int
+mw_zdict_new(const void *p, size_t n, int level, struct mw_zdict **ret)
+{
+	if (n < 8 || n > MW_ZDICT_MOST)
+		return MW_EDAMAGED;
+	struct mw_zdict *d = calloc(1, sizeof *d);
+	if (!d)
+		return MW_ENOMEM;
+	/* zstd takes whatever does not begin with its number for plain text. */
+	bool good = memcmp(p, "\x37\xa4\x30\xec", 4) == 0;
+	if (good && level)
+		d->c = ZSTD_createCDict(p, n, level);
+	else if (good)
+		d->d = ZSTD_createDDict(p, n);
+	if (!d->c && !d->d) {
+		mw_zdict_free(d);
+		return MW_EDAMAGED;
+	}
+	*ret = d;
+	return 0;
+}
+
+void
+mw_zdict_free(struct mw_zdict *d)
+{
+	if (!d)
+		return;
+	(void)ZSTD_freeCDict(d->c);
+	(void)ZSTD_freeDDict(d->d);
+	free(d);
+}
+
+int
+mw_zdict_make(struct mw_str text, const void *samples, const size_t *len, unsigned n,
+              int level, struct mw_buf *out)
+{
+	enum {
+		TABLES = 4096,    /* room for the entropy tables */
+		TEXT_LEAST = 128, /* what zstd wants */
+		DICT_LEAST = 256
+	};
+	ZDICT_params_t params = {.compressionLevel = level};
+	size_t most = MW_MAX(text.n, (size_t)DICT_LEAST) + TABLES;
+	if (text.n < TEXT_LEAST || n == 0)
+		return MW_ENOTFOUND;
+	if (mw_buf_reserve(out, most) < 0)
+		return MW_ENOMEM;
+	size_t k = ZDICT_finalizeDictionary(out->p + out->n, most, text.p, text.n,
+	                                    samples, len, n, params);
+	if (ZDICT_isError(k))
+		return MW_ENOTFOUND;
+	out->n += k;
+	return 0;
+}
+
 static struct mw_zc *
 pool_get(void)
 {
@@ -118,7 +180,8 @@ pool_put(struct mw_zc *z)
 }
 
 int
-mw_zc_all(int level, const void *p, size_t n, mw_zstd_sink *sink, void *arg)
+mw_zc_all(int level, const struct mw_zdict *dict, const void *p, size_t n,
+          mw_zstd_sink *sink, void *arg)
 {
 	struct mw_zc *z = pool_get();
 	if (!z) {
@@ -129,7 +192,10 @@ mw_zc_all(int level, const void *p, size_t n, mw_zstd_sink *sink, void *arg)
 	(void)ZSTD_CCtx_reset(z->c, ZSTD_reset_session_and_parameters);
 	int r = 0;
 	if (ZSTD_isError(ZSTD_CCtx_setParameter(z->c, ZSTD_c_compressionLevel, level)) ||
+	    ZSTD_isError(ZSTD_CCtx_setParameter(z->c, ZSTD_c_dictIDFlag, 0)) ||
 	    ZSTD_isError(ZSTD_CCtx_setPledgedSrcSize(z->c, n)))
+		r = MW_EBUG;
+	if (r == 0 && dict && ZSTD_isError(ZSTD_CCtx_refCDict(z->c, dict->c)))
 		r = MW_EBUG;
 	if (r == 0)
 		r = mw_zc_put(z, p, n, true, sink, arg);
@@ -138,7 +204,7 @@ mw_zc_all(int level, const void *p, size_t n, mw_zstd_sink *sink, void *arg)
 }
 
 int
-mw_zd_new(struct mw_zd **ret)
+mw_zd_new(const struct mw_zdict *dict, struct mw_zd **ret)
 {
 	(void)pthread_mutex_lock(&pool_mu);
 	struct mw_zd *z = d_pooled ? d_pool[--d_pooled] : NULL;
@@ -154,7 +220,8 @@ mw_zd_new(struct mw_zd **ret)
 	if (!z->d ||
 	    ZSTD_isError(ZSTD_DCtx_reset(z->d, ZSTD_reset_session_and_parameters)) ||
 	    ZSTD_isError(
-	        ZSTD_DCtx_setParameter(z->d, ZSTD_d_windowLogMax, READ_WINDOW_LOG))) {
+	        ZSTD_DCtx_setParameter(z->d, ZSTD_d_windowLogMax, READ_WINDOW_LOG)) ||
+	    (dict && ZSTD_isError(ZSTD_DCtx_refDDict(z->d, dict->d)))) {
 		ZSTD_freeDCtx(z->d);
 		free(z);
 		return MW_ENOMEM;

@@ -103,6 +103,7 @@ take(struct walk *w, const struct mw_record *r)
 	                            .offset = r->loc.offset,
 	                            .time_us = r->time_us,
 	                            .size = r->frame_len,
+	                            .dict = r->dict,
 	                            .type = (uint8_t)r->type,
 	                            .gone = mw_gone_record(w->gone, r->seq)};
 	switch (r->type) {
@@ -114,13 +115,13 @@ take(struct walk *w, const struct mw_record *r)
 	case MW_TYPE_EXPANSION:
 	case MW_TYPE_SPF:
 	case MW_TYPE_RESTORE:
+	case MW_TYPE_DICT:
 		return take_tokens(w, r, x);
 	case MW_TYPE_MARK:
 	case MW_TYPE_HOLD:
 	case MW_TYPE_TOMBSTONE:
 	case MW_TYPE_AUDIT:
 		return take_note(w, r);
-	case MW_TYPE_DICT:
 	case MW_TYPE_RECOVERY:
 	case MW_TYPE_CLOSE:
 		break;

@@ -122,6 +122,32 @@ judge_notes(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t 
 	}
 }
 
+/* A dictionary goes with the last record of its segment that needs it. */
+static bool
+dict_needed(const struct mw_retain_rec *rec, size_t n, size_t i)
+{
+	for (size_t k = i + 1; k < n && rec[k].segment == rec[i].segment; k++)
+		if (rec[k].dict == rec[i].dict && rec[k].type != MW_TYPE_DICT &&
+		    rec[k].verdict != MW_REMOVE && rec[k].verdict != MW_REMOVED)
+			return true;
+	return false;
+}
+
+static void
+judge_dicts(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct mw_retain_rec *r = &rec[i];
+		if (r->type != MW_TYPE_DICT)
+			continue;
+		bool grows = l->open_seg && r->segment >= l->open_seg;
+		if (r->gone)
+			r->verdict = MW_REMOVED;
+		else if (!l->damaged && !grows && !dict_needed(rec, n, i))
+			r->verdict = MW_REMOVE;
+	}
+}
+
 void
 mw_retain_plan(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t n,
                struct mw_retain_sum *ret)
@@ -153,4 +179,5 @@ mw_retain_plan(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size
 		count_one(&ret->all, r);
 	}
 	judge_notes(l, rec, n, now, ret);
+	judge_dicts(l, rec, n);
 }

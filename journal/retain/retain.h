@@ -70,6 +70,7 @@ struct mw_retain_rec {
 	int64_t time_us;
 	int64_t seen_us;       /* the log's own time at this record; set by the plan */
 	uint64_t size;         /* stored bytes */
+	uint32_t dict;         /* see struct mw_record */
 	uint64_t rules;        /* mw_rules_match */
 	const uint8_t *tokens; /* of a record that refers to mails; else NULL */
 	uint32_t n_tokens;
@@ -86,7 +87,8 @@ struct mw_retain_limits {
 	uint64_t marked_seq; /* records below it are covered by a completed mark */
 	const struct mw_gone_segs *gone; /* segments removed before, ascending */
 	size_t n_gone;
-	bool damaged; /* part of the log could not be read */
+	bool damaged;      /* part of the log could not be read */
+	uint64_t open_seg; /* the first segment that may still grow; 0: none */
 };
 
 struct mw_retain_row { /* of one rule; a mail counts with the first that has a say */
@@ -193,7 +195,8 @@ struct mw_erase_list {
 	uint8_t (*token)[MW_RETIRE_TOKEN]; /* whose: addresses and logins */
 	size_t n_token;
 };
-/* Tombstones first, then the slots. */
+/* Tombstones first, then the slots; then the dictionaries in the segments it hit that no
+ * live record needs any more. */
 int mw_erase_run(struct mw_retain_owner *o, const struct mw_erase_list *e,
                  struct mw_err *err) MW_CHECK;
 

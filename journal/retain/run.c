@@ -37,7 +37,7 @@ wipe(struct mw_retain_owner *o, struct mw_retain_log *l, struct mw_retain_done *
 		if (r->verdict == MW_REMOVE) {
 			seq[n_seq++] = r->seq;
 			ret->records += r->type == MW_TYPE_MAIL;
-			ret->notes += r->type != MW_TYPE_MAIL;
+			ret->notes += r->type != MW_TYPE_MAIL && r->type != MW_TYPE_DICT;
 			ret->bytes += r->size;
 		}
 		if (!to_wipe(r))
@@ -130,6 +130,7 @@ record_done(const struct mw_retain_rec *r, int64_t now, int64_t floor)
 	case MW_TYPE_EXPANSION:
 	case MW_TYPE_SPF:
 	case MW_TYPE_RESTORE:
+	case MW_TYPE_DICT:
 		return r->verdict == MW_REMOVE || r->verdict == MW_REMOVED;
 	case MW_TYPE_MARK:
 		return !r->broken && now - r->seen_us >= floor;
@@ -140,8 +141,6 @@ record_done(const struct mw_retain_rec *r, int64_t now, int64_t floor)
 	case MW_TYPE_RECOVERY:
 	case MW_TYPE_CLOSE:
 		return true;
-	case MW_TYPE_DICT:
-		break;
 	}
 	return false; /* not ours to judge */
 }

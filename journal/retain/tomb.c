@@ -107,5 +107,7 @@ mw_erase_run(struct mw_retain_owner *o, const struct mw_erase_list *e, struct mw
 	/* What was captured a moment ago may stand in the open segment. */
 	if (r == 0 && e->n_whole)
 		r = mw_owner_roll(o, err);
-	return r == 0 ? mw_wipe_all(o, v, e->n_whole, err) : r;
+	if (r == 0)
+		r = mw_wipe_all(o, v, e->n_whole, err);
+	return r == 0 && e->n_whole ? mw_erase_dicts(o, e, err) : r;
 }

@@ -16,13 +16,18 @@ enum {
 
 /* Gives an entry its place: sequence number, slot, chain, header. */
 static int
-place(struct mw_store *st, struct mw_entry *e, uint16_t pos, uint8_t chain[MW_HASH_LEN])
+place(struct mw_store *st, struct mw_entry *e, uint16_t pos, uint64_t off,
+      uint8_t chain[MW_HASH_LEN])
 {
 	struct mw_frame *f = &e->frame;
 	uint8_t aad[MW_ID_LEN + 8], wrapped[MW_WRAPPED_KEY], mac[MW_SHA256_LEN];
 	f->seq = st->next_seq + pos;
 	f->batch = st->next_batch;
 	f->batch_pos = pos;
+	if (e->type == MW_TYPE_DICT)
+		f->dict = mw_dict_placed(st, e->dict, off);
+	else
+		f->dict = e->dict ? mw_dict_at(st, e->dict) : 0;
 	memcpy(aad, e->id, MW_ID_LEN);
 	mw_put64(aad + MW_ID_LEN, f->seq);
 	struct mw_aead_in in = {e->id, aad, sizeof aad, e->key, MW_AEAD_KEY};
@@ -121,31 +126,72 @@ write_entry(struct mw_store *st, struct gather *g, struct mw_entry *e, struct mw
 	return r;
 }
 
-/* Writes and syncs a batch into the open segment. On failure the segment is abandoned. */
-int
-mw_commit_batch(struct mw_store *st, struct mw_entry *list, struct mw_err *err)
+/* The records of dictionaries that the batch needs and the segment lacks, before it. */
+static int
+add_dicts(struct mw_store *st, struct mw_entry *list, struct mw_entry **ret)
+{
+	struct mw_entry *dicts = NULL;
+	for (struct mw_entry *e = list; e; e = e->next) {
+		struct mw_entry *two = NULL;
+		bool have = !e->dict || mw_dict_at(st, e->dict);
+		for (struct mw_entry *d = dicts; !have && d && d != list; d = d->next)
+			have = d->dict == e->dict;
+		if (have)
+			continue;
+		int r = mw_dict_entries(st, e->dict, &two);
+		if (r < 0) {
+			mw_dict_entries_free(dicts, list);
+			return r;
+		}
+		two->next->next = dicts ? dicts : list;
+		dicts = two;
+	}
+	*ret = dicts ? dicts : list;
+	return 0;
+}
+
+static int
+write_batch(struct mw_store *st, struct mw_entry *list, uint8_t chain[MW_HASH_LEN],
+            uint64_t *ret_count, struct mw_err *err)
 {
 	struct gather g = {.n = 0};
-	uint8_t chain[MW_HASH_LEN];
-	uint64_t start = st->seg->at, count = 0, off = start;
-	memcpy(chain, st->chain, sizeof chain);
+	uint64_t off = st->seg->at, count = 0;
 	int r = 0;
 	for (struct mw_entry *e = list; r == 0 && e; e = e->next) {
-		r = place(st, e, (uint16_t)count++, chain);
+		r = place(st, e, (uint16_t)count++, off, chain);
 		if (r < 0)
 			(void)mw_fail(err, r, "out of memory while committing");
 		else
 			r = write_entry(st, &g, e, err);
+		e->offset = off;
+		off += mw_frame_len(&e->frame);
 	}
 	if (r == 0)
 		r = gather_flush(st, &g, err);
 	if (r == 0) /* I6, I7: nothing is answered before this */
 		r = mw_seg_sync(st->seg, err);
+	*ret_count = count;
+	return r;
+}
+
+/* Writes and syncs a batch into the open segment. On failure the segment is abandoned. */
+int
+mw_commit_batch(struct mw_store *st, struct mw_entry *list, struct mw_err *err)
+{
+	uint8_t chain[MW_HASH_LEN];
+	uint64_t start = st->seg->at, count = 0;
+	struct mw_entry *all = list;
+	memcpy(chain, st->chain, sizeof chain);
+	int r = add_dicts(st, list, &all);
+	if (r < 0) /* nothing is written yet */
+		return mw_fail(err, r, "out of memory for a dictionary");
+	r = write_batch(st, all, chain, &count, err);
 	if (r < 0) {
+		mw_dict_entries_free(all, list);
 		mw_segment_abandon(st, start);
 		return r;
 	}
-	for (struct mw_entry *e = list; e; e = e->next) {
+	for (struct mw_entry *e = all; e; e = e->next) {
 		st->seg_records++;
 		if (e->type == MW_TYPE_MAIL) {
 			st->seg_mails++;
@@ -154,11 +200,11 @@ mw_commit_batch(struct mw_store *st, struct mw_entry *list, struct mw_err *err)
 			st->seg_tmax = MW_MAX(st->seg_tmax, e->time_us);
 		}
 		e->wait_us = st->clock->mono_us(st->clock) - e->submitted_us;
-		e->offset = off;
-		off += mw_frame_len(&e->frame);
 	}
+	mw_dict_entries_free(all, list);
 	memcpy(st->chain, chain, sizeof chain);
 	st->next_seq += count;
 	st->next_batch++;
+	mw_dict_fill(st, MW_MAX(st->seg->at, st->last_fill));
 	return 0;
 }

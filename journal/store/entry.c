@@ -2,6 +2,7 @@
  * of whoever brings it. */
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
+#include "journal/record/cbor.h"
 #include "journal/record/header.h"
 #include "journal/record/outcome.h"
 #include "journal/record/retire.h"
@@ -82,6 +83,7 @@ mw_entry_free(struct mw_entry *e)
 	mw_sha256_free(&e->canon_sha);
 	mw_aead_done(&e->aead);
 	mw_zc_free(e->zc);
+	mw_dict_unref(e->dict);
 	mw_buf_wipe(&e->early);
 	mw_buf_wipe(&e->header);
 	mw_buf_free(&e->tokens);
@@ -144,7 +146,7 @@ seal_piece(struct mw_entry *e, struct mw_sealing *s, bool last, struct mw_err *e
 	s->out.n += n;
 	s->len += n;
 	mw_buf_clear(&s->plain);
-	if (s->part == 1 && s->out.n > e->st->o.spill_above)
+	if (s->part == 1 && e->type == MW_TYPE_MAIL && s->out.n > e->st->o.spill_above)
 		return spill(e, s, err);
 	return 0;
 }
@@ -252,8 +254,11 @@ end_body(struct mw_entry *e, struct mw_err *err)
 	if (e->body_done)
 		return 0;
 	struct seal_arg a = {e, &e->body, err};
+	if (!e->zc)
+		e->dict = mw_dict_get(e->st);
 	int r = e->zc ? mw_zc_put(e->zc, NULL, 0, true, seal_sink, &a)
-	              : mw_zc_all(e->st->o.level, e->early.p, e->early.n, seal_sink, &a);
+	              : mw_zc_all(e->st->o.level, mw_dict_z(e->dict), e->early.p,
+	                          e->early.n, seal_sink, &a);
 	if (r == 0)
 		r = seal_piece(e, &e->body, true, err);
 	if (r < 0) {
@@ -462,7 +467,7 @@ static int
 seal_meta(struct mw_entry *e, const void *p, size_t n, struct mw_err *err)
 {
 	struct seal_arg a = {e, &e->meta, err};
-	int r = mw_zc_all(e->st->o.level, p, n, seal_sink, &a);
+	int r = mw_zc_all(e->st->o.level, NULL, p, n, seal_sink, &a);
 	if (r == 0)
 		r = seal_piece(e, &e->meta, true, err);
 	if (r < 0 && err && !err->code)
@@ -511,6 +516,7 @@ mw_entry_finish_mail(struct mw_entry *e, const struct mw_mail *m, struct mw_err 
 	e->time_us = m->time_us;
 	add_token(e, MW_KEY_ID, mw_str((const char *)e->id, MW_ID_TOKEN));
 	mail_tokens(e, m);
+	mw_dict_offer(e, m);
 	r = seal_meta(e, cbor.p, cbor.n, err);
 	return r < 0 ? r : make_frame(e, err);
 }
@@ -560,4 +566,33 @@ mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,
 	if (r == 0)
 		r = seal_meta(e, cbor, n, err);
 	return r < 0 ? r : make_frame(e, err);
+}
+
+int
+mw_entry_dict(struct mw_store *st, struct mw_str bytes, const struct mw_dict_note *n,
+              struct mw_entry **ret, struct mw_err *err)
+{
+	MW_ENTRY_AUTO *e = NULL;
+	MW_BUF_AUTO cbor = {0};
+	int r = mw_entry_new(st, MW_TYPE_DICT, &e, err);
+	if (r < 0)
+		return r;
+	mw_cbor_put_map(&cbor, 3);
+	mw_cbor_put_text(&cbor, "time");
+	mw_cbor_put_int(&cbor, n->time_us);
+	mw_cbor_put_text(&cbor, "mails");
+	mw_cbor_put_uint(&cbor, n->mails);
+	mw_cbor_put_text(&cbor, "size");
+	mw_cbor_put_uint(&cbor, n->size);
+	struct seal_arg a = {e, &e->body, err};
+	e->size = bytes.n;
+	r = mw_zc_all(st->o.level, NULL, bytes.p, bytes.n, seal_sink, &a);
+	if (r == 0)
+		r = seal_piece(e, &e->body, true, err);
+	if (r < 0 || cbor.failed)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a dictionary");
+	r = mw_entry_finish(e, n->time_us, cbor.p, cbor.n, err);
+	if (r == 0)
+		*ret = MW_TAKE(e);
+	return r;
 }

@@ -71,6 +71,7 @@ mw_record_of(struct mw_record *r, uint64_t segment, uint64_t off,
 	memcpy(r->id, f->id, MW_ID_LEN);
 	r->type = (enum mw_type)f->type;
 	r->flags = f->flags;
+	r->dict = f->dict;
 	memcpy(r->chain, f->chain, MW_HASH_LEN);
 	r->slot_len = f->slot_len;
 	r->meta_len = f->meta_len;
@@ -93,11 +94,10 @@ mw_store_get(struct mw_store *st, struct mw_loc loc, struct mw_record *ret,
 		r = mw_seg_frame(o->seg, loc.offset, MW_CHECK_HEADER, &f, &why, err);
 	if (r < 0)
 		return r;
-	if (r == 0 || f.dict != 0)
+	if (r == 0)
 		return mw_fail(err, MW_EDAMAGED, "segment %llu, offset %llu: %s",
 		               (unsigned long long)loc.segment,
-		               (unsigned long long)loc.offset,
-		               r == 0 ? why : "needs a dictionary");
+		               (unsigned long long)loc.offset, why);
 	mw_record_of(ret, loc.segment, loc.offset, &f);
 	return 0;
 }
@@ -238,6 +238,7 @@ opener_start(struct opener *op, struct mw_err *err)
 struct part_range {
 	uint8_t part;
 	uint64_t at, len, max_plain;
+	const struct mw_zdict *dict;
 };
 
 /* One stored piece: read, authenticated, handed to the decompressor. */
@@ -266,7 +267,7 @@ open_part(struct opener *op, const struct part_range *p, mw_zstd_sink *sink, voi
 {
 	struct mw_zd *z = NULL;
 	MW_AUTOFREE uint8_t *buf = malloc(2 * MW_PIECE + MW_AEAD_TAG);
-	int e = buf ? mw_zd_new(&z) : MW_ENOMEM;
+	int e = buf ? mw_zd_new(p->dict, &z) : MW_ENOMEM;
 	if (e < 0)
 		return mw_fail(err, e, "out of memory while reading");
 	if (p->len < MW_AEAD_TAG)
@@ -322,7 +323,7 @@ mw_record_meta(struct mw_store *st, const struct mw_record *r, struct mw_buf *ou
 	if (e < 0)
 		return e;
 	struct part_range p = {0, MW_FRAME_HEADER + r->slot_len, r->meta_len,
-	                       UINT64_C(1) << 31};
+	                       UINT64_C(1) << 31, NULL};
 	e = open_part(&op, &p, buf_sink, out, err);
 	mw_aead_done(&op.aead);
 	return e;
@@ -370,16 +371,20 @@ mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_m
 	struct opener op;
 	struct body_arg b = {sink, arg, {NULL}, 0};
 	uint8_t got[MW_SHA256_LEN];
+	const struct mw_zdict *dict = NULL;
 	int e = opener_init(&op, st, r, err);
 	if (e < 0)
 		return e;
-	e = mw_sha256_init(&b.sha);
+	if (r->type != MW_TYPE_DICT) /* its own place, there */
+		e = mw_dict_for(st, r, &dict, err);
+	if (e == 0 && mw_sha256_init(&b.sha) < 0)
+		e = mw_fail(err, MW_ENOMEM, "out of memory while reading");
 	if (e < 0) {
 		mw_aead_done(&op.aead);
-		return mw_fail(err, e, "out of memory while reading");
+		return e;
 	}
 	struct part_range p = {1, MW_FRAME_HEADER + (uint64_t)r->slot_len + r->meta_len,
-	                       r->body_len, r->plain_len};
+	                       r->body_len, r->plain_len, dict};
 	e = open_part(&op, &p, body_sink, &b, err);
 	mw_aead_done(&op.aead);
 	mw_sha256_final(&b.sha, got);

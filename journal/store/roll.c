@@ -70,6 +70,7 @@ mw_segment_abandon(struct mw_store *st, uint64_t good_end)
 	st->last_open = true;
 	mw_store_say(st, MW_LOG_ERR, "event=segment-abandoned seg=%llu end=%llu",
 	             (unsigned long long)st->last_number, (unsigned long long)good_end);
+	mw_dict_segment_end(st);
 	mw_seg_free(st->seg);
 	st->seg = NULL;
 	mw_aead_done(&st->seg_aead);
@@ -140,6 +141,7 @@ mw_segment_close(struct mw_store *st, struct mw_err *err)
 	st->last_batch = st->next_batch - 1;
 	st->last_end = end;
 	st->last_open = false;
+	mw_dict_segment_end(st);
 	mw_seg_free(st->seg);
 	st->seg = NULL;
 	mw_aead_done(&st->seg_aead);

@@ -77,7 +77,9 @@ open_writer(struct mw_store *st, struct mw_err *err)
 		return r;
 	st->durable_seq = st->stats.next_seq = st->next_seq;
 	st->stats.segment = st->last_number;
-	r = mw_commit_start(st, err);
+	r = mw_dict_start(st, err);
+	if (r == 0)
+		r = mw_commit_start(st, err);
 	if (r == 0)
 		r = note_recovery(st, &note, err);
 	if (r == 0 && !st->o.no_index)
@@ -117,7 +119,9 @@ mw_store_close(struct mw_store *st)
 	if (!st)
 		return;
 	mw_commit_stop(st);
+	mw_dict_stop(st);
 	mw_index_stop(st);
+	mw_dict_read_done(st);
 	mw_store_segs_close(st);
 	mw_index_close(st->index);
 	mw_seg_free(st->seg);

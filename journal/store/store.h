@@ -38,6 +38,9 @@ struct mw_store_opts {
 	int64_t segment_age_us;       /* close an open segment after this; 0: 1 h */
 	uint64_t min_free;            /* bytes; appends fail below with MW_ENOSPC */
 	int level;                    /* zstd level; 0: 3 */
+	bool dictionary;              /* writer: train dictionaries and use them */
+	/* Most percent of a segment that its dictionary may take; 0: 5; 100: any. */
+	unsigned dict_share;
 	uint64_t spill_above; /* stored bytes of one entry kept in memory; 0: 256 KiB */
 	bool no_index;        /* writer: do not maintain the index (tests) */
 	/* Writer: characters that part an address extension from the local part; a
@@ -145,6 +148,9 @@ int mw_store_append(struct mw_store *st, struct mw_entry *e, struct mw_commit *r
 int mw_store_note(struct mw_store *st, enum mw_type type, int64_t time_us,
                   const void *cbor, size_t n, struct mw_commit *ret,
                   struct mw_err *err) MW_CHECK;
+/* Has a dictionary trained now, on the samples there are: 1 a new one is in use, 0 not.
+ * Else that happens by itself, in the background. */
+int mw_store_train(struct mw_store *st);
 /* Closes the open segment and starts the next (also done by size and age). */
 int mw_store_roll(struct mw_store *st, struct mw_err *err) MW_CHECK;
 
@@ -181,6 +187,7 @@ struct mw_record { /* a frame whose header checked out */
 	bool erased;                           /* left to callers; see mw_record_wiped */
 	uint32_t slot_len, meta_crc, body_crc; /* for reading it back */
 	uint8_t flags;
+	uint32_t dict;     /* its dictionary is at 8 times this in the segment; 0: none */
 	uint8_t chain[32]; /* head of the hash chain at this record */
 };
 

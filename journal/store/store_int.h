@@ -9,6 +9,7 @@
 #include "journal/index/index.h"
 #include "journal/record/canon.h"
 #include "journal/segment/segment.h"
+#include "journal/store/dict_int.h"
 #include "journal/store/store.h"
 
 #include <limits.h>
@@ -21,6 +22,8 @@ enum {
 	MW_HEADER_KEEP = 1 << 20, /* header bytes kept for Message-ID, Subject, From */
 	MW_ONE_SHOT = 128 * 1024, /* content up to here is compressed in one go */
 	MW_OPEN_SEGS = 4,
+	MW_SEG_DICTS = 4,  /* dictionaries that an open segment is known to have */
+	MW_READ_DICTS = 4, /* a reader keeps at hand */
 	MW_FRAME_HOST = 1, /* frame flag: record key under the host key */
 	MW_KEYS_MOST = 16, /* recovery keys of a journal */
 	MW_ID_TOKEN = 6    /* leading bytes of a record ID that make its token */
@@ -50,8 +53,9 @@ struct mw_entry {
 	uint64_t size, header_size;
 	bool header_done, cr_pending, line_start;
 	struct mw_buf header;
-	struct mw_buf early; /* content not yet compressed, up to MW_ONE_SHOT */
-	struct mw_zc *zc;    /* beyond that */
+	struct mw_buf early;  /* content not yet compressed, up to MW_ONE_SHOT */
+	struct mw_zc *zc;     /* beyond that */
+	struct mw_dict *dict; /* what its content was compressed with; a DICT: itself */
 	struct mw_sha256 sha, canon_sha;
 	struct mw_canon canon;
 	struct mw_arena *arena; /* strings of mw_entry_describe */
@@ -79,6 +83,13 @@ struct mw_open_seg { /* reader's cache of open segments */
 	uint64_t used;
 };
 
+struct mw_read_dict { /* reader's cache */
+	uint64_t segment;
+	uint32_t at;
+	struct mw_zdict *z;
+	uint64_t used;
+};
+
 struct mw_store {
 	char dir[PATH_MAX];
 	const struct mw_fs *fs;
@@ -102,6 +113,7 @@ struct mw_store {
 	struct mw_open_seg open[MW_OPEN_SEGS];
 	uint64_t tick;
 	struct mw_index *index; /* reader's handle, opened on first use */
+	struct mw_read_dict read_dict[MW_READ_DICTS];
 
 	/* writing. Lock order: mu alone; nothing is called back under it. */
 	pthread_mutex_t mu; /* guards the block up to `stats` */
@@ -127,6 +139,12 @@ struct mw_store {
 	uint64_t last_number, last_batch, last_end; /* of the segment before */
 	uint64_t next_seq, next_batch;
 	uint8_t chain[MW_HASH_LEN];
+	struct mw_dicts *dicts; /* NULL: none wanted; guards itself */
+	struct {
+		struct mw_dict *d;
+		uint32_t at;
+	} seg_dict[MW_SEG_DICTS]; /* what the open segment has */
+	size_t n_seg_dict;
 	uint64_t last_fill; /* bytes the last segment took: how far to prepare the next */
 	pthread_cond_t prepare_cv, index_cv;
 	bool want_prepare;

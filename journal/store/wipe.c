@@ -75,7 +75,8 @@ check_settled(struct mw_store *st, uint64_t number, const struct mw_seg *s,
 }
 
 static int
-wipe_one(struct mw_seg *s, int fd, const struct mw_wipe_at *p, struct mw_err *err)
+wipe_one(struct mw_store *st, struct mw_seg *s, int fd, const struct mw_wipe_at *p,
+         struct mw_err *err)
 {
 	struct mw_frame f;
 	int r = mw_seg_frame(s, p->offset, MW_CHECK_HEADER, &f, NULL, err);
@@ -97,6 +98,7 @@ wipe_one(struct mw_seg *s, int fd, const struct mw_wipe_at *p, struct mw_err *er
 		return mw_fail_errno(err, "cannot wipe a record in segment %llu",
 		                     (unsigned long long)s->h.number);
 	}
+	mw_dict_forget(st, f.id);
 	return 0;
 }
 
@@ -138,7 +140,7 @@ mw_store_wipe(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p,
 		r = mw_fail_errno(err, "cannot open %s for wiping", path);
 	}
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = wipe_one(s, fd, &p[i], err);
+		r = wipe_one(st, s, fd, &p[i], err);
 	if (r == 0) { /* after a failure the descriptor is not touched again (I5) */
 		int e = st->fs->sync(st->fs, fd);
 		if (e < 0) {

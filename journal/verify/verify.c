@@ -3,9 +3,8 @@
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
 #include "journal/codec/digest.h"
-#include "journal/index/index.h"
-#include "journal/segment/segment.h"
 #include "journal/verify/checkpoint.h"
+#include "journal/verify/verify_int.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,26 +13,6 @@
 
 enum {
 	CHUNK = 1 << 18
-};
-
-struct verify {
-	struct mw_store *st;
-	const struct mw_fs *fs;
-	const char *dir;
-	const struct mw_verify_opts *o;
-	struct mw_verify_result *res;
-	struct mw_err *err;
-	struct mw_index *index;
-	struct mw_index_point point; /* of the partition of point_for */
-	uint64_t point_for;
-	bool have_point;
-	uint64_t expect; /* next sequence number, 0: any */
-	uint8_t chain[MW_HASH_LEN];
-	bool chain_known;
-	uint64_t prev_number;
-	uint64_t all_bytes;
-	uint64_t dice;
-	struct mw_gone *gone; /* what tombstones and audits say; NULL: nothing known */
 };
 
 const char *
@@ -52,11 +31,8 @@ mw_finding_bad(enum mw_finding_kind k)
 	return k < MW_FINDING_TORN;
 }
 
-static void found(struct verify *v, struct mw_finding f, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void
-found(struct verify *v, struct mw_finding f, const char *fmt, ...)
+void
+mw_verify_found(struct verify *v, struct mw_finding f, const char *fmt, ...)
 {
 	char text[700];
 	va_list ap;
@@ -109,91 +85,16 @@ check_chain(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_fr
 			return r;
 		mw_frame_chain(&g, v->chain, meta, body);
 		if (memcmp(g.chain, f->chain, MW_HASH_LEN) != 0)
-			found(v,
-			      (struct mw_finding){MW_FINDING_CHAIN, s->h.number, off,
-			                          f->seq, f->seq, NULL},
-			      "record %llu does not follow from the one before it",
-			      (unsigned long long)f->seq);
+			mw_verify_found(
+			    v,
+			    (struct mw_finding){MW_FINDING_CHAIN, s->h.number, off,
+			                        f->seq, f->seq, NULL},
+			    "record %llu does not follow from the one before it",
+			    (unsigned long long)f->seq);
 	}
 	memcpy(v->chain, f->chain, MW_HASH_LEN);
 	v->chain_known = true;
 	return 0;
-}
-
-static int
-drop(void *arg, const void *p, size_t n)
-{
-	(void)arg;
-	(void)p;
-	(void)n;
-	return 0;
-}
-
-/* One message in so many, by a generator of our own, so that a run can be repeated. */
-static bool
-sampled(struct verify *v)
-{
-	v->dice = v->dice * 6364136223846793005ULL + 1442695040888963407ULL;
-	double x = (double)(v->dice >> 33) / (double)(UINT64_C(1) << 31) * 100.0;
-	return x < v->o->sample;
-}
-
-static int
-check_content(struct verify *v, const struct mw_record *rec)
-{
-	struct mw_err e = {0};
-	struct mw_finding f = {MW_FINDING_CONTENT, rec->loc.segment, rec->loc.offset,
-	                       rec->seq,           rec->seq,         NULL};
-	MW_ARENA_AUTO *a = mw_arena_new(0);
-	struct mw_mail m;
-	if (!a)
-		return mw_fail(v->err, MW_ENOMEM, "out of memory while verifying");
-	int r = mw_record_mail(v->st, rec, a, &m, &e);
-	if (r == 0 && sampled(v)) {
-		v->res->contents++;
-		r = mw_record_body(v->st, rec, &m, drop, NULL, &e);
-	}
-	if (r == MW_EERASED || r == MW_EKEY || r == 0)
-		return 0;
-	if (r == MW_ENOMEM || r == MW_EIO) {
-		if (v->err)
-			*v->err = e;
-		return r;
-	}
-	found(v, f, "%s", e.msg);
-	return 0;
-}
-
-static void
-check_index(struct verify *v, const struct mw_record *rec)
-{
-	MW_BUF_AUTO t = {0};
-	if (!v->index)
-		return;
-	uint64_t part = (rec->loc.segment - 1) / MW_INDEX_SPAN;
-	if (v->point_for != part + 1) {
-		v->point_for = part + 1;
-		v->have_point =
-		    mw_index_point(v->index, rec->loc.segment, &v->point, NULL) == 1;
-	}
-	if (!v->have_point || rec->seq >= v->point.next_seq)
-		return; /* not indexed yet: look-ups walk there */
-	if (mw_record_tokens(v->st, rec, &t, NULL) < 0)
-		return;
-	for (size_t i = 0; i + MW_TOKEN_LEN <= t.n; i += MW_TOKEN_LEN) {
-		struct mw_index_hit hit;
-		int n = mw_index_find(v->index, rec->loc.segment, t.p + i, rec->seq, &hit,
-		                      1, NULL);
-		if (n == 1 && hit.seq == rec->seq && hit.segment == rec->loc.segment &&
-		    hit.offset == rec->loc.offset)
-			continue;
-		found(v,
-		      (struct mw_finding){MW_FINDING_INDEX, rec->loc.segment,
-		                          rec->loc.offset, rec->seq, rec->seq, NULL},
-		      "record %llu is not found through the index",
-		      (unsigned long long)rec->seq);
-		return;
-	}
 }
 
 /* A checkpoint at this record: does the log go through it? */
@@ -207,14 +108,15 @@ check_anchor(struct verify *v, uint64_t segment, uint64_t off, const struct mw_f
 		if (memcmp(c->chain, f->chain, MW_HASH_LEN) == 0)
 			v->res->anchored_seq = f->seq;
 		else
-			found(v,
-			      (struct mw_finding){MW_FINDING_CHECKPOINT, segment, off,
-			                          f->seq, f->seq, NULL},
-			      "record %llu is not the one that the checkpoint of %lld "
-			      "saw: the "
-			      "history was rewritten",
-			      (unsigned long long)f->seq,
-			      (long long)(c->time_us / 1000000));
+			mw_verify_found(
+			    v,
+			    (struct mw_finding){MW_FINDING_CHECKPOINT, segment, off,
+			                        f->seq, f->seq, NULL},
+			    "record %llu is not the one that the checkpoint of %lld "
+			    "saw: the "
+			    "history was rewritten",
+			    (unsigned long long)f->seq,
+			    (long long)(c->time_us / 1000000));
 	}
 }
 
@@ -227,12 +129,12 @@ check_signature(struct verify *v, const struct mw_seg *s)
 		v->res->signed_segments++;
 	if (r == 1 || !pk)
 		return;
-	found(v,
-	      (struct mw_finding){MW_FINDING_SIGNATURE, s->h.number, s->t.close_off, 0, 0,
-	                          NULL},
-	      r < 0 ? "the signature of segment %llu does not hold"
-	            : "segment %llu is closed but not signed",
-	      (unsigned long long)s->h.number);
+	mw_verify_found(v,
+	                (struct mw_finding){MW_FINDING_SIGNATURE, s->h.number,
+	                                    s->t.close_off, 0, 0, NULL},
+	                r < 0 ? "the signature of segment %llu does not hold"
+	                      : "segment %llu is closed but not signed",
+	                (unsigned long long)s->h.number);
 }
 
 /* Checkpoints that the log never reached, or not any more. */
@@ -243,62 +145,26 @@ check_reach(struct verify *v)
 		const struct mw_checkpoint *c = &v->o->checkpoint[i];
 		if (c->seq <= v->res->last_seq)
 			continue;
-		found(v,
-		      (struct mw_finding){MW_FINDING_CHECKPOINT, 0, 0,
-		                          v->res->last_seq + 1, c->seq, NULL},
-		      "a checkpoint saw record %llu, the log ends at %llu: it was cut or "
-		      "rolled "
-		      "back",
-		      (unsigned long long)c->seq, (unsigned long long)v->res->last_seq);
+		mw_verify_found(
+		    v,
+		    (struct mw_finding){MW_FINDING_CHECKPOINT, 0, 0, v->res->last_seq + 1,
+		                        c->seq, NULL},
+		    "a checkpoint saw record %llu, the log ends at %llu: it was cut or "
+		    "rolled "
+		    "back",
+		    (unsigned long long)c->seq, (unsigned long long)v->res->last_seq);
 	}
-}
-
-/* A wiped slot needs its tombstone, and the other way round. */
-static int
-check_slot(struct verify *v, const struct mw_record *rec)
-{
-	struct mw_finding f = {MW_FINDING_WIPED, rec->loc.segment, rec->loc.offset,
-	                       rec->seq,         rec->seq,         NULL};
-	bool named = v->gone && mw_gone_record(v->gone, rec->seq);
-	int r = mw_record_wiped(v->st, rec, v->err);
-	if (r < 0)
-		return r == MW_EDAMAGED ? 0 : r;
-	if (r == 1 && named) {
-		v->res->erased++;
-	} else if (r == 1) {
-		found(v, f, "record %llu was wiped, and no tombstone says so: tampering",
-		      (unsigned long long)rec->seq);
-	} else if (named) {
-		f.kind = MW_FINDING_PENDING;
-		found(v, f, "record %llu has a tombstone and is not wiped yet",
-		      (unsigned long long)rec->seq);
-	}
-	return r;
 }
 
 static int
 check_record(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_frame *f)
 {
-	struct mw_record rec;
-	struct mw_loc loc = {s->h.number, off};
 	int r = check_chain(v, s, off, f);
 	if (r < 0)
 		return r;
 	check_anchor(v, s->h.number, off, f);
 	v->res->records++;
-	r = mw_store_get(v->st, loc, &rec, v->err);
-	if (r < 0)
-		return r == MW_EDAMAGED ? 0 : r;
-	r = check_slot(v, &rec);
-	if (r < 0)
-		return r;
-	check_index(v, &rec);
-	if (rec.type != MW_TYPE_MAIL)
-		return 0;
-	v->res->mails++;
-	if (r == 1)
-		return 0;
-	return check_content(v, &rec);
+	return mw_verify_record(v, s, off);
 }
 
 /* Its tombstone is written, and the machine stopped while its slot was wiped. */
@@ -327,7 +193,8 @@ pass_damage(struct verify *v, struct mw_seg *s, uint64_t off, uint64_t end,
 	if (r == 1 && f.seq == v->expect && off + mw_frame_len(&f) <= end) {
 		if (half_wiped(v, s->h.number, off, f.seq))
 			fd.kind = MW_FINDING_PENDING;
-		found(v, fd, "record %llu is lost: %s", (unsigned long long)f.seq, why);
+		mw_verify_found(v, fd, "record %llu is lost: %s",
+		                (unsigned long long)f.seq, why);
 		memcpy(v->chain, f.chain, MW_HASH_LEN);
 		v->chain_known = true;
 		v->expect = f.seq + 1;
@@ -340,15 +207,17 @@ pass_damage(struct verify *v, struct mw_seg *s, uint64_t off, uint64_t end,
 	if (r < 0)
 		return r;
 	if (r == 0) {
-		found(v, fd, "records from %llu to the end of the segment are lost: %s",
-		      (unsigned long long)v->expect, why);
+		mw_verify_found(
+		    v, fd, "records from %llu to the end of the segment are lost: %s",
+		    (unsigned long long)v->expect, why);
 		v->expect = 0;
 		*ret_off = end;
 		return 0;
 	}
 	fd.last_seq = f.seq ? f.seq - 1 : 0;
-	found(v, fd, "records %llu to %llu are lost: %s",
-	      (unsigned long long)fd.first_seq, (unsigned long long)fd.last_seq, why);
+	mw_verify_found(v, fd, "records %llu to %llu are lost: %s",
+	                (unsigned long long)fd.first_seq, (unsigned long long)fd.last_seq,
+	                why);
 	v->expect = f.seq;
 	*ret_off = next;
 	return 0;
@@ -395,10 +264,11 @@ was_pruned(struct verify *v, const struct mw_seg *s)
 		return false;
 	v->res->pruned += h->prev_number - v->prev_number;
 	if (named == 2 && memcmp(chain, h->chain, MW_HASH_LEN) != 0)
-		found(v, (struct mw_finding){MW_FINDING_CHAIN, h->number, 0, 0, 0, NULL},
-		      "segment %llu does not continue the chain of what was pruned "
-		      "before it",
-		      (unsigned long long)h->number);
+		mw_verify_found(
+		    v, (struct mw_finding){MW_FINDING_CHAIN, h->number, 0, 0, 0, NULL},
+		    "segment %llu does not continue the chain of what was pruned "
+		    "before it",
+		    (unsigned long long)h->number);
 	return true;
 }
 
@@ -419,21 +289,25 @@ check_link(struct verify *v, const struct mw_seg *s)
 			f.first_seq = 1;
 			f.last_seq = h->first_seq - 1;
 		}
-		found(v, f, "segment %llu follows segment %llu, which is not there",
-		      (unsigned long long)h->number, (unsigned long long)h->prev_number);
+		mw_verify_found(v, f,
+		                "segment %llu follows segment %llu, which is not there",
+		                (unsigned long long)h->number,
+		                (unsigned long long)h->prev_number);
 		v->chain_known = false;
 	} else if (v->expect && h->first_seq > v->expect) {
 		f.kind = MW_FINDING_DAMAGED;
 		f.first_seq = v->expect;
 		f.last_seq = h->first_seq - 1;
-		found(v, f, "records %llu to %llu are lost before segment %llu",
-		      (unsigned long long)f.first_seq, (unsigned long long)f.last_seq,
-		      (unsigned long long)h->number);
+		mw_verify_found(v, f, "records %llu to %llu are lost before segment %llu",
+		                (unsigned long long)f.first_seq,
+		                (unsigned long long)f.last_seq,
+		                (unsigned long long)h->number);
 		v->chain_known = false;
 	} else if (v->chain_known && memcmp(v->chain, h->chain, MW_HASH_LEN) != 0) {
 		f.kind = MW_FINDING_CHAIN;
-		found(v, f, "segment %llu does not continue the chain of segment %llu",
-		      (unsigned long long)h->number, (unsigned long long)v->prev_number);
+		mw_verify_found(
+		    v, f, "segment %llu does not continue the chain of segment %llu",
+		    (unsigned long long)h->number, (unsigned long long)v->prev_number);
 	}
 	v->expect = h->first_seq;
 	memcpy(v->chain, h->chain, MW_HASH_LEN);
@@ -459,18 +333,19 @@ bounds(struct verify *v, struct mw_seg *s, uint64_t next, uint64_t *ret_end)
 			struct mw_seg_end rest = {.end = end};
 			*ret_end = end;
 			if (!open)
-				found(
+				mw_verify_found(
 				    v,
 				    (struct mw_finding){MW_FINDING_DAMAGED, s->h.number,
 				                        end, 0, 0, NULL},
 				    "segment %llu was closed, and its trailer is damaged",
 				    (unsigned long long)s->h.number);
 			else if (s->size > end)
-				found(v,
-				      (struct mw_finding){MW_FINDING_TORN, s->h.number,
-				                          rest.end, 0, 0, NULL},
-				      "%llu bytes of an unfinished write, kept",
-				      (unsigned long long)(s->size - end));
+				mw_verify_found(v,
+				                (struct mw_finding){MW_FINDING_TORN,
+				                                    s->h.number, rest.end,
+				                                    0, 0, NULL},
+				                "%llu bytes of an unfinished write, kept",
+				                (unsigned long long)(s->size - end));
 			return 0;
 		}
 	}
@@ -480,11 +355,11 @@ bounds(struct verify *v, struct mw_seg *s, uint64_t next, uint64_t *ret_end)
 		return r;
 	*ret_end = e.end;
 	if (e.torn_bytes)
-		found(v,
-		      (struct mw_finding){MW_FINDING_UNDECIDED, s->h.number, e.end,
-		                          e.next_seq, e.next_seq, NULL},
-		      "torn or damaged: %llu bytes after the last whole record",
-		      (unsigned long long)e.torn_bytes);
+		mw_verify_found(v,
+		                (struct mw_finding){MW_FINDING_UNDECIDED, s->h.number,
+		                                    e.end, e.next_seq, e.next_seq, NULL},
+		                "torn or damaged: %llu bytes after the last whole record",
+		                (unsigned long long)e.torn_bytes);
 	return 0;
 }
 
@@ -496,9 +371,11 @@ check_segment(struct verify *v, uint64_t number, uint64_t next)
 	uint64_t end = 0;
 	int r = mw_seg_open(v->fs, v->dir, number, mw_store_id(v->st), &s, &e);
 	if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
-		found(v, (struct mw_finding){MW_FINDING_DAMAGED, number, 0, 0, 0, NULL},
-		      "%s; its records, from %llu on, are lost", e.msg,
-		      (unsigned long long)v->expect);
+		mw_verify_found(v,
+		                (struct mw_finding){MW_FINDING_DAMAGED, number, 0, 0, 0,
+		                                    NULL},
+		                "%s; its records, from %llu on, are lost", e.msg,
+		                (unsigned long long)v->expect);
 		v->chain_known = false;
 		v->expect = 0;
 		v->prev_number = number;
@@ -510,20 +387,22 @@ check_segment(struct verify *v, uint64_t number, uint64_t next)
 		return r;
 	}
 	if (s->header_hurt)
-		found(v, (struct mw_finding){MW_FINDING_DAMAGED, number, 0, 0, 0, NULL},
-		      "one of the two header blocks of segment %llu is damaged",
-		      (unsigned long long)number);
+		mw_verify_found(v,
+		                (struct mw_finding){MW_FINDING_DAMAGED, number, 0, 0, 0,
+		                                    NULL},
+		                "one of the two header blocks of segment %llu is damaged",
+		                (unsigned long long)number);
 	check_link(v, s);
 	r = bounds(v, s, next, &end);
 	if (r == 0)
 		r = walk(v, s, end);
 	if (r == 0 && s->closed && v->chain_known &&
 	    memcmp(v->chain, s->t.chain, MW_HASH_LEN) != 0)
-		found(v,
-		      (struct mw_finding){MW_FINDING_CHAIN, number, s->t.close_off, 0, 0,
-		                          NULL},
-		      "the trailer of segment %llu states another chain head",
-		      (unsigned long long)number);
+		mw_verify_found(v,
+		                (struct mw_finding){MW_FINDING_CHAIN, number,
+		                                    s->t.close_off, 0, 0, NULL},
+		                "the trailer of segment %llu states another chain head",
+		                (unsigned long long)number);
 	if (r == 0 && s->closed)
 		check_signature(v, s);
 	v->res->bytes += s->size;

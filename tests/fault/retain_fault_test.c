@@ -154,6 +154,8 @@ prune(struct fs_mem *m, uint64_t stop, struct mw_retain_sum *sum)
 		                             .n_gone =
 		                                 log->audit ? log->audit->n_gone : 0,
 		                             .damaged = log->damaged > 0};
+		for (size_t i = log->n_seg; i > 0 && !log->seg[i - 1].settled; i--)
+			l.open_seg = log->seg[i - 1].number;
 		mw_retain_plan(&l, log->rec, log->n, sum);
 		calls_before = fs_mem_calls(m, FS_ANY);
 		if (stop)

@@ -23,6 +23,8 @@ enum {
 static char root[PATH_MAX],
     journal[PATH_MAX]; /* real, but for nothing but the lock file */
 
+static bool with_dict; /* mails that share words, and a dictionary in the middle */
+
 static unsigned
 rounds(void)
 {
@@ -35,6 +37,11 @@ static void
 content_of(unsigned k, struct mw_buf *out)
 {
 	mw_buf_printf(out, "Subject: %u\r\n\r\n", k);
+	for (unsigned i = 0; with_dict && i < 40; i++)
+		mw_buf_printf(out,
+		              "All of them say this, line %u of forty lines, in the same "
+		              "words, as mail does.\r\n",
+		              i);
 	uint64_t x = k + 99;
 	size_t n = k % 5 == 4 ? 150000 : 200 + k * 331;
 	for (size_t i = 0; i < n; i++) {
@@ -51,7 +58,9 @@ open_store(struct fs_mem *m, struct mw_err *err)
 	                          .fs = fs_mem_fs(m),
 	                          .segment_size = 200000, /* rolls in the middle */
 	                          .spill_above = 65536,
-	                          .no_index = true};
+	                          .no_index = true,
+	                          .dictionary = with_dict,
+	                          .dict_share = 100};
 	struct mw_store *st = NULL;
 	return mw_store_open(&o, &st, err) < 0 ? NULL : st;
 }
@@ -66,7 +75,12 @@ append(struct mw_store *st, unsigned k, uint64_t *ret_seq)
 	char qid[16];
 	content_of(k, &c);
 	(void)snprintf(qid, sizeof qid, "Q%u", k);
-	struct mw_mail m = {.time_us = 1000 + k, .queue_id = mw_strz(qid)};
+	struct mw_rcpt rcpt = {.addr = mw_strz(qid)};
+	struct mw_mail m = {.time_us = 1000 + k,
+	                    .queue_id = mw_strz(qid),
+	                    .sender = mw_strz(qid),
+	                    .rcpt = &rcpt,
+	                    .n_rcpt = with_dict};
 	int r = mw_entry_new(st, MW_TYPE_MAIL, &e, &err);
 	if (r == 0)
 		r = mw_entry_body(e, c.p, c.n, &err);
@@ -85,6 +99,7 @@ append(struct mw_store *st, unsigned k, uint64_t *ret_seq)
 struct ledger {
 	bool acked[64];
 	uint64_t seq[64];
+	bool trained;
 };
 
 /* Reads the journal: every acknowledged mail, exact, at its sequence number; no damage.
@@ -147,8 +162,11 @@ load(struct fs_mem *m, struct ledger *l)
 	struct mw_store *st = open_store(m, &err);
 	if (!st)
 		return;
-	for (unsigned k = 0; k < MAILS; k++)
+	for (unsigned k = 0; k < MAILS; k++) {
 		l->acked[k] = append(st, k, &l->seq[k]) == 0;
+		if (with_dict && k == 6)
+			l->trained = mw_store_train(st);
+	}
 	mw_store_close(st);
 }
 
@@ -180,7 +198,7 @@ crash_at_every_call(void **state)
 {
 	(void)state;
 	struct fs_mem *m = fresh();
-	struct ledger l = {{false}, {0}};
+	struct ledger l = {.trained = false};
 	load(m, &l);
 	for (unsigned k = 0; k < MAILS; k++)
 		assert_true(l.acked[k]);
@@ -189,8 +207,8 @@ crash_at_every_call(void **state)
 	assert_true(calls > 50);
 	uint64_t states = 0;
 	for (uint64_t at = 1; at <= calls + 2; at++) {
-		for (unsigned s = 0; s < 2 + 2 * rounds(); s++) {
-			struct ledger r = {{false}, {0}};
+		for (unsigned s = 0; s < 2 + (with_dict ? 1 : 2) * rounds(); s++) {
+			struct ledger r = {.trained = false};
 			m = fresh();
 			fs_mem_stop_at(m, at);
 			load(m, &r);
@@ -207,17 +225,52 @@ crash_at_every_call(void **state)
 	print_message("%llu crash states\n", (unsigned long long)states);
 }
 
+static void
+count_dicts(struct fs_mem *m, unsigned want)
+{
+	struct mw_err err = {0};
+	struct mw_store *st = open_store(m, &err);
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_record r;
+	unsigned dicts = 0, users = 0;
+	assert_non_null(st);
+	assert_int_equal(mw_cursor_new(st, 1, &c, &err), 0);
+	while (mw_cursor_next(c, &r, &err) == 1) {
+		dicts += r.type == MW_TYPE_DICT;
+		users += r.type == MW_TYPE_MAIL && r.dict;
+	}
+	mw_cursor_free(MW_TAKE(c));
+	mw_store_close(st);
+	assert_int_equal(dicts, want);
+	assert_int_equal(users, 4);
+}
+
+/* The same where dictionary records stand in the batches. */
+static void
+crash_with_a_dictionary(void **state)
+{
+	with_dict = true;
+	struct fs_mem *m = fresh();
+	struct ledger l = {.trained = false};
+	load(m, &l);
+	assert_true(l.trained);
+	count_dicts(m, 4); /* two segments need it */
+	fs_mem_free(m);
+	crash_at_every_call(state);
+	with_dict = false;
+}
+
 /* Fails call n of a kind, once or for ever; then the machine stops as well. */
 static void
 fail_every(enum fs_op op, int e, uint64_t times, const char *what)
 {
-	struct ledger all = {{false}, {0}};
+	struct ledger all = {.trained = false};
 	struct fs_mem *m = fresh();
 	load(m, &all);
 	uint64_t calls = fs_mem_calls(m, op);
 	fs_mem_free(m);
 	for (uint64_t at = 1; at <= calls; at++) {
-		struct ledger l = {{false}, {0}};
+		struct ledger l = {.trained = false};
 		m = fresh();
 		fs_mem_fail(m, op, at, e, times);
 		load(m, &l);
@@ -257,13 +310,23 @@ opens_fail(void **state)
 }
 
 static void
+failures_with_a_dictionary(void **state)
+{
+	(void)state;
+	with_dict = true;
+	fail_every(FS_WRITE, EIO, 1, "EIO on a write, dictionary");
+	fail_every(FS_SYNC, EIO, 1, "EIO on a sync, dictionary");
+	with_dict = false;
+}
+
+static void
 service_comes_back(void **state)
 {
 	(void)state;
 	struct fs_mem *m = fresh();
 	struct mw_err err = {0};
 	struct mw_store *st = open_store(m, &err);
-	struct ledger l = {{false}, {0}};
+	struct ledger l = {.trained = false};
 	assert_non_null(st);
 	l.acked[0] = append(st, 0, &l.seq[0]) == 0;
 	assert_true(l.acked[0]);
@@ -297,7 +360,7 @@ every_byte_flipped(void **state)
 	struct fs_mem *m = fresh();
 	struct mw_err err = {0};
 	struct mw_store *st = open_store(m, &err);
-	struct ledger l = {{false}, {0}};
+	struct ledger l = {.trained = false};
 	for (unsigned k = 0; k < 3; k++)
 		l.acked[k] = append(st, k, &l.seq[k]) == 0;
 	mw_store_close(st);
@@ -369,9 +432,14 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(crash_at_every_call), cmocka_unit_test(writes_fail),
-	    cmocka_unit_test(syncs_fail),          cmocka_unit_test(opens_fail),
-	    cmocka_unit_test(service_comes_back),  cmocka_unit_test(every_byte_flipped),
+	    cmocka_unit_test(crash_at_every_call),
+	    cmocka_unit_test(writes_fail),
+	    cmocka_unit_test(syncs_fail),
+	    cmocka_unit_test(opens_fail),
+	    cmocka_unit_test(crash_with_a_dictionary),
+	    cmocka_unit_test(failures_with_a_dictionary),
+	    cmocka_unit_test(service_comes_back),
+	    cmocka_unit_test(every_byte_flipped),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -159,7 +159,7 @@ zstd_round_trip(void **state)
 			                 0);
 		assert_int_equal(mw_zc_put(c, NULL, 0, true, to_buf, &packed), 0);
 		mw_zc_free(c);
-		assert_int_equal(mw_zd_new(&d), 0);
+		assert_int_equal(mw_zd_new(NULL, &d), 0);
 		for (size_t at = 0; at < packed.n; at += 777)
 			assert_int_equal(mw_zd_put(d, packed.p + at,
 			                           MW_MIN(packed.n - at, 777), n, to_buf,
@@ -184,8 +184,8 @@ bomb_is_stopped(void **state)
 	struct mw_zd *d = NULL;
 	assert_int_equal(mw_buf_reserve(&zeros, 1 << 22), 0);
 	memset(zeros.p, 0, 1 << 22);
-	assert_int_equal(mw_zc_all(3, zeros.p, 1 << 22, to_buf, &packed), 0);
-	assert_int_equal(mw_zd_new(&d), 0);
+	assert_int_equal(mw_zc_all(3, NULL, zeros.p, 1 << 22, to_buf, &packed), 0);
+	assert_int_equal(mw_zd_new(NULL, &d), 0);
 	assert_int_equal(mw_zd_put(d, packed.p, packed.n, 1000, to_buf, &out), MW_ELIMIT);
 	assert_true(out.n <= 1000);
 	mw_zd_free(d);

@@ -1,0 +1,159 @@
+/* One record looked at: its slot, its dictionary, its content, the index on it. */
+#include "journal/base/util.h"
+#include "journal/verify/verify_int.h"
+
+static int
+drop(void *arg, const void *p, size_t n)
+{
+	(void)arg;
+	(void)p;
+	(void)n;
+	return 0;
+}
+
+/* One message in so many, by a generator of our own, so that a run can be repeated. */
+static bool
+sampled(struct verify *v)
+{
+	v->dice = v->dice * 6364136223846793005ULL + 1442695040888963407ULL;
+	double x = (double)(v->dice >> 33) / (double)(UINT64_C(1) << 31) * 100.0;
+	return x < v->o->sample;
+}
+
+static int
+check_content(struct verify *v, const struct mw_record *rec)
+{
+	struct mw_err e = {0};
+	struct mw_finding f = {MW_FINDING_CONTENT, rec->loc.segment, rec->loc.offset,
+	                       rec->seq,           rec->seq,         NULL};
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	struct mw_mail m;
+	bool dict = rec->type == MW_TYPE_DICT; /* looked at always: much hangs on it */
+	if (!a)
+		return mw_fail(v->err, MW_ENOMEM, "out of memory while verifying");
+	int r = dict ? mw_record_body(v->st, rec, NULL, drop, NULL, &e)
+	             : mw_record_mail(v->st, rec, a, &m, &e);
+	if (r == 0 && !dict && sampled(v)) {
+		v->res->contents++;
+		r = mw_record_body(v->st, rec, &m, drop, NULL, &e);
+	}
+	if (r == MW_EERASED || r == MW_EKEY || r == 0)
+		return 0;
+	if (r == MW_ENOMEM || r == MW_EIO) {
+		if (v->err)
+			*v->err = e;
+		return r;
+	}
+	mw_verify_found(v, f, "%s", e.msg);
+	return 0;
+}
+
+static void
+check_index(struct verify *v, const struct mw_record *rec)
+{
+	MW_BUF_AUTO t = {0};
+	if (!v->index)
+		return;
+	uint64_t part = (rec->loc.segment - 1) / MW_INDEX_SPAN;
+	if (v->point_for != part + 1) {
+		v->point_for = part + 1;
+		v->have_point =
+		    mw_index_point(v->index, rec->loc.segment, &v->point, NULL) == 1;
+	}
+	if (!v->have_point || rec->seq >= v->point.next_seq)
+		return; /* not indexed yet: look-ups walk there */
+	if (mw_record_tokens(v->st, rec, &t, NULL) < 0)
+		return;
+	for (size_t i = 0; i + MW_TOKEN_LEN <= t.n; i += MW_TOKEN_LEN) {
+		struct mw_index_hit hit;
+		int n = mw_index_find(v->index, rec->loc.segment, t.p + i, rec->seq, &hit,
+		                      1, NULL);
+		if (n == 1 && hit.seq == rec->seq && hit.segment == rec->loc.segment &&
+		    hit.offset == rec->loc.offset)
+			continue;
+		mw_verify_found(v,
+		                (struct mw_finding){MW_FINDING_INDEX, rec->loc.segment,
+		                                    rec->loc.offset, rec->seq, rec->seq,
+		                                    NULL},
+		                "record %llu is not found through the index",
+		                (unsigned long long)rec->seq);
+		return;
+	}
+}
+
+/* A wiped slot needs its tombstone, and the other way round. */
+static int
+check_slot(struct verify *v, const struct mw_record *rec)
+{
+	struct mw_finding f = {MW_FINDING_WIPED, rec->loc.segment, rec->loc.offset,
+	                       rec->seq,         rec->seq,         NULL};
+	bool named = v->gone && mw_gone_record(v->gone, rec->seq);
+	int r = mw_record_wiped(v->st, rec, v->err);
+	if (r < 0)
+		return r == MW_EDAMAGED ? 0 : r;
+	if (r == 1 && named) {
+		v->res->erased++;
+	} else if (r == 1) {
+		mw_verify_found(
+		    v, f, "record %llu was wiped, and no tombstone says so: tampering",
+		    (unsigned long long)rec->seq);
+	} else if (named) {
+		f.kind = MW_FINDING_PENDING;
+		mw_verify_found(v, f, "record %llu has a tombstone and is not wiped yet",
+		                (unsigned long long)rec->seq);
+	}
+	return r;
+}
+
+/* Is what it was compressed with there? That needs no key to be seen. */
+static bool
+check_dict(struct verify *v, struct mw_seg *s, const struct mw_record *rec)
+{
+	struct mw_frame f;
+	uint64_t first = 8 * (uint64_t)rec->dict, off = first;
+	if (rec->dict == 0 || rec->type == MW_TYPE_DICT ||
+	    (v->dict_seg == s->h.number && v->dict_good == rec->dict))
+		return true;
+	for (int copy = 0; copy < 2; copy++) {
+		struct mw_record d;
+		struct mw_loc loc = {s->h.number, off};
+		if (mw_seg_frame(s, off, MW_CHECK_ALL, &f, NULL, NULL) == 1 &&
+		    f.type == MW_TYPE_DICT && f.dict == rec->dict &&
+		    mw_store_get(v->st, loc, &d, NULL) == 0 &&
+		    mw_record_wiped(v->st, &d, NULL) == 0) {
+			v->dict_seg = s->h.number;
+			v->dict_good = rec->dict;
+			return true;
+		}
+		if (mw_seg_find(s, first + 8, rec->loc.offset, 0, &off, &f, NULL) != 1)
+			break;
+	}
+	mw_verify_found(
+	    v,
+	    (struct mw_finding){MW_FINDING_CONTENT, s->h.number, rec->loc.offset,
+	                        rec->seq, rec->seq, NULL},
+	    "record %llu needs the dictionary at offset %llu, and neither copy of it is "
+	    "there",
+	    (unsigned long long)rec->seq, (unsigned long long)first);
+	return false;
+}
+
+int
+mw_verify_record(struct verify *v, struct mw_seg *s, uint64_t off)
+{
+	struct mw_record rec;
+	struct mw_loc loc = {s->h.number, off};
+	int r = mw_store_get(v->st, loc, &rec, v->err);
+	if (r < 0)
+		return r == MW_EDAMAGED ? 0 : r;
+	r = check_slot(v, &rec);
+	if (r < 0)
+		return r;
+	check_index(v, &rec);
+	if (rec.type != MW_TYPE_MAIL && rec.type != MW_TYPE_DICT)
+		return 0;
+	v->res->mails += rec.type == MW_TYPE_MAIL;
+	if (r == 1 || !check_dict(v, s, &rec))
+		return 0;
+	return check_content(v, &rec);
+}
