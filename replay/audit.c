@@ -21,16 +21,17 @@ static const struct {
                             "answered with 250 and thrown away by a DISCARD action"},
     [MW_AUDIT_DOWN] = {"milter_down",
                        "a milter was out of reach, and the mail server did not refuse: "
-                       "see default_action"},
-    [MW_AUDIT_PICKUP] = {"pickup",
-                         "from sendmail(1): non_smtpd_milters does not name mailwald"},
+                       "see default_action (Sendmail: F=)"},
+    [MW_AUDIT_PICKUP] = {"pickup", "from sendmail(1): non_smtpd_milters does not name "
+                                   "mailwald (Sendmail: there is no "
+                                   "submit.cf that hands it to the daemon)"},
     [MW_AUDIT_NO_MILTERS] = {"no_milters",
                              "from this host, without milters (a content filter's "
                              "re-entry, no_milters), and not known from before"},
     [MW_AUDIT_OTHER] = {"other",
                         "by SMTP, past the milter: see smtpd_milters of that service, "
                         "smtpd_milter_maps, receive_override_options, "
-                        "smtpd_proxy_filter"},
+                        "smtpd_proxy_filter; Sendmail: InputMailFilters"},
 };
 
 const char *
@@ -172,6 +173,37 @@ child_of(struct mw_audit *a, struct mw_str child, struct mw_str parent, int64_t 
 	return 0;
 }
 
+/* Sendmail says all of it in one line. */
+static void
+queued_sendmail(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_event *e)
+{
+	struct mw_str name, addr, rest;
+	size_t k = e->pid % MW_COUNT(a->broken);
+	r->received = r->smtp = r->sendmail = true;
+	r->down = a->broken[k].pid == e->pid &&
+	          e->time_us - a->broken[k].us < INT64_C(3600) * 1000000;
+	if (e->text.n > 2)
+		r->message_id = mw_arena_str(a->arena, e->text);
+	if (!mw_str_cut(e->relay, '[', &name, &addr) ||
+	    !mw_str_cut(addr, ']', &addr, &rest))
+		return;
+	if (mw_str_istarts(addr, MW_STR("IPv6:")))
+		addr = mw_str(addr.p + 5, addr.n - 5);
+	r->client = mw_arena_str(a->arena, addr);
+}
+
+/* What sendmail(1) of Sendmail took is accepted by the daemon that it hands it to, where
+ * it passes the milters; or it goes out from there, and has passed none. */
+static void
+delivered_past(struct mw_audit_row *r, const struct mw_mta_event *e)
+{
+	if (!r->local || r->accepted ||
+	    (e->fact != MW_FACT_DELIVERED && e->fact != MW_FACT_SENT))
+		return;
+	r->accepted = r->received = true;
+	r->accepted_us = e->time_us;
+}
+
 static void
 apply(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_event *e)
 {
@@ -181,6 +213,7 @@ apply(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_event *e)
 		break;
 	case MW_MTA_PICKUP:
 		r->pickup = true;
+		r->local = e->sendmail;
 		if (e->other.n)
 			r->parent = mw_hash64(e->other);
 		break;
@@ -189,9 +222,12 @@ apply(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_event *e)
 		if (e->addr.n > 2)
 			r->message_id = mw_arena_str(a->arena, e->addr);
 		break;
+	case MW_MTA_DELIVERY:
+		delivered_past(r, e);
+		break;
 	case MW_MTA_QUEUED:
-		r->received = r->received || e->sendmail;
-		r->smtp = r->smtp || e->sendmail;
+		if (e->sendmail)
+			queued_sendmail(a, r, e);
 		r->null_sender =
 		    !e->addr.n || mw_str_istarts(e->addr, MW_STR("double-bounce@"));
 		/* fall through */
@@ -223,6 +259,13 @@ mw_audit_event(struct mw_audit *a, const struct mw_mta_event *e)
 	if (e->time_us) {
 		a->first_us = a->first_us ? MW_MIN(a->first_us, e->time_us) : e->time_us;
 		a->last_us = MW_MAX(a->last_us, e->time_us);
+	}
+	if (e->kind == MW_MTA_MILTER_DOWN && e->sendmail) {
+		/* said by the process of that session, for all that follows in it */
+		size_t k = e->pid % MW_COUNT(a->broken);
+		a->broken[k].pid = e->pid;
+		a->broken[k].us = e->time_us;
+		return 0;
 	}
 	if (e->kind == MW_MTA_MILTER_DOWN)
 		return note_down(a, e->time_us);
@@ -260,7 +303,8 @@ mw_audit_expects(const struct mw_audit_row *r)
 static bool
 loopback(struct mw_str addr)
 {
-	return mw_str_starts(addr, MW_STR("127.")) || mw_str_eq(addr, MW_STR("::1"));
+	return mw_str_starts(addr, MW_STR("127.")) || mw_str_eq(addr, MW_STR("::1")) ||
+	       mw_str_eq(addr, MW_STR("0:0:0:0:0:0:0:1"));
 }
 
 /* The first message of each Message-ID that is in the journal. */
@@ -351,7 +395,7 @@ cause(const struct mw_audit *a, const struct ids *ids, const struct mw_audit_row
 		return MW_AUDIT_DISCARDED;
 	if (r->notice || (!r->smtp && !r->pickup && r->null_sender))
 		return MW_AUDIT_NOTICE;
-	if (r->smtp && was_down(a, r))
+	if (r->smtp && (r->sendmail ? r->down : was_down(a, r)))
 		return MW_AUDIT_DOWN;
 	if (r->pickup)
 		return MW_AUDIT_PICKUP;

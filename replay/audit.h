@@ -32,9 +32,11 @@ struct mw_audit_row {
 	int64_t begun_us, accepted_us, last_us;
 	uint64_t parent;           /* hash of the queue ID that it came out of, 0: none */
 	bool smtp, pickup, notice; /* how it began */
+	bool local;                /* sendmail(1) of Sendmail: a queue before the queue */
 	bool received;             /* its header arrived */
 	bool accepted, refused, discarded, probe, removed, null_sender;
-	bool down; /* a milter was out of reach around its beginning */
+	bool sendmail;
+	bool down; /* Sendmail: a milter had failed in its session */
 	/* set by the caller: */
 	bool journaled;
 	/* decided: */
@@ -53,7 +55,8 @@ struct mw_audit {
 	struct {
 		uint32_t pid;
 		int64_t us;
-	} discard[256];            /* processes whose next message is lost */
+	} discard[256],            /* processes whose next message is lost */
+	    broken[4096];          /* of Sendmail: where a milter failed */
 	int64_t first_us, last_us; /* of the log; 0: no line had a time */
 };
 

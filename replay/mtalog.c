@@ -350,14 +350,29 @@ mailer_of_mailboxes(struct mw_str m)
 	       mw_str_eq(m, MW_STR("cyrusv2")) || mw_str_eq(m, MW_STR("dovecot"));
 }
 
+/* "ID Message accepted for delivery", said by the Sendmail of this host itself: what
+ * sendmail(1) hands to the daemon. */
+static struct mw_str
+handed_to_daemon(const struct mw_mta_event *e)
+{
+	struct mw_str rest = e->text, id;
+	if ((find(e->relay, "[127.") || find(e->relay, "[IPv6:::1]") ||
+	     find(e->relay, "[IPv6:0:0:0:0:0:0:0:1]")) &&
+	    eat(&rest, MW_STR("Sent (")) && queue_id(&rest, &id) &&
+	    mw_str_starts(rest, MW_STR(" Message accepted for delivery)")))
+		return id;
+	return mw_str("", 0);
+}
+
 static void
 sendmail_fact(struct mw_mta_event *e)
 {
 	char class = e->dsn.n ? e->dsn.p[0] : 0;
+	e->other = handed_to_daemon(e);
 	if (mw_str_starts(e->text, MW_STR("Sent")))
-		e->fact = find(e->text, "queued as ")       ? MW_FACT_UNKNOWN
-		          : mailer_of_mailboxes(e->service) ? MW_FACT_DELIVERED
-		                                            : MW_FACT_SENT;
+		e->fact = e->other.n || find(e->text, "queued as ") ? MW_FACT_UNKNOWN
+		          : mailer_of_mailboxes(e->service)         ? MW_FACT_DELIVERED
+		                                                    : MW_FACT_SENT;
 	else if (mw_str_eq(e->service, MW_STR("discard")))
 		e->fact = MW_FACT_DISCARDED;
 	else if (mw_str_starts(e->text, MW_STR("Deferred")) || class == '4')
@@ -407,18 +422,34 @@ mw_mtalog_next(struct mw_mta_event *e)
 	return eat(&e->more, MW_STR(",")) && angle(&e->more, &e->addr);
 }
 
-/* "from=<a>, size=…, class=…, nrcpts=1, msgid=<…>, proto=…, daemon=…, relay=…": only what
- * came over a daemon's port has passed the milters. */
+/* "from=<a>, size=…, class=…, nrcpts=1, msgid=<…>, proto=…, daemon=…, relay=NAME [ADDR]":
+ * only what came over a daemon's port has passed the milters; the rest is sendmail(1)'s.
+ * Sender and Message-ID are of the client's choice and are read as a whole. */
 static void
 sendmail_from(struct mw_str s, struct mw_mta_event *e)
 {
-	struct mw_str n;
-	if (!find(s, ", daemon=") || !field(s, ", nrcpts=", &n) ||
-	    mw_str_eq(n, MW_STR("0")))
+	struct mw_str n, junk;
+	if (s.n && s.p[0] == '<' ? !angle(&s, &e->addr) : !until(&s, ", ", &e->addr))
 		return;
-	e->kind = MW_MTA_QUEUED;
-	if (s.n && s.p[0] == '<')
-		(void)!angle(&s, &e->addr);
+	if (!field(s, "nrcpts=", &n) || mw_str_eq(n, MW_STR("0")))
+		return;
+	if (until(&s, ", msgid=", &junk)) {
+		struct mw_str rest = s;
+		if (angle(&rest, &junk) && mw_str_starts(rest, MW_STR(", "))) {
+			e->text = mw_str(s.p, s.n - rest.n);
+			s = rest;
+		}
+	}
+	e->kind = find(s, ", daemon=") ? MW_MTA_QUEUED : MW_MTA_PICKUP;
+	(void)!field(s, ", relay=", &e->relay);
+}
+
+/* "Milter (NAME): to error state" closes whatever else is said of it. */
+static bool
+milter_failed(struct mw_str s)
+{
+	return mw_str_starts(s, MW_STR("Milter (")) &&
+	       (find(s, "): error") || find(s, "): to error state"));
 }
 
 static void
@@ -428,7 +459,7 @@ sendmail(struct mw_str s, struct mw_mta_event *e)
 	e->sendmail = true;
 	if (!queue_id(&rest, &e->queue_id) || !eat(&rest, MW_STR(": "))) {
 		e->queue_id = mw_str("", 0);
-		if (mw_str_starts(s, MW_STR("Milter (")) && find(s, ": error"))
+		if (milter_failed(s))
 			e->kind = MW_MTA_MILTER_DOWN;
 		return;
 	}
@@ -441,7 +472,7 @@ sendmail(struct mw_str s, struct mw_mta_event *e)
 	} else if (eat(&rest, MW_STR("Milter: data, discard")) ||
 	           eat(&rest, MW_STR("discarded"))) {
 		e->kind = MW_MTA_DISCARDED;
-	} else if (mw_str_starts(rest, MW_STR("Milter (")) && find(rest, ": error")) {
+	} else if (milter_failed(rest)) {
 		e->kind = MW_MTA_MILTER_DOWN;
 	} else if (queue_id(&rest, &other) &&
 	           (eat(&rest, MW_STR(": DSN: ")) ||

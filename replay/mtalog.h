@@ -20,9 +20,11 @@
 enum mw_mta_kind {
 	MW_MTA_NOTHING = 0, /* of a mail server, or not; nothing of interest here */
 	MW_MTA_CLIENT,      /* an SMTP client began a message: addr is the client */
-	MW_MTA_PICKUP,      /* sendmail(1) did; other: the queue ID before a requeue */
+	MW_MTA_PICKUP,      /* sendmail(1) did; other: the queue ID before a requeue.
+	                     * Sendmail's is handed to the daemon next, or past it */
 	MW_MTA_MESSAGE_ID,  /* its Message-ID (addr): it was received in part at least */
-	MW_MTA_QUEUED,      /* it is in the queue: accepted; addr is the sender */
+	MW_MTA_QUEUED,      /* it is in the queue: accepted; addr is the sender; of
+	                     * Sendmail also text, its Message-ID, and relay, the client */
 	MW_MTA_DELIVERY,    /* what came of one recipient: fact, addr, original, … */
 	MW_MTA_EXPIRED,     /* given up */
 	MW_MTA_REMOVED,     /* gone from the queue */

@@ -91,7 +91,32 @@ static const char log_text[] =
     "nrcpt=1 (queue active)\n"
     /* Sendmail */
     "Nov 22 12:34:00 mx sm-mta[11]: 6AMCm01a005678: from=<a@x.test>, size=300, class=0, "
-    "nrcpts=1, msgid=<m@x>, proto=ESMTP, daemon=MTA-v4, relay=c.test [192.0.2.7]\n";
+    "nrcpts=1, msgid=<m@x>, proto=ESMTP, daemon=MTA-v4, relay=c.test [192.0.2.7]\n"
+    /* by submit.cf to the daemon: one message, and journaled there */
+    "Nov 22 12:35:00 mx sendmail[12]: 6AMCm01a000001: from=root, size=24, class=0, "
+    "nrcpts=1, msgid=<s@x>, relay=root@localhost\n"
+    "Nov 22 12:35:00 mx sm-mta[13]: 6AMCm01a000002: from=<root@x>, size=24, class=0, "
+    "nrcpts=1, msgid=<s@x>, proto=ESMTP, daemon=MTA-v4, relay=localhost [127.0.0.1]\n"
+    "Nov 22 12:35:00 mx sendmail[12]: 6AMCm01a000001: to=<b@h.test>, delay=00:00:00, "
+    "mailer=relay, pri=30000, relay=[127.0.0.1] [127.0.0.1], dsn=2.0.0, stat=Sent "
+    "(6AMCm01a000002 Message accepted for delivery)\n"
+    /* by itself, past the daemon; and one that waits */
+    "Nov 22 12:36:00 mx sendmail[14]: 6AMCm01a000003: from=root, size=24, class=0, "
+    "nrcpts=1, msgid=<t@x>, relay=root@localhost\n"
+    "Nov 22 12:36:00 mx sendmail[14]: 6AMCm01a000003: to=bert, delay=00:00:00, "
+    "mailer=local, pri=30000, dsn=2.0.0, stat=Sent\n"
+    "Nov 22 12:36:00 mx sendmail[15]: 6AMCm01a000004: from=root, size=24, class=0, "
+    "nrcpts=1, msgid=<u@x>, relay=root@localhost\n"
+    /* a content filter hands back what was journaled; and what was not */
+    "Nov 22 12:37:00 mx sm-mta[16]: 6AMCm01a000005: from=<root@x>, size=24, class=0, "
+    "nrcpts=1, msgid=<s@x>, proto=ESMTP, daemon=back, relay=localhost [127.0.0.1]\n"
+    "Nov 22 12:37:00 mx sm-mta[16]: 6AMCm01a000006: from=<root@x>, size=24, class=0, "
+    "nrcpts=1, msgid=<v@x>, proto=ESMTP, daemon=back, relay=localhost [127.0.0.1]\n"
+    /* while the milter is away, from a client that would rather not be seen */
+    "Nov 22 12:50:00 mx sm-mta[17]: 6AMCm01a000007: Milter (mailwal): to error state\n"
+    "Nov 22 12:50:00 mx sm-mta[17]: 6AMCm01a000007: from=<\"x, nrcpts=0, \"@x>, size=24, "
+    "class=0, nrcpts=1, msgid=<w, nrcpts=0, x@x>, proto=ESMTP, daemon=MTA, relay=c.test "
+    "[IPv6:2001:db8:0:0:0:0:0:7]\n";
 
 static void
 feed(struct mw_audit *a, const char *text)
@@ -130,12 +155,25 @@ causes(void **state)
 	    {'D', MW_AUDIT_FINE},       {'E', MW_AUDIT_FINE},
 	    {'F', MW_AUDIT_FINE},       {'G', MW_AUDIT_FINE},
 	};
+	static const enum mw_audit_cause sendmail[] = {
+	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_PICKUP, MW_AUDIT_FINE,
+	    MW_AUDIT_REENTRY, MW_AUDIT_NO_MILTERS, MW_AUDIT_DOWN};
 	struct mw_audit a;
 	struct mw_err err;
 	assert_int_equal(mw_audit_init(&a, &err), 0);
 	feed(&a, log_text);
 	row_of(&a, "4jXTPC00001z1aaa")->journaled = true;
+	row_of(&a, "6AMCm01a000002")->journaled = true;
 	assert_int_equal(mw_audit_judge(&a, 0), 0);
+	for (size_t i = 0; i < MW_COUNT(sendmail); i++) {
+		char qid[] = "6AMCm01a00000?";
+		qid[13] = (char)('1' + i);
+		const struct mw_audit_row *r = row_of(&a, qid);
+		if (!r || r->cause != sendmail[i])
+			fail_msg("%s: %s, not %s", qid,
+			         r ? mw_audit_name(r->cause) : "no row",
+			         mw_audit_name(sendmail[i]));
+	}
 	for (size_t i = 0; i < MW_COUNT(want); i++) {
 		char qid[] = "4jXTPC0000?z1aaa";
 		qid[10] = want[i].digit;

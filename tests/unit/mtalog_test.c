@@ -219,6 +219,25 @@ static const struct want wants[] = {
      "to "
      "filter: Connection refused",
      MW_MTA_MILTER_DOWN, 0, "6AMCm01a005678", "", "", ""},
+    {S "Milter (mailwal): local socket name /run/mw/milter.sock unsafe", 0, 0,
+     "6AMCm01a005678", "", "", ""},
+    {S "Milter (mailwal): to error state", MW_MTA_MILTER_DOWN, 0, "6AMCm01a005678", "",
+     "", ""},
+    {"Nov 22 12:47:27 mx sendmail[7]: 6AMCm01a000007: from=root, size=24, class=0, "
+     "nrcpts=1, msgid=<m@x>, relay=root@localhost",
+     MW_MTA_PICKUP, 0, "6AMCm01a000007", "root", "", ""},
+    {"Nov 22 12:47:27 mx sendmail[7]: 6AMCm01a000007: from=<>, size=24, class=0, "
+     "nrcpts=0, relay=root@localhost",
+     0, 0, "6AMCm01a000007", "", "", ""},
+    {"Nov 22 12:47:27 mx sendmail[7]: 6AMCm01a000007: to=<b@h.test>, ctladdr=<root@x> "
+     "(0/0), delay=00:00:00, mailer=relay, pri=30000, relay=[127.0.0.1] [127.0.0.1], "
+     "dsn=2.0.0, stat=Sent (6AMCm01a005678 Message accepted for delivery)",
+     MW_MTA_DELIVERY, MW_FACT_UNKNOWN, "6AMCm01a000007", "b@h.test", "",
+     "6AMCm01a005678"},
+    /* another host's word for it says nothing of us */
+    {S "to=<q@r.test>, delay=00:00:01, mailer=esmtp, pri=1, relay=r.test. [192.0.2.1], "
+       "dsn=2.0.0, stat=Sent (6AMCm01a005679 Message accepted for delivery)",
+     MW_MTA_DELIVERY, MW_FACT_SENT, "6AMCm01a005678", "q@r.test", "", ""},
 };
 
 static bool
