@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 struct ask {
-	const char *server, *dir;
+	const char *server, *dir, *file;
 	bool check, apply, yes;
 };
 
@@ -19,6 +19,11 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 	struct mw_err err = {0};
 	for (int i = 1; i < argc; i++) {
 		int r = mw_cli_option(argc, argv, &i, "--postfix-config", &a->dir, &err);
+		if (r < 0)
+			return mw_cli_error(cli, &err);
+		if (r == 0)
+			r = mw_cli_option(argc, argv, &i, "--sendmail-config", &a->file,
+			                  &err);
 		if (r < 0)
 			return mw_cli_error(cli, &err);
 		if (r > 0)
@@ -43,12 +48,19 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 		                    "which server: postfix, sendmail or dovecot?");
 	if (a->check && a->apply)
 		return mw_cli_usage(cli, cmd, "--check or --apply, not both");
-	if (strcmp(a->server, "postfix") != 0 && (a->check || a->apply || a->dir))
+	bool postfix = strcmp(a->server, "postfix") == 0;
+	bool sendmail = strcmp(a->server, "sendmail") == 0;
+	if (!postfix && (a->apply || a->dir))
 		return mw_cli_usage(
 		    cli, cmd,
-		    "--check, --apply and --postfix-config are for postfix; "
-		    "for %s the settings are printed",
+		    "--apply and --postfix-config are for postfix; for %s "
+		    "the settings are printed",
 		    a->server);
+	if (!postfix && !sendmail && a->check)
+		return mw_cli_usage(cli, cmd, "--check is for postfix and sendmail");
+	if (a->file && (!sendmail || !a->check))
+		return mw_cli_usage(cli, cmd,
+		                    "--sendmail-config goes with sendmail --check");
 	return 0;
 }
 
@@ -76,22 +88,42 @@ print_finding(const struct mw_cli *cli, const struct mw_advice *f)
 }
 
 static int
+print_advices(const struct mw_cli *cli, const struct mw_advices *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		if (f->v[i].kind == MW_ADVICE_HOLE || !cli->quiet)
+			print_finding(cli, &f->v[i]);
+	if (cli->json)
+		mw_cli_json(json_pack("{s:s, s:I, s:I}", "message_type", "summary",
+		                      "holes", (json_int_t)f->holes, "notes",
+		                      (json_int_t)(f->n - f->holes)));
+	else if (f->holes)
+		printf("%zu way%s past the journal.\n", f->holes,
+		       f->holes == 1 ? "" : "s");
+	else if (!cli->quiet)
+		puts("No way past the journal found in these settings.");
+	return f->holes ? 1 : 0;
+}
+
+static int
 check(const struct mw_cli *cli, const struct mw_postfix *p)
 {
 	struct mw_advices f;
 	mw_postfix_check(p, &f);
-	for (size_t i = 0; i < f.n; i++)
-		if (f.v[i].kind == MW_ADVICE_HOLE || !cli->quiet)
-			print_finding(cli, &f.v[i]);
-	if (cli->json)
-		mw_cli_json(json_pack("{s:s, s:I, s:I}", "message_type", "summary",
-		                      "holes", (json_int_t)f.holes, "notes",
-		                      (json_int_t)(f.n - f.holes)));
-	else if (f.holes)
-		printf("%zu way%s past the journal.\n", f.holes, f.holes == 1 ? "" : "s");
-	else if (!cli->quiet)
-		puts("No way past the journal found in these settings.");
-	return f.holes ? 1 : 0;
+	return print_advices(cli, &f);
+}
+
+static int
+check_sendmail(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena)
+{
+	struct mw_sendmail s;
+	struct mw_advices f;
+	struct mw_err err = {0};
+	if (mw_sendmail_load(cli->conf, a->file ? a->file : "/etc/mail/sendmail.cf",
+	                     arena, &s, &err) < 0)
+		return mw_cli_error(cli, &err);
+	mw_sendmail_check(&s, &f);
+	return print_advices(cli, &f);
 }
 
 /* ---- plan and apply ---- */
@@ -198,6 +230,11 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 	int status = parse(cli, argc, argv, &a);
 	if (status != 0)
 		return status;
+	if (!arena)
+		return mw_cli_error(cli,
+		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
+	if (a.check && strcmp(a.server, "sendmail") == 0)
+		return check_sendmail(cli, &a, arena);
 	if (strcmp(a.server, "postfix") != 0) {
 		if (strcmp(a.server, "sendmail") == 0)
 			mw_setup_sendmail(cli->conf, &text);
@@ -210,9 +247,6 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 			fputs(mw_buf_cstr(&text), stdout);
 		return 0;
 	}
-	if (!arena)
-		return mw_cli_error(cli,
-		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
 	if (mw_postfix_load(cli->conf, a.dir, arena, &p, &err) < 0)
 		return mw_cli_error(cli, &err);
 	return a.check ? check(cli, &p) : apply(cli, &a, &p);

@@ -2,7 +2,8 @@
  *
  * mw_postfix_load reads a Postfix configuration through postconf(1); mw_postfix_check
  * names every way past the journal in it; mw_postfix_plan says what to change. Nothing is
- * changed before mw_postfix_apply. Everything lives in the arena.
+ * changed before mw_postfix_apply. mw_sendmail_load and mw_sendmail_check do the same for
+ * a sendmail.cf. Everything lives in the arena.
  */
 #ifndef MW_REPLAY_SETUP_H
 #define MW_REPLAY_SETUP_H
@@ -96,6 +97,39 @@ bool mw_milter_find(const struct mw_postfix *p, const char *list,
                     struct mw_milter_entry *ret);
 /* Our socket as Postfix must write it, or NULL: out of reach from within the chroot. */
 const char *mw_milter_address(const struct mw_postfix *p, bool chrooted);
+
+void mw_advice_add(struct mw_advices *f, enum mw_advice_kind kind, const char *name,
+                   const char *text, const char *fix);
+
+struct mw_smfilter { /* an X line, or MAIL_FILTER */
+	const char *name;
+	struct mw_str socket, flags, timeouts; /* S=, F=, T= */
+};
+
+struct mw_smdaemon { /* DaemonPortOptions */
+	struct mw_str name, filters;
+	bool own; /* it has filters of its own */
+};
+
+struct mw_sendmail {
+	struct mw_arena *arena;
+	const struct mw_conf *conf;
+	const char *path, *submit; /* the file read, and the submit.cf beside it */
+	const char *stale;         /* the .cf, if it is older than its .mc; else NULL */
+	const char *access;        /* source of the access table, NULL: none */
+	bool mc, has_submit;
+	struct mw_str input; /* InputMailFilters */
+	struct mw_str mta_host;
+	struct mw_smfilter *filter;
+	struct mw_smdaemon *daemon;
+	size_t n_filter, cap_filter, n_daemon, cap_daemon;
+};
+
+/* path: a sendmail.cf, or the .mc that one is made of (m4 itself is not run: calls at the
+ * beginning of lines are read). */
+int mw_sendmail_load(const struct mw_conf *conf, const char *path, struct mw_arena *a,
+                     struct mw_sendmail *ret, struct mw_err *err) MW_CHECK;
+void mw_sendmail_check(const struct mw_sendmail *s, struct mw_advices *ret);
 
 /* What to do for the others: text for people. */
 void mw_setup_sendmail(const struct mw_conf *conf, struct mw_buf *out);

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <strings.h>
 
-static void
-add(struct mw_advices *f, enum mw_advice_kind kind, const char *name, const char *text,
-    const char *fix)
+void
+mw_advice_add(struct mw_advices *f, enum mw_advice_kind kind, const char *name,
+              const char *text, const char *fix)
 {
 	struct mw_advice *v = mw_arena_grow(f->arena, f->v, &f->cap, f->n + 1, sizeof *v);
 	if (!v || !text)
@@ -45,7 +45,8 @@ check_action(const struct mw_postfix *p, struct mw_advices *f, const char *where
 	if (action.n == 0)
 		action = mw_strz(mw_postfix_get(p, "milter_default_action"));
 	if (ours && mw_str_ieq(action, MW_STR("accept")))
-		add(f, MW_ADVICE_HOLE, "default_action",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "default_action",
 		    text("%s: default_action is accept: while mailwald is down, mail "
 		         "passes "
 		         "without a record (and so does every later message of the same "
@@ -53,7 +54,8 @@ check_action(const struct mw_postfix *p, struct mw_advices *f, const char *where
 		         where),
 		    "default_action=tempfail");
 	if (mw_str_starts(action, MW_STR("quarantine")))
-		add(f, MW_ADVICE_HOLE, "default_action",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "default_action",
 		    text(
 		        ours
 		            ? "%s: default_action is quarantine: while mailwald is down, "
@@ -65,7 +67,8 @@ check_action(const struct mw_postfix *p, struct mw_advices *f, const char *where
 		        where),
 		    "default_action=tempfail");
 	if (ours && mw_str_ieq(action, MW_STR("reject")))
-		add(f, MW_ADVICE_NOTE, "default_action",
+		mw_advice_add(
+		    f, MW_ADVICE_NOTE, "default_action",
 		    text("%s: default_action is reject: while mailwald is down, senders "
 		         "get "
 		         "a final refusal",
@@ -81,7 +84,8 @@ check_protocol(const struct mw_postfix *p, struct mw_advices *f, const char *whe
 	if (protocol.n == 0)
 		protocol = mw_strz(mw_postfix_get(p, "milter_protocol"));
 	if (protocol.n && protocol.p[0] >= '2' && protocol.p[0] <= '5')
-		add(f, MW_ADVICE_HOLE, "protocol",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "protocol",
 		    text("%s: milter protocol %.*s does not carry the exact white space "
 		         "of "
 		         "headers",
@@ -103,14 +107,16 @@ check_list(const struct mw_postfix *p, struct mw_advices *f, const char *where,
 		if (ours)
 			check_protocol(p, f, where, &e);
 		else if (seen)
-			add(f, MW_ADVICE_NOTE, "position",
+			mw_advice_add(
+			    f, MW_ADVICE_NOTE, "position",
 			    text("%s: %.*s comes after mailwald: records lack what it "
 			         "adds, "
 			         "and hold what it refuses",
 			         where, (int)e.socket.n, e.socket.p),
 			    "mailwald last, unless that is wanted");
 		else
-			add(f, MW_ADVICE_NOTE, "position",
+			mw_advice_add(
+			    f, MW_ADVICE_NOTE, "position",
 			    text("%s: %.*s comes before mailwald: what it discards or "
 			         "quarantines has no record",
 			         where, (int)e.socket.n, e.socket.p),
@@ -135,7 +141,8 @@ check_milters(const struct mw_postfix *p, struct mw_advices *f)
 	const char *smtpd = mw_postfix_get(p, "smtpd_milters");
 	const char *local = mw_postfix_get(p, "non_smtpd_milters");
 	if (!mw_milter_find(p, smtpd, &e))
-		add(f, MW_ADVICE_HOLE, "smtpd_milters",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "smtpd_milters",
 		    text("smtpd_milters does not name mailwald (%s): mail over SMTP has "
 		         "no "
 		         "record",
@@ -144,7 +151,8 @@ check_milters(const struct mw_postfix *p, struct mw_advices *f)
 	else
 		check_list(p, f, "smtpd_milters", smtpd);
 	if (!mw_milter_find(p, local, &e))
-		add(f, MW_ADVICE_HOLE, "non_smtpd_milters",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "non_smtpd_milters",
 		    "non_smtpd_milters does not name mailwald: mail from sendmail(1), "
 		    "cron, "
 		    "web applications and postsuper -r has no record",
@@ -160,7 +168,8 @@ check_classes(const struct mw_postfix *p, struct mw_advices *f)
 	bool bounce = mw_setup_has_word(classes, "bounce"),
 	     notify = mw_setup_has_word(classes, "notify");
 	if (!bounce || !notify)
-		add(f, MW_ADVICE_HOLE, "internal_mail_filter_classes",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "internal_mail_filter_classes",
 		    text("internal_mail_filter_classes lacks %s: %s have no record",
 		         bounce   ? "notify"
 		         : notify ? "bounce"
@@ -178,26 +187,30 @@ check_main(const struct mw_postfix *p, struct mw_advices *f)
 	                                     "mime_header_checks", "nested_header_checks",
 	                                     "milter_header_checks"};
 	if (mw_postfix_get(p, "smtpd_milter_maps")[0])
-		add(f, MW_ADVICE_HOLE, "smtpd_milter_maps",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "smtpd_milter_maps",
 		    "smtpd_milter_maps is set: it can turn milters off for some clients",
 		    "postconf -X smtpd_milter_maps");
 	if (mw_setup_has_word(mw_postfix_get(p, "receive_override_options"),
 	                      "no_milters"))
-		add(f, MW_ADVICE_HOLE, "no_milters",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "no_milters",
 		    "main.cf: receive_override_options has no_milters: no milter sees "
 		    "any "
 		    "mail",
 		    "set it only at the service that takes mail back from a content "
 		    "filter");
 	if (mw_postfix_get(p, "smtpd_proxy_filter")[0])
-		add(f, MW_ADVICE_HOLE, "smtpd_proxy_filter",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "smtpd_proxy_filter",
 		    "smtpd_proxy_filter stands beside smtpd_milters: the milter then "
 		    "sees the "
 		    "envelope but never the message",
 		    "use one of the two in a service; milters belong at the re-entry "
 		    "side");
 	if (strcmp(mw_postfix_get(p, "enable_long_queue_ids"), "yes") != 0)
-		add(f, MW_ADVICE_HOLE, "enable_long_queue_ids",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "enable_long_queue_ids",
 		    "queue IDs are short and come again: a record and a line of the mail "
 		    "log "
 		    "cannot be told to be the same message",
@@ -207,7 +220,8 @@ check_main(const struct mw_postfix *p, struct mw_advices *f)
 		if (mw_postfix_get(p, checks[i])[0] &&
 		    (i == 0 || strcmp(mw_postfix_get(p, checks[i]),
 		                      mw_postfix_get(p, checks[0])) != 0))
-			add(f, MW_ADVICE_NOTE, "discard",
+			mw_advice_add(
+			    f, MW_ADVICE_NOTE, "discard",
 			    text("%s is set: what it answers with DISCARD or HOLD may be "
 			         "acknowledged without a record",
 			         checks[i]),
@@ -272,22 +286,24 @@ past_milters(const struct mw_postfix *p, struct mw_advices *f, const struct mw_s
 	bool reentry = strcmp(s->command, "smtpd") == 0 && has_filter(p) &&
 	               (is_loopback(s->name) || strcmp(s->type, "unix") == 0);
 	if (strcmp(s->command, "smtpd") == 0 && has_our_proxy(p, s))
-		add(f, MW_ADVICE_NOTE, "proxy",
+		mw_advice_add(
+		    f, MW_ADVICE_NOTE, "proxy",
 		    text("service %s/%s: %s: its mail is journaled by mailwald's proxy",
 		         s->name, s->type, how),
 		    NULL);
 	else if (reentry)
-		add(f, MW_ADVICE_NOTE, "re-entry",
+		mw_advice_add(
+		    f, MW_ADVICE_NOTE, "re-entry",
 		    text("service %s/%s: %s, as it must be on the re-entry side of a "
 		         "content "
 		         "filter: its mail was journaled when it came in",
 		         s->name, s->type, how),
 		    NULL);
 	else
-		add(f, MW_ADVICE_HOLE, "service",
-		    text("service %s/%s: %s: its mail has no record", s->name, s->type,
-		         how),
-		    "take that override out of master.cf");
+		mw_advice_add(f, MW_ADVICE_HOLE, "service",
+		              text("service %s/%s: %s: its mail has no record", s->name,
+		                   s->type, how),
+		              "take that override out of master.cf");
 }
 
 static void
@@ -312,7 +328,8 @@ check_service(const struct mw_postfix *p, struct mw_advices *f,
 	const char *own = mw_postfix_override(p, s, "smtpd_milters");
 	bool milters = own ? *own : mw_postfix_get(p, "smtpd_milters")[0];
 	if (smtpd && v && *v && milters)
-		add(f, MW_ADVICE_HOLE, "smtpd_proxy_filter",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "smtpd_proxy_filter",
 		    text("service %s/%s: smtpd_proxy_filter stands beside smtpd_milters: "
 		         "the "
 		         "milter then sees the envelope but never the message",
@@ -320,7 +337,8 @@ check_service(const struct mw_postfix *p, struct mw_advices *f,
 		    "-o smtpd_milters= here, and milters at the re-entry side");
 	v = mw_postfix_override(p, s, "smtpd_milter_maps");
 	if (v && *v)
-		add(f, MW_ADVICE_HOLE, "smtpd_milter_maps",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "smtpd_milter_maps",
 		    text("service %s/%s: smtpd_milter_maps can turn milters off for some "
 		         "clients",
 		         s->name, s->type),
@@ -341,7 +359,8 @@ check_chroot(const struct mw_postfix *p, struct mw_advices *f)
 		if (!s->chroot || !ours || (said && strcmp(said, s->command) == 0))
 			continue;
 		said = s->command;
-		add(f, MW_ADVICE_HOLE, "chroot",
+		mw_advice_add(
+		    f, MW_ADVICE_HOLE, "chroot",
 		    text("service %s/%s runs in the chroot %s and cannot reach %s",
 		         s->name, s->type, mw_postfix_get(p, "queue_directory"),
 		         listen_text(p, f)),

@@ -31,13 +31,13 @@ mw_setup_sendmail(const struct mw_conf *conf, struct mw_buf *out)
 	mw_buf_printf(out, ",%s T=C:10s;S:30s;R:60s;E:5m')dnl\n", flag);
 	mw_buf_puts(
 	    out,
-	    "define(`confMILTER_MACROS_CONNECT', `j, _, {daemon_name}, {if_name}, "
-	    "{if_addr}')dnl\n"
-	    "define(`confMILTER_MACROS_ENVFROM', `i, {auth_type}, {auth_authen}, "
-	    "{auth_author}, {mail_mailer}, {mail_host}, {mail_addr}')dnl\n"
 	    "dnl F=T: while mailwald is down, senders are told to try again. Without F=\n"
 	    "dnl mail passes unjournaled.\n"
-	    "dnl E: is the most that a whole end of message may take.\n");
+	    "dnl E: is the most that a whole end of message may take.\n"
+	    "dnl Macros need no setting: mailwald asks for what it records.\n"
+	    "dnl Sendmail opens a socket only below directories that others cannot "
+	    "write\n"
+	    "dnl to. Then: mailwal setup sendmail --check\n");
 }
 
 void

@@ -13,6 +13,7 @@ import mailbox
 import replaytool
 import rig as rigs
 import sendmail
+import servers
 import smtp
 import tap
 
@@ -160,6 +161,42 @@ def holes(t, rig):
 	     "audit names each hole by its cause, exit 1", f"{causes}\n{r}")
 
 
+def check(rig, file):
+	r = rig.mailwal("--json", "setup", "sendmail", "--check", "--sendmail-config", file)
+	return r, sorted(o["name"] for o in r.lines if o.get("message_type") == "hole")
+
+
+def settings(t, rig):
+	"""setup sendmail: what it prints makes a configuration in which it finds no hole."""
+	mc, cf = f"{rig.sm}/sendmail.mc", f"{rig.sm}/sendmail.cf"
+	r, holes_ = check(rig, cf)
+	t.ok(r.rc == 1 and holes_ == ["discard", "submit"],
+	     "setup --check: the access table's DISCARD, no submit.cf", r)
+	servers.write(f"{rig.sm}/submit.cf", "D{MTAHost}[127.0.0.1]\n")
+	servers.write(f"{rig.sm}/access", "Connect:127.0.0.1|OK\n")
+	for file in (mc, cf):
+		r, holes_ = check(rig, file)
+		t.ok(r.rc == 0 and not holes_, f"no hole in {os.path.basename(file)}", r)
+	rig.flags = ""
+	rig.write_cf()
+	t.equal([check(rig, f)[1] for f in (mc, cf)], [["F"], ["F"]], "without F=, in both files")
+	rig.with_mailwald = False
+	rig.write_cf()
+	t.equal([check(rig, f)[1] for f in (mc, cf)], [["InputMailFilters"]] * 2,
+		"without mailwald, in both files")
+	printed = rig.mailwal("setup", "sendmail")
+	rig.mc_extra += printed.out
+	rig.write_cf()
+	t.equal([check(rig, f)[1] for f in (mc, cf)], [[], []],
+		"what setup sendmail prints, taken into sendmail.mc")
+	before = len(rig.journaled())
+	restart(rig, with_mailwald=False)
+	t.ok(post(rig, "printed", [BERT])[0] == 250 and len(rig.journaled()) == before + 1,
+	     "and with it mail has its record", printed)
+	r, holes_ = check(rig, f"{t.dir}/none.cf")
+	t.ok(r.rc == 66, "no such file: exit 66", r)
+
+
 def refuses(t, rig):
 	"""F=T and F=4: nothing is taken while mailwald is away."""
 	rig.end("mailwald")
@@ -189,6 +226,7 @@ def main(t):
 		nothing_twice(t, rig)
 		holes(t, rig)
 		refuses(t, rig)
+		settings(t, rig)
 
 
 tap.run(main, seconds=120)
