@@ -27,7 +27,7 @@ _mailwal() {
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 		;;
-	-j | --journal | --postfix-config)
+	-j | --journal | --postfix-config | --scratch)
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return
 		;;
@@ -58,6 +58,7 @@ _mailwal() {
 	config) word='check show explain sample' ;;
 	setup) word='postfix sendmail dovecot' ;;
 	hold) word='add rm list' ;;
+	drill) word='run list report verify' ;;
 	help) word=$("$1" help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\) .*/\1/p') ;;
 	outcomes | audit)
 		mapfile -t COMPREPLY < <(compgen -f -W journald -- "$cur")
