@@ -78,6 +78,7 @@ struct mw_drill {
 	uint64_t seed;
 	/* at work */
 	struct mw_arena *arena;
+	char id[MW_ID_TEXT + 1], journal_id[MW_ID_TEXT + 1];
 	struct mw_scratch scratch;
 	struct mw_target *target;
 	struct mw_plan *plan;

@@ -230,6 +230,13 @@ make_target(struct mw_drill *d, struct mw_err *err)
 		if (dovecot)
 			d->t.password_file = d->scratch.password_file;
 	}
+	/* Who holds a mailbox's staging folder: this drill, also when it tries again. */
+	uint8_t own[MW_ID_LEN];
+	mw_id_new(own);
+	mw_id_text(d->id, own);
+	mw_id_text(d->journal_id, mw_store_id(d->st));
+	d->t.ledger_id = d->t.run_id = d->id;
+	d->t.journal_id = d->journal_id;
 	if (r == 0)
 		r = mw_target_new(to, &d->t, &d->target, err);
 	if (r == 0 && !mw_target_readable(d->target))
