@@ -1,6 +1,7 @@
-/* target_imap.h - the IMAP target's own state, shared by its three files. Private.
+/* target_imap.h - the IMAP target's own state, shared by its files. Private.
  *
- *	target_imap.c       login, folder list, staging folder (exclusion), clean-up
+ *	target_imap.c       login, folder list
+ *	target_imap_stage.c the staging folder: exclusion, what a dead run left, clean-up
  *	target_imap_scan.c  what the mailbox holds
  *	target_imap_put.c   batches into the staging folder, MOVE, bisection of refusals
  */
@@ -55,6 +56,19 @@ int mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
                     const struct mw_put_io *io, struct mw_err *err) MW_CHECK;
 /* A second connection for the same mailbox, b->second; none where it cannot be had. */
 void mw_imap_box_second(struct mw_target *t);
+/* Lists the folders again, now that nobody else puts mail: 1 if there are others than at
+ * the scan (another run may have made Sent), 0 if not. */
+int mw_imap_box_relist(struct mw_target *t, struct mw_imap_box *b,
+                       struct mw_err *err) MW_CHECK;
+/* The staging folder made and marked; 1: the mailbox changed since the scan. MW_ELOCKED:
+ * another run has it. */
+int mw_imap_staging_begin(struct mw_target *t, struct mw_err *err) MW_CHECK;
+/* There is one already: of this ledger (whose lock we hold, so its run is dead), and it
+ * is emptied and deleted; or somebody else's: MW_ELOCKED. */
+int mw_imap_staging_take_over(struct mw_target *t, struct mw_imap_box *b,
+                              struct mw_err *err) MW_CHECK;
+int mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b,
+                         struct mw_err *err) MW_CHECK;
 /* Removes everything but the marker from the selected staging folder. */
 int mw_imap_staging_purge(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 

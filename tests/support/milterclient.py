@@ -1,5 +1,6 @@
 """milterclient - the MTA's side of the milter protocol, for tests without an MTA."""
 
+import re
 import socket
 import struct
 import threading
@@ -83,3 +84,68 @@ def burst(path, n):
 		c.sock.close()
 	assert len(done) == n, f"{n - len(done)} without an answer"
 	return max(done) - began
+
+
+FIELD = re.compile(rb"([!-9;-~][ -9;-~]*):([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|$)")
+
+
+def packets(data):
+	"""(header packets, body) of a message as an MTA would hand it over: the leading
+	lines that look like fields, with their white space; from the first that does not, or
+	the empty line, it is body."""
+	head, at = [], 0
+	while True:
+		m = FIELD.match(data, at)
+		if not m or m.group(1).startswith(b"From "):
+			break
+		value = m.group(2).replace(b"\r\n", b"\n")
+		head.append((m.group(1), value[:-1] if value.endswith(b"\r") else value))
+		at = m.end()
+	for eol in (b"\r\n", b"\n"):
+		if data.startswith(eol, at):
+			at += len(eol)
+			break
+	return head, data[at:]
+
+
+def journal(path, mails, sender="w@remote.test", threads=8):
+	"""Hands (queue ID, recipient, bytes) over, several connections at once; the queue IDs
+	that were taken."""
+	todo, taken, lock = list(reversed(mails)), [], threading.Lock()
+
+	def work():
+		c, first = Conn(path), True
+		while True:
+			with lock:
+				if not todo:
+					return
+				qid, rcpt, data = todo.pop()
+			_one(c, first, qid, rcpt, data, sender)
+			first = False
+			if c.end() in b"ac":
+				with lock:
+					taken.append(qid)
+
+	pool = [threading.Thread(target=work) for _ in range(threads)]
+	for t in pool:
+		t.start()
+	for t in pool:
+		t.join()
+	return taken
+
+
+def _one(c, first, qid, rcpt, data, sender):
+	head, body = packets(data)
+	if first:
+		c.step(b"C", b"client.test\x004" + struct.pack(">H", 1234) + b"192.0.2.1\0", 0x1000)
+		c.step(b"H", b"client.test\0", 0x2000)
+	c.step(b"M", b"<" + sender.encode() + b">\0", 0x4000)
+	c.step(b"R", b"<" + rcpt.encode() + b">\0", 0x8000)
+	c.send(b"D", b"Ti\0" + qid.encode() + b"\0")
+	c.step(b"T", b"", 0x10000)
+	for name, value in head:
+		# a milter's strings end at NUL
+		c.step(b"L", name + b"\0" + value.replace(b"\0", b"") + b"\0", 0x80)
+	c.step(b"N", b"", 0x40000)
+	for i in range(0, len(body), 65535):
+		c.step(b"B", body[i:i + 65535], 0x80000)

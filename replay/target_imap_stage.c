@@ -1,0 +1,276 @@
+#include "replay/target_imap.h"
+
+#include "journal/base/clock.h"
+#include "journal/base/util.h"
+#include "journal/record/header.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The staging folder: its creation is the lock of a mailbox, its first message says who
+ * holds it, and only what has left it is in the mailbox. */
+
+enum {
+	SETTLE_MS = 400, /* between two looks at a dead run's staging folder */
+	SETTLE_ROUNDS = 15,
+	DELETE_TRIES = 4
+};
+
+struct marker { /* what a staging folder's first message says */
+	bool any;
+	char ledger[80], host[200], run[80];
+};
+
+static void
+marker_field(struct mw_str header, const char *name, char *out, size_t n)
+{
+	struct mw_field f;
+	if (!mw_header_find(header, name, &f))
+		return;
+	struct mw_str v = mw_str_trim(f.value);
+	size_t k = MW_MIN(v.n, n - 1);
+	for (size_t i = 0; i < k; i++)
+		out[i] = (unsigned char)v.p[i] < 33 || (unsigned char)v.p[i] > 126
+		             ? '?'
+		             : v.p[i];
+	out[k] = '\0';
+}
+
+static int
+on_marker(void *arg, struct mw_imap_cur cur)
+{
+	struct marker *m = arg;
+	struct mw_imap_fetch f;
+	if (!mw_imap_parse_fetch(cur, &f) || !f.has_header)
+		return 0;
+	m->any = true;
+	marker_field(f.header, "X-Mailwal-Ledger", m->ledger, sizeof m->ledger);
+	marker_field(f.header, "X-Mailwal-Host", m->host, sizeof m->host);
+	marker_field(f.header, "X-Mailwal-Run", m->run, sizeof m->run);
+	return 0;
+}
+
+static int
+on_counts(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_imap_counts *n = arg, v;
+	if (mw_imap_parse_counts(cur, &v))
+		*n = v;
+	return 0;
+}
+
+/* Sleeps, but not through a Ctrl-C. */
+static void
+nap(const struct mw_target *t, int ms)
+{
+	for (; ms > 0 && !(t->o.stopped && t->o.stopped()); ms -= 50)
+		(void)poll(NULL, 0, 50);
+}
+
+static int
+locked_by(struct mw_imap_box *b, const struct marker *m, struct mw_err *err)
+{
+	if (!m->any)
+		mw_fail(err, MW_ELOCKED,
+		        "mailbox %s has a folder " MW_STAGING_NAME
+		        " that holds no marker of a replay",
+		        b->mailbox);
+	else
+		mw_fail(err, MW_ELOCKED,
+		        "mailbox %s is being replayed by host %s (run %s)", b->mailbox,
+		        m->host, m->run);
+	return mw_err_hint(
+	    err, "if no replay is at work there, delete the folder " MW_STAGING_NAME
+	         " of that mailbox; it holds only copies");
+}
+
+/* Waits until a dead run's server process has come to rest. */
+static int
+settle(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap_counts was = {.uidnext = UINT64_MAX}, now;
+	for (int i = 0; i < SETTLE_ROUNDS; i++) {
+		now = (struct mw_imap_counts){0};
+		int r =
+		    mw_imap_cmd(b->c, err, "STATUS %s (MESSAGES UIDNEXT)", b->staging);
+		if (!r)
+			r = mw_imap_wait(b->c, on_counts, &now, err);
+		if (r)
+			return r == MW_EREFUSED ? 1 : r; /* gone already */
+		if (i && now.messages == was.messages && now.uidnext == was.uidnext)
+			return 0;
+		was = now;
+		nap(t, SETTLE_MS);
+	}
+	return mw_fail(err, MW_ELOCKED,
+	               "folder " MW_STAGING_NAME " of mailbox %s is in use", b->mailbox);
+}
+
+/* Cyrus keeps a deleted folder under a name that ends in the second of its deletion, and
+ * so refuses to delete a second one of the same name within it: not now is not never. */
+static int
+delete_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	int r = 0;
+	for (int i = 0; i < DELETE_TRIES; i++) {
+		r = mw_imap_do(c, err, "DELETE %s", b->staging);
+		if (r != MW_EREFUSED || c->last.no == MW_NO_NONEXISTENT)
+			break;
+		nap(t, 1100);
+	}
+	return r;
+}
+
+int
+mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	/* Emptied first: a MOVE that still runs elsewhere then finds nothing. */
+	int r = mw_imap_do(c, err, "SELECT %s", b->staging);
+	if (!r)
+		r = mw_imap_do(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
+	if (!r || r == MW_EREFUSED)
+		r = mw_imap_do(c, err, "CLOSE");
+	if (!r || r == MW_EREFUSED)
+		r = delete_staging(t, b, err);
+	b->selected = false;
+	if (r == MW_EREFUSED && c->last.no != MW_NO_NONEXISTENT)
+		return mw_imap_refused(c, err, "delete the folder " MW_STAGING_NAME);
+	return r == MW_EREFUSED ? 0 : r;
+}
+
+/* There is a staging folder: of this ledger (whose lock we hold, so its run is dead), or
+ * somebody else's. An empty one without marker was left between two steps. */
+int
+mw_imap_staging_take_over(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	struct marker m = {0};
+	for (int round = 0; round < 2; round++) {
+		struct mw_imap_counts n = {0};
+		int r = settle(t, b, err);
+		if (r)
+			return r < 0 ? r : 0;
+		r = mw_imap_do(c, err, "EXAMINE %s", b->staging);
+		if (r)
+			return r == MW_EREFUSED
+			           ? mw_imap_refused(c, err, "open " MW_STAGING_NAME)
+			           : r;
+		r = mw_imap_cmd(c, err,
+		                "FETCH 1 (BODY.PEEK[HEADER.FIELDS (X-MAILWAL-LEDGER "
+		                "X-MAILWAL-HOST X-MAILWAL-RUN)])");
+		if (!r)
+			r = mw_imap_wait(c, on_marker, &m, err);
+		if (r && r != MW_EREFUSED)
+			return r;
+		if (m.any)
+			break;
+		r = mw_imap_cmd(c, err, "STATUS %s (MESSAGES)", b->staging);
+		if (!r)
+			r = mw_imap_wait(c, on_counts, &n, err);
+		if (r || n.messages)
+			break;
+		nap(t, 1500); /* another host may just be making it */
+	}
+	bool ours = m.any && t->o.ledger_id && strcmp(m.ledger, t->o.ledger_id) == 0;
+	struct mw_imap_counts n = {0};
+	int r = mw_imap_cmd(c, err, "STATUS %s (MESSAGES)", b->staging);
+	if (!r)
+		r = mw_imap_wait(c, on_counts, &n, err);
+	if (r && r != MW_EREFUSED)
+		return r;
+	if (!ours && (m.any || n.messages))
+		return locked_by(b, &m, err);
+	return mw_imap_staging_drop(t, b, err);
+}
+
+static int
+marker_content(void *arg, const struct mw_imap_msg *m,
+               int (*sink)(void *, const void *, size_t), void *sarg, struct mw_err *err)
+{
+	const struct mw_buf *b = m->ref;
+	(void)arg, (void)err;
+	return sink(sarg, b->p, b->n);
+}
+
+static int
+put_marker(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	MW_BUF_AUTO text = {0};
+	char host[200] = "unknown";
+	struct mw_imap_appended a;
+	const struct mw_clock *clk = mw_clock_system();
+	(void)gethostname(host, sizeof host - 1);
+	mw_buf_printf(
+	    &text,
+	    "From: mailwal <mailwal@localhost>\r\n"
+	    "Subject: a mailwal replay is at work\r\n"
+	    "X-Mailwal-Host: %s\r\nX-Mailwal-Ledger: %s\r\n"
+	    "X-Mailwal-Run: %s\r\nX-Mailwal-Journal: %s\r\n"
+	    "MIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\n"
+	    "Mail is being put back into this mailbox. This folder goes away by\r\n"
+	    "itself when that is done. It holds nothing but copies.\r\n",
+	    host, t->o.ledger_id ? t->o.ledger_id : "-", t->o.run_id ? t->o.run_id : "-",
+	    t->o.journal_id ? t->o.journal_id : "-");
+	struct mw_imap_msg m = {clk->now_us(clk), text.n, "(\\Seen) ", &text};
+	struct mw_imap_batch batch = {b->staging, &m, 1, marker_content, NULL};
+	if (mw_buf_ok(&text))
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = mw_imap_append(b->c, &batch, &a, err);
+	if (r)
+		return r;
+	if (a.code)
+		return mw_imap_refused(b->c, err, "write to the mailbox");
+	b->marker_uid = a.uid;
+	b->uidvalidity = a.uidvalidity;
+	return 0;
+}
+
+int
+mw_imap_staging_begin(struct mw_target *t, struct mw_err *err)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	struct mw_imap *c = b->c;
+	int r = mw_imap_do(c, err, "CREATE %s", b->staging);
+	if (r == MW_EREFUSED) {
+		char first[600];
+		(void)mw_imap_refused(c, err, "create the folder " MW_STAGING_NAME);
+		(void)snprintf(first, sizeof first, "%s", err ? err->msg : "");
+		struct mw_imap_counts n = {0};
+		r = mw_imap_cmd(c, err, "STATUS %s (MESSAGES)", b->staging);
+		if (!r)
+			r = mw_imap_wait(c, on_counts, &n, err);
+		if (!r) /* it is there: another run was faster */
+			return mw_fail(err, MW_ELOCKED,
+			               "mailbox %s is being replayed by "
+			               "another run",
+			               b->mailbox);
+		return r == MW_EREFUSED ? mw_fail(err, r, "%s", first) : r;
+	}
+	if (r)
+		return r;
+	b->locked = true;
+	r = put_marker(t, b, err);
+	if (!r)
+		r = mw_imap_box_relist(t, b, err);
+	if (!r)
+		r = mw_imap_box_changed(t, err);
+	return r;
+}
+
+int
+mw_imap_staging_purge(struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	/* The marker is the oldest message; "n:*" always names the newest one. */
+	int r = mw_imap_do(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
+	if (!r)
+		r = mw_imap_do(c, err, "STORE 1 -FLAGS.SILENT (\\Deleted)");
+	if (!r)
+		r = mw_imap_do(c, err, "EXPUNGE");
+	return r;
+}
