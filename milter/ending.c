@@ -133,6 +133,8 @@ mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
 		mw_session_end_header(s);
 	if (s->state != MW_ST_BODY)
 		return MW_EPROTO;
+	if (!s->fail.code && (s->lost || s->lost_conn))
+		(void)mw_fail(&s->fail, MW_ENOMEM, "out of memory for the envelope");
 	if (!s->too_many)
 		mw_message_build(s);
 	if (!s->fail.code && !s->too_many &&

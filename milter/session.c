@@ -29,17 +29,21 @@ static const char *const macro_name[MW_N_MACROS] = {
 #undef X
 };
 
-static char *
-copy(struct mw_str v)
-{
-	return v.n ? strndup(v.p, v.n) : NULL;
-}
-
-static void
+/* False: no memory for it. */
+static bool
 set(char **slot, struct mw_str v)
 {
 	free(*slot);
-	*slot = copy(v);
+	*slot = v.n ? strndup(v.p, v.n) : NULL;
+	return *slot || v.n == 0;
+}
+
+/* What belongs to the connection; a record without it would not be exact (P3). */
+static void
+set_conn(struct mw_session *s, char **slot, struct mw_str v)
+{
+	if (!set(slot, v))
+		s->lost_conn = true;
 }
 
 static void
@@ -49,6 +53,13 @@ clear_macros(char **m)
 		free(m[i]);
 		m[i] = NULL;
 	}
+}
+
+static void
+forget_macros(struct mw_session *s)
+{
+	clear_macros(s->macro);
+	s->lost = false;
 }
 
 struct mw_session *
@@ -92,18 +103,19 @@ void
 mw_session_clear(struct mw_session *s)
 {
 	forget(s);
-	clear_macros(s->macro);
+	forget_macros(s);
 }
 
 void
 mw_session_reset(struct mw_session *s)
 {
 	mw_session_abort(s);
-	clear_macros(s->macro);
+	forget_macros(s);
 	clear_macros(s->conn_macro);
-	set(&s->client_name, MW_STR(""));
-	set(&s->client_addr, MW_STR(""));
-	set(&s->helo, MW_STR(""));
+	set_conn(s, &s->client_name, MW_STR(""));
+	set_conn(s, &s->client_addr, MW_STR(""));
+	set_conn(s, &s->helo, MW_STR(""));
+	s->lost_conn = false;
 	s->client_port = 0;
 	s->family = 0;
 }
@@ -140,14 +152,14 @@ mw_session_connect(struct mw_session *s, struct mw_str name, char family, unsign
 		addr = mw_str(addr.p + 5, addr.n - 5);
 	s->family = family;
 	s->client_port = port;
-	set(&s->client_name, name);
-	set(&s->client_addr, addr);
+	set_conn(s, &s->client_name, name);
+	set_conn(s, &s->client_addr, addr);
 }
 
 void
 mw_session_helo(struct mw_session *s, struct mw_str helo)
 {
-	set(&s->helo, helo);
+	set_conn(s, &s->helo, helo);
 }
 
 void
@@ -155,7 +167,7 @@ mw_session_macros(struct mw_session *s, char stage)
 {
 	/* Those of the message before must not be taken for this one's. */
 	if (stage == 'M' && s->state != MW_ST_PENDING)
-		clear_macros(s->macro);
+		forget_macros(s);
 }
 
 void
@@ -169,8 +181,10 @@ mw_session_macro(struct mw_session *s, char stage, struct mw_str name,
 	for (int i = 0; i < MW_N_MACROS; i++) {
 		if (!mw_str_eq(name, mw_strz(macro_name[i])))
 			continue;
-		set(stage == 'C' || stage == 'H' ? &s->conn_macro[i] : &s->macro[i],
-		    value);
+		if (stage == 'C' || stage == 'H')
+			set_conn(s, &s->conn_macro[i], value);
+		else if (!set(&s->macro[i], value))
+			s->lost = true;
 		return;
 	}
 }
@@ -305,7 +319,7 @@ mw_session_rcpt(struct mw_session *s, const struct mw_str *argv, size_t argc,
 	if (mw_str_eq(mailer, MW_STR("error")))
 		r.flags |= MW_RCPT_REFUSED;
 	/* told for this recipient only: the next may come without */
-	set(&s->macro[MW_MACRO_RCPT_MAILER], MW_STR(""));
+	(void)set(&s->macro[MW_MACRO_RCPT_MAILER], MW_STR("")); /* needs no memory */
 	if (!v || !r.addr.p || !r.args.p || !r.mailer.p) {
 		if (!s->fail.code)
 			(void)envelope_full(s);
@@ -458,5 +472,5 @@ mw_session_abort(struct mw_session *s)
 	atomic_fetch_add(&s->cap->count.aborted, 1);
 	mw_log(MW_LOG_DEBUG, s->macro[MW_MACRO_QUEUE_ID], "event=aborted");
 	forget(s);
-	clear_macros(s->macro);
+	forget_macros(s);
 }

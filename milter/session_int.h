@@ -55,8 +55,10 @@ struct mw_session {
 	char *client_name, *client_addr, *helo;
 	unsigned client_port;
 	char family;
+	bool lost_conn; /* there was no memory for some of it */
 	/* the message */
 	char *macro[MW_N_MACROS];
+	bool lost; /* there was no memory for one of them */
 	struct mw_arena *arena;
 	struct mw_mail mail; /* sender, sender_args, rcpt filled as they come */
 	size_t rcpt_cap;

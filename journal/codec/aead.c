@@ -2,24 +2,30 @@
 
 #include <limits.h>
 #include <openssl/evp.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
-static EVP_CIPHER *gcm;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-static void
-fetch(void)
+/* Fetched once, when there is memory for it, and kept. */
+static EVP_CIPHER *
+cipher(void)
 {
-	gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
-	mw_assert(gcm != NULL);
+	static EVP_CIPHER *_Atomic gcm;
+	EVP_CIPHER *c = atomic_load(&gcm), *none = NULL;
+	if (c)
+		return c;
+	c = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+	if (c && !atomic_compare_exchange_strong(&gcm, &none, c)) {
+		EVP_CIPHER_free(c); /* another thread was faster */
+		c = none;
+	}
+	return c;
 }
 
 int
 mw_aead_init(struct mw_aead *a, const uint8_t key[MW_AEAD_KEY])
 {
-	(void)pthread_once(&once, fetch);
-	a->ctx = EVP_CIPHER_CTX_new();
+	EVP_CIPHER *gcm = cipher();
+	a->ctx = gcm ? EVP_CIPHER_CTX_new() : NULL;
 	if (!a->ctx)
 		return MW_ENOMEM;
 	if (EVP_CipherInit_ex2(a->ctx, gcm, key, NULL, 1, NULL) != 1) {

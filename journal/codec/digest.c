@@ -1,66 +1,104 @@
+/* OpenSSL 3 marks these functions as deprecated in favour of EVP, which allocates for
+ * each digest, and so may fail in the middle of a batch. They are the same code below. */
+#define OPENSSL_SUPPRESS_DEPRECATED
+
 #include "journal/codec/digest.h"
 
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
-#include <pthread.h>
+#include <openssl/crypto.h>
+#include <openssl/sha.h>
+#include <string.h>
 
-/* Fetched once: an implicit fetch per message costs more than hashing a small one. */
-static EVP_MD *sha256_md;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+_Static_assert(sizeof(SHA256_CTX) <= sizeof(struct mw_sha256), "room for the state");
+_Static_assert(_Alignof(SHA256_CTX) <= _Alignof(struct mw_sha256), "its alignment");
 
-static void
-fetch(void)
+enum {
+	BLOCK = 64
+};
+
+static SHA256_CTX *
+ctx(struct mw_sha256 *h)
 {
-	sha256_md = EVP_MD_fetch(NULL, "SHA256", NULL);
-	mw_assert(sha256_md != NULL);
+	return (SHA256_CTX *)(void *)h->state;
 }
 
 int
 mw_sha256_init(struct mw_sha256 *h)
 {
-	(void)pthread_once(&once, fetch);
-	h->ctx = EVP_MD_CTX_new();
-	if (!h->ctx)
-		return MW_ENOMEM;
-	if (EVP_DigestInit_ex2(h->ctx, sha256_md, NULL) != 1) {
-		mw_sha256_free(h);
-		return MW_ENOMEM;
-	}
+	mw_assert(SHA256_Init(ctx(h)) == 1);
 	return 0;
 }
 
 void
 mw_sha256_update(struct mw_sha256 *h, const void *p, size_t n)
 {
-	mw_assert(EVP_DigestUpdate(h->ctx, p, n) == 1);
+	if (n)
+		mw_assert(SHA256_Update(ctx(h), p, n) == 1);
 }
 
 void
 mw_sha256_final(struct mw_sha256 *h, uint8_t out[MW_SHA256_LEN])
 {
-	mw_assert(EVP_DigestFinal_ex(h->ctx, out, NULL) == 1);
-	mw_sha256_free(h);
+	mw_assert(SHA256_Final(out, ctx(h)) == 1);
 }
 
 void
 mw_sha256_free(struct mw_sha256 *h)
 {
-	EVP_MD_CTX_free(h->ctx);
-	h->ctx = NULL;
+	OPENSSL_cleanse(h, sizeof *h);
 }
 
 void
 mw_sha256_of(const void *p, size_t n, uint8_t out[MW_SHA256_LEN])
 {
-	(void)pthread_once(&once, fetch);
-	mw_assert(EVP_Digest(p, n, out, NULL, sha256_md, NULL) == 1);
+	struct mw_sha256 h;
+	mw_assert(mw_sha256_init(&h) == 0);
+	mw_sha256_update(&h, p, n);
+	mw_sha256_final(&h, out);
+}
+
+/* RFC 2104 */
+void
+mw_hmac_init(struct mw_hmac *h, const void *key, size_t keylen)
+{
+	uint8_t block[BLOCK] = {0};
+	if (keylen > BLOCK)
+		mw_sha256_of(key, keylen, block);
+	else if (keylen)
+		memcpy(block, key, keylen);
+	for (size_t i = 0; i < BLOCK; i++)
+		block[i] ^= 0x36;
+	mw_assert(mw_sha256_init(&h->inner) == 0);
+	mw_sha256_update(&h->inner, block, BLOCK);
+	for (size_t i = 0; i < BLOCK; i++)
+		block[i] ^= 0x36 ^ 0x5c;
+	mw_assert(mw_sha256_init(&h->outer) == 0);
+	mw_sha256_update(&h->outer, block, BLOCK);
+	OPENSSL_cleanse(block, sizeof block);
+}
+
+void
+mw_hmac_update(struct mw_hmac *h, const void *p, size_t n)
+{
+	mw_sha256_update(&h->inner, p, n);
+}
+
+void
+mw_hmac_final(struct mw_hmac *h, uint8_t out[MW_SHA256_LEN])
+{
+	uint8_t inner[MW_SHA256_LEN];
+	mw_sha256_final(&h->inner, inner);
+	mw_sha256_update(&h->outer, inner, sizeof inner);
+	mw_sha256_final(&h->outer, out);
+	OPENSSL_cleanse(inner, sizeof inner);
+	OPENSSL_cleanse(h, sizeof *h);
 }
 
 void
 mw_hmac_sha256(const void *key, size_t keylen, const void *p, size_t n,
                uint8_t out[MW_SHA256_LEN])
 {
-	(void)pthread_once(&once, fetch);
-	unsigned len = MW_SHA256_LEN;
-	mw_assert(HMAC(sha256_md, key, (int)keylen, p, n, out, &len) != NULL);
+	struct mw_hmac h;
+	mw_hmac_init(&h, key, keylen);
+	mw_hmac_update(&h, p, n);
+	mw_hmac_final(&h, out);
 }

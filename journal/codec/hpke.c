@@ -1,6 +1,5 @@
 #include "journal/codec/hpke.h"
 
-#include "journal/base/buf.h"
 #include "journal/base/id.h"
 #include "journal/codec/digest.h"
 
@@ -33,15 +32,14 @@ extract(struct mw_str salt, struct mw_str suite, const char *label, struct mw_st
         uint8_t out[32])
 {
 	static const uint8_t none[32];
-	MW_BUF_AUTO b = {0};
-	mw_buf_puts(&b, "HPKE-v1");
-	mw_buf_putstr(&b, suite);
-	mw_buf_puts(&b, label);
-	mw_buf_putstr(&b, ikm);
-	mw_assert(!b.failed);
-	mw_hmac_sha256(salt.n ? (const void *)salt.p : none,
-	               salt.n ? salt.n : sizeof none, b.p, b.n, out);
-	explicit_bzero(b.p, b.n);
+	struct mw_hmac h;
+	mw_hmac_init(&h, salt.n ? (const void *)salt.p : none,
+	             salt.n ? salt.n : sizeof none);
+	mw_hmac_update(&h, "HPKE-v1", 7);
+	mw_hmac_update(&h, suite.p, suite.n);
+	mw_hmac_update(&h, label, strlen(label));
+	mw_hmac_update(&h, ikm.p, ikm.n);
+	mw_hmac_final(&h, out);
 }
 
 /* LabeledExpand(prk, label, info, len), len <= 32: one block of HKDF-Expand */
@@ -49,17 +47,17 @@ static void
 expand(const uint8_t prk[32], struct mw_str suite, const char *label, struct mw_str info,
        uint8_t *out, size_t len)
 {
-	uint8_t block[32];
-	MW_BUF_AUTO b = {0};
-	mw_buf_putc(&b, (char)(len >> 8));
-	mw_buf_putc(&b, (char)len);
-	mw_buf_puts(&b, "HPKE-v1");
-	mw_buf_putstr(&b, suite);
-	mw_buf_puts(&b, label);
-	mw_buf_putstr(&b, info);
-	mw_buf_putc(&b, 1);
-	mw_assert(!b.failed && len <= sizeof block);
-	mw_hmac_sha256(prk, 32, b.p, b.n, block);
+	uint8_t block[32], length[2] = {(uint8_t)(len >> 8), (uint8_t)len};
+	struct mw_hmac h;
+	mw_assert(len <= sizeof block);
+	mw_hmac_init(&h, prk, 32);
+	mw_hmac_update(&h, length, sizeof length);
+	mw_hmac_update(&h, "HPKE-v1", 7);
+	mw_hmac_update(&h, suite.p, suite.n);
+	mw_hmac_update(&h, label, strlen(label));
+	mw_hmac_update(&h, info.p, info.n);
+	mw_hmac_update(&h, "\1", 1);
+	mw_hmac_final(&h, block);
 	memcpy(out, block, len);
 	explicit_bzero(block, sizeof block);
 }
@@ -68,18 +66,16 @@ static int
 dh(const uint8_t sk[32], const uint8_t pk[32], uint8_t out[32])
 {
 	size_t n = 32;
-	int ok = 0;
+	int r = MW_ENOMEM; /* all that can go wrong before the last step */
 	EVP_PKEY *a = EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, NULL, sk, 32);
 	EVP_PKEY *b = EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, NULL, pk, 32);
 	EVP_PKEY_CTX *c = a ? EVP_PKEY_CTX_new(a, NULL) : NULL;
-	if (c && b)
-		ok = EVP_PKEY_derive_init(c) == 1 &&
-		     EVP_PKEY_derive_set_peer(c, b) == 1 &&
-		     EVP_PKEY_derive(c, out, &n) == 1 && n == 32;
+	if (c && b && EVP_PKEY_derive_init(c) == 1 && EVP_PKEY_derive_set_peer(c, b) == 1)
+		r = EVP_PKEY_derive(c, out, &n) == 1 && n == 32 ? 0 : MW_EKEY;
 	EVP_PKEY_CTX_free(c);
 	EVP_PKEY_free(a);
 	EVP_PKEY_free(b);
-	return ok ? 0 : MW_EKEY; /* a low-order public key ends here too */
+	return r; /* MW_EKEY: a low-order public key */
 }
 
 int
@@ -90,7 +86,7 @@ mw_hpke_public(const uint8_t sk[MW_HPKE_KEY], uint8_t pk[MW_HPKE_KEY])
 	    EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, NULL, sk, MW_HPKE_KEY);
 	int ok = a && EVP_PKEY_get_raw_public_key(a, pk, &n) == 1 && n == MW_HPKE_KEY;
 	EVP_PKEY_free(a);
-	return ok ? 0 : MW_EKEY;
+	return ok ? 0 : MW_ENOMEM; /* any 32 bytes are a key */
 }
 
 /* ExtractAndExpand(dh, enc ‖ pkR), then KeySchedule(base, …) */
@@ -132,12 +128,13 @@ gcm(const struct suite *s, bool enc, const uint8_t *key, const uint8_t nonce[12]
 	    EVP_CipherUpdate(c, out, &len, (const uint8_t *)in.p, (int)n) == 1;
 	if (ok && !enc)
 		ok = EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_SET_TAG, sizeof tag, tag) == 1;
+	bool before = ok;
 	ok = ok && EVP_CipherFinal_ex(c, none, &len) == 1;
 	if (ok && enc)
 		ok = EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_GET_TAG, sizeof tag, out + n) ==
 		     1;
 	EVP_CIPHER_CTX_free(c);
-	return ok ? 0 : MW_EKEY;
+	return ok ? 0 : before && !enc ? MW_EKEY : MW_ENOMEM;
 }
 
 int

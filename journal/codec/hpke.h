@@ -32,7 +32,7 @@ int mw_hpke_seal(const struct mw_hpke_in *in, const uint8_t pk[MW_HPKE_KEY],
 int mw_hpke_open(const struct mw_hpke_in *in, const uint8_t sk[MW_HPKE_KEY],
                  const uint8_t enc[MW_HPKE_ENC], struct mw_str ct,
                  uint8_t *plain) MW_CHECK;
-/* Public from secret. */
+/* Public from secret: 0 or MW_ENOMEM. */
 int mw_hpke_public(const uint8_t sk[MW_HPKE_KEY], uint8_t pk[MW_HPKE_KEY]) MW_CHECK;
 
 #endif

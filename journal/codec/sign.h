@@ -17,8 +17,9 @@ enum {
 int mw_sign_public(const uint8_t seed[MW_SIGN_SEED], uint8_t pk[MW_SIGN_PUBLIC]) MW_CHECK;
 int mw_sign(const uint8_t seed[MW_SIGN_SEED], const void *p, size_t n,
             uint8_t sig[MW_SIGN_LEN]) MW_CHECK;
-bool mw_sign_verify(const uint8_t pk[MW_SIGN_PUBLIC], const void *p, size_t n,
-                    const uint8_t sig[MW_SIGN_LEN]);
+/* 1 the signature holds, 0 it does not, MW_ENOMEM. */
+int mw_sign_check(const uint8_t pk[MW_SIGN_PUBLIC], const void *p, size_t n,
+                  const uint8_t sig[MW_SIGN_LEN]) MW_CHECK;
 
 /* Base64 (RFC 4648 §4). out gets 4 * ((n + 2) / 3) + 1 bytes, terminated. */
 void mw_base64(const uint8_t *p, size_t n, char *out);

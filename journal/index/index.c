@@ -12,9 +12,9 @@
 #include <string.h>
 
 enum {
-	VERSION = 1,
+	VERSION = 2,
 	OPEN_MOST = 8,
-	POINT_LEN = 1 + MW_ID_LEN + 24
+	POINT_LEN = 1 + MW_ID_LEN + 32 + 32
 };
 
 struct part {
@@ -197,6 +197,8 @@ point_of(struct mw_index *ix, struct mw_kv *kv, struct mw_index_point *ret,
 	ret->segment = mw_get64(b.p + 17);
 	ret->offset = mw_get64(b.p + 25);
 	ret->next_seq = mw_get64(b.p + 33);
+	ret->last = mw_get64(b.p + 41);
+	memcpy(ret->chain, b.p + 49, sizeof ret->chain);
 	return 1;
 }
 
@@ -259,6 +261,8 @@ put_all(void *arg, struct mw_kv_txn *t)
 	mw_put64(v + 17, p->point->segment);
 	mw_put64(v + 25, p->point->offset);
 	mw_put64(v + 33, p->point->next_seq);
+	mw_put64(v + 41, p->point->last);
+	memcpy(v + 49, p->point->chain, sizeof p->point->chain);
 	if (r == 0)
 		r = mw_kv_put(t, mw_str(key, 1), mw_str((char *)v, sizeof v));
 	return r;
@@ -328,6 +332,8 @@ int
 mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
 {
 	(void)err;
+	if (!ix->writable)
+		return 0;
 	uint64_t number = part_of(segment);
 	for (int i = 0; i < OPEN_MOST; i++)
 		if (ix->open[i].kv && ix->open[i].number == number)
@@ -339,6 +345,8 @@ mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
 int
 mw_index_wipe(struct mw_index *ix, struct mw_err *err)
 {
+	if (!ix->writable)
+		return 0;
 	for (int i = 0; i < OPEN_MOST; i++)
 		part_close(&ix->open[i]);
 	DIR *d = opendir(ix->dir);

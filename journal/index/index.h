@@ -28,6 +28,8 @@ struct mw_index_entry {
 
 struct mw_index_point { /* indexed up to here, exclusive */
 	uint64_t segment, offset, next_seq;
+	uint64_t last;     /* offset of the last frame that is indexed; 0: none */
+	uint8_t chain[32]; /* its chain hash: is this the log that was indexed? */
 };
 
 /* dir/index must exist for writing. Opens no partition yet. */
@@ -51,7 +53,7 @@ struct mw_index_hit {
 int mw_index_find(struct mw_index *ix, uint64_t segment,
                   const uint8_t token[MW_TOKEN_LEN], uint64_t from_seq,
                   struct mw_index_hit *out, size_t max, struct mw_err *err) MW_CHECK;
-/* Removes a partition's file, or all of them. */
+/* Removes a partition's file, or all of them. Readers: does nothing. */
 int mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err) MW_CHECK;
 int mw_index_wipe(struct mw_index *ix, struct mw_err *err) MW_CHECK;
 

@@ -218,7 +218,8 @@ mw_seg_signed(const struct mw_seg *s, const uint8_t *pk)
 	if (!(mw_get32(s->t.raw + 12) & 1))
 		return 0;
 	signed_bytes(&s->h, s->t.raw, msg);
-	return mw_sign_verify(pk, msg, sizeof msg, s->t.raw + SIG_AT) ? 1 : -1;
+	int r = mw_sign_check(pk, msg, sizeof msg, s->t.raw + SIG_AT);
+	return r == 0 ? MW_EDAMAGED : r;
 }
 
 int

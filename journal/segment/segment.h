@@ -70,8 +70,8 @@ int mw_seg_sync(struct mw_seg *s, struct mw_err *err) MW_CHECK;
 int mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t, const uint8_t *seed,
                   struct mw_err *err) MW_CHECK;
 /* Reader, of a closed segment: 1 the signature holds under this public key, 0 it has
- * none, -1 it does not hold. */
-int mw_seg_signed(const struct mw_seg *s, const uint8_t *pk);
+ * none, MW_EDAMAGED it does not hold, MW_ENOMEM. */
+int mw_seg_signed(const struct mw_seg *s, const uint8_t *pk) MW_CHECK;
 void mw_seg_free(struct mw_seg *s); /* NULL ok */
 
 /* Opens for reading and checks header and, where there is one, trailer. MW_ENOTFOUND,

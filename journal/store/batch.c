@@ -36,13 +36,12 @@ place(struct mw_store *st, struct mw_entry *e, uint16_t pos, uint64_t off,
 	int r = mw_aead_seal(host ? &st->host_aead : &st->seg_aead, &in, wrapped);
 	if (r < 0)
 		return r;
-	MW_BUF_AUTO b = {0};
-	mw_buf_put(&b, "tokens", 6);
-	mw_buf_put(&b, e->id, MW_ID_LEN);
-	mw_buf_put(&b, e->tokens.p, e->tokens.n);
-	if (b.failed)
-		return MW_ENOMEM;
-	mw_hmac_sha256(st->seg_key, sizeof st->seg_key, b.p, b.n, mac);
+	struct mw_hmac h;
+	mw_hmac_init(&h, st->seg_key, sizeof st->seg_key);
+	mw_hmac_update(&h, "tokens", 6);
+	mw_hmac_update(&h, e->id, MW_ID_LEN);
+	mw_hmac_update(&h, e->tokens.p, e->tokens.n);
+	mw_hmac_final(&h, mac);
 	struct mw_slot slot = {mac, wrapped, e->tokens.p,
 	                       (uint32_t)(e->tokens.n / MW_TOKEN_LEN)};
 	mw_slot_encode(&slot, e->head + MW_FRAME_HEADER);

@@ -38,7 +38,11 @@ mw_store_extent(struct mw_store *st, uint64_t number, uint64_t next,
 		return 0;
 	}
 	struct mw_seg *s = NULL;
-	if (next && mw_seg_open(st->fs, st->dir, next, st->id, &s, NULL) == 0) {
+	r = next ? mw_seg_open(st->fs, st->dir, next, st->id, &s, err) : MW_ENOTFOUND;
+	if (r == MW_ENOMEM || r == MW_EIO || r == MW_EPERM)
+		return r; /* it may say: nothing is decided without it (I13) */
+	mw_err_clear(err);
+	if (r == 0) {
 		bool says = s->h.prev_number == number;
 		x.end = s->h.prev_end;
 		mw_seg_free(s);
@@ -221,12 +225,13 @@ enter(struct mw_cursor *c, struct mw_err *err)
 		c->segment = 0;
 		return r;
 	}
-	if (due && first > due && !mw_store_hole_known(c->st, due, first - 1))
+	r = due && first > due ? mw_store_hole_known(c->st, due, first - 1, err) : 1;
+	if (r == 0)
 		return mw_fail(err, MW_EDAMAGED,
 		               "records %llu to %llu are missing before segment %llu",
 		               (unsigned long long)due, (unsigned long long)(first - 1),
 		               (unsigned long long)number);
-	return 1;
+	return r;
 }
 
 /* At an invalid frame before the end: goes to the next valid one, says what is lost. */
@@ -358,11 +363,15 @@ mw_store_last(struct mw_store *st, uint64_t below, struct mw_record *ret,
 	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
 	for (size_t i = n; r == 0 && i > 0; i--) {
 		struct mw_open_seg *o;
-		int e = mw_store_seg(st, v[i - 1], &o, NULL);
+		int e = mw_store_seg(st, v[i - 1], &o, err);
+		if (e == MW_ENOMEM)
+			return e;
+		mw_err_clear(err);
 		if (e < 0 || o->seg->h.first_seq >= below)
 			continue;
-		struct mw_index_point at = {v[i - 1], o->seg->h.length,
-		                            o->seg->h.first_seq};
+		struct mw_index_point at = {.segment = v[i - 1],
+		                            .offset = o->seg->h.length,
+		                            .next_seq = o->seg->h.first_seq};
 		r = last_from(st, &at, below, ret, err);
 	}
 	return r;

@@ -45,14 +45,9 @@ mw_entry_new(struct mw_store *st, enum mw_type type, struct mw_entry **ret,
 	make_aad(e);
 	mw_canon_init(&e->canon, canon_emit, e);
 	int r = mw_aead_init(&e->aead, e->key);
-	if (r == 0)
-		r = mw_sha256_init(&e->sha);
-	if (r == 0)
-		r = mw_sha256_init(&e->canon_sha);
-	if (r == 0)
-		r = mw_sha256_init(&e->body.sha);
-	if (r == 0)
-		r = mw_sha256_init(&e->meta.sha);
+	struct mw_sha256 *sha[] = {&e->sha, &e->canon_sha, &e->body.sha, &e->meta.sha};
+	for (size_t i = 0; r == 0 && i < MW_COUNT(sha); i++)
+		r = mw_sha256_init(sha[i]);
 	if (r < 0) {
 		mw_entry_free(e);
 		return mw_fail(err, r, "out of memory for a record");
@@ -233,6 +228,8 @@ mw_entry_body(struct mw_entry *e, const void *p, size_t n, struct mw_err *err)
 	mw_canon_put(&e->canon, p, n);
 	if (!e->header_done)
 		watch_header(e, p, n);
+	if (mw_buf_ok(&e->header) == MW_ENOMEM) /* else Message-ID and Subject would go */
+		return mw_fail(err, MW_ENOMEM, "out of memory for a record");
 	if (!e->zc && e->early.n + n <= MW_ONE_SHOT) {
 		mw_buf_put(&e->early, p, n);
 		return e->early.failed
@@ -319,21 +316,22 @@ void
 mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
                uint8_t out[MW_TOKEN_LEN])
 {
-	MW_BUF_AUTO b = {0};
 	bool fold =
 	    (kind >= MW_KEY_RCPT && kind <= MW_KEY_DOMAIN) || kind == MW_KEY_RCPT_DOMAIN;
-	uint8_t small[512], full[MW_SHA256_LEN];
-	uint8_t *p = small;
-	if (value.n + 1 > sizeof small) {
-		mw_assert(mw_buf_reserve(&b, value.n + 1) == 0);
-		p = b.p;
+	uint8_t part[256], full[MW_SHA256_LEN];
+	struct mw_hmac h;
+	part[0] = (uint8_t)kind;
+	mw_hmac_init(&h, st->token_key, sizeof st->token_key);
+	mw_hmac_update(&h, part, 1);
+	for (size_t at = 0; at < value.n;) {
+		size_t n = 0;
+		for (; n < sizeof part && at < value.n; n++, at++) {
+			char c = value.p[at];
+			part[n] = (uint8_t)(fold && c >= 'A' && c <= 'Z' ? c + 32 : c);
+		}
+		mw_hmac_update(&h, part, n);
 	}
-	p[0] = (uint8_t)kind;
-	for (size_t i = 0; i < value.n; i++) {
-		char c = value.p[i];
-		p[1 + i] = (uint8_t)(fold && c >= 'A' && c <= 'Z' ? c + 32 : c);
-	}
-	mw_hmac_sha256(st->token_key, sizeof st->token_key, p, value.n + 1, full);
+	mw_hmac_final(&h, full);
 	memcpy(out, full, MW_TOKEN_LEN);
 }
 
@@ -481,7 +479,9 @@ make_frame(struct mw_entry *e, struct mw_err *err)
 {
 	struct mw_frame *f = &e->frame;
 	unique_tokens(&e->tokens);
-	if (e->tokens.failed || e->tokens.n > UINT32_MAX / 2 || e->meta.len > UINT32_MAX)
+	if (e->tokens.failed)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a record");
+	if (e->tokens.n > UINT32_MAX / 2 || e->meta.len > UINT32_MAX)
 		return mw_fail(err, MW_ELIMIT, "too many recipients for one record");
 	f->time_us = e->time_us;
 	memcpy(f->id, e->id, MW_ID_LEN);

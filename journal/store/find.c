@@ -59,7 +59,10 @@ scan(struct find *f, const struct mw_index_point *from, uint64_t last, struct mw
 		if (rec.seq < f->done)
 			continue;
 		f->done = rec.seq + 1;
-		r = has_token(f, &rec, NULL);
+		struct mw_err e = {0};
+		r = has_token(f, &rec, &e);
+		if (r == MW_ENOMEM)
+			return mw_fail(err, r, "%s", e.msg);
 		if (r == 1) {
 			r = f->cb(f->arg, &rec);
 			if (r)
@@ -101,6 +104,18 @@ from_index(struct find *f, uint64_t segment, const struct mw_index_point *point,
 	}
 }
 
+int
+mw_store_index_fits(struct mw_store *st, const struct mw_index_point *p)
+{
+	struct mw_record rec;
+	int r = mw_store_get(st, (struct mw_loc){p->segment, p->last}, &rec, NULL);
+	if (r < 0)
+		return r == MW_ENOMEM ? r : 0;
+	return rec.seq + 1 == p->next_seq &&
+	       rec.loc.offset + rec.frame_len == p->offset &&
+	       memcmp(rec.chain, p->chain, sizeof p->chain) == 0;
+}
+
 static int
 first_point(struct mw_store *st, uint64_t segment, struct mw_index_point *ret,
             struct mw_err *err)
@@ -109,7 +124,9 @@ first_point(struct mw_store *st, uint64_t segment, struct mw_index_point *ret,
 	int r = mw_store_seg(st, segment, &o, err);
 	if (r < 0)
 		return r;
-	*ret = (struct mw_index_point){segment, o->seg->h.length, o->seg->h.first_seq};
+	*ret = (struct mw_index_point){.segment = segment,
+	                               .offset = o->seg->h.length,
+	                               .next_seq = o->seg->h.first_seq};
 	return 0;
 }
 
@@ -119,10 +136,12 @@ find_part(struct find *f, uint64_t first, struct mw_err *err)
 {
 	struct mw_index_point point;
 	uint64_t last = part_last(first);
-	int r = f->st->index ? mw_index_point(f->st->index, first, &point, NULL) : 0;
-	struct mw_open_seg *o;
-	if (r == 1 && mw_store_seg(f->st, point.segment, &o, NULL) < 0)
-		r = 0; /* what it knows of is not there any more */
+	int r = f->st->index ? mw_index_point(f->st->index, first, &point, err) : 0;
+	if (r == 1) /* else what it knows of is not there any more */
+		r = mw_store_index_fits(f->st, &point);
+	if (r == MW_ENOMEM)
+		return r;
+	mw_err_clear(err);
 	if (r == 1) {
 		uint64_t before = f->done;
 		r = from_index(f, first, &point, err);
@@ -140,7 +159,7 @@ find_part(struct find *f, uint64_t first, struct mw_err *err)
 	r = first_point(f->st, first, &point, err);
 	if (r == MW_EDAMAGED || r == MW_ENOTFOUND) {
 		mw_err_clear(err);
-		point = (struct mw_index_point){first, 0, 0};
+		point = (struct mw_index_point){.segment = first};
 		r = 0;
 	}
 	return r < 0 ? r : scan(f, &point, last, err);
@@ -155,9 +174,11 @@ mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
 	MW_AUTOFREE uint64_t *v = NULL;
 	size_t n;
 	mw_store_token(st, key, value, f.token);
-	if (!st->index)
-		(void)!mw_index_open(st->dir, st->id, 0, &st->index, NULL);
-	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
+	int r = st->index ? 0 : mw_index_open(st->dir, st->id, 0, &st->index, err);
+	if (r == MW_ENOMEM)
+		return r;
+	mw_err_clear(err);
+	r = mw_seg_list(st->fs, st->dir, &v, &n, err);
 	for (size_t i = 0; r == 0 && i < n;) {
 		r = find_part(&f, v[i], err);
 		uint64_t last = part_last(v[i]);

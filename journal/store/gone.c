@@ -80,8 +80,10 @@ on_record(void *arg, const struct mw_record *r)
 	struct mw_tombstone t;
 	struct mw_audit x;
 	int k = mw_record_meta(g->st, r, &cbor, &e);
-	if (k < 0) /* one that cannot be read speaks for nothing; verify tells */
-		return 0;
+	if (k == MW_EDAMAGED || k == MW_EERASED || k == MW_EKEY)
+		return 0; /* one that is damaged speaks for nothing; verify tells */
+	if (k < 0) /* but what the erased said may not be forgotten for want of memory */
+		return g->failed = mw_fail(g->err, k, "%s", e.msg);
 	if (r->type == MW_TYPE_TOMBSTONE) {
 		k = mw_tombstone_decode(cbor.p, cbor.n, g->arena, &t, &e);
 		if (k == 0) {
@@ -204,14 +206,16 @@ mw_gone_segments(const struct mw_gone *g, size_t *ret_n)
 	return g->audit.gone;
 }
 
-bool
-mw_store_hole_known(struct mw_store *st, uint64_t first, uint64_t last)
+int
+mw_store_hole_known(struct mw_store *st, uint64_t first, uint64_t last,
+                    struct mw_err *err)
 {
 	MW_GONE_AUTO *g = NULL;
 	/* Gathering walks the log itself: what it meets on the way is no matter then. */
 	if (st->loading_gone)
-		return true;
-	if (mw_gone_load(st, &g, NULL) < 0)
-		return false;
+		return 1;
+	int r = mw_gone_load(st, &g, err);
+	if (r < 0)
+		return r;
 	return mw_gone_stretch(g, first, last, NULL) > 0;
 }

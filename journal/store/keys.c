@@ -177,10 +177,12 @@ mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf *ou
 	size_t before = st->n_recovery;
 	st->n_recovery = 0;
 	int e = load(st, err);
-	if (e < 0)
+	if (e == 0 && before && !st->n_recovery)
+		e = mw_fail(err, MW_EKEY, "%s/recovery_keys is gone", st->dir);
+	if (e < 0) { /* a journal with keys never goes back to none */
+		st->n_recovery = before;
 		return e;
-	if (before && !st->n_recovery)
-		return mw_fail(err, MW_EKEY, "%s/recovery_keys is gone", st->dir);
+	}
 	uint8_t aad[MW_ID_LEN + MW_SALT_LEN + 8];
 	binding(h->journal, h->salt, h->number, aad);
 	struct mw_hpke_in in = {MW_HPKE_AES256, info, mw_str((char *)aad, sizeof aad),
@@ -192,8 +194,7 @@ mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf *ou
 		                     mw_str((const char *)st->seg_key, MW_AEAD_KEY),
 		                     s + MW_KEY_ID_LEN, s + MW_KEY_ID_LEN + MW_HPKE_ENC);
 		if (r < 0)
-			return mw_fail(err, MW_EKEY, "recovery key %zu cannot be used",
-			               i + 1);
+			return mw_fail(err, r, "recovery key %zu cannot be used", i + 1);
 		put_stanza(out, 2, s, sizeof s);
 	}
 	if (st->n_recovery == 0)
@@ -204,7 +205,7 @@ mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf *ou
 	return out->failed ? mw_fail(err, MW_ENOMEM, "out of memory for keys") : 0;
 }
 
-static bool
+static int
 unwrap_one(const struct mw_store *st, const struct mw_seg *s, const uint8_t *p,
            uint8_t key[MW_AEAD_KEY])
 {
@@ -216,17 +217,20 @@ unwrap_one(const struct mw_store *st, const struct mw_seg *s, const uint8_t *p,
 	                          MW_AEAD_KEY + MW_HPKE_TAG);
 	for (size_t i = 0; i < st->n_secret; i++) {
 		const uint8_t *sk = st->secret + 32 * i;
-		if (mw_hpke_public(sk, pk) < 0)
-			continue;
+		int r = mw_hpke_public(sk, pk);
+		if (r < 0)
+			return r;
 		mw_keyring_id(pk, id);
-		if (memcmp(id, p, sizeof id) == 0 &&
-		    mw_hpke_open(&in, sk, p + MW_KEY_ID_LEN, ct, key) == 0)
-			return true;
+		if (memcmp(id, p, sizeof id) != 0)
+			continue;
+		r = mw_hpke_open(&in, sk, p + MW_KEY_ID_LEN, ct, key);
+		if (r == 0 || r == MW_ENOMEM)
+			return r == 0 ? 1 : r;
 	}
-	return false;
+	return 0;
 }
 
-bool
+int
 mw_store_unwrap(const struct mw_store *st, const struct mw_seg *s,
                 uint8_t key[MW_AEAD_KEY])
 {
@@ -235,15 +239,16 @@ mw_store_unwrap(const struct mw_store *st, const struct mw_seg *s,
 		uint16_t kind = mw_rd16(&r), n = mw_rd16(&r);
 		const uint8_t *p = mw_rd_bytes(&r, n);
 		if (!p)
-			return false;
+			return 0;
 		if (kind == 1 && n == MW_AEAD_KEY) {
 			memcpy(key, p, MW_AEAD_KEY);
-			return true;
+			return 1;
 		}
-		if (kind == 2 && n == WRAPPED && unwrap_one(st, s, p, key))
-			return true;
+		int e = kind == 2 && n == WRAPPED ? unwrap_one(st, s, p, key) : 0;
+		if (e != 0)
+			return e;
 	}
-	return false;
+	return 0;
 }
 
 int

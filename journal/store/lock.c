@@ -12,19 +12,54 @@
 
 static const char first_line[] = "mailwal journal ";
 
+struct contents {
+	int entries;
+	bool leftovers; /* … of a creation that failed do not count */
+};
+
 static int
 count_one(void *arg, const char *name)
 {
-	(void)name;
-	++*(int *)arg;
+	static const char *const made[] = {"segments",     "index",
+	                                   "ledger",       "signing_key",
+	                                   ".journal.tmp", ".signing_key.tmp"};
+	struct contents *c = arg;
+	for (size_t i = 0; c->leftovers && i < MW_COUNT(made); i++)
+		if (strcmp(name, made[i]) == 0)
+			return 0;
+	c->entries++;
 	return 0;
+}
+
+/* Without its file `journal` it is none; but with segments it was one. */
+static int
+check_empty(const struct mw_fs *fs, const char *dir, struct mw_err *err)
+{
+	static const char *const data[] = {"segments", "ledger"};
+	struct contents c = {.leftovers = true};
+	int r = fs->list(fs, dir, count_one, &c);
+	c.leftovers = false;
+	for (size_t i = 0; r == 0 && i < MW_COUNT(data); i++) {
+		char path[PATH_MAX];
+		(void)!snprintf(path, sizeof path, "%.4000s/%s", dir, data[i]);
+		r = fs->list(fs, path, count_one, &c);
+		r = r == -ENOENT || r == -ENOTDIR ? 0 : r;
+	}
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot read %s", dir);
+	}
+	if (c.entries == 0)
+		return 0;
+	(void)mw_fail(err, MW_ECREATE, "%s is not empty", dir);
+	(void)mw_err_hint(err, "give a directory that does not exist yet");
+	return MW_ECREATE;
 }
 
 static int
 make_dirs(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 {
 	static const char *const subs[] = {"segments", "index", "ledger"};
-	int entries = 0;
 	int r = fs->mkdir(fs, dir);
 	if (r < 0 && r != -EEXIST) {
 		errno = -r;
@@ -34,23 +69,16 @@ make_dirs(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 		                     "cannot create %s: no such parent directory", dir)
 		           : (err ? err->code : MW_ECREATE);
 	}
-	r = fs->list(fs, dir, count_one, &entries);
-	if (r < 0) {
-		errno = -r;
-		return mw_fail_errno(err, "cannot read %s", dir);
-	}
-	if (entries) {
-		(void)mw_fail(err, MW_ECREATE, "%s is not empty", dir);
-		(void)mw_err_hint(err, "give a directory that does not exist yet");
-		return MW_ECREATE;
-	}
+	r = check_empty(fs, dir, err);
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < MW_COUNT(subs); i++) {
 		char path[PATH_MAX];
 		if (snprintf(path, sizeof path, "%s/%s", dir, subs[i]) >=
 		    (int)sizeof path)
 			return mw_fail(err, MW_EUSAGE, "path too long: %s", dir);
 		r = fs->mkdir(fs, path);
-		if (r < 0) {
+		if (r < 0 && r != -EEXIST) {
 			errno = -r;
 			return mw_fail_errno(err, "cannot create %s", path);
 		}
@@ -82,7 +110,7 @@ make_signing_key(const struct mw_fs *fs, const char *dir, char pubx[65],
 	return 0;
 }
 
-static void
+static int
 load_signing_key(struct mw_store *st)
 {
 	char path[PATH_MAX];
@@ -90,12 +118,16 @@ load_signing_key(struct mw_store *st)
 	size_t n;
 	uint8_t pk[32];
 	(void)!snprintf(path, sizeof path, "%.4000s/signing_key", st->dir);
-	if (mw_fs_read_file(st->fs, path, 4096, &text, &n) < 0)
-		return;
-	st->can_sign = n >= 64 && mw_unhex(st->sign_seed, text, 32) &&
-	               mw_sign_public(st->sign_seed, pk) == 0 &&
-	               memcmp(pk, st->sign_public, 32) == 0;
+	int r = mw_fs_read_file(st->fs, path, 4096, &text, &n);
+	if (r < 0)
+		return r == -ENOMEM ? MW_ENOMEM : 0;
+	r = 0;
+	if (n >= 64 && mw_unhex(st->sign_seed, text, 32)) {
+		r = mw_sign_public(st->sign_seed, pk);
+		st->can_sign = r == 0 && memcmp(pk, st->sign_public, 32) == 0;
+	}
 	explicit_bzero(text, n);
+	return r;
 }
 
 int
@@ -193,8 +225,8 @@ mw_store_identity(struct mw_store *st, struct mw_err *err)
 	explicit_bzero(text, n);
 	if (!have_id || !have_key)
 		return not_a_journal(err, st->dir, "its file 'journal' is incomplete");
-	if (st->has_public)
-		load_signing_key(st);
+	if (st->has_public && load_signing_key(st) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a journal");
 	return 0;
 }
 
@@ -208,9 +240,11 @@ mw_store_lock(struct mw_store *st, struct mw_err *err)
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot open %s", path);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		int e = errno;
 		ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
 		(void)close(fd);
-		if (errno != EWOULDBLOCK)
+		errno = e;
+		if (e != EWOULDBLOCK)
 			return mw_fail_errno(err, "cannot lock %s", path);
 		(void)mw_fail(err, MW_ELOCKED, "journal %s is in use by process %.*s",
 		              st->dir, n > 0 ? (int)strcspn(pid, "\n") : 1,

@@ -37,7 +37,12 @@ mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,
 	seg_close(slot);
 	slot->seg = s;
 	slot->used = ++st->tick;
-	slot->have_key = mw_store_unwrap(st, s, slot->key);
+	r = mw_store_unwrap(st, s, slot->key);
+	if (r < 0) {
+		seg_close(slot);
+		return mw_fail(err, r, "out of memory for a segment key");
+	}
+	slot->have_key = r == 1;
 	*ret = slot;
 	return 0;
 }
@@ -369,7 +374,7 @@ mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_m
                struct mw_err *err)
 {
 	struct opener op;
-	struct body_arg b = {sink, arg, {NULL}, 0};
+	struct body_arg b = {.sink = sink, .arg = arg};
 	uint8_t got[MW_SHA256_LEN];
 	const struct mw_zdict *dict = NULL;
 	int e = opener_init(&op, st, r, err);

@@ -80,9 +80,11 @@ index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
 			break;
 		}
 		r = add(st, c, &rec);
-		point =
-		    (struct mw_index_point){rec.loc.segment,
-		                            rec.loc.offset + rec.frame_len, rec.seq + 1};
+		point = (struct mw_index_point){.segment = rec.loc.segment,
+		                                .offset = rec.loc.offset + rec.frame_len,
+		                                .next_seq = rec.seq + 1,
+		                                .last = rec.loc.offset};
+		memcpy(point.chain, rec.chain, sizeof point.chain);
 		++*ret_n;
 		if (r == 0 && c->n == BATCH)
 			r = flush(ix, c, &point, err);
@@ -107,12 +109,23 @@ mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
 		r = mw_index_point(ix, v[i], &point, err);
 		if (r == 1 && point.segment < v[i]) /* pruned past it */
 			r = 0;
+		if (r == 1) { /* I1: of another log it heals by going away */
+			r = mw_store_index_fits(st, &point);
+			if (r == 0)
+				r = mw_index_drop(ix, v[i], err);
+		}
+		if (r == MW_ENOMEM)
+			return mw_fail(err, r, "out of memory while indexing");
 		if (r == 0) {
 			struct mw_open_seg *o;
-			point = (struct mw_index_point){v[i], 0, 0};
-			if (mw_store_seg(st, v[i], &o, NULL) == 0) {
+			point = (struct mw_index_point){.segment = v[i]};
+			r = mw_store_seg(st, v[i], &o, err);
+			if (r == 0) {
 				point.offset = o->seg->h.length;
 				point.next_seq = o->seg->h.first_seq;
+			} else if (r != MW_ENOMEM) {
+				mw_err_clear(err);
+				r = 0;
 			}
 		}
 		if (r >= 0)
@@ -156,6 +169,8 @@ mw_index_redo(struct mw_store *st, uint64_t segment)
 		if (v) {
 			st->redo = v;
 			st->cap_redo = cap;
+		} else {
+			st->redo_all = true;
 		}
 	}
 	if (!known && st->n_redo < st->cap_redo)
@@ -171,12 +186,16 @@ redo(struct mw_store *st, struct mw_index *ix)
 {
 	uint64_t v[64];
 	size_t n = MW_MIN(st->n_redo, MW_COUNT(v));
-	if (n == 0 || !ix)
+	bool all = st->redo_all;
+	if ((n == 0 && !all) || !ix)
 		return false;
 	for (size_t i = 0; i < n; i++)
 		v[i] = st->redo[--st->n_redo];
+	st->redo_all = false;
 	(void)pthread_mutex_unlock(&st->mu);
 	mw_store_segs_close(st->ix_reader);
+	if (all)
+		(void)!mw_index_wipe(ix, NULL);
 	for (size_t i = 0; i < n; i++)
 		(void)!mw_index_drop(ix, v[i], NULL);
 	(void)pthread_mutex_lock(&st->mu);
@@ -193,7 +212,7 @@ indexer(void *arg)
 	(void)pthread_mutex_lock(&st->mu);
 	for (;;) {
 		uint64_t limit = st->durable_seq;
-		bool stop = st->stop, again = st->n_redo > 0;
+		bool stop = st->stop, again = st->n_redo > 0 || st->redo_all;
 		if (again && !ix && mw_index_open(st->dir, st->id, 1, &ix, NULL) < 0)
 			ix = NULL;
 		while (redo(st, ix))

@@ -267,6 +267,10 @@ int mw_record_wiped(struct mw_store *st, const struct mw_record *r,
 int mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
                      struct mw_err *err) MW_CHECK;
 
+/* Was the index made of this log as it is now? 1; 0 it is of another state of it (a log
+ * or an index that was put back from a copy); MW_ENOMEM. */
+struct mw_index_point;
+int mw_store_index_fits(struct mw_store *st, const struct mw_index_point *p) MW_CHECK;
 /* Throws the index away and builds it again from the log. */
 int mw_store_reindex(struct mw_store *st, uint64_t *ret_records,
                      struct mw_err *err) MW_CHECK;

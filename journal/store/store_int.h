@@ -150,6 +150,7 @@ struct mw_store {
 	bool want_prepare;
 	uint64_t *redo; /* guarded by mu: segments whose index partition is rebuilt */
 	size_t n_redo, cap_redo;
+	bool redo_all;              /* there was no memory to say which */
 	bool loading_gone;          /* reading: what went is being gathered */
 	struct mw_store *ix_reader; /* the indexer's own reader */
 };
@@ -169,9 +170,9 @@ void mw_store_keys_done(struct mw_store *st);
 /* The stanzas of a new segment; out is appended to. */
 int mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf *out,
                      struct mw_err *err) MW_CHECK;
-/* A segment's key out of its stanzas: true and key set. */
-bool mw_store_unwrap(const struct mw_store *st, const struct mw_seg *s,
-                     uint8_t key[MW_AEAD_KEY]);
+/* A segment's key out of its stanzas: 1 and key set, 0 no key opens it, MW_ENOMEM. */
+int mw_store_unwrap(const struct mw_store *st, const struct mw_seg *s,
+                    uint8_t key[MW_AEAD_KEY]) MW_CHECK;
 /* Records that the host itself must read: marks, notes of its own doings. */
 bool mw_type_of_host(enum mw_type t);
 
@@ -224,8 +225,9 @@ void mw_cursor_limit(struct mw_cursor *c, uint64_t limit);
 void mw_cursor_point(const struct mw_cursor *c, struct mw_index_point *ret);
 
 /* gone.c */
-/* Is the hole first … last in the log one that an audit record names? */
-bool mw_store_hole_known(struct mw_store *st, uint64_t first, uint64_t last);
+/* Is the hole first … last in the log one that an audit record names? 1, 0, negative. */
+int mw_store_hole_known(struct mw_store *st, uint64_t first, uint64_t last,
+                        struct mw_err *err) MW_CHECK;
 
 /* reindex.c */
 int mw_index_start(struct mw_store *st, struct mw_err *err) MW_CHECK;

@@ -10,25 +10,30 @@
 #include <stdlib.h>
 
 /* How far a segment that its writer never closed counts: its successor says so. */
-static void
+static int
 settle(struct mw_store *st, const struct mw_seg *s, uint64_t next,
-       struct mw_segment_info *ret)
+       struct mw_segment_info *ret, struct mw_err *err)
 {
 	struct mw_seg *n = NULL;
 	if (s->closed) {
 		ret->settled = ret->closed = true;
 		ret->last_seq = s->t.last_seq;
 		memcpy(ret->chain, s->t.chain, MW_HASH_LEN);
-		return;
+		return 0;
 	}
-	if (!next || mw_seg_open(st->fs, st->dir, next, st->id, &n, NULL) < 0)
-		return;
+	int r = next ? mw_seg_open(st->fs, st->dir, next, st->id, &n, err) : 1;
+	if (r != 0) { /* one that is damaged says nothing */
+		if (r != MW_ENOMEM)
+			mw_err_clear(err);
+		return r == MW_ENOMEM ? r : 0;
+	}
 	if (n->h.prev_number == s->h.number && n->h.first_seq > s->h.first_seq) {
 		ret->settled = true;
 		ret->last_seq = n->h.first_seq - 1;
 		memcpy(ret->chain, n->h.chain, MW_HASH_LEN);
 	}
 	mw_seg_free(n);
+	return 0;
 }
 
 int
@@ -43,15 +48,25 @@ mw_store_segment_info(struct mw_store *st, struct mw_segment_info **ret, size_t 
 	struct mw_segment_info *info = calloc(n + 1, sizeof *info);
 	if (!info)
 		return mw_fail(err, MW_ENOMEM, "out of memory for the segments");
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; r == 0 && i < n; i++) {
 		struct mw_seg *s = NULL;
 		info[i].number = v[i];
-		if (mw_seg_open(st->fs, st->dir, v[i], st->id, &s, NULL) < 0)
+		r = mw_seg_open(st->fs, st->dir, v[i], st->id, &s, err);
+		if (r < 0 && r != MW_ENOMEM) {
+			mw_err_clear(err);
+			r = 0;
 			continue;
+		}
+		if (r < 0)
+			break;
 		info[i].first_seq = s->h.first_seq;
 		info[i].bytes = s->size;
-		settle(st, s, i + 1 < n ? v[i + 1] : 0, &info[i]);
+		r = settle(st, s, i + 1 < n ? v[i + 1] : 0, &info[i], err);
 		mw_seg_free(s);
+	}
+	if (r < 0) {
+		free(info);
+		return r;
 	}
 	*ret = info;
 	*ret_n = n;

@@ -27,12 +27,12 @@ static void
 key_hash(const char *name, const uint8_t *pk, uint8_t out[KEY_HASH])
 {
 	uint8_t h[MW_SHA256_LEN];
-	MW_BUF_AUTO b = {0};
-	mw_buf_puts(&b, name);
-	mw_buf_put(&b, "\n\x01", 2);
-	mw_buf_put(&b, pk, MW_SIGN_PUBLIC);
-	mw_assert(!b.failed);
-	mw_sha256_of(b.p, b.n, h);
+	struct mw_sha256 s;
+	mw_assert(mw_sha256_init(&s) == 0); /* it cannot fail */
+	mw_sha256_update(&s, name, strlen(name));
+	mw_sha256_update(&s, "\n\x01", 2);
+	mw_sha256_update(&s, pk, MW_SIGN_PUBLIC);
+	mw_sha256_final(&s, h);
 	memcpy(out, h, KEY_HASH);
 }
 
@@ -88,7 +88,7 @@ mw_note_open(struct mw_str note, const char *name, const uint8_t *pk,
 		    !mw_unbase64(code.p, code.n, sig, sizeof sig) ||
 		    memcmp(sig, want, KEY_HASH) != 0)
 			continue; /* a witness, or another key */
-		if (!mw_sign_verify(pk, text.p, text.n, sig + KEY_HASH))
+		if (mw_sign_check(pk, text.p, text.n, sig + KEY_HASH) != 1)
 			return false;
 		*ret_text = text;
 		return true;

@@ -48,22 +48,36 @@ check_content(struct verify *v, const struct mw_record *rec)
 	return 0;
 }
 
-static void
+static int
 check_index(struct verify *v, const struct mw_record *rec)
 {
+	struct mw_finding f = {MW_FINDING_INDEX, rec->loc.segment, rec->loc.offset,
+	                       rec->seq,         rec->seq,         NULL};
 	MW_BUF_AUTO t = {0};
+	int r;
 	if (!v->index)
-		return;
+		return 0;
 	uint64_t part = (rec->loc.segment - 1) / MW_INDEX_SPAN;
 	if (v->point_for != part + 1) {
+		r = mw_index_point(v->index, rec->loc.segment, &v->point, NULL);
+		if (r == MW_ENOMEM)
+			return mw_verify_no_memory(v);
 		v->point_for = part + 1;
-		v->have_point =
-		    mw_index_point(v->index, rec->loc.segment, &v->point, NULL) == 1;
+		v->have_point = r == 1;
+		r = v->have_point ? mw_store_index_fits(v->st, &v->point) : 1;
+		if (r == MW_ENOMEM)
+			return mw_verify_no_memory(v);
+		if (r == 0) { /* look-ups do not use it */
+			v->have_point = false;
+			f.first_seq = f.last_seq = f.offset = 0;
+			mw_verify_found(v, f, "the index is of another state of the log");
+		}
 	}
 	if (!v->have_point || rec->seq >= v->point.next_seq)
-		return; /* not indexed yet: look-ups walk there */
-	if (mw_record_tokens(v->st, rec, &t, NULL) < 0)
-		return;
+		return 0; /* not indexed yet: look-ups walk there */
+	r = mw_record_tokens(v->st, rec, &t, NULL);
+	if (r < 0)
+		return r == MW_ENOMEM ? mw_verify_no_memory(v) : 0;
 	for (size_t i = 0; i + MW_TOKEN_LEN <= t.n; i += MW_TOKEN_LEN) {
 		struct mw_index_hit hit;
 		int n = mw_index_find(v->index, rec->loc.segment, t.p + i, rec->seq, &hit,
@@ -71,14 +85,13 @@ check_index(struct verify *v, const struct mw_record *rec)
 		if (n == 1 && hit.seq == rec->seq && hit.segment == rec->loc.segment &&
 		    hit.offset == rec->loc.offset)
 			continue;
-		mw_verify_found(v,
-		                (struct mw_finding){MW_FINDING_INDEX, rec->loc.segment,
-		                                    rec->loc.offset, rec->seq, rec->seq,
-		                                    NULL},
-		                "record %llu is not found through the index",
+		if (n == MW_ENOMEM)
+			return mw_verify_no_memory(v);
+		mw_verify_found(v, f, "record %llu is not found through the index",
 		                (unsigned long long)rec->seq);
-		return;
+		break;
 	}
+	return 0;
 }
 
 /* A wiped slot needs its tombstone, and the other way round. */
@@ -105,27 +118,46 @@ check_slot(struct verify *v, const struct mw_record *rec)
 	return r;
 }
 
-/* Is what it was compressed with there? That needs no key to be seen. */
-static bool
+/* A whole dictionary frame that is not wiped: 1, 0, MW_ENOMEM. */
+static int
+dict_there(struct verify *v, struct mw_seg *s, uint64_t off, uint32_t dict)
+{
+	struct mw_frame f;
+	struct mw_record d;
+	struct mw_loc loc = {s->h.number, off};
+	int r = mw_seg_frame(s, off, MW_CHECK_ALL, &f, NULL, NULL);
+	if (r == 1 && (f.type != MW_TYPE_DICT || f.dict != dict))
+		return 0;
+	if (r == 1)
+		r = mw_store_get(v->st, loc, &d, NULL);
+	else
+		r = r < 0 ? r : MW_EDAMAGED;
+	if (r == 0)
+		r = mw_record_wiped(v->st, &d, NULL);
+	return r == MW_ENOMEM ? mw_verify_no_memory(v) : r == 0;
+}
+
+/* Is what it was compressed with there? That needs no key to be seen. 1, 0, negative. */
+static int
 check_dict(struct verify *v, struct mw_seg *s, const struct mw_record *rec)
 {
 	struct mw_frame f;
 	uint64_t first = 8 * (uint64_t)rec->dict, off = first;
 	if (rec->dict == 0 || rec->type == MW_TYPE_DICT ||
 	    (v->dict_seg == s->h.number && v->dict_good == rec->dict))
-		return true;
+		return 1;
 	for (int copy = 0; copy < 2; copy++) {
-		struct mw_record d;
-		struct mw_loc loc = {s->h.number, off};
-		if (mw_seg_frame(s, off, MW_CHECK_ALL, &f, NULL, NULL) == 1 &&
-		    f.type == MW_TYPE_DICT && f.dict == rec->dict &&
-		    mw_store_get(v->st, loc, &d, NULL) == 0 &&
-		    mw_record_wiped(v->st, &d, NULL) == 0) {
+		int r = dict_there(v, s, off, rec->dict);
+		if (r == 1) {
 			v->dict_seg = s->h.number;
 			v->dict_good = rec->dict;
-			return true;
 		}
-		if (mw_seg_find(s, first + 8, rec->loc.offset, 0, &off, &f, NULL) != 1)
+		if (r != 0)
+			return r;
+		r = mw_seg_find(s, first + 8, rec->loc.offset, 0, &off, &f, NULL);
+		if (r == MW_ENOMEM)
+			return mw_verify_no_memory(v);
+		if (r != 1)
 			break;
 	}
 	mw_verify_found(
@@ -135,7 +167,7 @@ check_dict(struct verify *v, struct mw_seg *s, const struct mw_record *rec)
 	    "record %llu needs the dictionary at offset %llu, and neither copy of it is "
 	    "there",
 	    (unsigned long long)rec->seq, (unsigned long long)first);
-	return false;
+	return 0;
 }
 
 int
@@ -149,11 +181,11 @@ mw_verify_record(struct verify *v, struct mw_seg *s, uint64_t off)
 	r = check_slot(v, &rec);
 	if (r < 0)
 		return r;
-	check_index(v, &rec);
-	if (rec.type != MW_TYPE_MAIL && rec.type != MW_TYPE_DICT)
-		return 0;
+	bool wiped = r == 1;
+	r = check_index(v, &rec);
+	if (r < 0 || (rec.type != MW_TYPE_MAIL && rec.type != MW_TYPE_DICT))
+		return r;
 	v->res->mails += rec.type == MW_TYPE_MAIL;
-	if (r == 1 || !check_dict(v, s, &rec))
-		return 0;
-	return check_content(v, &rec);
+	r = wiped ? 0 : check_dict(v, s, &rec);
+	return r == 1 ? check_content(v, &rec) : r;
 }

@@ -45,6 +45,12 @@ mw_verify_found(struct verify *v, struct mw_finding f, const char *fmt, ...)
 		v->o->found(v->o->arg, &f);
 }
 
+int
+mw_verify_no_memory(struct verify *v)
+{
+	return mw_fail(v->err, MW_ENOMEM, "out of memory while verifying");
+}
+
 /* SHA-256 of a stretch of a segment's file. */
 static int
 hash_stretch(struct mw_seg *s, uint64_t off, uint64_t len, uint8_t out[MW_HASH_LEN],
@@ -120,21 +126,24 @@ check_anchor(struct verify *v, uint64_t segment, uint64_t off, const struct mw_f
 	}
 }
 
-static void
+static int
 check_signature(struct verify *v, const struct mw_seg *s)
 {
 	const uint8_t *pk = mw_store_sign_public(v->st);
 	int r = pk ? mw_seg_signed(s, pk) : 0;
+	if (r == MW_ENOMEM)
+		return mw_verify_no_memory(v);
 	if (r == 1)
 		v->res->signed_segments++;
 	if (r == 1 || !pk)
-		return;
+		return 0;
 	mw_verify_found(v,
 	                (struct mw_finding){MW_FINDING_SIGNATURE, s->h.number,
 	                                    s->t.close_off, 0, 0, NULL},
 	                r < 0 ? "the signature of segment %llu does not hold"
 	                      : "segment %llu is closed but not signed",
 	                (unsigned long long)s->h.number);
+	return 0;
 }
 
 /* Checkpoints that the log never reached, or not any more. */
@@ -167,15 +176,18 @@ check_record(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_f
 	return mw_verify_record(v, s, off);
 }
 
-/* Its tombstone is written, and the machine stopped while its slot was wiped. */
-static bool
+/* Its tombstone is written, and the machine stopped while its slot was wiped: 1, 0. */
+static int
 half_wiped(struct verify *v, uint64_t segment, uint64_t off, uint64_t seq)
 {
 	struct mw_record rec;
 	struct mw_loc loc = {segment, off};
-	return v->gone && mw_gone_record(v->gone, seq) &&
-	       mw_store_get(v->st, loc, &rec, NULL) == 0 &&
-	       mw_record_wiped(v->st, &rec, NULL) == MW_EDAMAGED;
+	if (!v->gone || !mw_gone_record(v->gone, seq))
+		return 0;
+	int r = mw_store_get(v->st, loc, &rec, NULL);
+	if (r == 0)
+		r = mw_record_wiped(v->st, &rec, NULL);
+	return r == MW_ENOMEM ? mw_verify_no_memory(v) : r == MW_EDAMAGED;
 }
 
 /* A place where no valid frame stands, before `end`. Returns where to go on. */
@@ -191,7 +203,10 @@ pass_damage(struct verify *v, struct mw_seg *s, uint64_t off, uint64_t end,
 	if (r < 0)
 		return r;
 	if (r == 1 && f.seq == v->expect && off + mw_frame_len(&f) <= end) {
-		if (half_wiped(v, s->h.number, off, f.seq))
+		r = half_wiped(v, s->h.number, off, f.seq);
+		if (r < 0)
+			return r;
+		if (r == 1)
 			fd.kind = MW_FINDING_PENDING;
 		mw_verify_found(v, fd, "record %llu is lost: %s",
 		                (unsigned long long)f.seq, why);
@@ -324,7 +339,11 @@ bounds(struct verify *v, struct mw_seg *s, uint64_t next, uint64_t *ret_end)
 		*ret_end = s->size - MW_SEG_TRAILER;
 		return 0;
 	}
-	if (next && mw_seg_open(v->fs, v->dir, next, mw_store_id(v->st), &n, NULL) == 0) {
+	int r = next ? mw_seg_open(v->fs, v->dir, next, mw_store_id(v->st), &n, NULL)
+	             : MW_ENOTFOUND;
+	if (r == MW_ENOMEM)
+		return mw_verify_no_memory(v);
+	if (r == 0) {
 		bool says = n->h.prev_number == s->h.number;
 		bool open = n->h.prev_open;
 		uint64_t end = n->h.prev_end;
@@ -350,7 +369,7 @@ bounds(struct verify *v, struct mw_seg *s, uint64_t next, uint64_t *ret_end)
 		}
 	}
 	struct mw_seg_end e;
-	int r = mw_seg_end(s, NULL, &e, v->err);
+	r = mw_seg_end(s, NULL, &e, v->err);
 	if (r < 0)
 		return r;
 	*ret_end = e.end;
@@ -404,7 +423,7 @@ check_segment(struct verify *v, uint64_t number, uint64_t next)
 		                "the trailer of segment %llu states another chain head",
 		                (unsigned long long)number);
 	if (r == 0 && s->closed)
-		check_signature(v, s);
+		r = check_signature(v, s);
 	v->res->bytes += s->size;
 	v->res->segments++;
 	v->prev_number = number;
@@ -435,9 +454,9 @@ mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
 			v.all_bytes += s->size;
 		mw_seg_free(s);
 	}
-	if (mw_gone_load(st, &v.gone, NULL) == MW_ENOMEM)
-		r = mw_fail(err, MW_ENOMEM, "out of memory while verifying");
-	(void)!mw_index_open(v.dir, mw_store_id(st), 0, &v.index, NULL);
+	if (mw_gone_load(st, &v.gone, NULL) == MW_ENOMEM ||
+	    mw_index_open(v.dir, mw_store_id(st), 0, &v.index, NULL) == MW_ENOMEM)
+		r = mw_verify_no_memory(&v);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = check_segment(&v, list[i], i + 1 < n ? list[i + 1] : 0);
 	mw_index_close(v.index);

@@ -30,6 +30,8 @@ struct verify {
 
 void mw_verify_found(struct verify *v, struct mw_finding f, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* MW_ENOMEM, said so. */
+int mw_verify_no_memory(struct verify *v) MW_CHECK;
 /* The record in the frame at off, whose checksums hold. */
 int mw_verify_record(struct verify *v, struct mw_seg *s, uint64_t off) MW_CHECK;
 
