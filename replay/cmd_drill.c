@@ -177,7 +177,7 @@ run(struct mw_drill *d)
 	int left = mw_scratch_end(&d->scratch, &second);
 	if (r == 0)
 		r = mw_drill_save(d->st, o, &err);
-	if (r == 0)
+	if (r == 0 && (!d->cli->quiet || d->cli->json || !mw_drill_passed(d)))
 		print_report(d->cli, o);
 	int status = r ? mw_cli_error(d->cli, &err) : !mw_drill_passed(d);
 	if (left)

@@ -79,6 +79,41 @@ print_passed(const struct mw_status *s)
 }
 
 static void
+print_drill(const struct mw_status *s)
+{
+	char when[32], rto[32], rpo[32];
+	if (!s->drill[0]) {
+		puts("  Drill     none yet");
+		return;
+	}
+	mw_time_local(when, sizeof when, s->drill_us);
+	mw_duration_human(rto, sizeof rto, (int64_t)(s->drill_rto * 1e6));
+	mw_duration_human(rpo, sizeof rpo, (int64_t)(s->drill_rpo * 1e6));
+	printf("  Drill     %s: %s, %llu of %llu copies identical, RTO %s, RPO %s\n",
+	       when,
+	       s->drill_forged   ? "NOT SIGNED"
+	       : s->drill_passed ? "passed"
+	                         : "FAILED",
+	       (unsigned long long)s->drill_identical,
+	       (unsigned long long)s->drill_expected, rto, rpo);
+}
+
+static json_t *
+drill_json(const struct mw_status *s)
+{
+	char when[40];
+	if (!s->drill[0])
+		return json_null();
+	mw_time_rfc3339(when, sizeof when, s->drill_us);
+	return json_pack("{s:o, s:s, s:s, s:b, s:I, s:I, s:f, s:f}", "name",
+	                 mw_json_str(mw_strz(s->drill)), "time", when, "result",
+	                 s->drill_passed ? "passed" : "failed", "signature_holds",
+	                 !s->drill_forged, "expected", (json_int_t)s->drill_expected,
+	                 "identical", (json_int_t)s->drill_identical, "rto_s",
+	                 s->drill_rto, "rpo_s", s->drill_rpo);
+}
+
+static void
 print_journal(const struct mw_status *s)
 {
 	char size[32], free_bytes[32], since[32] = "";
@@ -105,6 +140,7 @@ print_journal(const struct mw_status *s)
 		printf("  Audit     %s: %lld accepted, %lld not journaled\n", when,
 		       (long long)s->audit_accepted, (long long)s->audit_holes);
 	}
+	print_drill(s);
 	printf("  Keys      %s\n", s->encrypted ? "encrypted to recovery keys"
 	                                        : "readable: no recovery key configured");
 	for (size_t i = 0; i < s->n_problems; i++)
@@ -172,6 +208,7 @@ print_json(struct mw_status *s)
 		(void)json_object_set_new(o, "last_completed_mark",
 		                          mark_json(&s->complete));
 		(void)json_object_set_new(o, "running_mark", mark_json(&s->running));
+		(void)json_object_set_new(o, "last_drill", drill_json(s));
 		(void)json_object_set_new(o, "last_audit", time_json(s->audit_us));
 		(void)json_object_set_new(o, "audit_holes",
 		                          s->audit_us ? json_integer(s->audit_holes)
@@ -186,6 +223,7 @@ struct nagios {
 	int state;
 	struct mw_buf text, perf;
 	uint64_t mails, bytes, free_bytes, lag;
+	int64_t drill_age_us; /* of the oldest last drill; -1: none */
 };
 
 static void
@@ -202,6 +240,8 @@ nagios_add(struct nagios *n, const struct mw_status *s)
 		mw_buf_printf(&n->text, "%s%s", n->text.n ? "; " : "",
 		              s->problem[i].text);
 	}
+	if (s->drill[0])
+		n->drill_age_us = MW_MAX(n->drill_age_us, s->now_us - s->drill_us);
 	n->mails += s->mails;
 	n->bytes += s->disk_bytes;
 	n->lag += s->index_lag > 0 ? (uint64_t)s->index_lag : 0;
@@ -228,7 +268,11 @@ nagios_print(const struct mw_cli *cli, struct nagios *n)
 	if (n->free_bytes != UINT64_MAX)
 		printf(" free=%lluB;%llu:;%llu:;0", (unsigned long long)n->free_bytes,
 		       (unsigned long long)warn, (unsigned long long)crit);
-	printf(" index_lag=%llu\n", (unsigned long long)n->lag);
+	printf(" index_lag=%llu", (unsigned long long)n->lag);
+	if (n->drill_age_us >= 0)
+		printf(" drill_age=%llds;%lld", (long long)(n->drill_age_us / 1000000),
+		       (long long)(cli->conf->drill_max_age / 1000000));
+	puts("");
 	mw_buf_free(&n->text);
 	return n->state;
 }
@@ -256,7 +300,7 @@ one(struct mw_cli *cli, size_t k, struct nagios *n, bool nagios)
 int
 mw_cmd_status(struct mw_cli *cli, int argc, char **argv)
 {
-	struct nagios n = {.free_bytes = UINT64_MAX};
+	struct nagios n = {.free_bytes = UINT64_MAX, .drill_age_us = -1};
 	bool nagios = false;
 	int status = 0;
 	for (int i = 1; i < argc; i++) {

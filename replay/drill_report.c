@@ -13,15 +13,14 @@
 void
 mw_drill_name(int64_t start_us, char out[MW_DRILL_NAME])
 {
-	uint8_t id[MW_ID_LEN];
-	char text[MW_ID_TEXT + 1];
+	static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
 	time_t t = (time_t)(start_us / 1000000);
+	uint32_t us = (uint32_t)(start_us % 1000000); /* below 32^4 */
 	struct tm tm;
-	mw_id_new(id);
-	mw_id_text(text, id);
 	(void)gmtime_r(&t, &tm);
 	size_t n = strftime(out, MW_DRILL_NAME, "%Y%m%dT%H%M%SZ", &tm);
-	(void)snprintf(out + n, MW_DRILL_NAME - n, "-%.4s", text);
+	(void)snprintf(out + n, MW_DRILL_NAME - n, "-%c%c%c%c", digits[us >> 15 & 31],
+	               digits[us >> 10 & 31], digits[us >> 5 & 31], digits[us & 31]);
 }
 
 /* ---- making ---- */
@@ -139,6 +138,12 @@ log_json(const struct mw_drill *d)
 }
 
 static json_t *
+limit_json(int64_t us)
+{
+	return us ? json_real((double)us / 1e6) : json_null();
+}
+
+static json_t *
 measured_json(const struct mw_drill *d)
 {
 	const struct mw_drill_time *t = &d->time;
@@ -151,6 +156,8 @@ measured_json(const struct mw_drill *d)
 	                   : json_null());
 	put_seconds(o, "rto_s", t->rto_us);
 	put(o, "rto_is_extrapolation", json_boolean(!t->rto_measured));
+	put(o, "rto_limit_s", limit_json(d->cli->conf->drill_max_rto));
+	put(o, "rpo_limit_s", limit_json(d->cli->conf->drill_max_rpo));
 	put_seconds(o, "plan_s", t->plan_us);
 	put_seconds(o, "restore_s", t->run_us);
 	put_seconds(o, "read_back_s", t->read_us);

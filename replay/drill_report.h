@@ -16,7 +16,7 @@ enum {
 	MW_DRILL_REPORT_MAX = 16 << 20 /* bytes of a report that is read */
 };
 
-/* A new name for a drill that began at start_us. */
+/* The name of a drill that began at start_us: to the microsecond, so that names sort. */
 void mw_drill_name(int64_t start_us, char out[MW_DRILL_NAME]);
 /* The report as JSON; NULL: out of memory. */
 json_t *mw_drill_json(const struct mw_drill *d, const char *name);

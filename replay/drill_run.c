@@ -337,6 +337,26 @@ carry_over(struct mw_drill *d)
 	d->time.rto_us = d->time.plan_us + (int64_t)((double)d->time.run_us * ratio);
 }
 
+/* The site's own limits. An upper bound of the RPO says nothing. */
+static void
+check_limits(struct mw_drill *d)
+{
+	const struct mw_conf *c = d->cli->conf;
+	char is[32], most[32];
+	if (c->drill_max_rto && d->time.rto_us > c->drill_max_rto) {
+		mw_duration_human(is, sizeof is, d->time.rto_us);
+		mw_duration_human(most, sizeof most, c->drill_max_rto);
+		mw_drill_found(d, "rto", NULL, NULL, "RTO %s is beyond drill_max_rto, %s",
+		               is, most);
+	}
+	if (c->drill_max_rpo && !d->time.rpo_bound && d->time.rpo_us > c->drill_max_rpo) {
+		mw_duration_human(is, sizeof is, d->time.rpo_us);
+		mw_duration_human(most, sizeof most, c->drill_max_rpo);
+		mw_drill_found(d, "rpo", NULL, NULL, "RPO %s is beyond drill_max_rpo, %s",
+		               is, most);
+	}
+}
+
 int
 mw_drill_run(struct mw_drill *d, struct mw_err *err)
 {
@@ -359,8 +379,10 @@ mw_drill_run(struct mw_drill *d, struct mw_err *err)
 		say(d, "checking the log");
 		r = mw_drill_log_after(d, err);
 	}
-	if (r == 0)
+	if (r == 0) {
 		carry_over(d);
+		check_limits(d);
+	}
 	if (r == 0 && d->out_of_memory)
 		r = mw_fail(err, MW_ENOMEM, "out of memory");
 	d->time.end_us = clk->now_us(clk);

@@ -53,6 +53,10 @@ static void
 put_duration(struct mw_buf *b, double seconds)
 {
 	char text[32];
+	if (seconds < 0.1) {
+		mw_buf_printf(b, "%.0f ms", seconds * 1000);
+		return;
+	}
 	if (seconds < 10) {
 		mw_buf_printf(b, "%.2f s", seconds);
 		return;
@@ -153,6 +157,16 @@ result_rows(const json_t *o, struct sheet *s)
 }
 
 static void
+put_limit(struct mw_buf *b, const json_t *o, const char *path)
+{
+	if (!json_is_number(mw_drill_at(o, path)))
+		return;
+	mw_buf_puts(b, "; at most ");
+	put_duration(b, mw_drill_real(o, path));
+	mw_buf_puts(b, " is wanted");
+}
+
+static void
 measured_rows(const json_t *o, struct sheet *s)
 {
 	struct mw_buf *b = row(s, "RPO");
@@ -167,6 +181,7 @@ measured_rows(const json_t *o, struct sheet *s)
 		mw_buf_puts(b, "; with the last completed backup alone ");
 		put_duration(b, mw_drill_real(o, "measured.backup_alone_rpo_s"));
 	}
+	put_limit(b, o, "measured.rpo_limit_s");
 	b = row(s, "RTO");
 	put_duration(b, mw_drill_real(o, "measured.rto_s"));
 	mw_buf_printf(b,
@@ -186,6 +201,7 @@ measured_rows(const json_t *o, struct sheet *s)
 	mw_buf_printf(b, " for %llu copies (", num(o, "copies.restored"));
 	put_size(b, o, "measured.restored_bytes");
 	mw_buf_puts(b, ")");
+	put_limit(b, o, "measured.rto_limit_s");
 }
 
 static void

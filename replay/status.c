@@ -2,6 +2,7 @@
 
 #include "journal/base/util.h"
 #include "journal/store/control.h"
+#include "replay/drill_report.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -236,6 +237,41 @@ ask_audit(struct mw_status *s)
 		    (long long)s->audit_holes);
 }
 
+static void
+ask_drill(const struct mw_conf *conf, struct mw_status *s, struct mw_store *st)
+{
+	struct mw_drill_kept k;
+	char age[32];
+	struct mw_err err = {0};
+	if (mw_drill_find(st, NULL, &k, &err) < 0) {
+		/* None yet, or not ours to read. */
+		if (err.code != MW_ENOTFOUND && err.code != MW_EPERM)
+			add(s, 1, "the last drill: %s", err.msg);
+		return;
+	}
+	(void)snprintf(s->drill, sizeof s->drill, "%s", k.name);
+	(void)mw_time_parse(mw_drill_str(k.o, "ended"), 0, &s->drill_us);
+	s->drill_forged = !k.signed_here;
+	s->drill_passed = strcmp(mw_drill_str(k.o, "result"), "passed") == 0;
+	s->drill_expected = (uint64_t)mw_drill_num(k.o, "copies.expected");
+	s->drill_identical =
+	    (uint64_t)mw_drill_num(k.o, "copies.identical") +
+	    (uint64_t)mw_drill_num(k.o, "copies.identical_in_canonical_form");
+	s->drill_rto = mw_drill_real(k.o, "measured.rto_s");
+	s->drill_rpo = mw_drill_real(k.o, "measured.rpo_s");
+	mw_duration_human(age, sizeof age, s->now_us - s->drill_us);
+	if (s->drill_forged)
+		add(s, 2,
+		    "the report of the last drill is not signed by this journal, or "
+		    "was altered");
+	else if (!s->drill_passed)
+		add(s, 2, "the last drill failed: %lld findings ('mailwal drill report')",
+		    (long long)mw_drill_num(k.o, "findings_total"));
+	if (conf->drill_max_age && s->now_us - s->drill_us > conf->drill_max_age)
+		add(s, 1, "the last drill was %s ago, longer than drill_max_age", age);
+	mw_drill_kept_done(&k);
+}
+
 /* ---- daemon ---- */
 
 static int64_t
@@ -334,6 +370,7 @@ mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret
 	ask_log(ret, st);
 	ask_marks(ret, st);
 	ask_audit(ret);
+	ask_drill(cli->conf, ret, st);
 	if (ret->index_lag > 10000)
 		add(ret, 1, "the index is %lld records behind",
 		    (long long)ret->index_lag);

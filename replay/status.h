@@ -34,6 +34,11 @@ struct mw_status {
 	bool encrypted;
 	struct mw_mark_info complete, running;         /* newest; name NULL: none */
 	int64_t audit_us, audit_accepted, audit_holes; /* last audit; 0: never */
+	char drill[48]; /* name of the last drill; "": none yet */
+	int64_t drill_us;
+	bool drill_passed, drill_forged; /* forged: its signature does not hold */
+	uint64_t drill_expected, drill_identical;
+	double drill_rto, drill_rpo; /* seconds */
 	struct mw_status_problem problem[MW_STATUS_PROBLEMS];
 	size_t n_problems;
 	struct mw_arena *arena;

@@ -111,6 +111,18 @@ def reports(d, n):
 	t.ok(fresh.rc == 0 and fresh.summary and fresh.summary["ok"], "drill verify FILE", fresh)
 
 
+def status(d, nagios, result):
+	"""The last drill in `status`, for people, programs and monitoring."""
+	plain, js = d.mailwal("status"), d.mailwal("--json", "status")
+	line = next((x for x in plain.out.splitlines() if x.startswith("  Drill ")), "")
+	last = js.lines[0].get("last_drill") or {}
+	d.t.ok(result in line.lower() and "RTO" in line and last.get("result") == result
+	       and plain.rc == (0 if result == "passed" else 1), f"status: the last drill {result}",
+	       f"{plain}\n{js}")
+	r = d.mailwal("status", "--nagios")
+	d.t.ok(r.rc == nagios and " drill_age=" in r.out, f"status --nagios: {nagios}", r)
+
+
 def damaged(d):
 	"""One byte in the middle of a record's content."""
 	t, rig = d.t, d.rig
@@ -151,8 +163,10 @@ def main(t):
 		r = d.mailwal("drill", "run", "--all", "--to", f"imap://127.0.0.1:{rig.imap_port}",
 			      "--user-passwords", rig.user_passwords)
 		t.ok(r.rc == 64 and "no scratch target" in r.err, "the live store is refused", r)
+		status(d, 0, "passed")
 		interrupted(d)
 		damaged(d)
+		status(d, 2, "failed")
 
 
 tap.run(main, seconds=90)

@@ -374,7 +374,7 @@ every_flipped_byte_is_seen(void **state)
 	MW_AUTOFREE void *text = NULL;
 	size_t n = 0;
 	fresh(NULL);
-	want(0, "drill run --all -q", "RESULT: PASSED");
+	want(0, "drill run --all", "RESULT: PASSED");
 	newest_note(path);
 	assert_int_equal(mw_fs_read_file(mw_fs_posix(), path, 1 << 20, &text, &n), 0);
 	assert_true(n > 1500);
@@ -414,7 +414,7 @@ facts_must_fit_the_journal(void **state)
 	               journal, root);
 	assert_int_equal(system(cmd), 0);
 	add_mails(MAILS, 6, NULL);
-	want(0, "drill run --all -q", "RESULT: PASSED");
+	want(0, "drill run --all", "RESULT: PASSED");
 	want(0, "drill verify", ": ok: ");
 	add_mails(MAILS + 6, 3, NULL); /* the log goes on, and the report still fits */
 	want(0, "drill verify", ": ok: ");
@@ -436,6 +436,21 @@ facts_must_fit_the_journal(void **state)
 	want(0, "drill list", "no drill was done yet");
 	want(66, "drill verify", "no drill was done yet");
 	want(66, "drill report 2026", "no drill");
+}
+
+static void
+names_sort_by_time(void **state)
+{
+	(void)state;
+	char before[MW_DRILL_NAME] = "", name[MW_DRILL_NAME];
+	int64_t us = INT64_C(1795361590999990);
+	for (int i = 0; i < 40; i++, us += i * i * i + 1) {
+		mw_drill_name(us, name);
+		assert_true(strcmp(before, name) < 0);
+		memcpy(before, name, sizeof before);
+	}
+	mw_drill_name(INT64_C(1795361590000000), name);
+	assert_string_equal(name, "20261122T153310Z-0000");
 }
 
 static void
@@ -514,6 +529,7 @@ a_damaged_record_is_named(void **state)
 	assert_non_null(strstr(out, "RESULT: FAILED"));
 	assert_non_null(strstr(out, "damaged"));
 	want(1, "--json drill run --all", id);
+	want(1, "-q drill run --all", small);
 	/* Not in the sample, and found all the same: the log is read as a whole. */
 	want(1, "drill run --user alice@example.org --sample 1 --seed 1", small);
 	want(0, "drill verify", "the drill failed");
@@ -609,6 +625,57 @@ remains_are_removed(void **state)
 	nothing_left();
 }
 
+static void
+configure(const char *text)
+{
+	FILE *f = fopen(conf_file, "w");
+	assert_non_null(f);
+	fprintf(f, "journal_dir = %s\nlocal_domains = example.org\n%s", journal, text);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void
+status_tells_the_last_drill(void **state)
+{
+	(void)state;
+	char id[MW_ID_TEXT + 1], cmd[900], path[600];
+	configure("");
+	fresh(NULL);
+	want(1, "status", "Drill     none yet");
+	want(1, "--json status", "\"last_drill\":null");
+	want(0, "drill run --all", "PASSED");
+	want(1, "status", ": passed, 30 of 30 copies identical, RTO ");
+	assert_null(strstr(out, "drill_max_age"));
+	want(1, "--json status", "\"result\":\"passed\",\"signature_holds\":true");
+	want(2, "status --nagios", " drill_age=");
+	assert_non_null(strstr(out, ";3024000"));
+	configure("drill_max_age = 1ms\n");
+	want(1, "status", "longer than drill_max_age");
+	configure("drill_max_age = 0\n");
+	want(1, "status", "passed");
+	assert_null(strstr(out, "drill_max_age"));
+	configure("drill_max_rto = 1ms\n");
+	want(1, "drill run --all", "rto: RTO ");
+	want(1, "status", "the last drill failed: 1 findings");
+	configure("drill_max_rto = 1h\ndrill_max_rpo = 1ms\n");
+	want(0, "drill run --all", " is wanted"); /* no daemon: RPO is a bound */
+	configure("");
+	damage(id);
+	want(1, "drill run --all", "FAILED");
+	want(1, "status", "FAILED, 29 of 30 copies identical");
+	newest_note(path);
+	(void)snprintf(cmd, sizeof cmd, "sed -i 's/\"failed\"/\"passed\"/' '%s'", path);
+	assert_int_equal(system(cmd), 0);
+	want(1, "status", "NOT SIGNED");
+	want(1, "drill report", "not signed by this journal's key");
+	want(0, "drill list", "BAD SIGNATURE");
+	/* What is no report at all does not hide the others. */
+	(void)snprintf(cmd, sizeof cmd, "echo x > '%s/drills/20200101T000000Z-xxxx.note'",
+	               journal);
+	assert_int_equal(system(cmd), 0);
+	want(65, "drill list", "BAD SIGNATURE");
+}
+
 int
 main(void)
 {
@@ -617,8 +684,10 @@ main(void)
 	    cmocka_unit_test(every_difference_is_seen),
 	    cmocka_unit_test(every_flipped_byte_is_seen),
 	    cmocka_unit_test(facts_must_fit_the_journal),
+	    cmocka_unit_test(names_sort_by_time),
 	    cmocka_unit_test(hostile_text_is_escaped),
 	    cmocka_unit_test(a_damaged_record_is_named),
+	    cmocka_unit_test(status_tells_the_last_drill),
 	    cmocka_unit_test(wrong_use_is_told),
 	    cmocka_unit_test(encrypted_needs_its_key),
 	    cmocka_unit_test(remains_are_removed),
