@@ -196,7 +196,7 @@ command_mail(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 	}
 	take_settings(d);
 	tell_client_facts(d);
-	if (mw_session_mail(d->session, v, argc, &a) < 0)
+	if (mw_session_mail(d->session, v, argc, true, &a) < 0)
 		mw_dialog_bye(d, "421 4.3.0 Internal error");
 	else if (a.refuse)
 		refused(d, &a);

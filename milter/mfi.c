@@ -77,6 +77,9 @@ do_negotiate(SMFICTX *ctx, unsigned long f0, unsigned long f1, unsigned long f2,
 		return SMFIS_TEMPFAIL;
 	(void)smfi_setpriv(ctx, l); /* fails without a context only */
 	l->steps = f1 & want;
+	/* As in proto.c: MAIL keeps its reply while the journal is sick. */
+	if (l->steps & SMFIP_HDR_LEADSPC && mw_store_ready(the_cap->store) == 0)
+		l->steps |= f1 & SMFIP_NR_MAIL;
 	mw_session_exact(l->session, l->steps & SMFIP_HDR_LEADSPC);
 	if (f0 & SMFIF_SETSYMLIST)
 		for (int i = 0; i < (int)MW_COUNT(mw_session_symbols); i++) {
@@ -206,9 +209,10 @@ do_mail(SMFICTX *ctx, char **argv)
 	if (!l)
 		return SMFIS_TEMPFAIL;
 	take_macros(ctx, l, 'M');
-	if (mw_session_mail(l->session, v, args(argv, v), &a) < 0)
+	bool can_refuse = !(l->steps & SMFIP_NR_MAIL);
+	if (mw_session_mail(l->session, v, args(argv, v), can_refuse, &a) < 0)
 		return SMFIS_TEMPFAIL;
-	return give(ctx, &a);
+	return can_refuse ? give(ctx, &a) : SMFIS_NOREPLY;
 }
 
 static sfsistat

@@ -35,6 +35,7 @@ enum {
 
 	/* no commands of a kind at all: we want them all */
 	STEP_NR_HDR = 0x80,
+	STEP_NR_MAIL = 0x4000,
 	STEP_RCPT_REJ = 0x800,
 	STEP_NR_CONN = 0x1000,
 	STEP_NR_HELO = 0x2000,
@@ -45,7 +46,6 @@ enum {
 	STEP_NR_BODY = 0x80000,
 	STEP_LEADSPC = 0x100000,
 
-	/* MAIL keeps its reply: a full disk refuses before the data is sent. */
 	STEPS_WANTED = STEP_NR_HDR | STEP_RCPT_REJ | STEP_NR_CONN | STEP_NR_HELO |
 	               STEP_NR_RCPT | STEP_NR_DATA | STEP_NR_UNKN | STEP_NR_EOH |
 	               STEP_NR_BODY | STEP_LEADSPC,
@@ -171,6 +171,10 @@ on_negotiate(struct mw_proto *p, struct mw_str s, struct mw_err *err)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	bool symbols = version >= VERSION && actions & ACT_SETSYMLIST;
 	p->steps = steps & STEPS_WANTED;
+	/* MAIL keeps its reply where a sick journal can refuse before the data is sent;
+	 * one that falls sick later refuses at the end. */
+	if (p->steps & STEP_LEADSPC && mw_store_ready(p->cap->store) == 0)
+		p->steps |= steps & STEP_NR_MAIL;
 	mw_session_exact(p->session, p->steps & STEP_LEADSPC);
 	MW_BUF_AUTO b = {0};
 	put_be32(&b, MW_MIN(version, (uint32_t)VERSION));
@@ -228,8 +232,9 @@ on_mail(struct mw_proto *p, struct mw_str s)
 {
 	struct mw_str v[ARGS_MAX];
 	struct mw_answer a;
-	int r = mw_session_mail(p->session, v, strings(s, v, ARGS_MAX), &a);
-	if (r == 0)
+	bool can_refuse = !(p->steps & STEP_NR_MAIL);
+	int r = mw_session_mail(p->session, v, strings(s, v, ARGS_MAX), can_refuse, &a);
+	if (r == 0 && can_refuse)
 		reply_answer(p, &a);
 	return r;
 }

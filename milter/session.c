@@ -247,7 +247,7 @@ watch_guard(struct mw_session *s)
 
 int
 mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
-                struct mw_answer *ret)
+                bool can_refuse, struct mw_answer *ret)
 {
 	memset(ret, 0, sizeof *ret);
 	if (s->state == MW_ST_PENDING)
@@ -278,17 +278,20 @@ mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
 		(void)mw_fail(&err, MW_EPROTO,
 		              "the MTA does not offer exact header bytes "
 		              "(milter protocol 6)");
-	if (!err.code) {
+	if (!err.code && can_refuse) {
 		int r = mw_store_ready(s->cap->store);
 		if (r < 0)
 			(void)mw_fail(&err, r, "the journal cannot take mail: %s",
 			              mw_err_text(r));
 	}
 	/* What may pass without a record is not refused before that is known. */
-	if (err.code && !s->token[0] && !mw_classes_may_pass(s->set->classes)) {
+	if (err.code && can_refuse && !s->token[0] &&
+	    !mw_classes_may_pass(s->set->classes)) {
 		mw_policy_early(s->cap, conf, &err, ret);
 		if (ret->refuse)
 			forget(s);
+	} else if (err.code == MW_EPROTO) {
+		s->fail = err; /* the journal may be well by then; header bytes not */
 	}
 	return 0;
 }

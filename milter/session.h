@@ -54,10 +54,10 @@ void mw_session_macros(struct mw_session *s, char stage);
 void mw_session_macro(struct mw_session *s, char stage, struct mw_str name,
                       struct mw_str value);
 /* argv[0] is the address, with or without brackets; then ESMTP arguments. *ret says
- * what to answer. */
+ * what to answer; can_refuse: it reaches the client, otherwise it is given at the end. */
 int mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
-                    struct mw_answer *ret) MW_CHECK;
-/* can_refuse: the answer reaches the client; otherwise it is given at the end. */
+                    bool can_refuse, struct mw_answer *ret) MW_CHECK;
+/* can_refuse: likewise. */
 int mw_session_rcpt(struct mw_session *s, const struct mw_str *argv, size_t argc,
                     bool can_refuse, struct mw_answer *ret) MW_CHECK;
 /* recipient_limit is reached: the next recipient will be too many. */

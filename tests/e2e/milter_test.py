@@ -21,7 +21,7 @@ import tap
 HERE = os.path.dirname(os.path.abspath(__file__))
 MAILWALD = str(rigs.find_program("mailwald"))
 MAILWAL = str(rigs.find_program("mailwal"))
-ALL = (6, 0x1ff, 0x1fffff)
+ALL = (6, 0x1ff, 0x1fbfff)  # all but "no reply to MAIL"
 
 
 def packets(*items):
@@ -158,8 +158,7 @@ def sizes(t, d):
 		c.step(b"B", body, 0x80000)
 	t.equal(c.end(), b"c", f"{d.engine}: 30 MB")
 	c.send(b"A")
-	c.send(b"M", b"<>\0")
-	t.equal(c.reply()[0], b"c", f"{d.engine}: the null sender")
+	c.step(b"M", b"<>\0", 0x4000)
 	for i in range(10000):
 		c.step(b"R", b"<user-%d@example.test>\0" % i, 0x8000)
 	c.send(b"D", b"Ei\0RCPTS\0")

@@ -23,6 +23,14 @@ static struct mw_store *store;
 static struct mw_capture cap;
 static struct mw_fs fs;
 static atomic_int slow_sync_ms;
+static atomic_bool disk_full;
+
+static int64_t
+fs_free(const struct mw_fs *f, const char *path)
+{
+	return atomic_load(&disk_full) ? 1 << 20
+	                               : mw_fs_posix()->free_space(mw_fs_posix(), path);
+}
 
 static int
 fs_sync(const struct mw_fs *f, int fd)
@@ -56,7 +64,11 @@ setup(void **state)
 		return -1;
 	fs = *mw_fs_posix();
 	fs.sync = fs_sync;
-	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_WRITE, .fs = &fs};
+	fs.free_space = fs_free;
+	struct mw_store_opts o = {.dir = journal,
+	                          .mode = MW_STORE_WRITE,
+	                          .fs = &fs,
+	                          .min_free = 64 << 20};
 	int r = mw_store_create(journal, NULL, NULL, &err);
 	if (r == 0)
 		r = mw_store_open(&o, &store, &err);
@@ -120,7 +132,8 @@ negotiate(struct mw_buf *b, uint32_t version, uint32_t actions, uint32_t steps)
 
 #define P(cmd, lit) packet(&b, cmd, lit, sizeof(lit) - 1)
 
-static const uint32_t all_steps = 0x1fffff, all_actions = 0x1ff;
+/* All but "no reply to MAIL", so that a test sees its answer. */
+static const uint32_t all_steps = 0x1fbfff, all_actions = 0x1ff;
 
 static void
 message(struct mw_buf *out, const char *sender, size_t n_sender)
@@ -244,10 +257,11 @@ negotiations(void **state)
 		uint32_t version, actions, steps;
 		int want;
 		uint32_t ret_version, ret_actions, ret_steps;
-		char mail; /* the answer to MAIL */
+		char mail; /* the answer to MAIL; 0: none */
 	} cases[] = {
-	    {"Postfix", 6, 0x1ff, 0x1fffff, 0, 6, 0x100, 0x1fb880, 'c'},
-	    {"newer", 7, 0x1ff, 0x3fffffff, 0, 6, 0x100, 0x1fb880, 'c'},
+	    {"Postfix", 6, 0x1ff, 0x1fffff, 0, 6, 0x100, 0x1ff880, 0},
+	    {"newer", 7, 0x1ff, 0x3fffffff, 0, 6, 0x100, 0x1ff880, 0},
+	    {"wants replies", 6, 0x1ff, 0x1fbfff, 0, 6, 0x100, 0x1fb880, 'c'},
 	    {"no exact headers", 6, 0x1ff, 0x7f, 0, 6, 0x100, 0, 'y'},
 	    {"protocol 2", 2, 0x3f, 0x7f, 0, 2, 0, 0, 'y'},
 	    {"protocol 1", 1, 0xf, 0x3f, MW_EPROTO, 0, 0, 0, 0},
@@ -273,7 +287,7 @@ negotiations(void **state)
 			mw_buf_clear(&p.out);
 			P('M', "<a@b.test>\0");
 			assert_int_equal(mw_proto_input(&p, b.p, b.n, NULL), 0);
-			if (p.out.p[4] != cases[i].mail)
+			if ((p.out.n ? p.out.p[4] : 0) != cases[i].mail)
 				fail_msg("%s: MAIL gave %c", cases[i].name, p.out.p[4]);
 			if (cases[i].mail == 'y')
 				assert_memory_equal(p.out.p + 5, "451 4.3.0 ", 10);
@@ -281,6 +295,33 @@ negotiations(void **state)
 		mw_proto_done(&p);
 		mw_buf_free(&b);
 	}
+}
+
+/* While the disk is full MAIL has a reply, and it is 451. */
+static void
+a_sick_journal_answers_mail(void **state)
+{
+	(void)state;
+	struct mw_proto p;
+	MW_BUF_AUTO b = {0};
+	atomic_store(&disk_full, true);
+	for (int i = 0; i < 50 && mw_store_ready(store) == 0; i++)
+		(void)usleep(100 * 1000); /* the store looks now and then */
+	mw_proto_init(&p, &cap, NULL, NULL);
+	negotiate(&b, 6, all_actions, 0x1fffff);
+	assert_int_equal(mw_proto_input(&p, b.p, b.n, NULL), 0);
+	assert_int_equal(p.steps, 0x1fb880);
+	mw_buf_clear(&b);
+	mw_buf_clear(&p.out);
+	P('M', "<a@b.test>\0");
+	assert_int_equal(mw_proto_input(&p, b.p, b.n, NULL), 0);
+	assert_true(p.out.n > 15);
+	assert_memory_equal(p.out.p + 4, "y451 4.3.0 ", 11);
+	mw_proto_done(&p);
+	atomic_store(&disk_full, false);
+	for (int i = 0; i < 50 && mw_store_ready(store) != 0; i++)
+		(void)usleep(100 * 1000);
+	assert_int_equal(mw_store_ready(store), 0);
 }
 
 static void
@@ -685,6 +726,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(any_cut_is_the_same),
 	    cmocka_unit_test(every_step_replies_when_asked),
+	    cmocka_unit_test(a_sick_journal_answers_mail),
 	    cmocka_unit_test(negotiations),
 	    cmocka_unit_test(odd_packets),
 	    cmocka_unit_test(largest_packet),

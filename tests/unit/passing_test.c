@@ -201,7 +201,7 @@ send(const char *args, const char *to, const char *header, const char *body)
 	struct mw_session *s = mw_session_new(&cap);
 	struct mw_str v[] = {MW_STR("<a@b.test>"), mw_strz(args)}, name, value;
 	struct mw_str list = mw_strz(to), one, rest = mw_strz(header), line;
-	assert_int_equal(mw_session_mail(s, v, args ? 2 : 1, &a), 0);
+	assert_int_equal(mw_session_mail(s, v, args ? 2 : 1, true, &a), 0);
 	if (a.refuse) {
 		mw_session_free(s);
 		return a.code;
@@ -328,7 +328,7 @@ trouble_meets_each_class_as_it_should(void **state)
 	struct mw_session *s = mw_session_new(&cap);
 	struct mw_str v[] = {MW_STR("<a@b.test>")};
 	struct mw_answer a;
-	assert_int_equal(mw_session_mail(s, v, 1, &a), 0);
+	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
 	assert_true(a.refuse);
 	mw_session_free(s);
 	atomic_store(&free_mib, 1 << 20);
@@ -397,7 +397,7 @@ through_a_proxy_too(void **state)
 	struct mw_session *s = mw_session_new(&cap);
 	struct mw_str v[] = {MW_STR("<a@b.test>"), MW_STR("SIZE=40"), mw_strz(envid)};
 	mw_session_front(s, "smtp");
-	assert_int_equal(mw_session_mail(s, v, 3, &a), 0);
+	assert_int_equal(mw_session_mail(s, v, 3, true, &a), 0);
 	rcpt(s, "<x@b.test>");
 	for (size_t i = 0; content[i]; i++)
 		assert_int_equal(mw_session_content(s, content + i, 1), 0);

@@ -148,7 +148,7 @@ mail(struct mw_session *s, const char *from)
 {
 	struct mw_str v[] = {mw_strz(from)};
 	struct mw_answer a;
-	assert_int_equal(mw_session_mail(s, v, 1, &a), 0);
+	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
 	assert_false(a.refuse);
 }
 
@@ -330,7 +330,7 @@ leading_blank_unknown(void **state)
 	struct mw_str v[] = {MW_STR("<a@b.test>")};
 	struct mw_answer a;
 	mw_session_exact(s, false);
-	assert_int_equal(mw_session_mail(s, v, 1, &a), 0);
+	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
 	assert_true(a.refuse); /* by default no inexact record is made */
 	struct mw_conf *c = settings();
 	c->on_failure = MW_ON_FAILURE_ACCEPT;
@@ -377,7 +377,7 @@ all_facts(void **state)
 	macro(s, 'M', "auth_type", "PLAIN");
 	macro(s, 'M', "{auth_authen}", "joerg");
 	macro(s, 'M', "{auth_author}", "other@b.test");
-	assert_int_equal(mw_session_mail(s, from, 4, &a), 0);
+	assert_int_equal(mw_session_mail(s, from, 4, true, &a), 0);
 	mw_session_macros(s, 'R');
 	macro(s, 'R', "{rcpt_mailer}", "local");
 	assert_int_equal(mw_session_rcpt(s, to, 3, false, &a), 0);
@@ -685,15 +685,21 @@ disk_trouble(void **state)
 	atomic_store(&free_mib, 1);
 	for (int i = 0; i < 50 && mw_store_ready(store) == 0; i++)
 		(void)usleep(100 * 1000); /* the store looks now and then */
-	assert_int_equal(mw_session_mail(s, v, 1, &a), 0);
+	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
 	assert_true(a.refuse);
 	assert_string_equal(a.code, "451");
 	assert_string_equal(a.xcode, "4.3.0");
+	/* … at the end where MAIL has no reply … */
+	assert_int_equal(mw_session_mail(s, v, 1, false, &a), 0);
+	assert_false(a.refuse);
+	rcpt(s, "<c@d.test>");
+	assert_int_equal(mw_session_body(s, "x", 1), 0);
+	assert_string_equal(eom(s), "451");
 	/* … with 421 where that was chosen … */
 	struct mw_conf *c = settings();
 	c->on_failure_close = true;
 	use(c);
-	assert_int_equal(mw_session_mail(s, v, 1, &a), 0);
+	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
 	assert_string_equal(a.code, "421");
 	/* … or lets it pass, counted. */
 	c = settings();
