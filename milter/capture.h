@@ -33,7 +33,8 @@ struct mw_counters {
 	atomic_uint_fast64_t excluded;           /* passed by a capture section */
 	atomic_uint_fast64_t replayed;           /* put back by mailwal: passed */
 	atomic_uint_fast64_t sessions;           /* milter connections that negotiated */
-	atomic_uint_fast64_t aborted; /* messages that never reached their end */
+	atomic_uint_fast64_t aborted;  /* messages that never reached their end */
+	atomic_uint_fast64_t imported; /* older mail, by `mailwal import` */
 	atomic_int open_sessions;
 	atomic_int at_eom; /* ends of message not yet answered */
 };

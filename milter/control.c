@@ -11,6 +11,7 @@
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "journal/store/control.h"
+#include "milter/intake.h"
 #include "milter/verdict.h"
 
 enum {
@@ -22,6 +23,7 @@ struct mw_control {
 	struct mw_capture *cap;
 	pthread_t thread;
 	int fd, wake;
+	struct mw_intakes *intakes;
 };
 
 /* A JSON string; what is no printable ASCII becomes '?': queue IDs and the like only. */
@@ -88,6 +90,7 @@ mw_control_status(struct mw_capture *cap, struct mw_buf *out)
 	put_number(out, "open_sessions", (uint64_t)atomic_load(&n->open_sessions));
 	put_number(out, "at_end_of_message", (uint64_t)atomic_load(&n->at_eom));
 	put_number(out, "aborted", atomic_load(&n->aborted));
+	put_number(out, "imported", atomic_load(&n->imported));
 	struct mw_verdict_stats spf;
 	mw_verdict_stats(atomic_load(&cap->verdict), &spf);
 	put_number(out, "spf_checked", spf.checked);
@@ -276,7 +279,8 @@ send_all(int fd, struct mw_str s)
 	}
 }
 
-static void
+/* Serves one connection; true if the descriptor is somebody else's now. */
+static bool
 serve(struct mw_control *c, int fd)
 {
 	struct timeval tv = {.tv_sec = TIMEOUT_S};
@@ -291,7 +295,9 @@ serve(struct mw_control *c, int fd)
 		r = mw_fail(&err, MW_EPERM,
 		            "only root and the daemon's own user may ask");
 	else if (!read_line(fd, &in, &line))
-		return;
+		return false;
+	else if (mw_str_eq(mw_str_trim(line), MW_STR("import")))
+		return mw_intakes_take(c->intakes, fd, uid);
 	else
 		r = handle(c->cap, mw_str_trim(line), uid, &text, &err);
 	if (r == 0) {
@@ -303,6 +309,7 @@ serve(struct mw_control *c, int fd)
 	mw_buf_putc(&out, '\n');
 	if (mw_buf_ok(&out) == 0)
 		send_all(fd, mw_buf_str(&out));
+	return false;
 }
 
 static void *
@@ -320,8 +327,8 @@ control_main(void *arg)
 			continue;
 		int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd >= 0) {
-			serve(c, fd);
-			(void)close(fd);
+			if (!serve(c, fd))
+				(void)close(fd);
 		} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
 			(void)usleep(200 * 1000); /* no descriptors: no spin */
 		}
@@ -340,8 +347,11 @@ mw_control_start(struct mw_capture *cap, struct mw_control **ret, struct mw_err 
 	int r = c->fd = mw_control_listen(mw_store_dir(cap->store), err);
 	if (r >= 0) {
 		c->wake = eventfd(0, EFD_CLOEXEC);
-		r = 0;
-		if (c->wake < 0 || pthread_create(&c->thread, NULL, control_main, c) != 0)
+		r = mw_intakes_new(cap, &c->intakes, err);
+		if (r < 0)
+			;
+		else if (c->wake < 0 ||
+		         pthread_create(&c->thread, NULL, control_main, c) != 0)
 			r = mw_fail_errno(err, "cannot start the control thread");
 	}
 	if (r < 0) {
@@ -349,6 +359,7 @@ mw_control_start(struct mw_capture *cap, struct mw_control **ret, struct mw_err 
 			(void)close(c->fd);
 		if (c->wake >= 0)
 			(void)close(c->wake);
+		mw_intakes_free(c->intakes);
 		free(c);
 		return r;
 	}
@@ -365,6 +376,7 @@ mw_control_stop(struct mw_control *c)
 		return;
 	(void)!write(c->wake, &one, sizeof one); /* cannot be full: written once */
 	(void)pthread_join(c->thread, NULL);
+	mw_intakes_free(c->intakes);
 	(void)close(c->fd);
 	(void)close(c->wake);
 	int n =

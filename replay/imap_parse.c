@@ -252,6 +252,8 @@ folder_flag(struct mw_str s)
 	    {"\\Noselect", MW_FOLDER_NOSELECT}, {"\\NonExistent", MW_FOLDER_NOSELECT},
 	    {"\\Sent", MW_FOLDER_SENT},         {"\\All", MW_FOLDER_VIRTUAL},
 	    {"\\Flagged", MW_FOLDER_VIRTUAL},   {"\\Important", MW_FOLDER_VIRTUAL},
+	    {"\\Trash", MW_FOLDER_LEAVE},       {"\\Junk", MW_FOLDER_LEAVE},
+	    {"\\Drafts", MW_FOLDER_LEAVE},
 	};
 	for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
 		if (mw_str_ieq(s, mw_strz(flags[i].name)))

@@ -48,7 +48,8 @@ bool mw_imap_parse_fetch(struct mw_imap_cur c, struct mw_imap_fetch *ret);
 enum mw_imap_folder_flag {
 	MW_FOLDER_NOSELECT = 1, /* also \NonExistent */
 	MW_FOLDER_SENT = 2,
-	MW_FOLDER_VIRTUAL = 4 /* \All, \Flagged: shows mail of other folders */
+	MW_FOLDER_VIRTUAL = 4, /* \All, \Flagged: shows mail of other folders */
+	MW_FOLDER_LEAVE = 8    /* \Trash, \Junk, \Drafts */
 };
 
 struct mw_imap_list {

@@ -96,7 +96,7 @@ mail_time(struct mw_store *st, uint64_t from, bool last)
 		int k = mw_cursor_next(c, &r, NULL);
 		if (k == 0 || (k < 0 && ++damage > 1000))
 			break;
-		if (k < 0 || r.type != MW_TYPE_MAIL)
+		if (k < 0 || r.type != MW_TYPE_MAIL || (last && r.imported))
 			continue;
 		found = r.time_us;
 		if (!last)

@@ -89,6 +89,7 @@ on_list(void *arg, struct mw_imap_cur cur)
 	struct mw_imap_folder *f = &b->folder[b->n_folder++];
 	*f = (struct mw_imap_folder){.quoted = q, .name = strndup(l.name.p, l.name.n)};
 	f->sent = l.flags & MW_FOLDER_SENT;
+	f->leave = l.flags & MW_FOLDER_LEAVE;
 	return f->name ? 0 : MW_ENOMEM;
 }
 

@@ -18,6 +18,7 @@ struct mw_imap_folder {
 	char *name;   /* as the server writes it */
 	char *quoted; /* ready for a command */
 	bool sent;
+	bool leave;           /* \Trash and the like: no import */
 	uint32_t uidvalidity; /* of the last scan */
 	uint64_t uidnext, exists;
 };

@@ -105,6 +105,7 @@ take(struct walk *w, const struct mw_record *r)
 	                            .size = r->frame_len,
 	                            .dict = r->dict,
 	                            .type = (uint8_t)r->type,
+	                            .imported = r->imported,
 	                            .gone = mw_gone_record(w->gone, r->seq)};
 	switch (r->type) {
 	case MW_TYPE_MAIL:

@@ -6,7 +6,7 @@
 #include <string.h>
 
 void
-mw_log_clock_step(struct mw_log_clock *c, uint64_t seq, int64_t time_us)
+mw_log_clock_step(struct mw_log_clock *c, uint64_t seq, int64_t time_us, bool imported)
 {
 	int64_t d;
 	for (; c->n_gone && c->gone->last_seq < seq; c->gone++, c->n_gone--) {
@@ -15,6 +15,8 @@ mw_log_clock_step(struct mw_log_clock *c, uint64_t seq, int64_t time_us)
 		c->seen_us += MW_MAX(c->gone->took_us, 0);
 	}
 	c->from_us = c->seen_us;
+	if (imported)
+		return;
 	if (c->running && !__builtin_sub_overflow(time_us, c->cur_us, &d) &&
 	    d <= MW_RETAIN_JUMP_US && d >= -MW_RETAIN_JUMP_US) {
 		c->seen_us += MW_MAX(d, 0);
@@ -33,7 +35,7 @@ log_time(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t n,
 	struct mw_log_clock c = {.gone = l->gone, .n_gone = l->n_gone};
 	int64_t d = 0;
 	for (size_t i = 0; i < n; i++) {
-		mw_log_clock_step(&c, rec[i].seq, rec[i].time_us);
+		mw_log_clock_step(&c, rec[i].seq, rec[i].time_us, rec[i].imported);
 		rec[i].seen_us = c.seen_us;
 	}
 	if (!c.running)

@@ -77,6 +77,7 @@ struct mw_retain_rec {
 	uint8_t token[8];                      /* of a mail's ID */
 	uint8_t type, verdict;                 /* enum mw_type, enum mw_verdict */
 	bool ruled, held, gone, wiped, broken; /* broken: its slot fails its check */
+	bool imported;
 };
 
 struct mw_retain_limits {
@@ -122,7 +123,9 @@ struct mw_log_clock {
 	int64_t seen_us; /* what has passed since the first record */
 	int64_t from_us; /* seen_us before the last step, removed segments counted */
 };
-void mw_log_clock_step(struct mw_log_clock *c, uint64_t seq, int64_t time_us);
+/* imported: an older mail brought in; its time moves nothing. */
+void mw_log_clock_step(struct mw_log_clock *c, uint64_t seq, int64_t time_us,
+                       bool imported);
 
 /* Sets seen_us and verdict of n records in log order, and sums up. Pure. */
 void mw_retain_plan(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t n,

@@ -268,7 +268,8 @@ gone_now(const struct files *f, struct mw_gone_segs *out)
 		int64_t from = c.seen_us;
 		for (bool first = true; at < l->n && l->rec[at].segment <= s->number;
 		     at++, first = false) {
-			mw_log_clock_step(&c, l->rec[at].seq, l->rec[at].time_us);
+			mw_log_clock_step(&c, l->rec[at].seq, l->rec[at].time_us,
+			                  l->rec[at].imported);
 			from = first ? c.from_us : from;
 		}
 		if (!f->drop[i])

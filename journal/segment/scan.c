@@ -202,6 +202,31 @@ step(struct mw_seg_end *e, const struct mw_frame *f, uint64_t off)
 }
 
 int
+mw_seg_grow(struct mw_seg *s, struct mw_seg_end *e, struct mw_err *err)
+{
+	static const uint8_t zero[MW_FRAME_HEADER];
+	uint8_t head[MW_FRAME_HEADER];
+	int moved = 0;
+	for (;;) {
+		struct mw_frame f;
+		int r = mw_seg_frame(s, e->end, MW_CHECK_ALL, &f, NULL, err);
+		if (r < 0)
+			return r;
+		if (r == 1 && f.seq == e->next_seq) {
+			step(e, &f, e->end);
+			moved = 1;
+			continue;
+		}
+		if (moved)
+			return 1;
+		int64_t n = s->fs->pread(s->fs, s->fd, head, sizeof head, e->end);
+		if (n < 0)
+			return read_fail(s, n, err);
+		return n == 0 || memcmp(head, zero, (size_t)n) == 0 ? 0 : MW_EFORMAT;
+	}
+}
+
+int
 mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *ret,
            struct mw_err *err)
 {

@@ -114,6 +114,11 @@ struct mw_seg_end {
 int mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *ret,
                struct mw_err *err) MW_CHECK;
 
+/* Goes on from an end that held a moment ago, over what was written since, without
+ * looking at the space behind it: 1 and *e moved, 0 nothing stands there yet, MW_EFORMAT
+ * something that is no whole valid frame, which only mw_seg_end can judge. */
+int mw_seg_grow(struct mw_seg *s, struct mw_seg_end *e, struct mw_err *err) MW_CHECK;
+
 /* Numbers of the segments in a journal, ascending; malloc'd. */
 int mw_seg_list(const struct mw_fs *fs, const char *dir, uint64_t **ret, size_t *ret_n,
                 struct mw_err *err) MW_CHECK;

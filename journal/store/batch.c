@@ -32,7 +32,8 @@ place(struct mw_store *st, struct mw_entry *e, uint16_t pos, uint64_t off,
 	mw_put64(aad + MW_ID_LEN, f->seq);
 	struct mw_aead_in in = {e->id, aad, sizeof aad, e->key, MW_AEAD_KEY};
 	bool host = mw_type_of_host(e->type);
-	f->flags = host ? MW_FRAME_HOST : 0;
+	f->flags =
+	    (uint8_t)((host ? MW_FRAME_HOST : 0) | (e->imported ? MW_FRAME_IMPORTED : 0));
 	int r = mw_aead_seal(host ? &st->host_aead : &st->seg_aead, &in, wrapped);
 	if (r < 0)
 		return r;

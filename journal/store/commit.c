@@ -138,7 +138,8 @@ count(struct mw_store *st, const struct mw_entry *list, int code)
 			continue;
 		st->stats.mails++;
 		st->stats.bytes_in += e->size;
-		st->stats.last_mail_us = e->time_us;
+		if (!e->imported)
+			st->stats.last_mail_us = e->time_us;
 	}
 	(void)pthread_mutex_unlock(&st->mu);
 }

@@ -120,9 +120,9 @@ remote_error(struct mw_str line, struct mw_err *err)
 	return mw_fail(err, code, "mailwald: %.*s", (int)text.n, text.p);
 }
 
-int
-mw_control_call(const char *dir, const char *request, struct mw_buf *reply,
-                struct mw_err *err)
+/* A connection with the request sent on it. */
+static int
+ask(const char *dir, const char *request, int *ret_fd, struct mw_err *err)
 {
 	struct sockaddr_un sa;
 	MW_AUTOCLOSE int dirfd = -1;
@@ -137,10 +137,58 @@ mw_control_call(const char *dir, const char *request, struct mw_buf *reply,
 			return mw_fail(err, MW_EUNAVAIL, "no mailwald owns %s", dir);
 		return mw_fail_errno(err, "cannot reach mailwald in %s", dir);
 	}
-	MW_BUF_AUTO in = {.max = REPLY_MAX};
 	r = send_all(fd, request, strlen(request), err);
 	if (r == 0)
 		r = send_all(fd, "\n", 1, err);
+	if (r == 0)
+		*ret_fd = MW_TAKE_FD(fd);
+	return r;
+}
+
+int
+mw_control_hello(int fd, struct mw_err *err)
+{
+	MW_BUF_AUTO in = {.max = 2048};
+	char c = 0;
+	while (c != '\n') {
+		struct pollfd pf = {fd, POLLIN, 0};
+		int k = poll(&pf, 1, TIMEOUT_MS);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k <= 0 || recv(fd, &c, 1, 0) != 1)
+			return mw_fail(err, MW_EPROTO,
+			               "the journal's writer gave no answer");
+		mw_buf_putc(&in, c);
+		if (in.failed)
+			return mw_fail(err, MW_ELIMIT, "mailwald's answer is too long");
+	}
+	struct mw_str line = mw_str_trim(mw_buf_str(&in));
+	if (mw_str_eq(line, MW_STR("ok")))
+		return 0;
+	return mw_str_starts(line, MW_STR("error "))
+	           ? remote_error(mw_str(line.p + 6, line.n - 6), err)
+	           : mw_fail(err, MW_EPROTO, "mailwald answered nothing that is known");
+}
+
+int
+mw_control_stream(const char *dir, const char *request, int *ret_fd, struct mw_err *err)
+{
+	MW_AUTOCLOSE int fd = -1;
+	int r = ask(dir, request, &fd, err);
+	if (r == 0)
+		r = mw_control_hello(fd, err);
+	if (r == 0)
+		*ret_fd = MW_TAKE_FD(fd);
+	return r;
+}
+
+int
+mw_control_call(const char *dir, const char *request, struct mw_buf *reply,
+                struct mw_err *err)
+{
+	MW_AUTOCLOSE int fd = -1;
+	MW_BUF_AUTO in = {.max = REPLY_MAX};
+	int r = ask(dir, request, &fd, err);
 	if (r == 0)
 		r = receive(fd, &in, err);
 	if (r < 0)

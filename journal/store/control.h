@@ -9,6 +9,7 @@
  *	roll                      "ok SEGMENT": closes the open segment
  *	wipe SEGMENT OFF:SEQ …    "ok N": wipes key slots in a closed segment
  *	unlink SEGMENT            "ok": removes its file (not that of the newest)
+ *	import                    "ok", then the connection is a stream of intake.h
  */
 #ifndef MW_STORE_CONTROL_H
 #define MW_STORE_CONTROL_H
@@ -27,6 +28,12 @@ bool mw_control_allowed(int fd, uid_t *ret_uid);
  * when no daemon listens; the daemon's own error otherwise. */
 int mw_control_call(const char *dir, const char *request, struct mw_buf *reply,
                     struct mw_err *err) MW_CHECK;
+/* Sends one request that turns the connection into a stream, and reads the line "ok": the
+ * descriptor. The daemon's own error otherwise, MW_EUNAVAIL when none listens. */
+int mw_control_stream(const char *dir, const char *request, int *ret_fd,
+                      struct mw_err *err) MW_CHECK;
+/* The answer's first line from fd, byte by byte: 0 for "ok", or what it says instead. */
+int mw_control_hello(int fd, struct mw_err *err) MW_CHECK;
 /* Appends a record through the daemon, or directly (taking the lock) where none runs. */
 int mw_control_note(const char *dir, int type, int64_t time_us, const void *cbor,
                     size_t n, uint64_t *ret_seq, struct mw_err *err) MW_CHECK;

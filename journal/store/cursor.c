@@ -259,11 +259,31 @@ skip_damage(struct mw_cursor *c, struct mw_seg *s, const char *why, struct mw_er
 	               (unsigned long long)due, (unsigned long long)(f.seq - 1));
 }
 
+/* The newest segment, at its end: what was written since is met here at the cost of just
+ * that. 1 there is more, 0 there is not, negative: the whole look is needed. */
+static int
+grow(struct mw_cursor *c)
+{
+	struct mw_open_seg *o;
+	if (c->assumed || after(c, c->segment) ||
+	    mw_store_seg(c->st, c->segment, &o, NULL) < 0)
+		return MW_EFORMAT;
+	int r = mw_seg_grow(o->seg, &c->ext.open, NULL);
+	if (r == 1)
+		c->ext.end = c->ext.open.end;
+	return r;
+}
+
 /* At the end of what is known of the segment: 1 go on, 0 end of the log. */
 static int
 at_end(struct mw_cursor *c, struct mw_err *err)
 {
 	if (!c->ext.final) {
+		int more = relist(c, err);
+		if (more == 0)
+			more = grow(c);
+		if (more >= 0)
+			return more;
 		uint64_t end = c->ext.end;
 		int r = relist(c, err);
 		if (r == 0)

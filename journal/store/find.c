@@ -16,6 +16,7 @@ struct find {
 	int (*cb)(void *arg, const struct mw_record *r);
 	void *arg;
 	uint64_t done; /* every sequence number below is dealt with */
+	uint64_t before;
 };
 
 static uint64_t
@@ -54,7 +55,7 @@ scan(struct find *f, const struct mw_index_point *from, uint64_t last, struct mw
 		}
 		if (r <= 0)
 			return r;
-		if (rec.loc.segment > last)
+		if (rec.loc.segment > last || rec.seq >= f->before)
 			return 0;
 		if (rec.seq < f->done)
 			continue;
@@ -85,7 +86,7 @@ from_index(struct find *f, uint64_t segment, const struct mw_index_point *point,
 		for (int i = 0; i < n; i++) {
 			struct mw_record rec;
 			struct mw_loc loc = {hit[i].segment, hit[i].offset};
-			if (hit[i].seq >= point->next_seq)
+			if (hit[i].seq >= point->next_seq || hit[i].seq >= f->before)
 				return 0; /* written since: the walk meets it */
 			int r = mw_store_get(f->st, loc, &rec, err);
 			if (r < 0)
@@ -147,7 +148,7 @@ find_part(struct find *f, uint64_t first, struct mw_err *err)
 		r = from_index(f, first, &point, err);
 		if (r == 0) {
 			f->done = MW_MAX(f->done, point.next_seq);
-			return scan(f, &point, last, err);
+			return f->done >= f->before ? 0 : scan(f, &point, last, err);
 		}
 		if (r > 0 || (r != MW_EDAMAGED && r != MW_ENOTFOUND && r != MW_EIO))
 			return r;
@@ -170,7 +171,15 @@ mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
               int (*cb)(void *arg, const struct mw_record *r), void *arg,
               struct mw_err *err)
 {
-	struct find f = {.st = st, .cb = cb, .arg = arg};
+	return mw_store_find_before(st, key, value, UINT64_MAX, cb, arg, err);
+}
+
+int
+mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
+                     uint64_t before, int (*cb)(void *arg, const struct mw_record *r),
+                     void *arg, struct mw_err *err)
+{
+	struct find f = {.st = st, .cb = cb, .arg = arg, .before = before};
 	MW_AUTOFREE uint64_t *v = NULL;
 	size_t n;
 	mw_store_token(st, key, value, f.token);
@@ -179,7 +188,7 @@ mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
 		return r;
 	mw_err_clear(err);
 	r = mw_seg_list(st->fs, st->dir, &v, &n, err);
-	for (size_t i = 0; r == 0 && i < n;) {
+	for (size_t i = 0; r == 0 && i < n && f.done < before;) {
 		r = find_part(&f, v[i], err);
 		uint64_t last = part_last(v[i]);
 		while (i < n && v[i] <= last)

@@ -77,6 +77,7 @@ mw_record_of(struct mw_record *r, uint64_t segment, uint64_t off,
 	r->type = (enum mw_type)f->type;
 	r->flags = f->flags;
 	r->dict = f->dict;
+	r->imported = (f->flags & MW_FRAME_IMPORTED) != 0;
 	memcpy(r->chain, f->chain, MW_HASH_LEN);
 	r->slot_len = f->slot_len;
 	r->meta_len = f->meta_len;

@@ -123,6 +123,9 @@ int mw_entry_finish_mail(struct mw_entry *e, const struct mw_mail *m,
                          struct mw_err *err) MW_CHECK;
 int mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_t n,
                     struct mw_err *err) MW_CHECK;
+/* Before finishing a MAIL that is not captured now but brought in from a mailbox: its
+ * time (of arrival there) says nothing of the log's own clock. */
+void mw_entry_imported(struct mw_entry *e);
 /* Before finishing: whoever looks for the record `id` finds this one as well. */
 void mw_entry_refer(struct mw_entry *e, const uint8_t id[MW_ID_LEN]);
 const uint8_t *mw_entry_id(const struct mw_entry *e);
@@ -183,8 +186,9 @@ struct mw_record { /* a frame whose header checked out */
 	uint32_t meta_len; /* stored bytes */
 	uint64_t body_len; /* stored bytes */
 	uint64_t frame_len;
-	uint64_t plain_len;                    /* content bytes, before compression */
-	bool erased;                           /* left to callers; see mw_record_wiped */
+	uint64_t plain_len; /* content bytes, before compression */
+	bool erased;        /* left to callers; see mw_record_wiped */
+	bool imported;      /* older mail brought in: its time is not the log's */
 	uint32_t slot_len, meta_crc, body_crc; /* for reading it back */
 	uint8_t flags;
 	uint32_t dict;     /* its dictionary is at 8 times this in the segment; 0: none */
@@ -256,6 +260,11 @@ void mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str v
 int mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
                   int (*cb)(void *arg, const struct mw_record *r), void *arg,
                   struct mw_err *err) MW_CHECK;
+/* The same for records with a sequence number below `before` only. Where the index covers
+ * these it need not look at what was written since: for many look-ups beside a writer. */
+int mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
+                         uint64_t before, int (*cb)(void *arg, const struct mw_record *r),
+                         void *arg, struct mw_err *err) MW_CHECK;
 /* A record by ID text or unique prefix: 0, MW_ENOTFOUND, or MW_EUSAGE if ambiguous. */
 int mw_store_find_id(struct mw_store *st, const char *text, struct mw_record *ret,
                      struct mw_err *err) MW_CHECK;

@@ -22,11 +22,12 @@ enum {
 	MW_HEADER_KEEP = 1 << 20, /* header bytes kept for Message-ID, Subject, From */
 	MW_ONE_SHOT = 128 * 1024, /* content up to here is compressed in one go */
 	MW_OPEN_SEGS = 4,
-	MW_SEG_DICTS = 4,  /* dictionaries that an open segment is known to have */
-	MW_READ_DICTS = 4, /* a reader keeps at hand */
-	MW_FRAME_HOST = 1, /* frame flag: record key under the host key */
-	MW_KEYS_MOST = 16, /* recovery keys of a journal */
-	MW_ID_TOKEN = 6    /* leading bytes of a record ID that make its token */
+	MW_SEG_DICTS = 4,      /* dictionaries that an open segment is known to have */
+	MW_READ_DICTS = 4,     /* a reader keeps at hand */
+	MW_FRAME_HOST = 1,     /* frame flag: record key under the host key */
+	MW_FRAME_IMPORTED = 2, /* … its time is older than the log at its place */
+	MW_KEYS_MOST = 16,     /* recovery keys of a journal */
+	MW_ID_TOKEN = 6        /* leading bytes of a record ID that make its token */
 };
 
 /* A part on its way to disk: compressed, cut, sealed, in memory or spilled. */
@@ -61,7 +62,7 @@ struct mw_entry {
 	struct mw_arena *arena; /* strings of mw_entry_describe */
 	struct mw_sealing body, meta;
 	uint8_t sha256[MW_SHA256_LEN], digest[MW_SHA256_LEN];
-	bool body_done, finished;
+	bool body_done, finished, imported;
 	struct mw_buf tokens;
 	/* commit */
 	struct mw_entry *next;

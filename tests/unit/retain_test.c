@@ -97,6 +97,30 @@ age_and_why_not(void **state)
 	assert_int_equal(sum.pending, 1);
 }
 
+/* Years of older mail between two captured ones make nothing old: the clock goes by what
+ * was captured. */
+static void
+imported_mail(void **state)
+{
+	(void)state;
+	struct mw_conf_retain rule = {.keep_us = 30 * DAY};
+	struct mw_retain_limits l = {.rule = &rule, .n_rule = 1, .now_us = days()};
+	/* The first and the last are captured, the rest imported, 20 hours apart. */
+	for (size_t i = 0; i < N; i++)
+		rec[i].time_us = T0 - 300 * DAY + (int64_t)i * 20 * HOUR;
+	rec[0].time_us = T0;
+	rec[N - 1].time_us = T0 + HOUR;
+	l.now_us = T0 + 2 * HOUR;
+	assert_true(plan(&l) > 5); /* what would happen, the captured one among them */
+	assert_int_equal(rec[0].verdict, MW_REMOVE);
+	for (size_t i = 1; i < N - 1; i++)
+		rec[i].imported = true;
+	assert_int_equal(plan(&l), 0);
+	l.now_us = T0 + 21 * HOUR;
+	rule.keep_us = 19 * HOUR; /* imported mail ages from its import on */
+	assert_int_equal(plan(&l), N);
+}
+
 static void
 size_limits(void **state)
 {
@@ -417,6 +441,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(restore_records_come_back),
 	    cmocka_unit_test(age_and_why_not),
+	    cmocka_unit_test(imported_mail),
 	    cmocka_unit_test(size_limits),
 	    cmocka_unit_test(clocks_that_jump),
 	    cmocka_unit_test(removed_stretch),
