@@ -64,6 +64,7 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	    {"--insecure", NULL, &a->t.insecure},
 	    {"--create", NULL, &a->t.create},
 	    {"--accept-side-effects", NULL, &a->t.side_effects},
+	    {"--keep-sender", NULL, &a->t.keep_sender},
 	    {"--resend-doubtful", NULL, &a->resend},
 	    {"-n|--dry-run", NULL, &a->dry},
 	    {"--fresh", NULL, &a->fresh},
@@ -164,8 +165,9 @@ open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
 	                 : snprintf(dir, sizeof dir, "%s/ledger", cli->journals[0]);
 	if (n < 0 || n >= (int)sizeof dir)
 		return mw_fail(err, MW_EUSAGE, "path too long");
-	/* On what can be read back the scan decides: only LMTP needs to be remembered. */
-	bool load = !a->fresh && strncmp(a->to, "lmtp:", 5) == 0;
+	/* On what can be read back the scan decides: only LMTP and SMTP need to be
+	 * remembered. */
+	bool load = !a->fresh && mw_target_write_only(a->to);
 	return mw_ledger_open(dir, a->to, load, ret, err);
 }
 
@@ -174,7 +176,7 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 {
 	char journal[MW_ID_TEXT + 1] = "-";
 	int r = 0;
-	if (!a->dry || strncmp(a->to, "lmtp:", 5) == 0)
+	if (!a->dry || mw_target_write_only(a->to))
 		r = open_ledger(cli, a, &run->ledger, err);
 	if (r)
 		return r;

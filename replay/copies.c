@@ -116,7 +116,7 @@ add_address(struct set *s, const struct mw_conf *conf, const struct mw_rcpt *r,
 	struct mw_str base = mw_addr_base(addr, conf->recipient_delimiter, s->arena);
 	const char *mailbox =
 	    base.p || base.n == 0 ? mw_mailbox_name(conf, base, s->arena) : NULL;
-	return add(s, (struct mw_copy){mailbox, r->addr, false, undecided}, err);
+	return add(s, (struct mw_copy){mailbox, r->addr, addr, false, undecided}, err);
 }
 
 static bool
@@ -177,8 +177,8 @@ mw_copies(const struct mw_conf *conf, const struct mw_mail *m, struct mw_arena *
 	if (r == 0 && outgoing && m->auth_user.n && conf->sent_folder &&
 	    conf->sent_folder[0])
 		r = add(&s,
-		        (struct mw_copy){sent_mailbox(conf, m, a), m->sender, true,
-		                         false},
+		        (struct mw_copy){sent_mailbox(conf, m, a), m->sender,
+		                         mw_str("", 0), true, false},
 		        err);
 	if (r < 0)
 		return r;

@@ -130,7 +130,7 @@ on_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
 }
 
 static void
-set_imap(struct mw_net *n, const struct mw_net_opts *o)
+set_login(struct mw_net *n, const struct mw_net_opts *o)
 {
 	long ssl = CURLUSESSL_ALL;
 	if (o->insecure)
@@ -142,6 +142,8 @@ set_imap(struct mw_net *n, const struct mw_net_opts *o)
 	curl_easy_setopt(n->h, CURLOPT_SSL_VERIFYHOST, o->insecure ? 0L : 2L);
 	if (o->ca_file)
 		curl_easy_setopt(n->h, CURLOPT_CAINFO, o->ca_file);
+	if (!o->login)
+		return;
 	curl_easy_setopt(n->h, CURLOPT_USERNAME, o->login);
 	curl_easy_setopt(n->h, CURLOPT_PASSWORD, o->password);
 	curl_easy_setopt(n->h, CURLOPT_SASL_IR, 1L);
@@ -157,6 +159,7 @@ set_options(struct mw_net *n, const struct mw_net_opts *o, struct mw_err *err)
 	char url[400];
 	const char *scheme = o->kind == MW_NET_IMAP    ? "imap"
 	                     : o->kind == MW_NET_IMAPS ? "imaps"
+	                     : o->kind == MW_NET_SMTP  ? "smtp"
 	                                               : "http";
 	bool six = o->kind != MW_NET_UNIX && strchr(o->host, ':') && o->host[0] != '[';
 	if (o->kind == MW_NET_UNIX)
@@ -180,8 +183,8 @@ set_options(struct mw_net *n, const struct mw_net_opts *o, struct mw_err *err)
 	long ms = o->connect_ms ? o->connect_ms : 20000;
 	curl_easy_setopt(n->h, CURLOPT_CONNECTTIMEOUT_MS, ms);
 	curl_easy_setopt(n->h, CURLOPT_TIMEOUT_MS, ms);
-	if (o->kind == MW_NET_IMAP || o->kind == MW_NET_IMAPS)
-		set_imap(n, o);
+	if (o->kind <= MW_NET_SMTP)
+		set_login(n, o);
 	return 0;
 }
 

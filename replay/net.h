@@ -1,9 +1,9 @@
 /* net.h - one connection: TCP, unix, TLS, STARTTLS and the SASL login, all by libcurl.
  *
- * Life: mw_net_open (connects; for IMAP also greeting, STARTTLS and login) → mw_net_send,
- * mw_net_flush, mw_net_line, mw_net_read → mw_net_close. One thread. This is the only
- * file that knows libcurl; it is used as a transport (CURLOPT_CONNECT_ONLY), never for
- * its own IMAP commands.
+ * Life: mw_net_open (connects; for IMAP and SMTP also greeting, STARTTLS and login) →
+ * mw_net_send, mw_net_flush, mw_net_line, mw_net_read → mw_net_close. One thread. This is
+ * the only file that knows libcurl; it is used as a transport (CURLOPT_CONNECT_ONLY),
+ * never for its own IMAP commands.
  *
  * Time: every wait for the peer ends after idle_ms without a byte, and everything between
  * two calls of mw_net_deadline after that call's limit, so that a peer that trickles
@@ -25,6 +25,7 @@
 enum mw_net_kind {
 	MW_NET_IMAP,
 	MW_NET_IMAPS,
+	MW_NET_SMTP,
 	MW_NET_TCP,
 	MW_NET_UNIX
 };
@@ -33,7 +34,8 @@ struct mw_net_opts {
 	enum mw_net_kind kind;
 	const char *host; /* name or address; for MW_NET_UNIX the socket's path */
 	unsigned port;
-	/* IMAP only. authzid NULL: the login name is the mailbox. */
+	/* IMAP, and SMTP where login is not NULL. authzid NULL: the login name is the
+	 * mailbox. */
 	const char *login, *password, *authzid;
 	const char *ca_file; /* NULL: the system's */
 	bool insecure;       /* TLS not verified, plain text allowed */

@@ -12,8 +12,8 @@ enum {
 	REFUSED_MAX = 10     /* logins in a row, while none ever worked */
 };
 
-static struct mw_store *
-store_of(struct mw_run *r, uint32_t journal, struct mw_err *err)
+struct mw_store *
+mw_run_store(struct mw_run *r, uint32_t journal, struct mw_err *err)
 {
 	if (!r->stores)
 		r->stores = calloc(r->cli->n_journals, sizeof *r->stores);
@@ -29,7 +29,7 @@ store_of(struct mw_run *r, uint32_t journal, struct mw_err *err)
 int
 mw_run_load(struct mw_run *r, const struct mw_plan_rec *rec, struct mw_err *err)
 {
-	struct mw_store *st = store_of(r, rec->journal, err);
+	struct mw_store *st = mw_run_store(r, rec->journal, err);
 	if (!st)
 		return err && err->code ? err->code : MW_EIO;
 	mw_arena_reset(r->arena);
@@ -44,7 +44,7 @@ mw_run_content(struct mw_run *r, const struct mw_plan_rec *rec,
 	int q = mw_run_load(r, rec, err);
 	if (q)
 		return q;
-	return mw_record_body(store_of(r, rec->journal, err), &r->rec, &r->mail, sink,
+	return mw_record_body(mw_run_store(r, rec->journal, err), &r->rec, &r->mail, sink,
 	                      arg, err);
 }
 

@@ -19,7 +19,8 @@
 
 enum {
 	MW_JOBS_DEFAULT = 4,
-	MW_JOBS_MAX = 64
+	MW_JOBS_MAX = 64,
+	MW_RUN_ATTEMPTS = 3 /* without progress, then a box is given up */
 };
 
 struct mw_run_shared { /* by all threads of a run, under mu */
@@ -64,6 +65,23 @@ int mw_run_all(struct mw_run *r, struct mw_err *err) MW_CHECK;
 void mw_run_done(struct mw_run *r);
 /* One box (run_box.c). 0; MW_ECANCEL; MW_ENOMEM; else why the box failed as a whole. */
 int mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_CHECK;
+
+/* The same for a target that cannot be read back (run_relay.c). */
+int mw_run_write_only(struct mw_run *r, struct mw_plan_box *b,
+                      struct mw_err *err) MW_CHECK;
+/* What is still open of the box, n copies, to the target. */
+int mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n,
+                       struct mw_err *err) MW_CHECK;
+/* Is another try of the same box any use after that code? */
+bool mw_run_worth_retry(int code);
+size_t mw_run_open_copies(const struct mw_plan_box *b);
+/* Members of struct mw_put_io. */
+int mw_run_address(void *arg, const struct mw_put *p, struct mw_str *ret,
+                   struct mw_err *err) MW_CHECK;
+int mw_run_token(void *arg, const struct mw_put *p, struct mw_str rcpt,
+                 const uint8_t body[32], char *ret, struct mw_err *err) MW_CHECK;
+/* The journal of that number, opened as needed; NULL: err says why. */
+struct mw_store *mw_run_store(struct mw_run *r, uint32_t journal, struct mw_err *err);
 
 /* After the run, which ended with r: errors, summary, the report file where one is
  * wanted. The exit status. */

@@ -9,7 +9,6 @@
 #include <string.h>
 
 enum {
-	ATTEMPTS = 3, /* without progress, then the box is given up */
 	NAP_MS = 500
 };
 
@@ -354,10 +353,17 @@ io_done(void *arg, const struct mw_put *p, int code, const char *why,
 	return mw_run_fate(r, copy_of(p), code ? MW_FATE_FAILED : MW_FATE_RESTORED, why);
 }
 
-static int
-put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_err *err)
+int
+mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_err *err)
 {
-	struct mw_put_io io = {io_envelope, io_content, io_intent, io_done, b->box, r};
+	struct mw_put_io io = {.envelope = io_envelope,
+	                       .content = io_content,
+	                       .intent = io_intent,
+	                       .done = io_done,
+	                       .address = mw_run_address,
+	                       .token = mw_run_token,
+	                       .box = b->box,
+	                       .arg = r};
 	MW_AUTOFREE struct mw_put *v = calloc(n ? n : 1, sizeof *v);
 	size_t k = 0;
 	if (!v)
@@ -410,20 +416,20 @@ attempt(struct mw_run *r, struct look *l, struct mw_plan_box *b, struct mw_err *
 			q = settle(l, &left, err);
 	}
 	forget_stored(l);
-	return q || !left ? q : put_missing(r, b, left, err);
+	return q || !left ? q : mw_run_put_missing(r, b, left, err);
 }
 
 /* Is another try of the same box any use? */
-static bool
-worth_retry(int code)
+bool
+mw_run_worth_retry(int code)
 {
 	return code == MW_EUNAVAIL || code == MW_ETIMEOUT || code == MW_EPROTO ||
 	       code == MW_EREFUSED || code == MW_EDAMAGED || code == MW_EERASED ||
 	       code == MW_EKEY || code == MW_EIO || code == MW_EFORMAT;
 }
 
-static size_t
-open_copies(const struct mw_plan_box *b)
+size_t
+mw_run_open_copies(const struct mw_plan_box *b)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < b->n; i++)
@@ -452,7 +458,7 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 	struct look l;
 	int tries = 0, q = look_init(&l, r, b, err);
 	while (!q || tries) {
-		size_t before = open_copies(b);
+		size_t before = mw_run_open_copies(b);
 		if (mw_cli_stopped())
 			q = mw_fail(err, MW_ECANCEL, "interrupted");
 		else
@@ -463,87 +469,18 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 			int c = mw_target_close(r->target, q ? &second : err);
 			q = q ? q : c;
 		}
-		size_t after = open_copies(b);
+		size_t after = mw_run_open_copies(b);
 		if (!q || (!after && q != MW_ECANCEL && q != MW_ENOMEM)) {
 			q = 0; /* every copy has its answer */
 			break;
 		}
 		tries = after < before ? 1 : tries + 1;
-		if (!worth_retry(q) || tries >= ATTEMPTS)
+		if (!mw_run_worth_retry(q) || tries >= MW_RUN_ATTEMPTS)
 			break;
 		for (int i = 0; i < NAP_MS && !mw_cli_stopped(); i += 100)
 			(void)poll(NULL, 0, 100);
 	}
 	look_done(&l);
-	return q;
-}
-
-/* ---- write-only targets: the ledger is the only memory ---- */
-
-static int
-ledger_fates(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
-{
-	int q = 0;
-	for (size_t i = 0; i < b->n && !q; i++) {
-		struct mw_plan_copy *p = &b->v[i];
-		const uint8_t *id = r->plan->rec[p->rec].id;
-		if (!p->wanted || p->fate != MW_FATE_OPEN)
-			continue;
-		enum mw_ledger_state st =
-		    r->ledger ? mw_ledger_get(r->ledger, id, b->box, p->sent)
-		              : MW_LEDGER_NONE;
-		if (st == MW_LEDGER_NONE && mw_run_known_fate(p) != MW_FATE_OPEN)
-			q = mw_run_fate(r, p, mw_run_known_fate(p), NULL);
-		else if (p->sent)
-			q = mw_run_fate(r, p, MW_FATE_SKIPPED,
-			                "LMTP cannot file into a Sent folder");
-		else if (st == MW_LEDGER_DONE)
-			q = mw_run_fate(r, p, MW_FATE_PRESENT, NULL);
-		else if (st == MW_LEDGER_DOUBTFUL && !r->resend_doubtful)
-			q = mw_run_fate(r, p, MW_FATE_DOUBTFUL,
-			                "an earlier run was cut off while delivering it; "
-			                "--resend-doubtful sends it again");
-	}
-	return q ? mw_fail(err, q, "out of memory") : 0;
-}
-
-/* What was under way when the line broke may have arrived. */
-static int
-doubt(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
-{
-	int q = 0;
-	for (size_t i = 0; i < b->n && !q; i++)
-		if (b->v[i].wanted && b->v[i].fate == MW_FATE_TRIED)
-			q = mw_run_fate(r, &b->v[i], MW_FATE_DOUBTFUL,
-			                "the connection broke while delivering it");
-	return q ? mw_fail(err, q, "out of memory") : 0;
-}
-
-static int
-run_write_only(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
-{
-	int tries = 0, q = ledger_fates(r, b, err);
-	while (!q) {
-		size_t before = open_copies(b);
-		if (!before)
-			return 0;
-		if (r->dry) {
-			for (size_t i = 0; i < b->n && !q; i++)
-				if (b->v[i].wanted && b->v[i].fate == MW_FATE_OPEN)
-					q = mw_run_fate(r, &b->v[i], MW_FATE_RESTORED,
-					                NULL);
-			return q ? mw_fail(err, q, "out of memory") : 0;
-		}
-		int code = mw_target_open(r->target, b->mailbox, b->box, false, err);
-		if (!code)
-			code = put_missing(r, b, before, err);
-		q = doubt(r, b, err);
-		if (q || !code)
-			return q;
-		tries = open_copies(b) < before ? 1 : tries + 1;
-		if (!worth_retry(code) || tries >= ATTEMPTS)
-			return open_copies(b) || code == MW_ECANCEL ? code : 0;
-	}
 	return q;
 }
 
@@ -557,5 +494,5 @@ mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 	if (q)
 		return q > 0 ? 0 : q;
 	return mw_target_readable(r->target) ? run_readable(r, b, err)
-	                                     : run_write_only(r, b, err);
+	                                     : mw_run_write_only(r, b, err);
 }

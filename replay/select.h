@@ -103,8 +103,9 @@ struct mw_str mw_addr_base(struct mw_str addr, const char *delimiter, struct mw_
 struct mw_copy {
 	const char *mailbox; /* login name, after mailbox_name; in the arena */
 	struct mw_str
-	    rcpt;       /* the envelope recipient it comes from (for Sent: the sender) */
-	bool sent;      /* the owner's Sent copy */
+	    rcpt; /* the envelope recipient it comes from (for Sent: the sender) */
+	struct mw_str addr; /* the final address, with its extension (for Sent: none) */
+	bool sent;          /* the owner's Sent copy */
 	bool undecided; /* an alias table failed at capture: the raw recipient is used */
 };
 int mw_copies(const struct mw_conf *conf, const struct mw_mail *m, struct mw_arena *a,

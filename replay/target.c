@@ -24,6 +24,7 @@ const char mw_target_usage[] =
     "  imap://HOST[:PORT]  imaps://HOST[:PORT]   an IMAP server\n"
     "  lmtp:HOST:PORT  lmtp:unix:PATH            an LMTP server (see "
     "--accept-side-effects)\n"
+    "  smtp:HOST:PORT                            an SMTP server (the same)\n"
     "  maildir:PATTERN  mbox:PATTERN  eml:DIR    files; %u mailbox, %n its local part,\n"
     "                                            %d its domain\n";
 
@@ -33,6 +34,7 @@ wrong(struct mw_err *err, const char *text, const char *why)
 	mw_fail(err, MW_EUSAGE, "target \"%.200s\": %s", text, why);
 	return mw_err_hint(err,
 	                   "imap://HOST, imaps://HOST, lmtp:HOST:PORT, lmtp:unix:PATH, "
+	                   "smtp:HOST:PORT, "
 	                   "maildir:PATTERN, mbox:FILE or eml:DIR");
 }
 
@@ -71,11 +73,12 @@ static int
 parse_net(const char *text, struct mw_url *u, struct mw_err *err)
 {
 	char rest[300];
-	bool lmtp = strncasecmp(text, "lmtp:", 5) == 0;
+	bool smtp = strncasecmp(text, "smtp:", 5) == 0;
+	bool lmtp = strncasecmp(text, "lmtp:", 5) == 0, mta = smtp || lmtp;
 	u->tls = strncasecmp(text, "imaps://", 8) == 0;
-	const char *s = text + (lmtp ? 5 : u->tls ? 8 : 7);
-	u->ops = lmtp ? &mw_target_lmtp : &mw_target_imap;
-	if (lmtp && strncmp(s, "//", 2) == 0)
+	const char *s = text + (mta ? 5 : u->tls ? 8 : 7);
+	u->ops = smtp ? &mw_target_smtp : lmtp ? &mw_target_lmtp : &mw_target_imap;
+	if (mta && strncmp(s, "//", 2) == 0)
 		s += 2;
 	if (lmtp && strncasecmp(s, "unix:", 5) == 0) {
 		if (s[5] != '/')
@@ -91,12 +94,19 @@ parse_net(const char *text, struct mw_url *u, struct mw_err *err)
 		return wrong(err, text, "host name too long");
 	memcpy(rest, s, n);
 	rest[n] = '\0';
-	if (host_port(rest, lmtp ? 0 : u->tls ? 993 : 143, u))
+	if (host_port(rest, mta ? 0 : u->tls ? 993 : 143, u))
 		return wrong(err, text,
-		             lmtp ? "expected HOST:PORT or unix:PATH"
-		                  : "expected HOST or HOST:PORT; the user is given by "
-		                    "--auth-user or by the mailbox itself");
+		             smtp   ? "expected HOST:PORT"
+		             : lmtp ? "expected HOST:PORT or unix:PATH"
+		                    : "expected HOST or HOST:PORT; the user is given by "
+		                      "--auth-user or by the mailbox itself");
 	return 0;
+}
+
+bool
+mw_target_write_only(const char *text)
+{
+	return strncasecmp(text, "lmtp:", 5) == 0 || strncasecmp(text, "smtp:", 5) == 0;
 }
 
 static int
@@ -106,7 +116,7 @@ parse_target(const char *text, struct mw_url *u, struct mw_err *err)
 	                                                    &mw_target_mbox,
 	                                                    &mw_target_eml};
 	if (strncasecmp(text, "imap://", 7) == 0 ||
-	    strncasecmp(text, "imaps://", 8) == 0 || strncasecmp(text, "lmtp:", 5) == 0)
+	    strncasecmp(text, "imaps://", 8) == 0 || mw_target_write_only(text))
 		return parse_net(text, u, err);
 	for (size_t i = 0; i < MW_COUNT(files); i++) {
 		size_t n = strlen(files[i]->scheme);
@@ -159,9 +169,22 @@ read_secret(struct mw_target *t, const char *path, char **ret, struct mw_err *er
 }
 
 static int
+read_password(struct mw_target *t, struct mw_err *err)
+{
+	int r = read_secret(t, t->o.password_file, &t->password, err);
+	if (!r)
+		t->password[strcspn(t->password, "\r\n")] = '\0';
+	return r;
+}
+
+static int
 load_secrets(struct mw_target *t, struct mw_err *err)
 {
 	int r = 0;
+	if (t->ops == &mw_target_smtp && t->o.auth_user && !t->o.password_file)
+		return mw_fail(err, MW_EUSAGE, "--auth-user needs --password-file");
+	if (t->ops == &mw_target_smtp && t->o.auth_user)
+		return read_password(t, err);
 	if (t->ops != &mw_target_imap)
 		return 0;
 	if (!t->o.password_file && !t->o.user_passwords) {
@@ -172,14 +195,27 @@ load_secrets(struct mw_target *t, struct mw_err *err)
 	}
 	if (t->o.auth_user && !t->o.password_file)
 		return mw_fail(err, MW_EUSAGE, "--auth-user needs --password-file");
-	if (t->o.password_file) {
-		r = read_secret(t, t->o.password_file, &t->password, err);
-		if (!r)
-			t->password[strcspn(t->password, "\r\n")] = '\0';
-	}
+	if (t->o.password_file)
+		r = read_password(t, err);
 	if (!r && t->o.user_passwords)
 		r = read_secret(t, t->o.user_passwords, &t->passwords, err);
 	return r;
+}
+
+/* What happens to mail that a server takes as new (measured; see the manual). */
+static int
+side_effects(const struct mw_target *t, struct mw_err *err)
+{
+	bool smtp = t->ops == &mw_target_smtp;
+	mw_fail(err, MW_EUSAGE, "%s delivers as if the mail arrived now",
+	        smtp ? "SMTP" : "LMTP");
+	mw_err_hint(
+	    err,
+	    "the arrival date is lost, redirect and notify of Sieve scripts%s may fire, "
+	    "servers that drop what they saw before say that they took it, and nothing "
+	    "can be read back; --accept-side-effects if that is wanted, imap:// if not",
+	    smtp ? " and .forward, aliases and filters of the server" : "");
+	return MW_EUSAGE;
 }
 
 int
@@ -202,14 +238,8 @@ mw_target_new(const char *text, const struct mw_target_opts *o, struct mw_target
 		            "--folder is for imap://, imaps:// and maildir: targets");
 	if (!r && o->folder)
 		r = mw_target_folder_check(o->folder, err);
-	if (!r && t->ops == &mw_target_lmtp && !o->side_effects) {
-		mw_fail(err, MW_EUSAGE, "LMTP delivers as if the mail arrived now");
-		mw_err_hint(
-		    err, "the arrival date is lost, vacation, redirect and notify may "
-		         "fire, and nothing can be read back; --accept-side-effects if "
-		         "that is wanted, imap:// if not");
-		r = MW_EUSAGE;
-	}
+	if (!r && !t->ops->readable && !o->side_effects)
+		r = side_effects(t, err);
 	if (r) {
 		mw_target_free(t);
 		return r;
@@ -282,12 +312,6 @@ mw_target_readable(const struct mw_target *t)
 	return t->ops->readable;
 }
 
-bool
-mw_target_is_lmtp(const struct mw_target *t)
-{
-	return t->ops == &mw_target_lmtp;
-}
-
 int
 mw_target_folder_check(const char *folder, struct mw_err *err)
 {
@@ -325,7 +349,7 @@ mw_target_box(struct mw_target *t, const char *mailbox, struct mw_arena *a,
               const char **ret, struct mw_err *err)
 {
 	const char *box;
-	if (t->ops == &mw_target_imap || t->ops == &mw_target_lmtp)
+	if (t->ops == &mw_target_imap || !t->ops->readable)
 		box = mw_arena_strdup(a, mailbox);
 	else
 		return mw_files_box(t, mailbox, a, ret, err);

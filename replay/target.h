@@ -1,4 +1,5 @@
-/* target.h - where mail is put: one interface for IMAP, LMTP, Maildir, mbox and eml.
+/* target.h - where mail is put: one interface for IMAP, LMTP, SMTP, Maildir, mbox and
+ * eml.
  *
  * Life, per target: mw_target_new → for each box: open → scan → (fetch) → begin → (scan
  * again if begin says so) → put → close → mw_target_free. A box is one place of its own:
@@ -29,6 +30,7 @@ struct mw_target_opts {
 	bool create;       /* file targets: make the box where it is missing */
 	bool plain_dir;    /* export: the path is the box, whatever the mailbox */
 	bool side_effects; /* --accept-side-effects */
+	bool keep_sender;  /* LMTP, SMTP: the captured sender, not the null sender */
 	const char
 	    *sent_folder; /* UTF-8; "" or NULL: "Sent" where the server names none */
 	/* All that is put goes here, made and subscribed where it is missing; UTF-8 with
@@ -53,7 +55,8 @@ extern const char mw_target_usage[];
 
 const char *mw_target_name(const struct mw_target *t); /* without secrets, for people */
 bool mw_target_readable(const struct mw_target *t);    /* can say what it holds */
-bool mw_target_is_lmtp(const struct mw_target *t);
+/* Is that target's text one of those that cannot be read back (LMTP, SMTP)? */
+bool mw_target_write_only(const char *text);
 
 /* The box of a mailbox: copies of one message that meet in one box are one. The text
  * lives in the arena. MW_EUSAGE for a mailbox name that cannot be a path. */
@@ -115,6 +118,13 @@ struct mw_put_io {
 	/* The fate of one copy: code 0, or a refusal with its reason in why. */
 	int (*done)(void *arg, const struct mw_put *p, int code, const char *why,
 	            const struct mw_put_place *place);
+	/* For targets that say them: the final recipient's address, as expanded at
+	 * capture; the token of the loop guard (store/guard.h) for it and the body's
+	 * digest. Valid until the next call of any. */
+	int (*address)(void *arg, const struct mw_put *p, struct mw_str *ret,
+	               struct mw_err *err);
+	int (*token)(void *arg, const struct mw_put *p, struct mw_str rcpt,
+	             const uint8_t body[32], char *ret, struct mw_err *err);
 	const char *box; /* the box's own name, for targets that say it (LMTP) */
 	void *arg;
 };
@@ -165,8 +175,8 @@ struct mw_target {
 	void *own;       /* the implementation's state */
 };
 
-extern const struct mw_target_ops mw_target_imap, mw_target_lmtp, mw_target_maildir,
-    mw_target_mbox, mw_target_eml;
+extern const struct mw_target_ops mw_target_imap, mw_target_lmtp, mw_target_smtp,
+    mw_target_maildir, mw_target_mbox, mw_target_eml;
 
 /* The password for a mailbox: of --user-passwords, else of --password-file. MW_EUSAGE
  * when none was given, MW_EAUTH when the mailbox has no line. */

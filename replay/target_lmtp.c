@@ -2,259 +2,190 @@
 
 #include "journal/base/buf.h"
 #include "journal/base/util.h"
-#include "replay/net.h"
+#include "journal/store/guard.h"
+#include "replay/smtp.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-/* One transaction per copy: its answer after the final dot is the copy's own. What LMTP
- * cannot do (date, Sent, reading back) is told by mw_target_new. */
+/* LMTP and SMTP: one transaction per copy, to its final recipient, so that the server's
+ * answer is the copy's own. What the two cannot do (date, Sent, reading back) is told by
+ * mw_target_new.
+ *
+ * The sender is the null sender: it stops vacation replies and bounces at once. Where the
+ * server offers DSN it is told NOTIFY=NEVER, and by ENVID that mailwal puts this back, so
+ * that a mailwald in front of that server does not journal it again. */
 
-enum {
-	LINE_LIMIT = 4096,
-	REPLY_LINES = 200,
-	COMMAND_MS = 10 * 60 * 1000
-};
-
-struct lmtp {
-	struct mw_net *net;
-	bool eightbit, smtputf8;
-	char text[400]; /* of the last reply */
-};
-
-static int
-reply(struct lmtp *l, int *ret_code, struct mw_err *err)
-{
-	struct mw_str line;
-	mw_net_deadline(l->net, COMMAND_MS);
-	for (int i = 0; i < REPLY_LINES; i++) {
-		int r = mw_net_line(l->net, LINE_LIMIT, &line, err);
-		if (r)
-			return r;
-		if (line.n < 3 || line.p[0] < '2' || line.p[0] > '5' || line.p[1] < '0' ||
-		    line.p[1] > '9' || line.p[2] < '0' || line.p[2] > '9')
-			break;
-		int code =
-		    (line.p[0] - '0') * 100 + (line.p[1] - '0') * 10 + line.p[2] - '0';
-		size_t n = MW_MIN(line.n, sizeof l->text - 1);
-		for (size_t k = 0; k < n; k++)
-			l->text[k] = (unsigned char)line.p[k] < 32 ? '?' : line.p[k];
-		l->text[n] = '\0';
-		struct mw_str word =
-		    line.n > 4 ? mw_str(line.p + 4, line.n - 4) : mw_str("", 0);
-		if (mw_str_ieq(word, MW_STR("8BITMIME")))
-			l->eightbit = true;
-		else if (mw_str_ieq(word, MW_STR("SMTPUTF8")))
-			l->smtputf8 = true;
-		if (line.n == 3 || line.p[3] == ' ') {
-			*ret_code = code;
-			return 0;
-		}
-		if (line.p[3] != '-')
-			break;
-	}
-	return mw_fail(err, MW_EPROTO, "%s does not speak LMTP", mw_net_peer(l->net));
-}
-
-/* Sends before, arg and after as one line. */
-static int
-command(struct lmtp *l, int *ret_code, struct mw_err *err, const char *before,
-        const char *arg, const char *after)
-{
-	char buf[1200];
-	int n = snprintf(buf, sizeof buf, "%s%s%s\r\n", before, arg, after);
-	if (n < 0 || (size_t)n >= sizeof buf)
-		return mw_fail(err, MW_ELIMIT, "address too long");
-	int r = mw_net_send(l->net, buf, (size_t)n, err);
-	return r ? r : reply(l, ret_code, err);
-}
-
-static int
-connect_to(struct mw_target *t, struct lmtp *l, struct mw_err *err)
-{
-	char host[256] = "localhost";
-	int code;
-	struct mw_net_opts o = {
-	    .kind = t->url.unix_socket ? MW_NET_UNIX : MW_NET_TCP,
-	    .host = t->url.host,
-	    .port = t->url.port,
-	    .stopped = t->o.stopped,
-	};
-	int r = mw_net_open(&o, &l->net, err);
-	if (!r)
-		r = reply(l, &code, err);
-	if (!r && code != 220)
-		r = mw_fail(err, MW_EUNAVAIL, "%s says: %s", mw_net_peer(l->net),
-		            l->text);
-	if (r)
-		return r;
-	(void)gethostname(host, sizeof host - 1);
-	r = command(l, &code, err, "LHLO ", host, "");
-	if (!r && code != 250)
-		r = mw_fail(err, MW_EPROTO, "%s is no LMTP server: %s",
-		            mw_net_peer(l->net), l->text);
-	return r;
-}
-
-static void
-lmtp_drop(struct mw_target *t)
-{
-	struct lmtp *l = t->own;
-	t->own = NULL;
-	if (!l)
-		return;
-	mw_net_close(l->net);
-	free(l);
-}
-
-static int
-lmtp_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
-          struct mw_err *err)
-{
-	(void)mailbox;
-	(void)box;
-	if (dry || t->own)
-		return 0; /* one connection for all mailboxes */
-	struct lmtp *l = calloc(1, sizeof *l);
-	if (!l)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	t->own = l;
-	int r = connect_to(t, l, err);
-	if (r)
-		lmtp_drop(t);
-	return r;
-}
-
-/* An address that can stand between angle brackets on a command line. */
-static bool
-clean_address(struct mw_str s)
-{
-	if (s.n > 1000)
-		return false;
-	for (size_t i = 0; i < s.n; i++)
-		if ((unsigned char)s.p[i] <= 32 || s.p[i] == 127 || s.p[i] == '<' ||
-		    s.p[i] == '>')
-			return false;
-	return true;
-}
-
-struct stuff { /* dot-stuffing; bare LF and CR pass as they are */
-	struct mw_net *net;
-	struct mw_err *err;
-	bool bol;
+struct facts { /* of a content, found in a first pass over it */
+	struct mw_guard_body body;
+	bool eight, binary;
 	char last;
 };
 
 static int
-stuff(void *arg, const void *p, size_t n)
+look(void *arg, const void *p, size_t n)
 {
-	struct stuff *s = arg;
-	const char *q = p;
-	while (n) {
-		if (s->bol && *q == '.') {
-			int r = mw_net_send(s->net, ".", 1, s->err);
-			if (r)
-				return r;
-		}
-		const char *nl = memchr(q, '\n', n);
-		size_t k = nl ? (size_t)(nl - q) + 1 : n;
-		int r = mw_net_send(s->net, q, k, s->err);
-		if (r)
-			return r;
-		s->bol = nl != NULL;
-		s->last = q[k - 1];
-		q += k;
-		n -= k;
+	struct facts *f = arg;
+	const unsigned char *s = p;
+	mw_guard_body_put(&f->body, p, n);
+	for (size_t i = 0; i < n; i++) {
+		f->binary = f->binary || (s[i] == '\n') != (f->last == '\r');
+		f->binary = f->binary || !s[i];
+		f->eight = f->eight || s[i] > 127;
+		f->last = (char)s[i];
 	}
 	return 0;
 }
 
 static int
-say_no(struct lmtp *l, const struct mw_put *p, const struct mw_put_io *io,
-       struct mw_err *err)
+find_facts(const struct mw_put *p, const struct mw_put_io *io, struct facts *f,
+           uint8_t sum[MW_SHA256_LEN], struct mw_err *err)
 {
-	char why[sizeof l->text + 16];
-	int code;
-	(void)snprintf(why, sizeof why, "server said: %s", l->text);
-	int r = io->done(io->arg, p, MW_EREFUSED, why, NULL);
-	return r ? r : command(l, &code, err, "RSET", "", "");
+	if (mw_guard_body_init(&f->body))
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = io->content(io->arg, p, look, f, err);
+	f->binary = f->binary || f->last == '\r';
+	mw_guard_body_done(&f->body, sum);
+	return r;
 }
 
-/* 1: the message was announced and the server waits for it. */
-static int
-envelope(struct lmtp *l, const char *rcpt, const struct mw_put *p,
-         const struct mw_put_io *io, struct mw_err *err)
+static void
+relay_drop(struct mw_target *t)
 {
-	const struct mw_mail *m;
-	char from[1024];
-	int code, r = io->envelope(io->arg, p, &m, err);
-	if (r)
-		return r;
-	if (!clean_address(m->sender) || !clean_address(mw_strz(rcpt))) {
-		r = io->done(io->arg, p, MW_EREFUSED, "an address cannot be said in LMTP",
-		             NULL);
-		return r;
-	}
-	(void)snprintf(from, sizeof from, "%.*s", (int)m->sender.n,
-	               m->sender.n ? m->sender.p : "");
-	r = command(l, &code, err, "MAIL FROM:<", from,
-	            l->eightbit ? "> BODY=8BITMIME" : ">");
-	if (!r && code == 250)
-		r = command(l, &code, err, "RCPT TO:<", rcpt, ">");
-	if (!r && (code == 250 || code == 251))
-		r = command(l, &code, err, "DATA", "", "");
-	if (r)
-		return r;
-	return code == 354 ? 1 : say_no(l, p, io, err);
+	mw_smtp_close(t->own);
+	t->own = NULL;
 }
 
 static int
-put_one(struct mw_target *t, struct lmtp *l, const char *box, const struct mw_put *p,
-        const struct mw_put_io *io, struct mw_err *err)
+relay_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
+           struct mw_err *err)
 {
-	int code, r = envelope(l, box, p, io, err);
-	(void)t;
-	if (r <= 0)
-		return r;
-	struct stuff s = {l->net, err, true, '\n'};
-	r = io->content(io->arg, p, stuff, &s, err);
-	if (!r)
-		r = mw_net_send(l->net, "\r\n", s.last == '\n' ? 0 : 2, err);
-	/* Before the final dot nothing is delivered; after it anything may be. */
-	if (!r)
-		r = io->intent(io->arg, &p, 1, err);
-	if (!r)
-		r = mw_net_send(l->net, ".\r\n", 3, err);
-	if (!r)
-		r = reply(l, &code, err);
-	if (r)
-		return r;
-	if (code >= 200 && code < 300)
-		return io->done(io->arg, p, 0, NULL, NULL);
-	char why[sizeof l->text + 16];
-	(void)snprintf(why, sizeof why, "server said: %s", l->text);
+	bool lmtp = t->ops == &mw_target_lmtp;
+	struct mw_smtp *c = NULL;
+	(void)mailbox;
+	(void)box;
+	if (dry || t->own)
+		return 0; /* one connection for all mailboxes */
+	struct mw_net_opts o = {
+	    .kind = !lmtp                ? MW_NET_SMTP
+	            : t->url.unix_socket ? MW_NET_UNIX
+	                                 : MW_NET_TCP,
+	    .host = t->url.host,
+	    .port = t->url.port,
+	    .login = lmtp ? NULL : t->o.auth_user,
+	    .password = t->password,
+	    .ca_file = t->o.tls_ca,
+	    .insecure = t->o.insecure,
+	    .stopped = t->o.stopped,
+	};
+	int r = mw_smtp_open(&o, lmtp, &c, err);
+	t->own = c;
+	return r;
+}
+
+static int
+say_no(const struct mw_smtp *c, const struct mw_put *p, const struct mw_put_io *io)
+{
+	char why[sizeof c->text + 16];
+	(void)snprintf(why, sizeof why, "server said: %s", c->text);
 	return io->done(io->arg, p, MW_EREFUSED, why, NULL);
 }
 
+struct giving {
+	const struct mw_put *p;
+	const struct mw_put_io *io;
+};
+
 static int
-lmtp_put(struct mw_target *t, const struct mw_put *v, size_t n,
-         const struct mw_put_io *io, struct mw_err *err)
+give(void *arg, int (*sink)(void *, const void *, size_t), void *sarg, struct mw_err *err)
+{
+	const struct giving *g = arg;
+	return g->io->content(g->io->arg, g->p, sink, sarg, err);
+}
+
+static int
+before_end(void *arg, struct mw_err *err)
+{
+	const struct giving *g = arg;
+	return g->io->intent(g->io->arg, &g->p, 1, err);
+}
+
+/* Sender and recipient of a copy, into the arrays: the journal's own do not last. */
+static int
+addresses(struct mw_target *t, const struct mw_put *p, const struct mw_put_io *io,
+          struct mw_smtp_envelope *e, char room[2][1100], struct mw_err *err)
+{
+	struct mw_str rcpt = mw_strz(io->box);
+	const struct mw_mail *m;
+	int r = io->envelope(io->arg, p, &m, err);
+	if (r)
+		return r;
+	struct mw_str sender = t->o.keep_sender ? m->sender : mw_str("", 0);
+	size_t n = MW_MIN(sender.n, sizeof room[0]);
+	memcpy(room[0], n ? sender.p : "", n);
+	e->sender = mw_str(room[0], n);
+	if (t->ops == &mw_target_smtp)
+		r = io->address(io->arg, p, &rcpt, err);
+	if (r)
+		return r;
+	n = MW_MIN(rcpt.n, sizeof room[1]);
+	memcpy(room[1], rcpt.p, n);
+	e->rcpt = mw_str(room[1], n);
+	return 0;
+}
+
+static int
+put_one(struct mw_target *t, const struct mw_put *p, const struct mw_put_io *io,
+        struct mw_err *err)
+{
+	struct mw_smtp *c = t->own;
+	struct facts f = {0};
+	struct mw_smtp_envelope e = {.size = p->size};
+	char room[2][1100], token[MW_GUARD_TOKEN] = "";
+	uint8_t sum[MW_SHA256_LEN];
+	int r = addresses(t, p, io, &e, room, err);
+	if (!r)
+		r = find_facts(p, io, &f, sum, err);
+	if (!r && (c->caps & MW_SMTP_DSN))
+		r = io->token(io->arg, p, e.rcpt, sum, token, err);
+	if (r)
+		return r;
+	e.envid = token[0] ? token : NULL;
+	e.eight = f.eight;
+	e.binary = f.binary;
+	const char *why = mw_smtp_unfit(c, &e);
+	if (why)
+		return io->done(io->arg, p, MW_EREFUSED, why, NULL);
+	r = mw_smtp_envelope(c, &e, err);
+	if (r <= 0)
+		return r < 0 ? r : say_no(c, p, io);
+	struct giving g = {p, io};
+	const struct mw_smtp_content m = {p->size, give, before_end, &g};
+	r = mw_smtp_content(c, &m, err);
+	if (r)
+		return r;
+	return c->code >= 200 && c->code < 300 ? io->done(io->arg, p, 0, NULL, NULL)
+	                                       : say_no(c, p, io);
+}
+
+static int
+relay_put(struct mw_target *t, const struct mw_put *v, size_t n,
+          const struct mw_put_io *io, struct mw_err *err)
 {
 	int r = 0;
 	for (size_t i = 0; i < n && !r; i++) {
 		if (t->o.stopped && t->o.stopped())
 			return mw_fail(err, MW_ECANCEL, "interrupted");
-		r = put_one(t, t->own, io->box, &v[i], io, err);
+		r = put_one(t, &v[i], io, err);
 	}
 	if (r)
-		lmtp_drop(t);
+		relay_drop(t);
 	return r;
 }
 
 static int
-lmtp_close(struct mw_target *t, struct mw_err *err)
+relay_close(struct mw_target *t, struct mw_err *err)
 {
 	(void)t;
 	(void)err;
@@ -265,8 +196,18 @@ const struct mw_target_ops mw_target_lmtp = {
     .scheme = "lmtp",
     .readable = false,
     .has_sent = true, /* so that Sent copies are told apart, and passed over */
-    .open = lmtp_open,
-    .put = lmtp_put,
-    .close = lmtp_close,
-    .free = lmtp_drop,
+    .open = relay_open,
+    .put = relay_put,
+    .close = relay_close,
+    .free = relay_drop,
+};
+
+const struct mw_target_ops mw_target_smtp = {
+    .scheme = "smtp",
+    .readable = false,
+    .has_sent = true,
+    .open = relay_open,
+    .put = relay_put,
+    .close = relay_close,
+    .free = relay_drop,
 };

@@ -159,7 +159,12 @@ put_all(struct mw_target *t, struct world *w)
 {
 	struct mw_err err = {0};
 	struct mw_put v[N];
-	struct mw_put_io io = {envelope, content, intent, done, "alice@x", w};
+	struct mw_put_io io = {.envelope = envelope,
+	                       .content = content,
+	                       .intent = intent,
+	                       .done = done,
+	                       .box = "alice@x",
+	                       .arg = w};
 	const char *box;
 	struct mw_arena *a = mw_arena_new(0);
 	for (size_t i = 0; i < N; i++) {
@@ -432,6 +437,8 @@ a_target_is_understood_or_refused_clearly(void **state)
 	    {"lmtp:host", MW_EUSAGE},
 	    {"lmtp:host:24", MW_EUSAGE}, /* side effects not accepted */
 	    {"lmtp:unix:relative", MW_EUSAGE},
+	    {"smtp:host", MW_EUSAGE},
+	    {"smtp:host:25", MW_EUSAGE}, /* side effects not accepted */
 	    {"maildir:", MW_EUSAGE},
 	    {"maildir:/x/%q", MW_EUSAGE},
 	    {"maildir:/x/%", MW_EUSAGE},

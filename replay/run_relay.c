@@ -1,0 +1,117 @@
+#include "replay/run.h"
+
+#include "journal/base/clock.h"
+#include "journal/base/util.h"
+#include "journal/store/guard.h"
+
+#include <string.h>
+
+/* Targets that cannot be read back: the ledger is the only memory. */
+
+/* Of all recipients of the mail, the one whose copy this is. */
+int
+mw_run_address(void *arg, const struct mw_put *p, struct mw_str *ret, struct mw_err *err)
+{
+	struct mw_run *r = arg;
+	const struct mw_plan_copy *copy = p->ref;
+	struct mw_copy *c;
+	size_t n;
+	int q = mw_run_load(r, &r->plan->rec[copy->rec], err);
+	if (!q)
+		q = mw_copies(r->cli->conf, &r->mail, r->arena, &c, &n, err);
+	if (q)
+		return q;
+	for (size_t i = 0; i < n; i++)
+		if (!c[i].sent && strcmp(c[i].mailbox, r->box->mailbox) == 0) {
+			*ret = c[i].addr;
+			return 0;
+		}
+	return mw_fail(err, MW_EDAMAGED, "the record names no such recipient any more");
+}
+
+int
+mw_run_token(void *arg, const struct mw_put *p, struct mw_str rcpt,
+             const uint8_t body[MW_SHA256_LEN], char *ret, struct mw_err *err)
+{
+	struct mw_run *r = arg;
+	const struct mw_plan_copy *copy = p->ref;
+	const struct mw_clock *clk = mw_clock_system();
+	uint8_t key[MW_GUARD_KEY];
+	struct mw_guard g = {.time_us = clk->now_us(clk), .rcpt = rcpt};
+	struct mw_store *st = mw_run_store(r, r->plan->rec[copy->rec].journal, err);
+	if (!st)
+		return err && err->code ? err->code : MW_EIO;
+	memcpy(g.id, p->id, sizeof g.id);
+	memcpy(g.body, body, sizeof g.body);
+	mw_guard_key(st, key);
+	mw_guard_make(key, &g, ret);
+	explicit_bzero(key, sizeof key);
+	return 0;
+}
+
+static int
+ledger_fates(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	int q = 0;
+	for (size_t i = 0; i < b->n && !q; i++) {
+		struct mw_plan_copy *p = &b->v[i];
+		const uint8_t *id = r->plan->rec[p->rec].id;
+		if (!p->wanted || p->fate != MW_FATE_OPEN)
+			continue;
+		enum mw_ledger_state st =
+		    r->ledger ? mw_ledger_get(r->ledger, id, b->box, p->sent)
+		              : MW_LEDGER_NONE;
+		if (st == MW_LEDGER_NONE && mw_run_known_fate(p) != MW_FATE_OPEN)
+			q = mw_run_fate(r, p, mw_run_known_fate(p), NULL);
+		else if (p->sent)
+			q = mw_run_fate(r, p, MW_FATE_SKIPPED,
+			                "LMTP and SMTP cannot file into a Sent folder");
+		else if (st == MW_LEDGER_DONE)
+			q = mw_run_fate(r, p, MW_FATE_PRESENT, NULL);
+		else if (st == MW_LEDGER_DOUBTFUL && !r->resend_doubtful)
+			q = mw_run_fate(r, p, MW_FATE_DOUBTFUL,
+			                "an earlier run was cut off while delivering it; "
+			                "--resend-doubtful sends it again");
+	}
+	return q ? mw_fail(err, q, "out of memory") : 0;
+}
+
+/* What was under way when the line broke may have arrived. */
+static int
+doubt(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	int q = 0;
+	for (size_t i = 0; i < b->n && !q; i++)
+		if (b->v[i].wanted && b->v[i].fate == MW_FATE_TRIED)
+			q = mw_run_fate(r, &b->v[i], MW_FATE_DOUBTFUL,
+			                "the connection broke while delivering it");
+	return q ? mw_fail(err, q, "out of memory") : 0;
+}
+
+int
+mw_run_write_only(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
+{
+	int tries = 0, q = ledger_fates(r, b, err);
+	while (!q) {
+		size_t before = mw_run_open_copies(b);
+		if (!before)
+			return 0;
+		if (r->dry) {
+			for (size_t i = 0; i < b->n && !q; i++)
+				if (b->v[i].wanted && b->v[i].fate == MW_FATE_OPEN)
+					q = mw_run_fate(r, &b->v[i], MW_FATE_RESTORED,
+					                NULL);
+			return q ? mw_fail(err, q, "out of memory") : 0;
+		}
+		int code = mw_target_open(r->target, b->mailbox, b->box, false, err);
+		if (!code)
+			code = mw_run_put_missing(r, b, before, err);
+		q = doubt(r, b, err);
+		if (q || !code)
+			return q;
+		tries = mw_run_open_copies(b) < before ? 1 : tries + 1;
+		if (!mw_run_worth_retry(code) || tries >= MW_RUN_ATTEMPTS)
+			return mw_run_open_copies(b) || code == MW_ECANCEL ? code : 0;
+	}
+	return q;
+}
