@@ -187,7 +187,8 @@ mw_smtp_unfit(const struct mw_smtp *c, const struct mw_smtp_envelope *e)
 	if (c->caps & MW_SMTP_CHUNKING && e->size > 0)
 		return NULL;
 	if (e->binary)
-		return "it holds NUL, bare CR or LF, which is not safe to send to a server "
+		return "it holds NUL, bare CR or LF, which is not safe to send to a "
+		       "server "
 		       "without CHUNKING";
 	if (e->eight && !(c->caps & MW_SMTP_8BITMIME))
 		return "it holds 8-bit bytes, and the server does not offer 8BITMIME";
