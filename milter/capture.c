@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "milter/classes.h"
 #include "milter/identity.h"
@@ -42,6 +43,90 @@ mw_settings_unref(struct mw_settings *s)
 	free(s);
 }
 
+/* ---- what passed without a record ---- */
+
+static int
+save(struct mw_capture *cap, const struct mw_passed *p, struct mw_err *err)
+{
+	return mw_passed_write(mw_store_dir(cap->store), p, err);
+}
+
+/* The file is there from the start: later, on a full disk, it could not be made. */
+static void
+load_passed(struct mw_capture *cap)
+{
+	struct mw_err err = {0};
+	int r = mw_passed_read(mw_store_dir(cap->store), &cap->passed, &err);
+	if (r == 0)
+		r = save(cap, &cap->passed, &err);
+	if (r < 0)
+		mw_log(MW_LOG_WARN, NULL, "event=note_lost error=%s reason=\"%s\"",
+		       mw_err_name(r), err.msg);
+}
+
+static void
+write_passed(void *arg)
+{
+	struct mw_capture *cap = arg;
+	struct mw_err err = {0};
+	pthread_mutex_lock(&cap->lock);
+	while (cap->passed_new) {
+		struct mw_passed p = cap->passed;
+		cap->passed_new = false;
+		pthread_mutex_unlock(&cap->lock);
+		int r = save(cap, &p, &err);
+		if (r < 0) /* the next one tries again */
+			mw_log(MW_LOG_ERR, NULL, "event=note_lost error=%s reason=\"%s\"",
+			       mw_err_name(r), err.msg);
+		pthread_mutex_lock(&cap->lock);
+	}
+	cap->passed_writing = false;
+	pthread_mutex_unlock(&cap->lock);
+}
+
+void
+mw_capture_passed(struct mw_capture *cap)
+{
+	int64_t now = cap->clock->now_us(cap->clock);
+	atomic_fetch_add(&cap->count.passed_unjournaled, 1);
+	pthread_mutex_lock(&cap->lock);
+	if (cap->passed.count++ == cap->passed.acknowledged)
+		cap->passed.first_us = now;
+	cap->passed.last_us = now;
+	cap->passed_new = true;
+	bool start = !cap->passed_writing;
+	cap->passed_writing = true;
+	pthread_mutex_unlock(&cap->lock);
+	if (!start)
+		return;
+	cap->passed_job = (struct mw_job){.fn = write_passed, .arg = cap};
+	if (mw_pool_run(cap->notes, &cap->passed_job))
+		return;
+	pthread_mutex_lock(&cap->lock);
+	cap->passed_writing = false; /* no thread to be had: the next one tries */
+	pthread_mutex_unlock(&cap->lock);
+}
+
+int
+mw_capture_acknowledge(struct mw_capture *cap, struct mw_err *err)
+{
+	pthread_mutex_lock(&cap->lock);
+	struct mw_passed p = cap->passed;
+	pthread_mutex_unlock(&cap->lock);
+	p.acknowledged = p.count;
+	p.first_us = p.last_us = 0;
+	int r = save(cap, &p, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&cap->lock);
+	uint64_t more = cap->passed.count - p.count; /* that passed meanwhile */
+	cap->passed.acknowledged = p.count;
+	if (!more)
+		cap->passed.first_us = cap->passed.last_us = 0;
+	pthread_mutex_unlock(&cap->lock);
+	return 0;
+}
+
 int
 mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *conf,
                 struct mw_err *err)
@@ -52,13 +137,15 @@ mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *
 	cap->started_mono_us = cap->clock->mono_us(cap->clock);
 	mw_guard_key(store, cap->guard_key);
 	cap->pool = mw_pool_new(LOOKUP_THREADS);
-	if (!cap->pool)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	int r = settings_new(conf, &cap->settings, err);
+	cap->notes = mw_pool_new(1);
+	int r = cap->pool && cap->notes ? settings_new(conf, &cap->settings, err)
+	                                : mw_fail(err, MW_ENOMEM, "out of memory");
 	if (r < 0) {
 		mw_pool_free(cap->pool);
+		mw_pool_free(cap->notes);
 		return r;
 	}
+	load_passed(cap);
 	(void)pthread_mutex_init(&cap->lock, NULL); /* cannot fail with NULL attributes */
 	return 0;
 }
@@ -67,8 +154,9 @@ void
 mw_capture_done(struct mw_capture *cap)
 {
 	mw_pool_free(cap->pool);
+	mw_pool_free(cap->notes); /* what is to be written is written first */
 	mw_settings_unref(cap->settings);
-	cap->pool = NULL;
+	cap->pool = cap->notes = NULL;
 	explicit_bzero(cap->guard_key, sizeof cap->guard_key);
 	cap->settings = NULL;
 	pthread_mutex_destroy(&cap->lock);

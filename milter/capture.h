@@ -9,14 +9,16 @@
 
 #include "conf/conf.h"
 #include "journal/store/guard.h"
+#include "journal/store/passed.h"
 #include "journal/store/store.h"
+
+#include "milter/pool.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
 struct mw_classes;
 struct mw_identity;
-struct mw_pool;
 struct mw_verdict;
 
 struct mw_settings {
@@ -36,7 +38,9 @@ struct mw_counters {
 	atomic_uint_fast64_t aborted;  /* messages that never reached their end */
 	atomic_uint_fast64_t imported; /* older mail, by `mailwal import` */
 	atomic_int open_sessions;
-	atomic_int at_eom; /* ends of message not yet answered */
+	atomic_int at_eom;               /* ends of message not yet answered */
+	atomic_uint_fast64_t overloaded; /* failures because a limit was reached */
+	atomic_uint_fast64_t in_flight;  /* bytes of memory that messages take, about */
 };
 
 /* What one capture section let pass without a record. */
@@ -55,6 +59,7 @@ struct mw_capture {
 	uint8_t guard_key[MW_GUARD_KEY];
 	int64_t started_mono_us;
 	struct mw_pool *pool;               /* look-ups in network tables */
+	struct mw_pool *notes;              /* writes `passed` */
 	struct mw_verdict *_Atomic verdict; /* SPF; NULL: off */
 	struct mw_counters count;
 	pthread_mutex_t lock; /* guards what follows */
@@ -64,6 +69,9 @@ struct mw_capture {
 	int64_t last_time_us; /* of the last message journaled by this process; 0: none */
 	struct mw_excluded excluded[MW_EXCLUDED_MOST];
 	size_t n_excluded;
+	struct mw_passed passed;
+	bool passed_new, passed_writing; /* not yet written; somebody is at it */
+	struct mw_job passed_job;
 };
 
 /* Takes conf over (on success only). MW_ENOMEM, MW_ECONF (alias tables, capture). */
@@ -76,6 +84,10 @@ int mw_capture_reload(struct mw_capture *cap, struct mw_conf *conf,
 /* The current settings, counted: give them back with mw_settings_unref. */
 struct mw_settings *mw_capture_settings(struct mw_capture *cap);
 void mw_settings_unref(struct mw_settings *s); /* NULL ok */
+/* Counts a message that passed in spite of our trouble, here and on disk; never waits. */
+void mw_capture_passed(struct mw_capture *cap);
+/* An operator has taken note of all that passed. Waits for the disk. */
+int mw_capture_acknowledge(struct mw_capture *cap, struct mw_err *err) MW_CHECK;
 /* Counts a message that a capture section let pass. */
 void mw_capture_excluded(struct mw_capture *cap, const char *section, uint64_t bytes);
 /* Notes the last journaled message for `status`. */

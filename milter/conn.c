@@ -138,6 +138,7 @@ conn_after(struct conn *c, int r, const struct mw_err *err)
 		    c->finish || c->proto.closing ||
 		    !(c->proto.session && mw_session_in_content(c->proto.session));
 	if (c->proto.pending) {
+		c->look_at_us = mw_loop_now(l) + SECOND;
 		c->progress_at_us = mw_loop_now(l) + progress_us;
 		TAILQ_INSERT_TAIL(&l->waiting, c, wait);
 	}

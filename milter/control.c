@@ -83,6 +83,8 @@ mw_control_status(struct mw_capture *cap, struct mw_buf *out)
 	put_number(out, "journaled", atomic_load(&n->journaled));
 	put_number(out, "tempfailed", atomic_load(&n->tempfailed));
 	put_number(out, "passed_unjournaled", atomic_load(&n->passed_unjournaled));
+	put_number(out, "overloaded", atomic_load(&n->overloaded));
+	put_number(out, "in_flight_bytes", atomic_load(&n->in_flight));
 	put_number(out, "replayed", atomic_load(&n->replayed));
 	put_number(out, "excluded", atomic_load(&n->excluded));
 	put_excluded(cap, out);
@@ -110,11 +112,15 @@ mw_control_status(struct mw_capture *cap, struct mw_buf *out)
 	              (long long)st.index_lag_records);
 	put_number(out, "free_bytes", st.free_bytes);
 	pthread_mutex_lock(&cap->lock);
+	struct mw_passed passed = cap->passed;
 	char qid[sizeof cap->last_queue_id], id[sizeof cap->last_id];
 	memcpy(qid, cap->last_queue_id, sizeof qid);
 	memcpy(id, cap->last_id, sizeof id);
 	int64_t last_us = cap->last_time_us;
 	pthread_mutex_unlock(&cap->lock);
+	put_number(out, "unacknowledged", passed.count - passed.acknowledged);
+	mw_buf_printf(out, ",\"passed_first_us\":%lld,\"passed_last_us\":%lld",
+	              (long long)passed.first_us, (long long)passed.last_us);
 	mw_buf_puts(out, ",\"last_queue_id\":");
 	put_json(out, qid);
 	mw_buf_puts(out, ",\"last_id\":");
@@ -228,6 +234,13 @@ handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out
 	if (mw_str_eq(word, MW_STR("status"))) {
 		mw_control_status(cap, out);
 		return 0;
+	}
+	if (mw_str_eq(word, MW_STR("acknowledge"))) {
+		int r = mw_capture_acknowledge(cap, err);
+		if (r == 0)
+			mw_log(MW_LOG_NOTICE, NULL, "event=acknowledged uid=%u",
+			       (unsigned)uid);
+		return r;
 	}
 	if (mw_str_eq(word, MW_STR("note")))
 		return do_note(cap, args, uid, out, err);

@@ -398,6 +398,9 @@ void
 mw_dialog_timeout(struct mw_dialog *d)
 {
 	switch (d->state) {
+	case MW_DI_COMMIT:
+		mw_dialog_commit_timeout(d);
+		break;
 	case MW_DI_GREETING:
 	case MW_DI_REPLY:
 	case MW_DI_FINAL:

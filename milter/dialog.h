@@ -108,6 +108,8 @@ void mw_dialog_bye(struct mw_dialog *d, const char *line);
 void mw_dialog_wait(struct mw_dialog *d, enum mw_dialog_state state, int times);
 void mw_dialog_message_over(struct mw_dialog *d);
 void mw_dialog_data_begin(struct mw_dialog *d);
+/* The record is awaited for some time: gives up when that is too long. */
+void mw_dialog_commit_timeout(struct mw_dialog *d);
 /* Takes what is in d->in; false: nothing more can be done now. */
 bool mw_dialog_data_run(struct mw_dialog *d);
 /* The content will not go on: the client is told `line` when it has sent it all. */

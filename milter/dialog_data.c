@@ -101,6 +101,22 @@ find_queue_id(struct mw_dialog *d)
 	mw_session_macro(d->session, 'E', MW_STR("i"), id);
 }
 
+/* When to look whether the disk has taken too long. */
+static void
+ask_again(struct mw_dialog *d)
+{
+	d->deadline_us = now_us(d) + INT64_C(1000000);
+}
+
+void
+mw_dialog_commit_timeout(struct mw_dialog *d)
+{
+	if (mw_session_overdue(d->session))
+		mw_dialog_committed(d);
+	else
+		ask_again(d);
+}
+
 static void
 data_end(struct mw_dialog *d)
 {
@@ -112,6 +128,7 @@ data_end(struct mw_dialog *d)
 	find_queue_id(d);
 	d->verdict[0] = 0;
 	mw_dialog_wait(d, MW_DI_COMMIT, 0);
+	ask_again(d);
 	int r = mw_session_eom(d->session, d->o.done, d->o.arg, &a);
 	if (r > 0)
 		return;

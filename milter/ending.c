@@ -17,7 +17,51 @@ complete(struct mw_session *s, const struct mw_commit *c)
 static void
 on_commit(void *arg, const struct mw_commit *c)
 {
-	complete(arg, c);
+	struct mw_ticket *t = arg;
+	int waiting = MW_TICKET_WAITING;
+	if (atomic_compare_exchange_strong(&t->state, &waiting, MW_TICKET_ANSWERED)) {
+		complete(t->session, c); /* its owner frees the ticket */
+		return;
+	}
+	mw_log(MW_LOG_NOTICE, NULL, "event=late error=%s wait_ms=%lld",
+	       c->code ? mw_err_name(c->code) : "none", (long long)(c->wait_us / 1000));
+	mw_entry_free(t->entry);
+	free(t);
+}
+
+/* Hands the entry to the committer. */
+static void
+submit(struct mw_session *s)
+{
+	struct mw_ticket *t = calloc(1, sizeof *t);
+	if (!t) {
+		struct mw_commit c = {.code =
+		                          mw_fail(&s->fail, MW_ENOMEM, "out of memory")};
+		complete(s, &c);
+		return;
+	}
+	t->session = s;
+	struct mw_entry *e = t->entry = s->entry;
+	atomic_store(&s->ticket, t);
+	mw_store_submit(s->cap->store, e, on_commit, t);
+}
+
+bool
+mw_session_overdue(struct mw_session *s)
+{
+	const struct mw_clock *clock = s->cap->clock;
+	struct mw_ticket *t = atomic_load(&s->ticket);
+	int waiting = MW_TICKET_WAITING;
+	if (s->state != MW_ST_PENDING || !t ||
+	    clock->mono_us(clock) - s->submit_mono_us < s->set->conf->commit_timeout ||
+	    !atomic_compare_exchange_strong(&t->state, &waiting, MW_TICKET_GIVEN_UP))
+		return false;
+	s->entry = NULL; /* now the ticket's, and that the store's */
+	atomic_store(&s->ticket, NULL);
+	(void)mw_fail(&s->fail, MW_ETIMEOUT,
+	              "the disk did not answer within commit_timeout");
+	s->commit = (struct mw_commit){.code = MW_ETIMEOUT};
+	return true;
 }
 
 /* Is it what mailwal put back, for this one recipient, as it was? */
@@ -75,7 +119,7 @@ seal_and_submit(struct mw_session *s)
 		complete(s, &none);
 		return;
 	}
-	mw_store_submit(s->cap->store, s->entry, on_commit, s);
+	submit(s);
 }
 
 static void
@@ -140,12 +184,16 @@ mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
 	if (!s->fail.code && !s->too_many &&
 	    mw_entry_describe(s->entry, &s->mail, &s->fail) < 0 && !s->fail.code)
 		(void)mw_fail(&s->fail, MW_EBUG, "the entry has no description");
+	if (!s->fail.code && !s->too_many)
+		(void)!mw_policy_load(s->cap, s->set->conf, false,
+		                      &s->fail); /* in fail */
 	if (s->too_many || (s->fail.code && !may_pass(s)))
 		return refused_at_end(s, ret);
 	s->state = MW_ST_PENDING;
 	s->done = done;
 	s->done_arg = arg;
 	atomic_fetch_add(&s->cap->count.at_eom, 1);
+	s->submit_mono_us = s->cap->clock->mono_us(s->cap->clock);
 	if (s->set->identity) {
 		const struct mw_clock *c = s->cap->clock;
 		s->deadline_mono_us = c->mono_us(c) + s->set->conf->identities_timeout;
@@ -212,6 +260,7 @@ void
 mw_session_finish(struct mw_session *s, struct mw_answer *ret)
 {
 	memset(ret, 0, sizeof *ret);
+	free(atomic_exchange(&s->ticket, NULL));
 	if (s->pass == MW_PASS_EXCLUDED || s->pass == MW_PASS_REPLAYED) {
 		log_passed(s);
 	} else if (s->commit.code == 0) {

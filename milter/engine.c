@@ -161,17 +161,23 @@ close_idle(struct loop *l, int64_t now)
 	}
 }
 
+/* Once a second for each that waits for the store: is it too long? Does the MTA need to
+ * be told that we are still at it? */
 static void
-send_progress(struct loop *l, int64_t now)
+look_after(struct loop *l, int64_t now)
 {
-	struct conn *c, *next;
-	for (c = TAILQ_FIRST(&l->waiting); c && c->progress_at_us <= now; c = next) {
-		next = TAILQ_NEXT(c, wait);
+	struct conn *c;
+	while ((c = TAILQ_FIRST(&l->waiting)) && c->look_at_us <= now) {
 		TAILQ_REMOVE(&l->waiting, c, wait);
 		TAILQ_INSERT_TAIL(&l->waiting, c, wait);
-		c->progress_at_us = now + progress_us;
-		if (c->fd < 0)
+		c->look_at_us = now + SECOND;
+		if (mw_session_overdue(c->proto.session)) {
+			mw_conn_answer(c);
 			continue;
+		}
+		if (c->fd < 0 || now < c->progress_at_us)
+			continue;
+		c->progress_at_us = now + progress_us;
 		mw_proto_progress(&c->proto);
 		(void)mw_conn_flush(c); /* pending: it is never freed here */
 	}
@@ -207,7 +213,7 @@ wait_ms(const struct loop *l, int64_t now)
 	if (!l->listening && !l->stop_at_us)
 		at = l->listen_at_us;
 	if ((c = TAILQ_FIRST(&l->waiting)))
-		at = MW_MIN(at, c->progress_at_us);
+		at = MW_MIN(at, c->look_at_us);
 	if (!TAILQ_EMPTY(&l->conns)) /* idle time-outs need no precision */
 		at = MW_MIN(at, now + SECOND);
 	if (l->stop_at_us)
@@ -257,7 +263,7 @@ loop_main(void *arg)
 				on_event(l, &ev[i]);
 		take_turns(l);
 		now = mw_loop_now(l);
-		send_progress(l, now);
+		look_after(l, now);
 		if (now - swept >= SECOND) {
 			swept = now;
 			close_idle(l, now);

@@ -19,10 +19,11 @@ struct conn {
 	int fd; /* -1: the peer is gone, an answer is still due */
 	bool inet;
 	bool writable, readable, again;
-	bool ending; /* the peer has closed its side: read to the end */
-	bool stuck;  /* waits for EPOLLOUT */
-	bool finish; /* close as soon as out is empty */
-	int64_t active_us, progress_at_us;
+	bool ending;                   /* the peer has closed its side: read to the end */
+	bool stuck;                    /* waits for EPOLLOUT */
+	bool finish;                   /* close as soon as out is empty */
+	int64_t active_us, look_at_us; /* when pending: look whether it takes too long */
+	int64_t progress_at_us;
 	size_t sent; /* of proto.out */
 	struct mw_proto proto;
 };

@@ -78,7 +78,7 @@ do_negotiate(SMFICTX *ctx, unsigned long f0, unsigned long f1, unsigned long f2,
 	(void)smfi_setpriv(ctx, l); /* fails without a context only */
 	l->steps = f1 & want;
 	/* As in proto.c: MAIL keeps its reply while the journal is sick. */
-	if (l->steps & SMFIP_HDR_LEADSPC && mw_store_ready(the_cap->store) == 0)
+	if (l->steps & SMFIP_HDR_LEADSPC && mw_policy_well(the_cap))
 		l->steps |= f1 & SMFIP_NR_MAIL;
 	mw_session_exact(l->session, l->steps & SMFIP_HDR_LEADSPC);
 	if (f0 & SMFIF_SETSYMLIST)
@@ -279,16 +279,23 @@ wait_done(SMFICTX *ctx, struct link *l)
 	struct timespec at;
 	pthread_mutex_lock(&l->lock);
 	(void)clock_gettime(CLOCK_MONOTONIC, &at);
-	while (!l->done) {
-		at.tv_sec += PROGRESS_S;
+	for (int left = PROGRESS_S; !l->done;) {
+		at.tv_sec++;
 		while (!l->done &&
 		       pthread_cond_timedwait(&l->cond, &l->lock, &at) != ETIMEDOUT)
 			;
 		if (l->done)
 			break;
 		pthread_mutex_unlock(&l->lock);
-		(void)smfi_progress(ctx); /* the MTA may be gone; the answer tells */
+		bool over = mw_session_overdue(l->session);
+		if (!over && --left == 0) {
+			(void)smfi_progress(
+			    ctx); /* the MTA may be gone; the answer tells */
+			left = PROGRESS_S;
+		}
 		pthread_mutex_lock(&l->lock);
+		if (over)
+			break;
 	}
 	l->done = false;
 	pthread_mutex_unlock(&l->lock);

@@ -26,6 +26,37 @@ refuse(const struct mw_conf *conf, const struct mw_err *err, struct mw_answer *r
 		answer(ret, "451", "4.3.0", "Mail journal unavailable, try again later");
 }
 
+static bool
+overloaded(struct mw_capture *cap, const struct mw_conf *conf, bool new)
+{
+	return (new &&atomic_load(&cap->count.in_flight) > conf->memory_limit) ||
+	       mw_store_waiting_us(cap->store) > conf->queue_age_limit;
+}
+
+int
+mw_policy_load(struct mw_capture *cap, const struct mw_conf *conf, bool new,
+               struct mw_err *err)
+{
+	if (!overloaded(cap, conf, new))
+		return 0;
+	uint64_t bytes = atomic_load(&cap->count.in_flight);
+	int64_t us = mw_store_waiting_us(cap->store);
+	atomic_fetch_add(&cap->count.overloaded, 1);
+	return mw_fail(err, MW_EUNAVAIL,
+	               "overload: messages in flight take %llu MiB (memory_limit), the "
+	               "oldest has waited %lld s for the disk (queue_age_limit)",
+	               (unsigned long long)(bytes >> 20), (long long)(us / 1000000));
+}
+
+bool
+mw_policy_well(struct mw_capture *cap)
+{
+	struct mw_settings *s = mw_capture_settings(cap);
+	bool well = mw_store_ready(cap->store) == 0 && !overloaded(cap, s->conf, true);
+	mw_settings_unref(s);
+	return well;
+}
+
 void
 mw_policy_too_many(struct mw_answer *ret)
 {
@@ -52,7 +83,7 @@ mw_policy_failed(struct mw_capture *cap, const struct mw_conf *conf,
 {
 	memset(ret, 0, sizeof *ret);
 	if (f->on_failure == MW_ON_FAILURE_ACCEPT) {
-		atomic_fetch_add(&cap->count.passed_unjournaled, 1);
+		mw_capture_passed(cap);
 		mw_log(MW_LOG_ERR, f->queue_id,
 		       "event=unjournaled error=%s reason=\"%s\" "
 		       "hint=\"this message passes without a record (on_failure = "

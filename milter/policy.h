@@ -16,6 +16,12 @@ struct mw_answer {
 	char text[120];
 };
 
+/* 0, or MW_EUNAVAIL, counted: messages wait longer for the disk than the limits allow, or
+ * (when new) more of them are in flight. */
+int mw_policy_load(struct mw_capture *cap, const struct mw_conf *conf, bool new,
+                   struct mw_err *err) MW_CHECK;
+/* Is nothing known that would refuse a message now? Then MAIL needs no answer. */
+bool mw_policy_well(struct mw_capture *cap);
 /* At MAIL, before anything is lost: refuses under tempfail, silent under accept. */
 void mw_policy_early(struct mw_capture *cap, const struct mw_conf *conf,
                      const struct mw_err *err, struct mw_answer *ret);

@@ -173,7 +173,7 @@ on_negotiate(struct mw_proto *p, struct mw_str s, struct mw_err *err)
 	p->steps = steps & STEPS_WANTED;
 	/* MAIL keeps its reply where a sick journal can refuse before the data is sent;
 	 * one that falls sick later refuses at the end. */
-	if (p->steps & STEP_LEADSPC && mw_store_ready(p->cap->store) == 0)
+	if (p->steps & STEP_LEADSPC && mw_policy_well(p->cap))
 		p->steps |= steps & STEP_NR_MAIL;
 	mw_session_exact(p->session, p->steps & STEP_LEADSPC);
 	MW_BUF_AUTO b = {0};

@@ -11,6 +11,10 @@ enum {
 	MACRO_LIMIT = 8 * 1024,  /* longer macro values are ignored */
 	ARENA_BASE = 4 << 20,    /* bytes a message may take without its recipients */
 	ARENA_PER_RCPT = 1024,
+	ONE_SHOT = 128 * 1024, /* as journal/store: smaller content is kept whole */
+	ENTRY_COST = 16 * 1024,
+	STREAM_COST = 1536 * 1024, /* a compressor with its window */
+	CHARGE_STEP = 16 * 1024,   /* counted in steps: many small pieces come */
 };
 
 const char *const mw_session_symbols[7] = {
@@ -75,12 +79,20 @@ mw_session_new(struct mw_capture *cap)
 	return s;
 }
 
+static void
+uncharge(struct mw_session *s)
+{
+	atomic_fetch_sub(&s->cap->count.in_flight, s->charged);
+	s->charged = 0;
+}
+
 /* Back to idle; keeps the connection's facts. */
 static void
 forget(struct mw_session *s)
 {
 	mw_entry_free(s->entry);
 	s->entry = NULL;
+	uncharge(s);
 	mw_arena_free(s->arena);
 	s->arena = NULL;
 	mw_settings_unref(s->set);
@@ -283,6 +295,8 @@ mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
 		if (r < 0)
 			(void)mw_fail(&err, r, "the journal cannot take mail: %s",
 			              mw_err_text(r));
+		else
+			(void)!mw_policy_load(s->cap, conf, true, &err); /* in err */
 	}
 	/* What may pass without a record is not refused before that is known. */
 	if (err.code && can_refuse && !s->token[0] &&
@@ -347,8 +361,39 @@ give_up(struct mw_session *s)
 {
 	mw_entry_free(s->entry);
 	s->entry = NULL;
+	uncharge(s);
 	mw_buf_free(&s->text);
 	memset(&s->text, 0, sizeof s->text);
+}
+
+/* Memory that a message of that many bytes takes, about: the entry with its digests and
+ * ciphers; the content while it is small, else a compressor and what waits to be spilled.
+ */
+static uint64_t
+weight(const struct mw_conf *conf, uint64_t content)
+{
+	if (content <= ONE_SHOT)
+		return ENTRY_COST + 2 * content;
+	return ENTRY_COST + STREAM_COST + conf->memory_per_message;
+}
+
+/* Takes memory for the content so far; false: there is none left. */
+static bool
+charge(struct mw_session *s)
+{
+	const struct mw_conf *conf = s->set->conf;
+	uint64_t want = weight(conf, s->content);
+	if (want <= s->charged)
+		return true;
+	want = MW_MAX(want, s->charged + MW_MIN(s->charged, (uint64_t)CHARGE_STEP));
+	uint64_t more = want - s->charged;
+	uint64_t before = atomic_fetch_add(&s->cap->count.in_flight, more);
+	s->charged = want;
+	if (before + more <= conf->memory_limit)
+		return true;
+	(void)mw_fail(&s->fail, MW_EUNAVAIL,
+	              "overload: messages in flight take more than memory_limit");
+	return false;
 }
 
 static void
@@ -365,6 +410,8 @@ put(struct mw_session *s, const void *p, size_t n)
 		return;
 	if (limit && s->content > limit)
 		(void)mw_fail(&s->fail, MW_ELIMIT, "larger than message_limit");
+	else if (!charge(s))
+		atomic_fetch_add(&s->cap->count.overloaded, 1);
 	else if (s->entry ||
 	         mw_entry_new(s->cap->store, MW_TYPE_MAIL, &s->entry, &s->fail) == 0)
 		if (mw_entry_body(s->entry, p, n, &s->fail) == 0)

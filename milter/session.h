@@ -73,6 +73,10 @@ int mw_session_content(struct mw_session *s, const void *p, size_t n) MW_CHECK;
  * mw_session_finish. 0: *ret is the answer at once, nothing is pending. */
 int mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
                    struct mw_answer *ret) MW_CHECK;
+/* While an end of message is pending: has it waited longer for the disk than
+ * commit_timeout? Then it is over, done() will not be called, and mw_session_finish is
+ * next. The record is not promised absent. Ask now and then; false: go on waiting. */
+bool mw_session_overdue(struct mw_session *s);
 /* Between done and mw_session_finish: the record's ID and number; false: there is none.
  */
 bool mw_session_record(const struct mw_session *s, uint8_t ret_id[MW_ID_LEN],

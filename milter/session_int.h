@@ -44,6 +44,21 @@ enum mw_pass { /* why a message passes without a record */
 	MW_PASS_FAILED /* no such reason: the journal has none of it */
 };
 
+/* An entry on its way through the store. Whoever changes `state` first decides: the
+ * store's answer reaches the session, or the session has given up and the answer frees
+ * all. */
+enum mw_ticket_state {
+	MW_TICKET_WAITING,
+	MW_TICKET_ANSWERED,
+	MW_TICKET_GIVEN_UP
+};
+
+struct mw_ticket {
+	atomic_int state;
+	struct mw_session *session;
+	struct mw_entry *entry; /* this one's, once given up */
+};
+
 struct mw_session {
 	struct mw_capture *cap;
 	struct mw_settings *set; /* of this message; NULL when idle */
@@ -65,6 +80,7 @@ struct mw_session {
 	struct mw_buf text; /* headers not yet given to the entry */
 	struct mw_entry *entry;
 	uint64_t content, body;     /* bytes so far */
+	uint64_t charged;           /* of cap's in_flight */
 	struct mw_scan scan;        /* for the capture sections */
 	char token[MW_GUARD_TOKEN]; /* of the loop guard; empty: none */
 	struct mw_guard_body guard; /* when there is one */
@@ -74,6 +90,8 @@ struct mw_session {
 	struct mw_err fail; /* the first trouble; told at the end */
 	bool too_many;
 	struct mw_commit commit;
+	struct mw_ticket *_Atomic ticket; /* with the store; NULL: not yet */
+	int64_t submit_mono_us;           /* end of message */
 	struct mw_job job;
 	int64_t deadline_mono_us; /* of the alias look-ups */
 	void (*done)(void *arg);

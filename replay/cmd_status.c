@@ -188,6 +188,13 @@ print_json(struct mw_status *s)
 		(void)json_array_append_new(problems,
 		                            mw_json_str(mw_strz(s->problem[i].text)));
 	(void)json_object_set_new(o, "problems", problems);
+	set_number(o, "unjournaled", s->passed.count);
+	if (s->passed.count) {
+		(void)json_object_set_new(o, "unjournaled_first",
+		                          time_json(s->passed.first_us));
+		(void)json_object_set_new(o, "unjournaled_last",
+		                          time_json(s->passed.last_us));
+	}
 	(void)json_object_set_new(o, "daemon_running",
 	                          s->daemon < 0 ? json_null() : json_boolean(s->daemon));
 	if (s->daemon_json)
@@ -301,12 +308,20 @@ int
 mw_cmd_status(struct mw_cli *cli, int argc, char **argv)
 {
 	struct nagios n = {.free_bytes = UINT64_MAX, .drill_age_us = -1};
-	bool nagios = false;
+	bool nagios = false, ack = false;
 	int status = 0;
 	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--nagios") != 0)
+		if (strcmp(argv[i], "--nagios") == 0)
+			nagios = true;
+		else if (strcmp(argv[i], "--ack") == 0)
+			ack = true;
+		else
 			return mw_cli_unknown(cli, mw_cmd_find("status"), argv[i]);
-		nagios = true;
+	}
+	for (size_t k = 0; ack && k < cli->n_journals; k++) {
+		struct mw_err err = {0};
+		if (mw_status_acknowledge(cli->journals[k], &err) < 0)
+			return mw_cli_error(cli, &err);
 	}
 	for (size_t k = 0; k < cli->n_journals; k++) {
 		int s = one(cli, k, &n, nagios);

@@ -308,11 +308,13 @@ describe_daemon(struct mw_status *s)
 	s->index_lag = number(s, "index_lag_records");
 	if (json_is_false(json_object_get(s->daemon_json, "ready")))
 		add(s, 2, "mailwald cannot take mail now: %s", word(s, "ready_error"));
-	if (number(s, "passed_unjournaled") > 0)
-		add(s, 2,
-		    "%lld messages passed without a record since mailwald started "
-		    "(on_failure = accept)",
-		    (long long)number(s, "passed_unjournaled"));
+	s->passed = (struct mw_passed){.count = (uint64_t)number(s, "unacknowledged"),
+	                               .first_us = number(s, "passed_first_us"),
+	                               .last_us = number(s, "passed_last_us")};
+	if (number(s, "overloaded") > 0)
+		add(s, 1,
+		    "%lld messages were not taken for overload since mailwald started",
+		    (long long)number(s, "overloaded"));
 	if (number(s, "failures") > 0)
 		add(s, 1, "%lld writes failed since mailwald started",
 		    (long long)number(s, "failures"));
@@ -347,6 +349,46 @@ ask_daemon(struct mw_status *s)
 		add(s, 2, "mailwald does not answer: %s", err.msg);
 }
 
+/* What passed without a record, also before the daemon's last start. */
+static void
+tell_passed(struct mw_status *s)
+{
+	char first[32], last[32];
+	struct mw_err err = {0};
+	if (s->daemon != 1 && mw_passed_read(s->dir, &s->passed, &err) < 0) {
+		add(s, 1, "%s", err.msg);
+		return;
+	}
+	s->passed.count -= s->passed.acknowledged;
+	if (s->passed.count == 0)
+		return;
+	mw_time_local(first, sizeof first, s->passed.first_us);
+	mw_time_local(last, sizeof last, s->passed.last_us);
+	add(s, 2,
+	    "%llu messages passed without a record (on_failure = accept) from %s to %s; "
+	    "'mailwal audit LOG' names them, 'mailwal status --ack' ends this line",
+	    (unsigned long long)s->passed.count, first, last);
+}
+
+int
+mw_status_acknowledge(const char *dir, struct mw_err *err)
+{
+	MW_BUF_AUTO reply = {0};
+	struct mw_passed p;
+	int r = mw_control_call(dir, "acknowledge", &reply, err);
+	if (r != MW_EUNAVAIL && r != MW_ENOTFOUND)
+		return r;
+	/* No daemon: the file is ours. One that is damaged begins anew. */
+	mw_err_clear(err);
+	r = mw_passed_read(dir, &p, err);
+	if (r < 0 && r != MW_EDAMAGED)
+		return r;
+	mw_err_clear(err);
+	p.acknowledged = p.count;
+	p.first_us = p.last_us = 0;
+	return mw_passed_write(dir, &p, err);
+}
+
 void
 mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret)
 {
@@ -371,6 +413,7 @@ mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret
 	ask_marks(ret, st);
 	ask_audit(ret);
 	ask_drill(cli->conf, ret, st);
+	tell_passed(ret);
 	if (ret->index_lag > 10000)
 		add(ret, 1, "the index is %lld records behind",
 		    (long long)ret->index_lag);

@@ -5,6 +5,7 @@
 #ifndef MW_REPLAY_STATUS_H
 #define MW_REPLAY_STATUS_H
 
+#include "journal/store/passed.h"
 #include "replay/select.h"
 
 enum {
@@ -32,6 +33,7 @@ struct mw_status {
 	int64_t index_lag;
 	int64_t oldest_us, newest_us; /* 0: no mail */
 	bool encrypted;
+	struct mw_passed passed;                       /* what went past the journal */
 	struct mw_mark_info complete, running;         /* newest; name NULL: none */
 	int64_t audit_us, audit_accepted, audit_holes; /* last audit; 0: never */
 	char drill[48]; /* name of the last drill; "": none yet */
@@ -46,6 +48,8 @@ struct mw_status {
 
 void mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret);
 void mw_status_done(struct mw_status *s);
+/* An operator has taken note of what passed without a record. */
+int mw_status_acknowledge(const char *dir, struct mw_err *err) MW_CHECK;
 /* When the newest mail was captured; 0: there is none. */
 int64_t mw_status_newest_mail(struct mw_store *st);
 

@@ -183,6 +183,7 @@ committer(void *arg)
 			continue;
 		}
 		st->busy = true;
+		st->batch_us = list ? list->submitted_us : 0;
 		(void)pthread_mutex_unlock(&st->mu);
 		int r = 0;
 		if (list)
@@ -191,6 +192,7 @@ committer(void *arg)
 			r = mw_segment_close(st, NULL);
 		(void)pthread_mutex_lock(&st->mu);
 		st->busy = false;
+		st->batch_us = 0;
 		st->durable_seq = st->next_seq;
 		if (roll) {
 			st->want_roll = false;
@@ -322,6 +324,17 @@ mw_store_ready(struct mw_store *st)
 	if (have >= 0 && (uint64_t)have < atomic_load(&st->min_free))
 		return MW_ENOSPC;
 	return 0;
+}
+
+int64_t
+mw_store_waiting_us(struct mw_store *st)
+{
+	(void)pthread_mutex_lock(&st->mu);
+	int64_t since = st->batch_us ? st->batch_us
+	                : st->head   ? st->head->submitted_us
+	                             : 0;
+	(void)pthread_mutex_unlock(&st->mu);
+	return since ? st->clock->mono_us(st->clock) - since : 0;
 }
 
 void

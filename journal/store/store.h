@@ -161,6 +161,9 @@ int mw_store_roll(struct mw_store *st, struct mw_err *err) MW_CHECK;
  * asked again by the next message, not refused here: only that finds out that it is back.
  * Cheap; for refusing at MAIL before the data comes. */
 int mw_store_ready(struct mw_store *st);
+/* How long the oldest entry that was submitted has waited for its answer; 0: none waits.
+ */
+int64_t mw_store_waiting_us(struct mw_store *st);
 /* A new floor, at any time (a reload). */
 void mw_store_set_min_free(struct mw_store *st, uint64_t bytes);
 

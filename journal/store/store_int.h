@@ -120,6 +120,8 @@ struct mw_store {
 	pthread_mutex_t mu; /* guards the block up to `stats` */
 	pthread_cond_t work, idle;
 	struct mw_entry *head, **tail;
+	int64_t
+	    batch_us; /* when the oldest of the batch at work was submitted; 0: none */
 	bool stop, want_roll, busy;
 	int roll_code;
 	uint64_t rolls_done;

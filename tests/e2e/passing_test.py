@@ -157,6 +157,41 @@ def reload_wrong(t, rig):
 	t.equal(len(rig.journaled()), n + 1, "a right file takes effect at once")
 
 
+def alarm(t, rig):
+	"""Without room, and on_failure = accept: mail passes, and that is not forgotten."""
+	def restart(conf):
+		rig.end("mailwald")
+		rig.conf_extra = conf
+		rig.write_conf()
+		rig.start_mailwald()
+		rigs.wait_for("the daemon", lambda: status()["daemon_running"])
+
+	def status():
+		return rig.mailwal("--json", "status").lines[-1]
+
+	restart("min_free = 1000T\non_failure = accept")
+	n = len(rig.journaled())
+	jobs = [smtp.Job(text(f"past{i}"), "x@else.test", ["cleo@example.test"])
+		for i in range(3)]
+	rig.send(jobs, sessions=1)
+	t.equal([j.code for j in jobs], [250] * 3, "on_failure = accept: it passes")
+	t.equal(len(rig.journaled()), n, "without a record")
+	s = status()
+	t.ok(s["unjournaled"] == 3 and any("3 messages passed without a record" in p
+	     for p in s["problems"]), "status tells", s)
+	restart("")
+	t.equal(status()["unjournaled"], 3, "also after a restart")
+	rig.end("mailwald")
+	t.equal(status()["unjournaled"], 3, "and without a daemon")
+	rig.start_mailwald()
+	rigs.wait_for("the daemon", lambda: status()["daemon_running"])
+	r = rig.mailwal("status", "--ack")
+	problems = [x for x in r.out.splitlines() if "PROBLEM" in x]
+	t.ok(r.rc == 0 and not problems, "until it is acknowledged", problems)
+	restart("")
+	t.equal(status()["unjournaled"], 0, "for good")
+
+
 def main(t):
 	for engine in ("native", "libmilter"):
 		with rigs.Rig(t.sub(engine), engine=engine, conf=SECTIONS) as rig:
@@ -166,6 +201,8 @@ def main(t):
 			if engine == "native":
 				replay(t, rig, engine)
 				reload_wrong(t, rig)
+			else:
+				alarm(t, rig)
 
 
 tap.run(main, seconds=150)

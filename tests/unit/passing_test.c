@@ -20,7 +20,7 @@ static char *journal;
 static struct mw_store *store;
 static struct mw_capture cap;
 static struct mw_fs fs;
-static atomic_int fail_sync, free_mib = 1 << 20;
+static atomic_int fail_sync, hang, free_mib = 1 << 20;
 
 /* ---- the journal, with faults ---- */
 
@@ -30,6 +30,8 @@ fs_sync(const struct mw_fs *f, int fd)
 	(void)f;
 	if (atomic_load(&fail_sync))
 		return -EIO;
+	while (atomic_load(&hang))
+		(void)usleep(5000);
 	return mw_fs_posix()->sync(mw_fs_posix(), fd);
 }
 
@@ -411,6 +413,125 @@ through_a_proxy_too(void **state)
 	assert_int_equal(records(), n);
 }
 
+static void
+what_passed_is_remembered_until_told(void **state)
+{
+	(void)state;
+	struct mw_capture other;
+	struct mw_passed p;
+	struct mw_err err = {0};
+	use("");
+	assert_int_equal(mw_capture_acknowledge(&cap, &err), 0);
+	uint64_t before = cap.passed.count;
+	use("on_failure = accept\n");
+	atomic_store(&free_mib, 1);
+	for (int i = 0; i < 3; i++)
+		assert_string_equal(send(NULL, "x@b.test ", "A: b\n", "hi"), "250");
+	atomic_store(&free_mib, 1 << 20);
+	for (int i = 0; i < 400; i++) { /* written by another thread */
+		assert_int_equal(mw_passed_read(journal, &p, &err), 0);
+		if (p.count == before + 3)
+			break;
+		(void)usleep(5000);
+	}
+	assert_int_equal(p.count, before + 3);
+	assert_int_equal(p.acknowledged, before);
+	assert_true(p.first_us > 0 && p.first_us <= p.last_us);
+	/* a daemon that starts knows of them */
+	assert_int_equal(mw_capture_init(&other, store, settings(""), &err), 0);
+	assert_int_equal(other.passed.count - other.passed.acknowledged, 3);
+	assert_int_equal(mw_capture_acknowledge(&other, &err), 0);
+	mw_capture_done(&other);
+	assert_int_equal(mw_passed_read(journal, &p, &err), 0);
+	assert_int_equal(p.acknowledged, p.count);
+	assert_int_equal(p.first_us, 0);
+	/* damage is told, and repaired by the next who writes */
+	char path[100];
+	(void)snprintf(path, sizeof path, "%s/passed", journal);
+	FILE *f = fopen(path, "r+");
+	assert_non_null(f);
+	assert_int_equal(fseek(f, 25, SEEK_SET), 0);
+	assert_int_equal(fputs("9", f) < 0, 0);
+	assert_int_equal(fclose(f), 0);
+	assert_int_equal(mw_passed_read(journal, &p, &err), MW_EDAMAGED);
+	assert_int_equal(mw_capture_acknowledge(&cap, &err), 0);
+	assert_int_equal(mw_passed_read(journal, &p, &err), 0);
+	assert_int_equal(p.count, before + 3);
+}
+
+/* A message of n bytes that has not come to its end. */
+static struct mw_session *
+half(size_t n)
+{
+	static char chunk[65536];
+	struct mw_session *s = mw_session_new(&cap);
+	struct mw_str v[] = {MW_STR("<a@b.test>")};
+	struct mw_answer a;
+	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
+	assert_false(a.refuse);
+	rcpt(s, "<x@b.test>");
+	assert_int_equal(mw_session_eoh(s), 0);
+	for (; n; n -= MW_MIN(n, sizeof chunk))
+		assert_int_equal(mw_session_body(s, chunk, MW_MIN(n, sizeof chunk)), 0);
+	return s;
+}
+
+static void
+too_much_at_a_time_is_not_taken(void **state)
+{
+	(void)state;
+	use("memory_limit = 16M\nmemory_per_message = 8M\n");
+	assert_int_equal(atomic_load(&cap.count.in_flight), 0);
+	struct mw_session *one = half(300000), *two = half(300000), *small = half(1000);
+	assert_int_equal(atomic_load(&cap.count.overloaded), 1); /* two */
+	assert_string_equal(eom(two), "451");
+	assert_string_equal(eom(small), "250");
+	struct mw_session *three = half(300000);
+	assert_string_equal(eom(one), "250");
+	assert_string_equal(eom(three), "451");
+	assert_string_equal(eom(three = (mw_session_free(three), half(300000))), "250");
+	mw_session_free(three);
+	mw_session_free(one);
+	mw_session_free(two);
+	mw_session_free(small);
+	small = half(1000);
+	assert_true(atomic_load(&cap.count.in_flight) >= 17000);
+	mw_session_free(small); /* one that is dropped gives back too */
+	assert_int_equal(atomic_load(&cap.count.in_flight), 0);
+}
+
+static void
+a_disk_that_hangs_is_waited_for_so_long_only(void **state)
+{
+	(void)state;
+	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+	struct mw_answer a;
+	use("commit_timeout = 1s\nqueue_age_limit = 1s\n");
+	uint64_t n = records();
+	atomic_store(&hang, 1);
+	struct mw_session *s = half(1000);
+	assert_int_equal(mw_session_eom(s, on_done, &w, &a), 1);
+	assert_false(mw_session_overdue(s));
+	(void)usleep(1100 * 1000);
+	assert_true(mw_session_overdue(s));
+	assert_false(mw_session_overdue(s));
+	mw_session_finish(s, &a);
+	assert_true(a.refuse);
+	assert_string_equal(a.code, "451");
+	/* whoever comes next is told at once; the session goes on */
+	struct mw_str v[] = {MW_STR("<a@b.test>")};
+	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
+	assert_true(a.refuse);
+	mw_session_free(s);
+	atomic_store(&hang, 0);
+	assert_int_equal(mw_store_roll(store, &(struct mw_err){0}), 0);
+	assert_false(w.done);               /* the answer that came late reached nobody */
+	assert_int_equal(records(), n + 1); /* durable nevertheless */
+	assert_string_equal(send(NULL, "x@b.test ", "A: b\n", "hi"), "250");
+	assert_int_equal(atomic_load(&cap.count.at_eom), 0);
+	assert_int_equal(atomic_load(&cap.count.in_flight), 0);
+}
+
 int
 main(void)
 {
@@ -420,6 +541,9 @@ main(void)
 	    cmocka_unit_test(trouble_meets_each_class_as_it_should),
 	    cmocka_unit_test(what_mailwal_puts_back_is_not_journaled_again),
 	    cmocka_unit_test(through_a_proxy_too),
+	    cmocka_unit_test(what_passed_is_remembered_until_told),
+	    cmocka_unit_test(too_much_at_a_time_is_not_taken),
+	    cmocka_unit_test(a_disk_that_hangs_is_waited_for_so_long_only),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
