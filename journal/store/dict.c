@@ -14,9 +14,9 @@
 #include <sys/resource.h>
 
 enum {
-	SAMPLE_MOST = 8192,      /* bytes of one message */
-	SAMPLES_BYTES = 2 << 20, /* a round looks at as much */
-	FIRST_BYTES = 1 << 20,   /* while there is no dictionary */
+	SAMPLE_MOST = 16384,     /* bytes of one message */
+	SAMPLES_BYTES = 4 << 20, /* a round looks at as much */
+	FIRST_BYTES = 2 << 20,   /* while there is no dictionary */
 	SAMPLES = 4096,
 	REST_S = 600,     /* between rounds at least */
 	REST_CPU = 100,   /* and as many times what the last one took */
@@ -158,7 +158,8 @@ mw_dict_offer(struct mw_entry *e, const struct mw_mail *m)
 	size_t n = MW_MIN(e->early.n, (size_t)SAMPLE_MOST);
 	if (!ds || n == 0)
 		return;
-	struct sample s = {.n = n, .sender = hash_of(st, m->sender)};
+	struct sample s = {.n = n}; /* lists and services send for many: From counts */
+	s.sender = hash_of(st, m->from.n ? m->from : m->sender);
 	for (size_t i = 0; i < m->n_rcpt; i++)
 		if (!(m->rcpt[i].flags & MW_RCPT_REFUSED))
 			s.rcpt += hash_of(st, m->rcpt[i].addr);

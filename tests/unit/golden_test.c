@@ -1,11 +1,13 @@
 /* Journals written by released versions stay readable for ever: tests/golden/vN holds
- * small ones, and what must come out of them. MW_GOLDEN_MAKE=DIR writes such a journal
- * with this version, for the next vN.
+ * small ones, and what must come out of them. MW_GOLDEN_MAKE=DIR writes those that are
+ * not there, with this version, for the next vN.
  *
  * In each: mails 0 … 9 in two closed segments, marks, and a third segment that was not
- * closed and ends in a torn frame. */
+ * closed and ends in a torn frame. In `dictionary`: two dictionary records and what was
+ * compressed with them. */
 #include "journal/base/util.h"
 #include "journal/codec/digest.h"
+#include "journal/codec/hpke.h"
 #include "journal/codec/keyring.h"
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
@@ -120,6 +122,72 @@ check(const char *dir, const uint8_t *secret)
 	mw_store_close(st);
 }
 
+/* ---- dictionary: sixteen mails, then eight that are compressed with one ---- */
+
+enum {
+	LEARNT = 16,
+	WITH_DICT = 8
+};
+
+static void
+dict_content_of(unsigned k, struct mw_buf *out)
+{
+	static const char *const words[] = {"Here is what everybody gets to read",
+	                                    "The quick brown fox jumps again",
+	                                    "Pack my box with five dozen jugs",
+	                                    "How vexingly quick daft zebras jump",
+	                                    "Sphinx of black quartz, judge my vow",
+	                                    "Jackdaws love my big sphinx of quartz"};
+	uint64_t x = k + 1;
+	mw_buf_printf(out, "From: a%u@golden.test\r\nSubject: Report %u\r\n\r\n", k, k);
+	for (unsigned i = 0; i < 12; i++) {
+		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+		mw_buf_printf(out, "%s, and what is new in line %u: %llx\r\n",
+		              words[i % 6], i, (unsigned long long)x);
+	}
+}
+
+static void
+check_dict(const char *dir, const uint8_t *secret)
+{
+	struct mw_store_opts o = {.dir = dir, .secret = secret, .n_secret = 1};
+	struct mw_store *st = NULL;
+	struct mw_err err = {0};
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_record r;
+	unsigned mails = 0, dicts = 0, with = 0;
+	int k;
+	if (mw_store_open(&o, &st, &err) < 0)
+		fail_msg("%s: %s", dir, err.msg);
+	assert_int_equal(mw_cursor_new(st, 1, &c, &err), 0);
+	while ((k = mw_cursor_next(c, &r, &err)) == 1) {
+		MW_ARENA_AUTO *a = mw_arena_new(0);
+		MW_BUF_AUTO want = {0};
+		MW_BUF_AUTO got = {0};
+		struct mw_mail m;
+		dicts += r.type == MW_TYPE_DICT;
+		if (r.type != MW_TYPE_MAIL)
+			continue;
+		if (mw_record_mail(st, &r, a, &m, &err) < 0 ||
+		    mw_record_content(st, &r, &m, 1 << 20, &got, &err) < 0)
+			fail_msg("%s", err.msg);
+		dict_content_of(mails++, &want);
+		with += r.dict != 0;
+		assert_int_equal(got.n, want.n);
+		assert_memory_equal(got.p, want.p, want.n);
+	}
+	assert_int_equal(k, 0);
+	assert_int_equal(mails, LEARNT + WITH_DICT);
+	assert_int_equal(dicts, 2);
+	assert_int_equal(with, WITH_DICT);
+	struct mw_verify_opts vo = {.sample = 100};
+	struct mw_verify_result res;
+	assert_int_equal(mw_verify_run(st, &vo, &res, &err), 0);
+	assert_int_equal(res.signed_segments, 1);
+	mw_cursor_free(MW_TAKE(c));
+	mw_store_close(st);
+}
+
 static void
 version_1(void **state)
 {
@@ -139,6 +207,7 @@ version_1(void **state)
 	(void)close(fd);
 	(void)unlink(copy);
 	check(MW_SOURCE_DIR "/tests/golden/v1/encrypted", sk);
+	check_dict(MW_SOURCE_DIR "/tests/golden/v1/dictionary", sk);
 }
 
 /* ---- making ---- */
@@ -237,17 +306,77 @@ make_one(const char *to, const char *name, const uint8_t *pk)
 }
 
 static void
+make_dict(const char *to, const uint8_t *pk)
+{
+	char dir[PATH_MAX], cmd[PATH_MAX];
+	struct mw_err err = {0};
+	struct mw_store *st = NULL;
+	(void)snprintf(dir, sizeof dir, "%.3000s/dictionary", to);
+	assert_int_equal(mw_store_create(dir, NULL, NULL, &err), 0);
+	struct mw_store_opts o = {.dir = dir,
+	                          .mode = MW_STORE_WRITE,
+	                          .recovery = pk,
+	                          .n_recovery = 1,
+	                          .segment_size = 1 << 20,
+	                          .dictionary = true,
+	                          .dict_share = 100,
+	                          .no_index = true};
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	for (unsigned k = 0; k < LEARNT + WITH_DICT; k++) {
+		MW_ENTRY_AUTO *e = NULL;
+		MW_BUF_AUTO c = {0};
+		char to_addr[32];
+		(void)snprintf(to_addr, sizeof to_addr, "box%u@golden.test", k);
+		struct mw_rcpt r = {.addr = mw_strz(to_addr), .flags = MW_RCPT_LOCAL};
+		struct mw_mail m = {.time_us = 1700000000000000 + k,
+		                    .rcpt = &r,
+		                    .n_rcpt = 1};
+		if (k == LEARNT)
+			assert_int_equal(mw_store_train(st), 1);
+		dict_content_of(k, &c);
+		assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
+		assert_int_equal(mw_entry_body(e, c.p, c.n, &err), 0);
+		assert_int_equal(mw_entry_describe(e, &m, &err), 0);
+		assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
+		assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+	}
+	mw_store_close(st);
+	(void)snprintf(cmd, sizeof cmd,
+	               "cd '%.3000s/dictionary' && rm -rf lock index ledger "
+	               "recovery_keys signing_key segments/*.tmp",
+	               to);
+	assert_int_equal(system(cmd), 0);
+}
+
+static bool
+missing(const char *to, const char *name)
+{
+	char path[PATH_MAX];
+	(void)snprintf(path, sizeof path, "%.3000s/%s", to, name);
+	return access(path, F_OK) != 0;
+}
+
+static void
 make(void **state)
 {
 	(void)state;
 	const char *to = getenv("MW_GOLDEN_MAKE");
 	char key[PATH_MAX];
-	uint8_t pk[MW_KEY_LEN];
+	uint8_t pk[MW_KEY_LEN], sk[MW_KEY_LEN];
 	struct mw_err err = {0};
 	(void)snprintf(key, sizeof key, "%.3000s/recovery.key", to);
-	assert_int_equal(mw_keyring_new(key, MW_STR(""), pk, &err), 0);
-	make_one(to, "plain", NULL);
-	make_one(to, "encrypted", pk);
+	if (access(key, F_OK) != 0) {
+		assert_int_equal(mw_keyring_new(key, MW_STR(""), pk, &err), 0);
+	} else { /* its public half anew */
+		assert_int_equal(mw_keyring_load_secret(key, MW_STR(""), sk, &err), 0);
+		assert_int_equal(mw_hpke_public(sk, pk), 0);
+	}
+	if (missing(to, "plain"))
+		make_one(to, "plain", NULL);
+	if (missing(to, "encrypted"))
+		make_one(to, "encrypted", pk);
+	if (missing(to, "dictionary"))
+		make_dict(to, pk);
 }
 
 int
