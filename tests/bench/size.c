@@ -239,8 +239,8 @@ main(int argc, char **argv)
 	struct mw_err err = {0};
 	if (argc != 5)
 		return 64;
-	b.level = atoi(argv[2]);
-	b.dictionary = atoi(argv[3]) != 0;
+	b.level = (int)strtol(argv[2], NULL, 10);
+	b.dictionary = strcmp(argv[3], "0") != 0;
 	b.older = strtoul(argv[4], NULL, 10);
 	struct mw_store_opts o = {.dir = argv[1],
 	                          .mode = MW_STORE_WRITE,
