@@ -127,6 +127,21 @@ mw_capture_acknowledge(struct mw_capture *cap, struct mw_err *err)
 	return 0;
 }
 
+const int64_t mw_wait_bounds_us[MW_WAIT_BUCKETS - 1] = {1000,    2500,    5000,
+                                                        10000,   25000,   50000,
+                                                        100000,  250000,  500000,
+                                                        1000000, 2500000, 5000000};
+
+void
+mw_capture_waited(struct mw_capture *cap, int64_t us)
+{
+	size_t i = 0;
+	while (i < MW_WAIT_BUCKETS - 1 && us > mw_wait_bounds_us[i])
+		i++;
+	atomic_fetch_add(&cap->waits.bucket[i], 1);
+	atomic_fetch_add(&cap->waits.sum_us, (uint64_t)(us > 0 ? us : 0));
+}
+
 int
 mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *conf,
                 struct mw_err *err)
@@ -135,6 +150,7 @@ mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *
 	cap->store = store;
 	cap->clock = mw_clock_system();
 	cap->started_mono_us = cap->clock->mono_us(cap->clock);
+	atomic_store(&cap->loaded_us, cap->clock->now_us(cap->clock));
 	mw_guard_key(store, cap->guard_key);
 	cap->pool = mw_pool_new(LOOKUP_THREADS);
 	cap->notes = mw_pool_new(1);

@@ -53,6 +53,15 @@ enum {
 	MW_EXCLUDED_MOST = 64 /* sections that are told apart */
 };
 
+enum {
+	MW_WAIT_BUCKETS = 13
+};
+extern const int64_t mw_wait_bounds_us[MW_WAIT_BUCKETS - 1]; /* the last is open */
+
+struct mw_waits { /* ends of message, by how long they waited for the disk */
+	atomic_uint_fast64_t bucket[MW_WAIT_BUCKETS], sum_us;
+};
+
 struct mw_capture {
 	struct mw_store *store;
 	const struct mw_clock *clock;
@@ -62,7 +71,10 @@ struct mw_capture {
 	struct mw_pool *notes;              /* writes `passed` */
 	struct mw_verdict *_Atomic verdict; /* SPF; NULL: off */
 	struct mw_counters count;
-	pthread_mutex_t lock; /* guards what follows */
+	struct mw_waits waits;
+	atomic_int_fast64_t loaded_us; /* when the settings in force were read */
+	atomic_int reload_refused;     /* the last one was */
+	pthread_mutex_t lock;          /* guards what follows */
 	struct mw_settings *settings;
 	char last_queue_id[64];
 	char last_id[MW_ID_TEXT + 1];
@@ -90,6 +102,8 @@ void mw_capture_passed(struct mw_capture *cap);
 int mw_capture_acknowledge(struct mw_capture *cap, struct mw_err *err) MW_CHECK;
 /* Counts a message that a capture section let pass. */
 void mw_capture_excluded(struct mw_capture *cap, const char *section, uint64_t bytes);
+/* Counts a message's wait for its commit. */
+void mw_capture_waited(struct mw_capture *cap, int64_t us);
 /* Notes the last journaled message for `status`. */
 void mw_capture_journaled(struct mw_capture *cap, struct mw_str queue_id,
                           const uint8_t id[MW_ID_LEN], int64_t time_us);

@@ -20,6 +20,8 @@ on_commit(void *arg, const struct mw_commit *c)
 	struct mw_ticket *t = arg;
 	int waiting = MW_TICKET_WAITING;
 	if (atomic_compare_exchange_strong(&t->state, &waiting, MW_TICKET_ANSWERED)) {
+		if (c->code == 0)
+			mw_capture_waited(t->session->cap, c->wait_us);
 		complete(t->session, c); /* its owner frees the ticket */
 		return;
 	}

@@ -16,6 +16,7 @@
 #include "milter/control.h"
 #include "milter/engine.h"
 #include "milter/identity.h"
+#include "milter/metrics.h"
 #include "milter/mfi.h"
 #include "milter/proxy.h"
 #include "milter/verdict.h"
@@ -29,6 +30,7 @@ struct daemon {
 	struct mw_engine *engine;
 	struct mw_control *control;
 	struct mw_proxy *proxy;
+	struct mw_metrics *metrics;
 	bool libmilter;
 };
 
@@ -131,6 +133,8 @@ check(const struct mw_conf *conf, struct mw_err *err)
 	int r = mw_listen_check(conf, err);
 	if (r == 0)
 		r = mw_verdict_check(conf, err);
+	if (r == 0)
+		r = mw_metrics_check(conf, err);
 	if (r < 0 || conf->identities.n == 0)
 		return r;
 	struct mw_identity *id;
@@ -200,6 +204,8 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 	if (r == 0)
 		r = mw_proxy_start(&d->cap, &d->proxy, err);
 	if (r == 0)
+		r = mw_metrics_start(&d->cap, &d->metrics, err);
+	if (r == 0)
 		r = d->libmilter
 		        ? mw_mfi_start(&d->cap, &d->listeners, err)
 		        : mw_engine_start(&d->cap, &d->listeners, &d->engine, err);
@@ -215,6 +221,7 @@ stop(struct daemon *d, bool started)
 	else if (d->libmilter && started)
 		mw_mfi_stop();
 	mw_control_stop(d->control);
+	mw_metrics_stop(d->metrics);
 	mw_listen_close(&d->listeners);
 	if (d->has_cap)
 		mw_verdict_stop(atomic_exchange(&d->cap.verdict, NULL));
@@ -269,6 +276,9 @@ reload(struct daemon *d)
 		if (r < 0)
 			mw_conf_free(conf);
 	}
+	atomic_store(&d->cap.reload_refused, r < 0);
+	if (r == 0)
+		atomic_store(&d->cap.loaded_us, d->cap.clock->now_us(d->cap.clock));
 	if (r < 0) {
 		log_report(&report);
 		mw_log(MW_LOG_ERR, NULL,

@@ -1,0 +1,168 @@
+#include "milter/metrics.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "journal/base/log.h"
+#include "journal/base/util.h"
+#include "milter/listen.h"
+
+/* libmicrohttpd has a thread, a bound on connections, on memory for each and on their
+ * time of its own; a request body is never read. */
+
+enum {
+	CONNECTIONS = 16,
+	TIMEOUT_S = 10,
+	MEMORY = 16 * 1024
+};
+
+struct mw_metrics {
+	struct mw_capture *cap;
+	struct MHD_Daemon *http;
+	char *path; /* of the unix socket, to remove at the end; NULL: none */
+};
+
+static enum MHD_Result
+answer(struct MHD_Connection *c, unsigned status, const char *type, struct mw_str text)
+{
+	struct MHD_Response *r =
+	    MHD_create_response_from_buffer(text.n, (void *)(uintptr_t)text.p,
+	                                    MHD_RESPMEM_MUST_COPY);
+	if (!r)
+		return MHD_NO;
+	enum MHD_Result q = MHD_add_response_header(r, "Content-Type", type);
+	if (q == MHD_YES && status == MHD_HTTP_METHOD_NOT_ALLOWED)
+		q = MHD_add_response_header(r, "Allow", "GET, HEAD");
+	if (q == MHD_YES)
+		q = MHD_queue_response(c, status, r);
+	MHD_destroy_response(r);
+	return q;
+}
+
+static enum MHD_Result
+on_request(void *arg, struct MHD_Connection *c, const char *url, const char *method,
+           const char *version, const char *body, size_t *body_n, void **per_request)
+{
+	struct mw_metrics *m = arg;
+	MW_BUF_AUTO out = {0};
+	(void)version;
+	(void)body;
+	(void)per_request;
+	*body_n = 0; /* whatever came is dropped */
+	if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0)
+		return answer(c, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain",
+		              MW_STR("only GET\n"));
+	if (strcmp(url, "/metrics") != 0)
+		return answer(c, MHD_HTTP_NOT_FOUND, "text/plain",
+		              MW_STR("only /metrics\n"));
+	mw_metrics_text(m->cap, &out);
+	if (mw_buf_ok(&out) < 0)
+		return MHD_NO; /* no memory: the connection ends */
+	return answer(c, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8",
+	              mw_buf_str(&out));
+}
+
+/* Counts are nobody else's: this host only. */
+static bool
+is_local(int fd)
+{
+	struct sockaddr_storage sa;
+	socklen_t n = sizeof sa;
+	if (getsockname(fd, (struct sockaddr *)&sa, &n) < 0)
+		return false;
+	if (sa.ss_family == AF_INET6) {
+		struct sockaddr_in6 in6;
+		memcpy(&in6, &sa, sizeof in6);
+		return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
+	}
+	struct sockaddr_in in;
+	memcpy(&in, &sa, sizeof in);
+	return sa.ss_family == AF_UNIX ||
+	       (sa.ss_family == AF_INET && ntohl(in.sin_addr.s_addr) >> 24 == 127);
+}
+
+int
+mw_metrics_check(const struct mw_conf *conf, struct mw_err *err)
+{
+	struct mw_place p;
+	if (!*conf->metrics_listen)
+		return 0;
+	int r = mw_place_parse(conf->metrics_listen, &p, err);
+	return r < 0 ? mw_fail(err, MW_ECONF,
+	                       "metrics_listen: '%s' is neither unix:PATH nor "
+	                       "inet:HOST:PORT",
+	                       conf->metrics_listen)
+	             : 0;
+}
+
+static int
+listen_here(struct mw_capture *cap, struct mw_listener *l, struct mw_err *err)
+{
+	struct mw_settings *s = mw_capture_settings(cap);
+	int r = mw_metrics_check(s->conf, err);
+	if (r == 0 && (r = mw_listen_at(s->conf, s->conf->metrics_listen, l, err)) < 0)
+		(void)mw_err_prefix(err, "metrics_listen");
+	if (r == 0 && !is_local(l->fd)) {
+		r = mw_fail(err, MW_ECONF, "metrics_listen: '%s' is not on this host",
+		            s->conf->metrics_listen);
+		(void)mw_err_hint(err, "use unix:PATH or inet:127.0.0.1:PORT");
+		(void)close(l->fd);
+		free(l->unlink);
+	}
+	mw_settings_unref(s);
+	return r;
+}
+
+int
+mw_metrics_start(struct mw_capture *cap, struct mw_metrics **ret, struct mw_err *err)
+{
+	struct mw_listener l;
+	struct mw_settings *s = mw_capture_settings(cap);
+	bool off = !*s->conf->metrics_listen;
+	mw_settings_unref(s);
+	*ret = NULL;
+	if (off)
+		return 0;
+	int r = listen_here(cap, &l, err);
+	if (r < 0)
+		return r;
+	struct mw_metrics *m = calloc(1, sizeof *m);
+	if (m) {
+		m->cap = cap;
+		m->path = MW_TAKE(l.unlink);
+		m->http =
+		    MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0,
+		                     NULL, NULL, on_request, m, MHD_OPTION_LISTEN_SOCKET,
+		                     l.fd, MHD_OPTION_CONNECTION_LIMIT,
+		                     (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
+		                     (unsigned)TIMEOUT_S,
+		                     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY,
+		                     MHD_OPTION_END);
+	}
+	if (!m || !m->http) {
+		(void)close(l.fd);
+		free(l.unlink);
+		mw_metrics_stop(m);
+		return mw_fail(err, MW_EIO, "metrics_listen: cannot start serving");
+	}
+	mw_log(MW_LOG_NOTICE, NULL, "event=metrics on=%s", l.name);
+	*ret = m;
+	return 0;
+}
+
+void
+mw_metrics_stop(struct mw_metrics *m)
+{
+	if (!m)
+		return;
+	if (m->http)
+		MHD_stop_daemon(m->http); /* closes the socket too */
+	if (m->path)
+		(void)unlink(m->path); /* a stale one does no harm */
+	free(m->path);
+	free(m);
+}

@@ -1,0 +1,120 @@
+#!/usr/bin/python3
+"""Prometheus metrics of a mailwald behind real Postfix: over TCP and a unix socket, counting what
+was journaled, a refused reload, a drill; bad requests disturb nothing."""
+
+import http.client
+import os
+import pathlib
+import re
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import rig as rigs
+import tap
+import workload
+
+
+class Unix(http.client.HTTPConnection):
+	def __init__(self, path):
+		super().__init__("localhost", timeout=10)
+		self.path = path
+
+	def connect(self):
+		self.sock = socket.socket(socket.AF_UNIX)
+		self.sock.settimeout(10)
+		self.sock.connect(self.path)
+
+
+def ask(where, method="GET", url="/metrics", body=None):
+	c = Unix(where) if isinstance(where, str) else http.client.HTTPConnection(
+		"127.0.0.1", where, timeout=10)
+	c.request(method, url, body=body)
+	r = c.getresponse()
+	data = r.read().decode()
+	c.close()
+	return r.status, r.getheader("Content-Type"), data
+
+
+def values(where):
+	"""{"name{labels}": number} of a scrape."""
+	return {m[1]: float(m[2]) for m in re.finditer(
+		r"(?m)^(\w+(?:\{[^}]*\})?) (\S+)$", ask(where)[2])}
+
+
+def hostile(t, where):
+	"""Garbage, silence and a crowd at the port; a scrape still comes back at once."""
+	socks = []
+	for data in (b"", b"GET", b"\0" * 5000, b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 5000,
+		     b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\nxxx"):
+		s = socket.create_connection(("127.0.0.1", where), timeout=5)
+		try:
+			s.sendall(data)
+		except OSError:
+			pass
+		socks.append(s)
+	t.equal([ask(where, *a)[0] for a in (("POST", "/metrics", "x"), ("GET", "/"),
+		("GET", "/../etc/passwd"), ("HEAD", "/metrics"))], [405, 404, 404, 200],
+		"other requests get their answers")
+	start = time.monotonic()
+	t.ok(ask(where)[0] == 200 and time.monotonic() - start < 2,
+	     "a scrape is answered beside five that hang")
+	for s in socks:
+		s.close()
+
+
+def main(t):
+	port = rigs.free_ports(1)[0]
+	with rigs.Rig(t.dir, conf=f"metrics_listen = inet:127.0.0.1:{port}") as rig:
+		rig.start()
+		status, kind, text = ask(port)
+		t.ok(status == 200 and kind.startswith("text/plain; version=0.0.4")
+		     and "mailwal_drill" not in text, "metrics are there", f"{status} {kind}")
+		jobs = workload.jobs(workload.fixtures(), rig.users, rig.aliases, seed=4)
+		rig.send(jobs, clock=time.time)
+		v = values(port)
+		n = len(jobs)
+		t.need(all(j.code == 250 for j in jobs), f"{n} messages accepted")
+		t.equal((v['mailwal_messages_total{result="journaled"}'],
+			 v["mailwal_commit_wait_seconds_count"],
+			 v["mailwal_sequence_number"] >= n), (n, n, True), "all of them are counted")
+		t.ok(abs(v["mailwal_last_message_timestamp_seconds"] - time.time()) < 30
+		     and v["mailwal_ready"] == 1 and v["mailwal_config_reload_success"] == 1,
+		     "newest message, readiness, settings", v)
+		hostile(t, port)
+		r = rig.mailwal("drill", "run", "--sample", "10")
+		v = values(port)
+		t.ok(r.rc == 0 and v["mailwal_drill_last_success"] == 1
+		     and v["mailwal_drill_restored_messages"] == 11
+		     and v["mailwal_drill_mismatches"] == 0 and v["mailwal_drill_rto_seconds"] > 0
+		     and abs(v["mailwal_drill_last_run_timestamp_seconds"] - time.time()) < 30,
+		     "the drill is told", f"{r}\n{v}")
+		good = pathlib.Path(rig.conf).read_text(encoding="utf-8")
+		pathlib.Path(rig.conf).write_text(good + "nonsense = 1\n", encoding="utf-8")
+		rig.procs["mailwald"].send_signal(signal.SIGHUP)
+		rigs.wait_for("the refused reload in the metrics",
+			      lambda: values(port)["mailwal_config_reload_success"] == 0)
+		t.ok(True, "a refused reload is told")
+		rig.end("mailwald")
+		unix = f"{rig.run}/metrics.sock"
+		pathlib.Path(rig.conf).write_text(good.replace(f"inet:127.0.0.1:{port}", f"unix:{unix}"),
+						  encoding="utf-8")
+		rig.start_mailwald()
+		t.equal(ask(unix)[0], 200, "over a unix socket")
+		t.equal(oct(os.stat(unix).st_mode & 0o777), "0o660", "its mode")
+		rig.end("mailwald")
+		t.ok(not os.path.exists(unix), "the socket is gone afterwards")
+		for place, code, word in (("inet:0.0.0.0:0", 78, "not on this host"),
+					  ("nowhere", 78, "metrics_listen")):
+			pathlib.Path(rig.conf).write_text(
+				good.replace(f"inet:127.0.0.1:{port}", place), encoding="utf-8")
+			p = rig.spawn("refused", [rig.mailwald_bin, "-c", rig.conf])
+			rc = p.wait(10)
+			log = pathlib.Path(rig.dir, "refused.log").read_text(encoding="utf-8")
+			t.ok(rc == code and word in log, f"metrics_listen = {place}: exit {code}", log)
+
+
+tap.run(main, seconds=60)
