@@ -108,6 +108,7 @@ int mw_cmd_export(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_replay(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_drill(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_import(struct mw_cli *cli, int argc, char **argv);
+int mw_cmd_recover(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_mark(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_outcomes(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_audit(struct mw_cli *cli, int argc, char **argv);

@@ -80,8 +80,12 @@ mw_cmd_export(struct mw_cli *cli, int argc, char **argv)
 	mw_cli_catch_signals();
 	int r = mw_target_new(a.to, &o, &run.target, &err);
 	if (!r) {
-		const struct mw_plan_opts po = {cli,  &a.q,   run.target,
-		                                true, on_bad, &report};
+		const struct mw_plan_opts po = {.cli = cli,
+		                                .query = &a.q,
+		                                .target = run.target,
+		                                .export = true,
+		                                .bad = on_bad,
+		                                .arg = &report};
 		r = mw_plan_make(&po, &run.plan, &err);
 	}
 	if (!r)

@@ -2,6 +2,7 @@
 #include "journal/base/util.h"
 #include "replay/erased.h"
 #include "replay/item.h"
+#include "replay/list.h"
 #include "replay/sender.h"
 #include "replay/table.h"
 
@@ -31,6 +32,8 @@ struct list {
 	struct mw_senders senders;
 	enum format format;
 	bool header;
+	bool (*take)(void *arg, const struct mw_item *it);
+	void *arg;
 	uint64_t limit; /* 0: none */
 	bool newest;    /* the limit counts from the end */
 	struct mw_table *table;
@@ -165,6 +168,8 @@ static int
 on_item(void *arg, const struct mw_item *it)
 {
 	struct list *l = arg;
+	if (l->take && !l->take(l->arg, it))
+		return 0;
 	if (keeps(l))
 		return keep(l, it);
 	int r = print_item(l, it);
@@ -235,36 +240,40 @@ parse_limit(const char *v, uint64_t *ret, struct mw_err *err)
 	return 0;
 }
 
+int
+mw_list_option(struct mw_list_opts *o, int argc, char **argv, int *i, struct mw_err *err)
+{
+	const char *v = NULL;
+	int r = mw_cli_option(argc, argv, i, "-o", &v, err);
+	if (r > 0) {
+		o->tsv = strcmp(v, "tsv") == 0;
+		if (!o->tsv && strcmp(v, "table") != 0)
+			return mw_fail(err, MW_EUSAGE, "-o: '%s' is none of table, tsv",
+			               v);
+	}
+	if (r == 0 && (r = mw_cli_option(argc, argv, i, "--limit", &v, err)) > 0)
+		r = parse_limit(v, &o->limit, err) < 0 ? MW_EUSAGE : 1;
+	if (r == 0 && (r = mw_cli_option(argc, argv, i, "--no-header", NULL, err)) > 0)
+		o->header = false;
+	return r;
+}
+
 /* 0, or the exit status of a mistake. */
 static int
-parse(struct list *l, int argc, char **argv)
+parse(struct mw_list_opts *o, int argc, char **argv)
 {
 	const struct mw_cmd *cmd = mw_cmd_find("list");
 	struct mw_err err = {0};
 	for (int i = 1; i < argc; i++) {
-		const char *v = NULL;
-		int r = mw_query_option(&l->q, argc, argv, &i, &err);
-		if (r == 0 && (r = mw_cli_option(argc, argv, &i, "-o", &v, &err)) > 0) {
-			if (strcmp(v, "tsv") != 0 && strcmp(v, "table") != 0)
-				return mw_cli_usage(l->cli, cmd,
-				                    "-o: '%s' is none of table, tsv", v);
-			l->format = strcmp(v, "tsv") == 0 ? TSV : TABLE;
-		} else if (r == 0 &&
-		           (r = mw_cli_option(argc, argv, &i, "--limit", &v, &err)) > 0) {
-			r = parse_limit(v, &l->limit, &err) < 0 ? -1 : 1;
-		} else if (r == 0 && (r = mw_cli_option(argc, argv, &i, "--no-header",
-		                                        NULL, &err)) > 0) {
-			l->header = false;
-		}
-		if (r < 0)
-			return mw_cli_error(l->cli, &err);
+		int r = mw_query_option(&o->q, argc, argv, &i, &err);
 		if (r == 0)
-			return mw_cli_unknown(l->cli, cmd, argv[i]);
+			r = mw_list_option(o, argc, argv, &i, &err);
+		if (r < 0)
+			return mw_cli_error(o->cli, &err);
+		if (r == 0)
+			return mw_cli_unknown(o->cli, cmd, argv[i]);
 	}
-	if (mw_query_check(&l->q, &err) < 0)
-		return mw_cli_error(l->cli, &err);
-	l->newest = l->limit && l->q.since_us == INT64_MIN && !l->q.since_mark;
-	return 0;
+	return mw_query_check(&o->q, &err) < 0 ? mw_cli_error(o->cli, &err) : 0;
 }
 
 static int
@@ -299,26 +308,42 @@ run(struct list *l)
 }
 
 int
-mw_cmd_list(struct mw_cli *cli, int argc, char **argv)
+mw_list_run(const struct mw_list_opts *o, uint64_t *ret_n)
 {
-	MW_ARENA_AUTO *words = mw_arena_new(16U << 20);
 	MW_ARENA_AUTO *row = mw_arena_new(256U << 20);
-	struct list l = {.cli = cli, .arena = row, .header = true};
+	struct list l = {.cli = o->cli,
+	                 .q = o->q,
+	                 .arena = row,
+	                 .format = o->tsv ? TSV : TABLE,
+	                 .header = o->header,
+	                 .take = o->take,
+	                 .arg = o->arg,
+	                 .limit = o->limit};
 	struct mw_err err = {0};
-	if (!words || !row)
-		return mw_cli_error(cli,
-		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
-	mw_query_init(&l.q, words);
-	int status = parse(&l, argc, argv);
-	if (status != 0)
-		return status;
-	l.table = mw_table_new(columns, MW_COUNT(columns), l.header);
+	l.newest = l.limit && l.q.since_us == INT64_MIN && !l.q.since_mark;
+	l.table = row ? mw_table_new(columns, MW_COUNT(columns), l.header) : NULL;
 	if (!l.table)
-		return mw_cli_error(cli,
+		return mw_cli_error(o->cli,
 		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
-	status = run(&l);
+	int status = run(&l);
+	if (ret_n)
+		*ret_n = l.n;
 	mw_table_free(l.table);
 	free(l.ref);
 	mw_senders_done(&l.senders);
 	return status;
+}
+
+int
+mw_cmd_list(struct mw_cli *cli, int argc, char **argv)
+{
+	MW_ARENA_AUTO *words = mw_arena_new(16U << 20);
+	struct mw_list_opts o = {.cli = cli, .header = true};
+	struct mw_err err = {0};
+	if (!words)
+		return mw_cli_error(cli,
+		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
+	mw_query_init(&o.q, words);
+	int status = parse(&o, argc, argv);
+	return status ? status : mw_list_run(&o, NULL);
 }

@@ -1,6 +1,7 @@
 #include "replay/run.h"
 
 #include "journal/base/util.h"
+#include "replay/target_args.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -21,15 +22,6 @@ static const struct mw_cmd *
 self(void)
 {
 	return mw_cmd_find("replay");
-}
-
-static int
-auth_style(struct args *a, const char *v, struct mw_err *err)
-{
-	a->t.separator = strcmp(v, "separator") == 0;
-	if (!a->t.separator && strcmp(v, "authzid") != 0)
-		return mw_fail(err, MW_EUSAGE, "--auth-style is authzid or separator");
-	return 1;
 }
 
 static int
@@ -54,20 +46,9 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 		const char **value;
 		bool *flag;
 	} opts[] = {
-	    {"--to", &a->to, NULL},
-	    {"--report", &a->report, NULL},
-	    {"--state", &a->state, NULL},
-	    {"--password-file", &a->t.password_file, NULL},
-	    {"--auth-user", &a->t.auth_user, NULL},
-	    {"--user-passwords", &a->t.user_passwords, NULL},
-	    {"--tls-ca", &a->t.tls_ca, NULL},
-	    {"--insecure", NULL, &a->t.insecure},
-	    {"--create", NULL, &a->t.create},
-	    {"--accept-side-effects", NULL, &a->t.side_effects},
-	    {"--keep-sender", NULL, &a->t.keep_sender},
-	    {"--resend-doubtful", NULL, &a->resend},
-	    {"-n|--dry-run", NULL, &a->dry},
-	    {"--fresh", NULL, &a->fresh},
+	    {"--to", &a->to, NULL},          {"--report", &a->report, NULL},
+	    {"--state", &a->state, NULL},    {"--resend-doubtful", NULL, &a->resend},
+	    {"-n|--dry-run", NULL, &a->dry}, {"--fresh", NULL, &a->fresh},
 	    {"--yes", NULL, &a->yes},
 	};
 	const char *v;
@@ -86,8 +67,7 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	r = mw_cli_option(argc, argv, i, "--jobs", &v, err);
 	if (r)
 		return r > 0 ? jobs(a, v, err) : r;
-	r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
-	return r > 0 ? auth_style(a, v, err) : r;
+	return mw_target_option(&a->t, argc, argv, i, err);
 }
 
 static int

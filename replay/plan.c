@@ -118,6 +118,8 @@ copy_named(struct walk *w, const struct mw_copy *c)
 	const struct mw_query *q = &w->q;
 	const struct mw_conf *conf = w->cli->conf;
 	struct mw_str box = mw_strz(c->mailbox);
+	if (w->o->mailbox)
+		return strcmp(c->mailbox, w->o->mailbox) == 0;
 	bool named = !q->n_user && !q->n_domain;
 	struct mw_str base =
 	    c->sent ? mw_str("", 0)
@@ -154,6 +156,7 @@ add_rec(struct walk *w, const struct mw_item *it)
 	struct mw_plan_rec *r = &p->rec[p->n_rec++];
 	*r = (struct mw_plan_rec){
 	    .loc = it->rec.loc,
+	    .seq = it->rec.seq,
 	    .time_us = m->time_us,
 	    .size = m->size,
 	    .msgid = mw_msgid_hash(m->message_id),
@@ -245,6 +248,8 @@ on_selected(void *arg, const struct mw_item *it)
 static enum mw_known_class
 known_of(struct walk *w, const struct mw_item *it, const struct mw_copy *c)
 {
+	if (w->o->mailbox)
+		return MW_KNOWN_NOTHING;
 	return mw_known_copy(w->known.known[it->journal], w->cli->conf, it->rec.seq, c,
 	                     w->known.mark_us[it->journal], w->tmp);
 }
@@ -268,6 +273,11 @@ on_any(void *arg, const struct mw_item *it)
 	for (size_t i = 0; i < n && !r; i++) {
 		struct mw_plan_box *b;
 		bool wanted = chosen && copy_named(w, &c[i]);
+		if (w->o->mailbox) {
+			if (strcmp(c[i].mailbox, w->o->mailbox) != 0)
+				continue;
+			chosen = chosen && !wanted; /* its first copy stands for it */
+		}
 		if (!mw_target_readable(w->t) && !wanted)
 			continue;
 		r = get_box(w, c[i].mailbox, &b);
@@ -332,10 +342,13 @@ static int
 two_walks(struct walk *w)
 {
 	struct mw_query all;
-	int r = mw_known_set_load(w->cli, w->q.since_mark, &w->known, w->err);
+	int r = 0;
+	w->plan->by_message = w->o->mailbox != NULL;
+	if (!w->o->mailbox) /* else outcomes are asked for what is missing only */
+		r = mw_known_set_load(w->cli, w->q.since_mark, &w->known, w->err);
 	if (r)
 		return r;
-	w->q.late = w->q.since_mark ? w->known.late : NULL;
+	w->q.late = w->q.since_mark && w->known.late ? w->known.late : NULL;
 	w->everything = w->q.all && !w->q.any_term && !w->q.n_id;
 	if (!w->everything)
 		r = mw_select(w->cli, &w->q, on_selected, w, NULL, NULL, w->err);
@@ -346,6 +359,8 @@ two_walks(struct walk *w)
 	w->second = !w->everything; /* boxes are known by now */
 	mw_query_init(&all, w->tmp);
 	all.all = true;
+	all.key = w->q.key;
+	all.n_key = w->q.n_key;
 	return mw_select(w->cli, &all, on_any, w, on_bad, &w->plan->unreadable, w->err);
 }
 

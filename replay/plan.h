@@ -2,7 +2,7 @@
  *
  * Two walks: the first finds what the selection names and so the boxes concerned; the
  * second gathers, for these boxes only, every copy that the journal has, since an old
- * copy must be able to claim its stored message before a new one does. About 110 bytes a
+ * copy must be able to claim its stored message before a new one does. About 120 bytes a
  * record and 12 a copy. One thread; everything lives in the plan.
  */
 #ifndef MW_REPLAY_PLAN_H
@@ -15,6 +15,7 @@ struct mw_plan_rec {
 	uint8_t id[MW_ID_LEN];
 	uint8_t digest[32];
 	struct mw_loc loc;
+	uint64_t seq;
 	int64_t time_us;
 	uint64_t size;
 	uint64_t msgid, queue; /* hashes, see profile.h */
@@ -60,6 +61,7 @@ struct mw_plan {
 	size_t *slot; /* hash of box names, position + 1 */
 	size_t n_slot;
 	size_t n_wanted;
+	bool by_message;   /* made with the option mailbox */
 	size_t unreadable; /* records that could not be read: what they hold is unknown */
 };
 
@@ -67,6 +69,9 @@ struct mw_plan_opts {
 	struct mw_cli *cli;
 	const struct mw_query *query;
 	struct mw_target *target;
+	/* Of this mailbox only, each message once: a wanted message is there if one of
+	 * its copies is, wherever it lies (recover). NULL: off. */
+	const char *mailbox;
 	bool export; /* one box, each selected message once, whoever it was for */
 	/* Called for each unreadable record; NULL ok. */
 	void (*bad)(void *arg, const struct mw_err *err);

@@ -275,6 +275,12 @@ body_sent_copy(const struct mw_rc_copy *c)
 	return c->sent ? body_of(c->profile, false) : 0;
 }
 
+static uint64_t
+body_filed_copy(const struct mw_rc_copy *c)
+{
+	return c->anywhere ? body_sent_copy(c) : 0;
+}
+
 static bool
 same_body(const struct mw_rc_copy *c, const struct mw_rc_stored *s)
 {
@@ -440,6 +446,7 @@ mw_reconcile_body(struct mw_rc_copy *c, size_t n, struct mw_rc_stored *s, size_t
 	    {MW_RC_SENT, false, body_copy, body_stored, own_accept},
 	    {MW_RC_DIGEST, false, digest_sent_copy, digest_stored, digest_accept},
 	    {MW_RC_SUBSET, false, body_sent_copy, body_stored, subset_accept},
+	    {MW_RC_SENT, false, body_filed_copy, body_stored, own_accept},
 	};
 	struct work w;
 	if (work_init(&w, c, n, s, m))

@@ -10,9 +10,10 @@
  *		sides: what an earlier replay put there
  *	digest	equal canonical digest (same arrival second first)
  *	subset	equal canonical body, all captured fields among the stored ones
- *	sent	equal body and Message-ID, for a user's own Sent copy
- * What is left is missing; if an unclaimed stored message bears the same Message-ID, the
- * evidence is contradictory and the copy is marked ambiguous.
+ *	sent	equal body and Message-ID, for a user's own Sent copy (in the Sent folder,
+ *or anywhere where the copy says so) What is left is missing; if an unclaimed stored
+ *message bears the same Message-ID, the evidence is contradictory and the copy is marked
+ *ambiguous.
  *
  * Life: fill the arrays → mw_reconcile_fast → fetch the profiles of stored messages with
  * `need` → mw_reconcile_digest → read those of copies with `need` → mw_reconcile_body.
@@ -44,6 +45,7 @@ struct mw_rc_copy {            /* oldest first */
 	const struct mw_profile *profile; /* NULL until read */
 	bool sent;                        /* the owner's Sent copy */
 	bool wanted;                      /* selected: to be put back if missing */
+	bool anywhere; /* a Sent copy as the client saved it counts in any folder */
 	/* decided: */
 	bool need, ambiguous;
 	enum mw_rc_how how;

@@ -82,7 +82,9 @@ issues(const struct mw_report *r, bool all)
 			(void)json_object_set_new(o, "id", json_string(i->id));
 		(void)json_object_set_new(o, "mailbox", mw_json_str(mw_strz(i->mailbox)));
 		(void)json_object_set_new(o, "folder",
-		                          json_string(i->sent ? "Sent" : "INBOX"));
+		                          r->folder
+		                              ? mw_json_str(mw_strz(r->folder))
+		                              : json_string(i->sent ? "Sent" : "INBOX"));
 		(void)json_object_set_new(o, "kind", json_string(i->kind));
 		(void)json_object_set_new(o, "reason", mw_json_str(mw_strz(i->reason)));
 		if (i->time_us) {
@@ -116,6 +118,13 @@ summary(const struct mw_report *r)
 	(void)json_object_set_new(o, "target", mw_json_str(mw_strz(r->target)));
 	if (r->run_id)
 		(void)json_object_set_new(o, "run", json_string(r->run_id));
+	if (r->user)
+		(void)json_object_set_new(o, "user", mw_json_str(mw_strz(r->user)));
+	if (r->folder)
+		(void)json_object_set_new(o, "folder", mw_json_str(mw_strz(r->folder)));
+	if (r->audit_seq)
+		(void)json_object_set_new(o, "audit_seq",
+		                          json_integer((json_int_t)r->audit_seq));
 	(void)json_object_set_new(o, "dry_run", json_boolean(r->dry));
 	(void)json_object_set_new(o, "interrupted", json_boolean(r->interrupted));
 	for (size_t i = 0; i < sizeof n / sizeof n[0]; i++)
@@ -162,8 +171,9 @@ say(const struct mw_report *r)
 {
 	unsigned long long n = r->selected;
 	bool export = strcmp(r->command, "export") == 0;
-	const char *unit = export ? "message" : "copy",
-	           *units = export ? "messages" : "copies";
+	bool messages = export || r->user;
+	const char *unit = messages ? "message" : "copy",
+	           *units = messages ? "messages" : "copies";
 	char took[32];
 	mw_duration_human(took, sizeof took, r->duration_us);
 	say_issues(r);

@@ -21,6 +21,8 @@ struct mw_issue { /* a copy that deserves a line */
 struct mw_report {
 	struct mw_arena *arena;
 	const char *command, *target, *run_id;
+	const char *user, *folder; /* of recover; NULL: does not apply */
+	uint64_t audit_seq;        /* the RESTORE record; 0: none */
 	bool dry, interrupted;
 	uint64_t selected, already_there, restored, failed, doubtful, ambiguous, skipped;
 	uint64_t removed, refused, bounced, queued; /* by the MTA's log, not put back */

@@ -1,6 +1,7 @@
 #include "replay/run.h"
 
 #include "journal/base/clock.h"
+#include "journal/base/util.h"
 #include "replay/known.h"
 
 #include <stdio.h>
@@ -24,6 +25,13 @@ mw_run_store(struct mw_run *r, uint32_t journal, struct mw_err *err)
 	if (!r->stores[journal] && mw_cli_open(r->cli, journal, &r->stores[journal], err))
 		r->stores[journal] = NULL;
 	return r->stores[journal];
+}
+
+void
+mw_run_close_stores(struct mw_run *r)
+{
+	for (size_t i = 0; r->stores && i < r->cli->n_journals; i++)
+		mw_store_close(MW_TAKE(r->stores[i]));
 }
 
 int
@@ -257,8 +265,7 @@ work(void *arg)
 static void
 thread_done(struct mw_run *r)
 {
-	for (size_t i = 0; r->stores && i < r->cli->n_journals; i++)
-		mw_store_close(r->stores[i]);
+	mw_run_close_stores(r);
 	free(r->stores);
 	mw_arena_free(r->arena);
 }

@@ -10,6 +10,7 @@
 #ifndef MW_REPLAY_RUN_H
 #define MW_REPLAY_RUN_H
 
+#include "replay/known.h"
 #include "replay/ledger.h"
 #include "replay/plan.h"
 #include "replay/progress.h"
@@ -46,6 +47,16 @@ struct mw_run {
 	struct mw_progress progress;
 	bool dry, resend_doubtful;
 	unsigned jobs; /* boxes at a time; 0: MW_JOBS_DEFAULT */
+	/* Called before copies of a box are put (each attempt), after all readers were
+	 * closed, so that it may write to a journal. 0, or why nothing may be put. NULL
+	 * ok.
+	 */
+	int (*before_put)(void *arg, struct mw_run *r, struct mw_err *err);
+	/* What the MTA's log says of a copy that is missing, where the plan did not ask:
+	 * an enum mw_known_class. NULL ok. */
+	enum mw_known_class (*ask_known)(void *arg, struct mw_run *r,
+	                                 const struct mw_plan_copy *c);
+	void *arg;
 	/* this thread's: */
 	struct mw_run_shared *shared;
 	struct mw_store **stores; /* by journal, opened as needed */
@@ -80,8 +91,10 @@ int mw_run_address(void *arg, const struct mw_put *p, struct mw_str *ret,
                    struct mw_err *err) MW_CHECK;
 int mw_run_token(void *arg, const struct mw_put *p, struct mw_str rcpt,
                  const uint8_t body[32], char *ret, struct mw_err *err) MW_CHECK;
-/* The journal of that number, opened as needed; NULL: err says why. */
+/* The reader of the journal of that number, opened as needed; NULL: err says why. Valid
+ * until they are closed (before_put). */
 struct mw_store *mw_run_store(struct mw_run *r, uint32_t journal, struct mw_err *err);
+void mw_run_close_stores(struct mw_run *r);
 
 /* After the run, which ended with r: errors, summary, the report file where one is
  * wanted. The exit status. */

@@ -213,6 +213,7 @@ look(struct look *l, struct mw_err *err)
 		    .digest = rec->digest,
 		    .sent = p->sent,
 		    .wanted = p->wanted,
+		    .anywhere = l->r->plan->by_message,
 		};
 	}
 	l->err = err;
@@ -221,6 +222,16 @@ look(struct look *l, struct mw_err *err)
 		return q;
 	sort_stored(l);
 	return reconcile(l, err);
+}
+
+/* Is another copy of the same message there? They stand side by side. */
+static bool
+sibling_there(const struct look *l, size_t i)
+{
+	const struct mw_plan_copy *v = l->b->v;
+	return (i > 0 && v[i - 1].rec == v[i].rec && l->c[i - 1].how != MW_RC_MISSING) ||
+	       (i + 1 < l->b->n && v[i + 1].rec == v[i].rec &&
+	        l->c[i + 1].how != MW_RC_MISSING);
 }
 
 /* Settles what the look found present; returns how many are still to put. */
@@ -234,12 +245,16 @@ settle(struct look *l, size_t *ret_left, struct mw_err *err)
 		if (!p->wanted || (p->fate != MW_FATE_OPEN && p->fate != MW_FATE_TRIED))
 			continue;
 		p->ambiguous = l->c[i].ambiguous;
+		bool missing = l->c[i].how == MW_RC_MISSING &&
+		               !(l->r->plan->by_message && sibling_there(l, i));
+		if (missing && l->r->ask_known && p->fate == MW_FATE_OPEN)
+			p->known = (uint8_t)l->r->ask_known(l->r->arg, l->r, p);
 		enum mw_fate known =
 		    p->fate == MW_FATE_OPEN ? mw_run_known_fate(p) : MW_FATE_OPEN;
-		if (l->c[i].how == MW_RC_MISSING && known != MW_FATE_OPEN) {
+		if (missing && known != MW_FATE_OPEN) {
 			removed += known == MW_FATE_REMOVED;
 			q = mw_run_fate(l->r, p, known, NULL);
-		} else if (l->c[i].how == MW_RC_MISSING)
+		} else if (missing)
 			left++;
 		else
 			q = mw_run_fate(l->r, p,
@@ -380,6 +395,12 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 		memcpy(v[k++].id, rec->id, MW_ID_LEN);
 	}
 	r->broken = NULL;
+	if (r->before_put) {
+		mw_run_close_stores(r);
+		int no = r->before_put(r->arg, r, err);
+		if (no)
+			return no;
+	}
 	int q = mw_target_put(r->target, v, k, &io, err);
 	if (r->broken &&
 	    (r->broken->fate == MW_FATE_OPEN || r->broken->fate == MW_FATE_TRIED) &&

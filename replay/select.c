@@ -150,8 +150,13 @@ walk_log(struct walk *w, uint64_t from, struct mw_err *err)
 
 /* ---- by the index ---- */
 
+struct ref {
+	uint64_t seq;
+	struct mw_loc loc;
+};
+
 struct refs {
-	struct mw_record *v;
+	struct ref *v;
 	size_t n, cap;
 	bool failed;
 };
@@ -162,7 +167,7 @@ gather(void *arg, const struct mw_record *r)
 	struct refs *f = arg;
 	if (f->n == f->cap) {
 		size_t cap = f->cap ? f->cap * 2 : 64;
-		struct mw_record *v = reallocarray(f->v, cap, sizeof *v);
+		struct ref *v = reallocarray(f->v, cap, sizeof *v);
 		if (!v) {
 			f->failed = true;
 			return 1;
@@ -170,15 +175,16 @@ gather(void *arg, const struct mw_record *r)
 		f->v = v;
 		f->cap = cap;
 	}
-	f->v[f->n++] = *r;
+	if (r->type == MW_TYPE_MAIL)
+		f->v[f->n++] = (struct ref){r->seq, r->loc};
 	return 0;
 }
 
 static int
 by_seq(const void *a, const void *b)
 {
-	uint64_t x = ((const struct mw_record *)a)->seq;
-	uint64_t y = ((const struct mw_record *)b)->seq;
+	uint64_t x = ((const struct ref *)a)->seq;
+	uint64_t y = ((const struct ref *)b)->seq;
 	return x < y ? -1 : x > y;
 }
 
@@ -242,6 +248,10 @@ find_refs(struct walk *w, struct refs *f, struct mw_err *err)
 	} else if (q->n_message_id) {
 		for (size_t k = 0; r >= 0 && k < q->n_message_id; k++)
 			r = find_message_id(st, q->message_id[k], f, err);
+	} else if (q->key) {
+		for (size_t k = 0; r >= 0 && k < q->n_key; k++)
+			r = mw_store_find(st, q->key[k].kind, mw_strz(q->key[k].value),
+			                  gather, f, err);
 	} else if (q->n_sender) {
 		for (size_t k = 0; r >= 0 && k < q->n_sender; k++) {
 			/* The null sender is no key. */
@@ -270,7 +280,14 @@ walk_refs(struct walk *w, struct refs *f)
 		if (f->v[k].seq == last)
 			continue;
 		last = f->v[k].seq;
-		int r = consider(w, &f->v[k]);
+		struct mw_record rec;
+		struct mw_err e = {0};
+		int r = mw_store_get(w->it.store, f->v[k].loc, &rec, &e);
+		if (r < 0) { /* it was readable a moment ago */
+			report(w, &e);
+			continue;
+		}
+		r = consider(w, &rec);
 		if (r != 0)
 			return r;
 	}

@@ -15,6 +15,11 @@ struct mw_late { /* records of a journal, sorted by sequence number */
 	size_t n;
 };
 
+struct mw_select_key { /* an entry of the index */
+	enum mw_key kind;
+	const char *value;
+};
+
 struct mw_query {
 	int64_t since_us, until_us; /* INT64_MIN / INT64_MAX: open */
 	const char *since_mark;     /* records from the mark's start record on */
@@ -31,6 +36,10 @@ struct mw_query {
 	const char *
 	    *id; /* positional record IDs or prefixes, where the command takes them */
 	size_t n_id;
+	/* Only records with one of these keys are looked at: the rest of the query must
+	 * imply that. Not an option; NULL: by the terms. */
+	const struct mw_select_key *key;
+	size_t n_key;
 	const char *delimiter; /* characters that part an extension from the local part */
 	struct mw_arena *arena;
 };

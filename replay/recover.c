@@ -1,0 +1,244 @@
+#include "replay/recover.h"
+
+#include "journal/base/util.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+	LEADS_MAX = 8 /* mailboxes named where an address leads to several */
+};
+
+/* ---- keys ---- */
+
+struct keys {
+	const struct mw_conf *conf;
+	struct mw_arena *arena;
+	struct mw_select_key *v;
+	size_t n, cap;
+	bool failed;
+};
+
+static void
+add_key(struct keys *k, enum mw_key kind, const char *value)
+{
+	if (!value || !*value) {
+		k->failed = k->failed || !value;
+		return;
+	}
+	for (size_t i = 0; i < k->n; i++)
+		if (k->v[i].kind == kind && strcmp(k->v[i].value, value) == 0)
+			return;
+	k->v = mw_arena_grow(k->arena, k->v, &k->cap, k->n + 1, sizeof *k->v);
+	if (!k->v)
+		k->failed = true;
+	else
+		k->v[k->n++] = (struct mw_select_key){kind, value};
+}
+
+/* addr, where it is an address of the mailbox (NULL: of any): true if it was. */
+static bool
+add_address(struct keys *k, const char *addr, const char *mailbox)
+{
+	struct mw_str base =
+	    mw_addr_base(mw_strz(addr), k->conf->recipient_delimiter, k->arena);
+	const char *login = base.p ? mw_mailbox_name(k->conf, base, k->arena) : NULL;
+	if (!login)
+		k->failed = true;
+	if (!login || (mailbox && strcmp(login, mailbox) != 0))
+		return false;
+	const char *z = mw_arena_printf(k->arena, "%.*s", (int)base.n, base.p);
+	add_key(k, MW_KEY_RCPT, z);
+	add_key(k, MW_KEY_OWNER, z);
+	return true;
+}
+
+/* Does the login tell its domain, so that one address is all there is? */
+static bool
+tells_domain(const struct mw_conf *conf)
+{
+	const char *p =
+	    conf->mailbox_name && *conf->mailbox_name ? conf->mailbox_name : "%u";
+	for (; *p; p++)
+		if (*p == '%' && *++p && (*p == 'u' || *p == 'd'))
+			return true;
+	return false;
+}
+
+/* The keys of a mailbox (NULL: of any that `who` may name); none if it cannot be told
+ * which addresses lead there. */
+static int
+keys_of(const struct mw_conf *conf, const char *who, const char *mailbox,
+        struct mw_arena *a, struct mw_recover_user *ret, struct mw_err *err)
+{
+	struct keys k = {.conf = conf, .arena = a};
+	const char *name = mailbox ? mailbox : who;
+	struct mw_str local = mw_addr_local(mw_strz(name));
+	bool any = false,
+	     all = (mailbox && tells_domain(conf)) || conf->local_domains.n > 0;
+	if (mw_addr_domain(mw_strz(who)).n)
+		any = add_address(&k, who, mailbox);
+	if (mw_addr_domain(mw_strz(name)).n)
+		any = add_address(&k, name, mailbox) || any;
+	for (size_t i = 0; i < conf->local_domains.n; i++) {
+		const char *z = mw_arena_printf(a, "%.*s@%s", (int)local.n, local.p,
+		                                conf->local_domains.v[i]);
+		any = (z && add_address(&k, z, mailbox)) || any;
+	}
+	/* A login without domain gets the sender's. */
+	add_key(&k, MW_KEY_OWNER, mw_arena_printf(a, "%.*s", (int)local.n, local.p));
+	add_key(&k, MW_KEY_OWNER, mw_arena_strdup(a, name));
+	if (k.failed)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	ret->key = any && all ? k.v : NULL;
+	ret->n_key = ret->key ? k.n : 0;
+	return 0;
+}
+
+/* ---- whose ---- */
+
+struct whose {
+	const struct mw_conf *conf;
+	struct mw_arena *arena, *tmp;
+	struct mw_str who;
+	const char *login; /* that `who` itself would have; NULL: it has no domain */
+	bool exact;
+	struct leads {
+		const char *v[LEADS_MAX];
+		size_t n;
+		bool more;
+	} local, alias;
+	void (*bad)(void *arg, const struct mw_err *err);
+	void *bad_arg;
+	struct mw_err *err;
+};
+
+static void
+on_bad(void *arg, const struct mw_err *err)
+{
+	const struct whose *w = arg;
+	if (w->bad)
+		w->bad(w->bad_arg, err);
+}
+
+static int
+note_lead(struct whose *w, struct leads *l, const char *mailbox)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (strcmp(l->v[i], mailbox) == 0)
+			return 0;
+	if (l->n == LEADS_MAX) {
+		l->more = true;
+		return 0;
+	}
+	l->v[l->n] = mw_arena_strdup(w->arena, mailbox);
+	return l->v[l->n++] ? 0 : mw_fail(w->err, MW_ENOMEM, "out of memory");
+}
+
+static int
+on_item(void *arg, const struct mw_item *it)
+{
+	struct whose *w = arg;
+	struct mw_copy *c;
+	size_t n;
+	mw_arena_reset(w->tmp);
+	int r = mw_copies(w->conf, &it->mail, w->tmp, &c, &n, w->err);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		struct mw_str box = mw_strz(c[i].mailbox);
+		struct mw_str base =
+		    mw_addr_base(c[i].rcpt, w->conf->recipient_delimiter, w->tmp);
+		if (w->login && strcmp(c[i].mailbox, w->login) == 0) {
+			w->exact = true;
+			return 1;
+		}
+		if (!w->login && (mw_str_ieq(mw_addr_local(box), w->who)))
+			r = note_lead(w, &w->local, c[i].mailbox);
+		else if (!c[i].sent && w->login &&
+		         (mw_str_ieq(c[i].rcpt, w->who) || mw_str_ieq(base, w->who)))
+			r = note_lead(w, &w->alias, c[i].mailbox);
+	}
+	return r;
+}
+
+static int
+several(const char *who, const struct leads *l, struct mw_err *err)
+{
+	MW_BUF_AUTO list = {0};
+	for (size_t i = 0; i < l->n; i++)
+		mw_buf_printf(&list, "%s%s", i ? ", " : "", l->v[i]);
+	(void)mw_fail(err, MW_EUSAGE, "'%s' leads to several mailboxes: %s%s", who,
+	              mw_buf_cstr(&list), l->more ? ", …" : "");
+	return mw_err_hint(err, "say whose mail with one of these");
+}
+
+static int
+walk(struct mw_cli *cli, struct whose *w, const struct mw_recover_user *first)
+{
+	struct mw_query q;
+	mw_query_init(&q, w->arena);
+	q.all = true;
+	q.key = first->key;
+	q.n_key = first->n_key;
+	int r = mw_select(cli, &q, on_item, w, on_bad, NULL, w->err);
+	return r < 0 ? r : 0;
+}
+
+int
+mw_recover_whose(struct mw_cli *cli, const char *who, struct mw_arena *a,
+                 void (*bad)(void *arg, const struct mw_err *err), void *arg,
+                 struct mw_recover_user *ret, struct mw_err *err)
+{
+	const struct mw_conf *conf = cli->conf;
+	struct mw_recover_user u = {.mailbox = NULL}, first = {.mailbox = NULL};
+	MW_ARENA_AUTO *tmp = mw_arena_new(64U << 20);
+	struct whose w = {.conf = conf,
+	                  .arena = a,
+	                  .tmp = tmp,
+	                  .who = mw_strz(who),
+	                  .bad = bad,
+	                  .bad_arg = arg,
+	                  .err = err};
+	if (!tmp)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (mw_addr_domain(w.who).n || !tells_domain(conf)) {
+		struct mw_str base = mw_addr_base(w.who, conf->recipient_delimiter, a);
+		w.login = base.p ? mw_mailbox_name(conf, base, a) : NULL;
+		if (!w.login)
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+	}
+	/* An alias's own address is a key of what came by it. */
+	int r = keys_of(conf, who, w.login, a, &first, err);
+	if (r == 0)
+		r = walk(cli, &w, &first);
+	if (r < 0)
+		return r;
+	const struct leads *l = w.local.n ? &w.local : &w.alias;
+	if (!w.exact && l->n > 1)
+		return several(who, l, err);
+	if (!w.exact && l->n == 0) {
+		(void)mw_fail(err, MW_ENOTFOUND, "the journal has no mail of '%s'", who);
+		return mw_err_hint(err, "an address, its alias, or a login; see "
+		                        "mailbox_name in mailwal.conf(5)");
+	}
+	u.mailbox = w.exact ? w.login : l->v[0];
+	u.by_alias = !w.exact && l == &w.alias;
+	r = keys_of(conf, who, u.mailbox, a, &u, err);
+	if (r == 0)
+		*ret = u;
+	return r;
+}
+
+int
+mw_recover_has_copy(const struct mw_conf *conf, const struct mw_mail *m,
+                    const char *mailbox, struct mw_arena *tmp)
+{
+	struct mw_copy *c;
+	struct mw_err err;
+	size_t n;
+	mw_arena_reset(tmp);
+	int r = mw_copies(conf, m, tmp, &c, &n, &err);
+	for (size_t i = 0; i < n && r == 0; i++)
+		if (strcmp(c[i].mailbox, mailbox) == 0)
+			return 1;
+	return r < 0 ? MW_ENOMEM : 0;
+}

@@ -1,0 +1,42 @@
+#include "replay/target_args.h"
+
+#include "journal/base/util.h"
+#include "replay/cmd.h"
+
+#include <string.h>
+
+int
+mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
+                 struct mw_err *err)
+{
+	const struct {
+		const char *names;
+		const char **value;
+		bool *flag;
+	} opts[] = {
+	    {"--password-file", &t->password_file, NULL},
+	    {"--auth-user", &t->auth_user, NULL},
+	    {"--user-passwords", &t->user_passwords, NULL},
+	    {"--tls-ca", &t->tls_ca, NULL},
+	    {"--folder", &t->folder, NULL},
+	    {"--insecure", NULL, &t->insecure},
+	    {"--create", NULL, &t->create},
+	    {"--accept-side-effects", NULL, &t->side_effects},
+	    {"--keep-sender", NULL, &t->keep_sender},
+	};
+	const char *v;
+	for (size_t k = 0; k < MW_COUNT(opts); k++) {
+		int r = mw_cli_option(argc, argv, i, opts[k].names, opts[k].value, err);
+		if (r > 0 && opts[k].flag)
+			*opts[k].flag = true;
+		if (r)
+			return r;
+	}
+	int r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
+	if (r <= 0)
+		return r;
+	t->separator = strcmp(v, "separator") == 0;
+	if (!t->separator && strcmp(v, "authzid") != 0)
+		return mw_fail(err, MW_EUSAGE, "--auth-style is authzid or separator");
+	return 1;
+}

@@ -1,0 +1,13 @@
+/* target_args.h - the options that say how to reach a target, for every command with
+ * --to.
+ */
+#ifndef MW_REPLAY_TARGET_ARGS_H
+#define MW_REPLAY_TARGET_ARGS_H
+
+#include "replay/target.h"
+
+/* If argv[*i] is one of them, takes it (and its value) into t: 1, 0, or MW_EUSAGE. */
+int mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
+                     struct mw_err *err);
+
+#endif
