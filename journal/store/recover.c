@@ -21,6 +21,30 @@ trim(struct mw_store *st, uint64_t number, uint64_t keep)
 	(void)st->fs->close(st->fs, fd);
 }
 
+/* The writer before us may have been killed between a write and its sync. What is about
+ * to be read, and to be fixed by the next header (I13), must be on disk before: else a
+ * machine that stops later would take it away again, and its absence would look like
+ * damage. After a sync that failed the kernel's cache shows what the disk does not have:
+ * reading starts from the disk (MW_OPEN_NOCACHE), so either way what is read is durable.
+ */
+static int
+sync_newest(struct mw_store *st, uint64_t number, struct mw_err *err)
+{
+	char path[PATH_MAX];
+	mw_seg_path(path, sizeof path, st->dir, number);
+	int fd = st->fs->open(st->fs, path, MW_OPEN_WRITE);
+	if (fd < 0) {
+		errno = -fd;
+		return mw_fail_errno(err, "cannot open %s", path);
+	}
+	int r = st->fs->sync(st->fs, fd);
+	(void)st->fs->close(st->fs, fd);
+	if (r < 0)
+		mw_store_say(st, MW_LOG_WARN, "event=recovery-sync-failed seg=%llu",
+		             (unsigned long long)number);
+	return 0;
+}
+
 static void
 take_closed(struct mw_store *st, const struct mw_seg *s)
 {
@@ -75,6 +99,9 @@ mw_store_recover(struct mw_store *st, struct mw_recovery *ret_note, struct mw_er
 	if (n == 0)
 		return 0;
 	struct mw_seg *s = NULL;
+	r = sync_newest(st, v[n - 1], err);
+	if (r < 0)
+		return r;
 	r = mw_seg_open_disk(st->fs, st->dir, v[n - 1], st->id, &s, err);
 	if (r < 0) {
 		/* Going on would guess at sequence numbers that were given out. */

@@ -318,7 +318,8 @@ check_link(struct verify *v, const struct mw_seg *s)
 		                (unsigned long long)f.last_seq,
 		                (unsigned long long)h->number);
 		v->chain_known = false;
-	} else if (v->chain_known && memcmp(v->chain, h->chain, MW_HASH_LEN) != 0) {
+	} else if ((v->expect && h->first_seq < v->expect) ||
+	           (v->chain_known && memcmp(v->chain, h->chain, MW_HASH_LEN) != 0)) {
 		f.kind = MW_FINDING_CHAIN;
 		mw_verify_found(
 		    v, f, "segment %llu does not continue the chain of segment %llu",

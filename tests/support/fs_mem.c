@@ -25,7 +25,6 @@ struct inode {
 	uint8_t *dirty; /* one byte a sector of seen: written since the last sync */
 	size_t n_dirty;
 	bool lost;          /* a sync failed: nothing of it reaches the disk any more */
-	bool dead;          /* … and whoever syncs or writes again sins */
 	struct inode *next; /* of all inodes */
 };
 
@@ -49,6 +48,7 @@ struct fs_mem {
 	struct inode *all; /* unlinked and lost ones too; freed with the whole */
 	struct inode *fds[FDS];
 	bool fd_used[FDS];
+	bool fd_dead[FDS]; /* a call on it failed: who writes or syncs it again sins */
 	uint64_t calls[FS_OTHER + 1];
 	struct plan plan;
 	uint64_t stop_at;
@@ -152,9 +152,17 @@ fm_open(const struct mw_fs *fs, const char *path, int flags)
 		r = -ENOENT;
 	if (!r && !n->seen)
 		n->seen = keep(m, calloc(1, sizeof *n->seen));
+	if (!r && (flags & MW_OPEN_NOCACHE) && n->seen->lost) {
+		image_size(&n->seen->seen, n->seen->disk.n);
+		if (n->seen->disk.n)
+			memcpy(n->seen->seen.p, n->seen->disk.p, n->seen->disk.n);
+		clean(n->seen);
+		n->seen->lost = false;
+	}
 	for (int fd = 0; !r && fd < FDS; fd++)
 		if (!m->fd_used[fd]) {
 			m->fd_used[fd] = true;
+			m->fd_dead[fd] = false;
 			m->fds[fd] = n->seen;
 			(void)pthread_mutex_unlock(&m->mu);
 			return fd + 1000;
@@ -198,7 +206,7 @@ fm_pwritev(const struct mw_fs *fs, int fd, struct iovec *iov, int n, uint64_t of
 	(void)pthread_mutex_lock(&m->mu);
 	int e = called(m, FS_WRITE);
 	struct inode *in = m->fds[fd - 1000];
-	m->sins += in->dead;
+	m->sins += m->fd_dead[fd - 1000];
 	/* A failing write leaves half of what it was given, as a full disk does; one that
 	 * the machine stops at leaves all of it, unsynced. */
 	bool stopping = m->stopped && m->calls[FS_ANY] == m->stop_at;
@@ -211,7 +219,7 @@ fm_pwritev(const struct mw_fs *fs, int fd, struct iovec *iov, int n, uint64_t of
 		off = end;
 	}
 	if (e)
-		in->dead = true;
+		m->fd_dead[fd - 1000] = true;
 	(void)pthread_mutex_unlock(&m->mu);
 	return -e;
 }
@@ -223,9 +231,9 @@ fm_sync(const struct mw_fs *fs, int fd)
 	(void)pthread_mutex_lock(&m->mu);
 	int e = called(m, FS_SYNC);
 	struct inode *in = m->fds[fd - 1000];
-	m->sins += in->dead;
+	m->sins += m->fd_dead[fd - 1000];
 	if (e) {
-		in->dead = true;
+		m->fd_dead[fd - 1000] = true;
 		if (!m->stopped) {
 			in->lost = true; /* clean after a failed sync */
 			clean(in);
@@ -446,6 +454,16 @@ fs_mem_stop_at(struct fs_mem *m, uint64_t n)
 	(void)pthread_mutex_unlock(&m->mu);
 }
 
+void
+fs_mem_revive(struct fs_mem *m)
+{
+	(void)pthread_mutex_lock(&m->mu);
+	m->stopped = false;
+	m->stop_at = 0;
+	m->plan.err = 0;
+	(void)pthread_mutex_unlock(&m->mu);
+}
+
 uint64_t
 fs_mem_calls(const struct fs_mem *m, enum fs_op op)
 {
@@ -487,7 +505,13 @@ survive(const struct inode *in, enum fs_crash how, uint64_t *seed)
 {
 	struct inode *out = calloc(1, sizeof *out);
 	mw_assert(out);
-	bool grown = how == FS_CRASH_KEEP || (how == FS_CRASH_MIX && dice(seed) % 2);
+	bool torn = how == FS_CRASH_TORN;
+	bool grown =
+	    how == FS_CRASH_KEEP || torn || (how == FS_CRASH_MIX && dice(seed) % 2);
+	size_t dirty = 0, left;
+	for (size_t i = 0; i < in->n_dirty; i++)
+		dirty += in->dirty[i];
+	left = torn ? dice(seed) % (dirty + 1) : 0;
 	image_size(&out->seen, in->lost || !grown ? in->disk.n : in->seen.n);
 	size_t n = MW_MIN(in->disk.n, out->seen.n);
 	if (n)
@@ -496,9 +520,14 @@ survive(const struct inode *in, enum fs_crash how, uint64_t *seed)
 		size_t off = i * SECTOR;
 		bool keep =
 		    how == FS_CRASH_KEEP || (how == FS_CRASH_MIX && dice(seed) % 2);
-		if (!in->dirty[i] || !keep || off >= out->seen.n || off >= in->seen.n)
+		if (!in->dirty[i] || !(keep || torn) || off >= out->seen.n ||
+		    off >= in->seen.n)
 			continue;
 		size_t k = MW_MIN((size_t)SECTOR, MW_MIN(out->seen.n, in->seen.n) - off);
+		if (torn && left == 0)
+			break;
+		if (torn && --left == 0)
+			k = dice(seed) % (k + 1);
 		memcpy(out->seen.p + off, in->seen.p + off, k);
 	}
 	image_size(&out->disk, out->seen.n);
@@ -520,7 +549,7 @@ fs_mem_crash(struct fs_mem *m, enum fs_crash how, uint64_t seed)
 		}
 		struct inode *in = n->disk;
 		if (n->seen != n->disk &&
-		    (how == FS_CRASH_KEEP || (how == FS_CRASH_MIX && dice(&seed) % 2)))
+		    (how == FS_CRASH_KEEP || (how >= FS_CRASH_MIX && dice(&seed) % 2)))
 			in = n->seen;
 		if (!in)
 			continue;
@@ -528,4 +557,33 @@ fs_mem_crash(struct fs_mem *m, enum fs_crash how, uint64_t seed)
 		to->seen = to->disk = keep(x, survive(in, how, &seed));
 	}
 	return x;
+}
+
+static uint64_t
+hash(uint64_t h, const void *p, size_t n)
+{
+	const uint8_t *q = p;
+	for (; n >= 8; n -= 8, q += 8) {
+		uint64_t x;
+		memcpy(&x, q, 8);
+		h = (h ^ x) * 0x9E3779B97F4A7C15U;
+		h ^= h >> 29;
+	}
+	for (; n; n--)
+		h = (h ^ *q++) * 1099511628211U;
+	return h;
+}
+
+uint64_t
+fs_mem_hash(const struct fs_mem *m)
+{
+	uint64_t all = 0;
+	for (size_t i = 0; i < m->n_names; i++) {
+		const struct name *n = &m->names[i];
+		if (!n->seen)
+			continue;
+		uint64_t h = hash(14695981039346656037U, n->path, strlen(n->path));
+		all += hash(h, n->seen->seen.p, n->seen->seen.n);
+	}
+	return all;
 }

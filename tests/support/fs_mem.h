@@ -4,7 +4,8 @@
  * the one to the other. A crash builds the disk's image from it: of each 512-byte sector
  * written since the last sync either the old or the new, by a seed; of each directory
  * entry changed since the last directory sync either the old or the new. A failed sync
- * leaves the written bytes visible and never lets them reach the disk, as Linux does.
+ * leaves the written bytes visible and never lets them reach the disk, as Linux does;
+ * opened with MW_OPEN_NOCACHE a file then shows what the disk has.
  * Thread-safe.
  */
 #ifndef MW_TEST_FS_MEM_H
@@ -17,7 +18,9 @@ struct fs_mem;
 enum fs_crash {
 	FS_CRASH_DROP,
 	FS_CRASH_KEEP,
-	FS_CRASH_MIX
+	FS_CRASH_MIX,
+	FS_CRASH_TORN /* of each file the sectors up to a point, which may lie within one
+	               */
 };
 
 enum fs_op { /* for counting and failing by kind; FS_ANY counts all */
@@ -40,11 +43,16 @@ void fs_mem_fail(struct fs_mem *m, enum fs_op op, uint64_t n, int e, uint64_t ti
 /* At the n-th call of any kind the machine stops: that call and all later ones fail, and
  * nothing more reaches the disk. */
 void fs_mem_stop_at(struct fs_mem *m, uint64_t n);
+/* It was only the process that stopped there: what it wrote is visible to the next one,
+ * synced or not. Failures that were planned are over. */
+void fs_mem_revive(struct fs_mem *m);
 uint64_t fs_mem_calls(const struct fs_mem *m, enum fs_op op);
 /* Syncs asked of a descriptor after one on it had failed (must stay 0). */
 uint64_t fs_mem_sins(const struct fs_mem *m);
-/* What the next boot finds. The old one may be freed. */
+/* What the next boot finds. The old one may be freed, or asked again. */
 struct fs_mem *fs_mem_crash(struct fs_mem *m, enum fs_crash how, uint64_t seed);
+/* A hash of all names and bytes that are visible: equal for equal states. */
+uint64_t fs_mem_hash(const struct fs_mem *m);
 void fs_mem_free_space(struct fs_mem *m, int64_t bytes);
 /* Direct access to a file's bytes, visible and on disk (tests that damage). */
 uint8_t *fs_mem_bytes(struct fs_mem *m, const char *path, size_t *ret_n);
