@@ -21,7 +21,7 @@
 
 enum {
 	MAILS = 6,
-	SLICE = 50, /* failures of each kind that the short form tries */
+	SLICE = 30, /* failures of each kind that the short form tries */
 	STEPS_MOST = 1 << 20
 };
 

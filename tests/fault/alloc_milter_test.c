@@ -116,6 +116,7 @@ make_mail(unsigned k)
 /* ---- the MTA; it must not allocate ---- */
 
 static uint8_t reply[4096];
+static bool mail_reply; /* MAIL gets one, as negotiated */
 
 /* The next reply's command, 0 when the connection is closed. */
 static char
@@ -171,7 +172,7 @@ one_mail(int fd, unsigned k)
 {
 	if (!send_all(fd, &said[k]))
 		return LOST;
-	char c = next_reply(fd); /* to MAIL */
+	char c = mail_reply ? next_reply(fd) : 'c';
 	if (c == 'c')
 		c = next_reply(fd); /* to the end of the message */
 	else if (c == 'y')
@@ -207,6 +208,7 @@ conversation(enum answer got[MAILS])
 		got[k] = LOST;
 	char c = send_all(fd, &hello) ? next_reply(fd) : 0;
 	require(c == 'O' || c == 0, "negotiation: %02x", (unsigned)c);
+	mail_reply = !(reply[15] & 0x40); /* SMFIP_NR_MAIL */
 	for (unsigned k = 0; c && k < MAILS; k++) {
 		got[k] = one_mail(fd, k);
 		if (got[k] == LOST)
