@@ -23,7 +23,7 @@ struct recover {
 	struct mw_list_opts list; /* with the query */
 	struct mw_target_opts t;
 	const char *who, *to, *report_file, *state;
-	bool dry, missing;
+	bool dry, missing, history;
 	bool put; /* something may be put back; else it is only looked */
 	struct mw_arena *arena, *tmp;
 	struct mw_recover_user user;
@@ -68,7 +68,8 @@ option(struct recover *c, int argc, char **argv, int *i, struct mw_err *err)
 	} opts[] = {
 	    {"-u|--user", &c->who, NULL},        {"--to", &c->to, NULL},
 	    {"--report", &c->report_file, NULL}, {"--state", &c->state, NULL},
-	    {"--missing", NULL, &c->missing},    {"-n|--dry-run", NULL, &c->dry},
+	    {"--missing", NULL, &c->missing},    {"--history", NULL, &c->history},
+	    {"-n|--dry-run", NULL, &c->dry},
 	};
 	for (size_t k = 0; k < MW_COUNT(opts); k++) {
 		const char *was = c->who;
@@ -92,6 +93,11 @@ check(struct recover *c)
 {
 	struct mw_query *q = &c->list.q;
 	struct mw_err err = {0};
+	if (c->history && (c->to || c->missing || q->n_id || q->any_term || q->all))
+		return mw_cli_usage(c->cli, self(),
+		                    "--history takes nothing but --user beside it");
+	if (c->history)
+		return 0;
 	if (!c->who || !*c->who)
 		return mw_cli_usage(c->cli, self(), "whose mail? give --user");
 	if (mw_query_check(q, &err) < 0)
@@ -487,7 +493,7 @@ mw_cmd_recover(struct mw_cli *cli, int argc, char **argv)
 	c.run.report = &c.report;
 	int status = parse(&c, argc, argv);
 	if (!status)
-		status = work(&c);
+		status = c.history ? mw_restore_history(cli, c.who) : work(&c);
 	mw_target_free(c.run.target);
 	mw_plan_free(c.run.plan);
 	mw_run_done(&c.run);

@@ -50,6 +50,10 @@ add_address(struct keys *k, const char *addr, const char *mailbox)
 	const char *z = mw_arena_printf(k->arena, "%.*s", (int)base.n, base.p);
 	add_key(k, MW_KEY_RCPT, z);
 	add_key(k, MW_KEY_OWNER, z);
+	/* A login without domain gets the sender's. */
+	struct mw_str local = mw_addr_local(base);
+	add_key(k, MW_KEY_OWNER,
+	        mw_arena_printf(k->arena, "%.*s", (int)local.n, local.p));
 	return true;
 }
 
@@ -65,6 +69,14 @@ tells_domain(const struct mw_conf *conf)
 	return false;
 }
 
+/* Is the login the address, so that a name without domain is no login? */
+static bool
+is_plain(const struct mw_conf *conf)
+{
+	return !conf->mailbox_name || !*conf->mailbox_name ||
+	       strcmp(conf->mailbox_name, "%u") == 0;
+}
+
 /* The keys of a mailbox (NULL: of any that `who` may name); none if it cannot be told
  * which addresses lead there. */
 static int
@@ -74,8 +86,8 @@ keys_of(const struct mw_conf *conf, const char *who, const char *mailbox,
 	struct keys k = {.conf = conf, .arena = a};
 	const char *name = mailbox ? mailbox : who;
 	struct mw_str local = mw_addr_local(mw_strz(name));
-	bool any = false,
-	     all = (mailbox && tells_domain(conf)) || conf->local_domains.n > 0;
+	bool any = false, all = mailbox && tells_domain(conf);
+	all = all || (conf->local_domains.n > 0 && (mailbox || is_plain(conf)));
 	if (mw_addr_domain(mw_strz(who)).n)
 		any = add_address(&k, who, mailbox);
 	if (mw_addr_domain(mw_strz(name)).n)
@@ -85,7 +97,6 @@ keys_of(const struct mw_conf *conf, const char *who, const char *mailbox,
 		                                conf->local_domains.v[i]);
 		any = (z && add_address(&k, z, mailbox)) || any;
 	}
-	/* A login without domain gets the sender's. */
 	add_key(&k, MW_KEY_OWNER, mw_arena_printf(a, "%.*s", (int)local.n, local.p));
 	add_key(&k, MW_KEY_OWNER, mw_arena_strdup(a, name));
 	if (k.failed)

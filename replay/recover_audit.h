@@ -27,4 +27,8 @@ int mw_restore_log_begin(struct mw_restore_log *l, const struct mw_plan *p,
 int mw_restore_log_end(struct mw_restore_log *l, const struct mw_plan *p,
                        struct mw_err *err) MW_CHECK;
 
+/* Prints all such records of a journal set, of one user or of all (NULL); the exit
+ * status. (recover_history.c) */
+int mw_restore_history(struct mw_cli *cli, const char *user);
+
 #endif

@@ -221,6 +221,18 @@ def audit(t, rig, by_subject):
 			      os.path.join(rig.dir, "mailwald.log")],
 			     capture_output=True, check=False)
 	t.equal(seg.stdout.strip(), b"6", "three runs, each with begin and end, by the daemon")
+	r = rig.mailwal("--json", "recover", "--history", "--user", "Anna@example.test")
+	told = [(o["phase"], o["folder"], len(o["ids"])) for o in r.lines]
+	t.ok(r.rc == 0 and told == [
+		("begin", "", 1), ("end", "", 1), ("begin", FOLDER, 1), ("end", FOLDER, 1),
+		("begin", "", 4), ("end", "", 4)], "--history tells each", r)
+	t.ok(r.lines[2]["ids"] == [by_subject["number 1"]] and r.lines[2]["user"] == ANNA
+	     and r.lines[2]["by"].startswith("uid 0 (root)") and r.lines[3]["restored"] == 1,
+	     "who, for whom, what", r)
+	r = rig.mailwal("--json", "recover", "--history", "--user", BERT)
+	t.ok(r.rc == 0 and not r.lines, "and nothing of another", r)
+	r = rig.mailwal("recover", "--history")
+	t.ok(r.rc == 0 and r.out.count("begun") == 3, "of all, as a table", r)
 	rig.end("mailwald")
 	purge(rig, ANNA, ("n4",))
 	r = recover(rig, by_subject["number 4"], "--folder", "Sent", *to(rig))
@@ -280,6 +292,8 @@ def erased(t, rig, by_subject):
 	raw = b"".join(open(os.path.join(rig.journal, "segments", f), "rb").read()
 		       for f in os.listdir(os.path.join(rig.journal, "segments")))
 	t.ok(ANNA.encode() not in raw, "with what says that mail was put back for her")
+	r = rig.mailwal("--json", "recover", "--history")
+	t.ok(r.rc == 0 and not r.lines, "of which nothing is told any more", r)
 	r = recover(rig)
 	t.ok(r.rc == 66, "she is not known any more", f"{r} {before}")
 	r = rig.mailwal("verify", "--json")
