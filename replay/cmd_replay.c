@@ -1,6 +1,8 @@
-#include "replay/run.h"
+/* cmd_replay.c - mailwal replay, and its steps one by one. */
+#include "replay/undo.h"
 
 #include "journal/base/util.h"
+#include "replay/run.h"
 #include "replay/target_args.h"
 
 #include <errno.h>
@@ -10,7 +12,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum step {
+	STEP_RUN, /* all of it */
+	STEP_PLAN,
+	STEP_PREPARE,
+	STEP_VERIFY,
+	STEP_UNDO
+};
+
+static const struct {
+	const char *name, *command;
+} steps[] = {
+    [STEP_RUN] = {"run", "replay"},
+    [STEP_PLAN] = {"plan", "replay plan"},
+    [STEP_PREPARE] = {"prepare", "replay prepare"},
+    [STEP_VERIFY] = {"verify", "replay verify"},
+    [STEP_UNDO] = {"undo", "replay undo"},
+};
+
 struct args {
+	enum step step;
+	const char *run; /* undo: which one */
 	struct mw_query q;
 	struct mw_target_opts t;
 	const char *to, *report, *state;
@@ -70,12 +92,29 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	return mw_target_option(&a->t, argc, argv, i, err);
 }
 
+/* The step's name, first; undo's run, wherever. */
+static int
+word(struct args *a, const char *arg, int i)
+{
+	for (size_t k = 0; i == 1 && k < MW_COUNT(steps); k++)
+		if (strcmp(arg, steps[k].name) == 0) {
+			a->step = (enum step)k;
+			return 1;
+		}
+	if (a->step != STEP_UNDO || a->run || *arg == '-')
+		return 0;
+	a->run = arg;
+	return 1;
+}
+
 static int
 parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 {
 	struct mw_err err = {0};
 	for (int i = 1; i < argc; i++) {
-		int r = mw_query_option(&a->q, argc, argv, &i, &err);
+		int r = word(a, argv[i], i);
+		if (!r)
+			r = mw_query_option(&a->q, argc, argv, &i, &err);
 		if (!r)
 			r = option(a, argc, argv, &i, &err);
 		if (!r)
@@ -87,7 +126,14 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 		return mw_cli_error(cli, &err);
 	if (!a->to)
 		return mw_cli_usage(cli, self(), "--to TARGET is missing");
-	if (!a->q.any_term && !a->q.all)
+	if (a->step == STEP_UNDO && !a->run)
+		return mw_cli_usage(cli, self(), "undo which run? Its summary names it");
+	if (a->step == STEP_UNDO && (a->q.any_term || a->q.all))
+		return mw_cli_usage(cli, self(),
+		                    "undo takes away what one run put back; a "
+		                    "selection has no meaning there");
+	a->dry = a->dry || a->step == STEP_PLAN || a->step == STEP_VERIFY;
+	if (a->step != STEP_UNDO && !a->q.any_term && !a->q.all)
 		return mw_cli_usage(cli, self(),
 		                    "say what to put back: --since-mark NAME, "
 		                    "--user ADDR, … or --all");
@@ -151,12 +197,80 @@ open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
 	return mw_ledger_open(dir, a->to, load, ret, err);
 }
 
+/* ---- prepare: can every mailbox be opened, and what can its server do? ---- */
+
+static void
+tell_box(const struct mw_cli *cli, const struct mw_plan_box *b, const char *can,
+         const struct mw_err *why)
+{
+	MW_BUF_AUTO text = {0};
+	if (cli->json) {
+		json_t *o = json_object();
+		(void)json_object_set_new(o, "message_type", json_string("mailbox"));
+		(void)json_object_set_new(o, "mailbox", mw_json_str(mw_strz(b->mailbox)));
+		(void)json_object_set_new(o, "copies",
+		                          json_integer((json_int_t)b->n_wanted));
+		(void)json_object_set_new(o, "ready", json_boolean(!why));
+		(void)json_object_set_new(o, "capabilities", json_string(can));
+		if (why)
+			(void)json_object_set_new(o, "reason",
+			                          mw_json_str(mw_strz(why->msg)));
+		mw_cli_json(o);
+		return;
+	}
+	mw_text_safe(mw_strz(b->shared ? b->box : b->mailbox), false, &text);
+	mw_buf_printf(&text, ": %zu to look for; ", b->n_wanted);
+	mw_text_safe(mw_strz(why ? why->msg : "ready"), false, &text);
+	if (!why && *can)
+		mw_buf_printf(&text, " (%s)", can);
+	printf("%s\n", mw_buf_cstr(&text));
+}
+
+static int
+prepare(struct mw_run *run, struct mw_err *err)
+{
+	struct mw_plan *p = run->plan;
+	struct mw_report *rep = run->report;
+	rep->selected = p->n_wanted;
+	rep->mailboxes = p->n_box;
+	for (size_t i = 0; i < p->n_box; i++) {
+		const struct mw_plan_box *b = &p->box[i];
+		struct mw_err why = {0};
+		MW_BUF_AUTO can = {0};
+		if (mw_cli_stopped())
+			return mw_fail(err, MW_ECANCEL, "interrupted");
+		int r = b->bad_name
+		            ? mw_fail(&why, MW_ENOUSER, "its name cannot be a path there")
+		            : mw_target_open(run->target, b->mailbox, b->box, true, &why);
+		if (!r) {
+			mw_target_describe(run->target, &can);
+			r = mw_target_close(run->target, &why);
+		}
+		rep->failed += r ? b->n_wanted : 0;
+		rep->skipped += r ? 0 : b->n_wanted; /* nothing was put */
+		tell_box(run->cli, b, mw_buf_cstr(&can), r ? &why : NULL);
+	}
+	return 0;
+}
+
+static int
+undo(struct args *a, struct mw_run *run, struct mw_err *err)
+{
+	struct mw_undo u = {.ledger = run->ledger,
+	                    .target = run->target,
+	                    .report = run->report,
+	                    .run = a->run,
+	                    .dry = a->dry};
+	return mw_undo_run(&u, err);
+}
+
 static int
 work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 {
 	char journal[MW_ID_TEXT + 1] = "-";
 	int r = 0;
-	if (!a->dry || mw_target_write_only(a->to))
+	bool touches = a->step == STEP_UNDO || (!a->dry && a->step == STEP_RUN);
+	if (touches || mw_target_write_only(a->to))
 		r = open_ledger(cli, a, &run->ledger, err);
 	if (r)
 		return r;
@@ -170,13 +284,37 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	r = mw_target_new(a->to, &a->t, &run->target, err);
 	if (r)
 		return r;
+	if (a->step == STEP_VERIFY && !mw_target_readable(run->target))
+		return mw_fail(err, MW_EUSAGE,
+		               "%s cannot be read back: nothing to verify", a->to);
+	if (a->step == STEP_UNDO)
+		return undo(a, run, err);
 	const struct mw_plan_opts po = {.cli = cli,
 	                                .query = &a->q,
 	                                .target = run->target,
 	                                .bad = on_bad,
 	                                .arg = run->report};
 	r = mw_plan_make(&po, &run->plan, err);
-	return r ? r : mw_run_all(run, err);
+	if (r)
+		return r;
+	return a->step == STEP_PREPARE ? prepare(run, err) : mw_run_all(run, err);
+}
+
+/* The end of steps that are no run. */
+static int
+finish(const struct mw_run *run, int r, struct mw_err *err, const char *report)
+{
+	const struct mw_report *rep = run->report;
+	struct mw_err second = {0};
+	int status = r ? mw_err_exit(r) : rep->failed || rep->unreadable ? 3 : 0;
+	if (r && r != MW_ECANCEL)
+		return mw_cli_error(run->cli, err);
+	mw_report_print(rep, run->cli->json);
+	if (report && mw_report_write(rep, report, &second))
+		status = mw_cli_error(run->cli, &second);
+	if (mw_cli_flush(&second))
+		status = mw_cli_error(run->cli, &second);
+	return status;
 }
 
 int
@@ -194,11 +332,14 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 		mw_report_done(&report);
 		return status;
 	}
-	report.command = "replay";
+	report.command = steps[a.step].command;
+	report.check = a.step == STEP_VERIFY;
+	report.dry = a.dry;
 	report.target = a.to;
 	struct mw_run run = {.cli = cli,
 	                     .report = &report,
 	                     .dry = a.dry,
+	                     .check = report.check,
 	                     .resend_doubtful = a.resend,
 	                     .jobs = a.jobs};
 	(void)signal(SIGPIPE, SIG_IGN); /* a broken connection is an error, not the end */
@@ -209,7 +350,9 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	a.t.note_arg = cli;
 	warn_mark(cli, &a);
 	int r = work(cli, &a, &run, &err);
-	status = mw_run_finish(&run, r, &err, a.report);
+	status = a.step == STEP_UNDO || a.step == STEP_PREPARE
+	             ? finish(&run, r, &err, a.report)
+	             : mw_run_finish(&run, r, &err, a.report);
 	mw_target_free(run.target);
 	mw_plan_free(run.plan);
 	mw_run_done(&run);

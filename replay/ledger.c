@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 enum {
+	WORDS = 9, /* of a line */
 	LINE_LIMIT = 8192,
 	WRITE_AT = 256 * 1024
 };
@@ -30,6 +31,7 @@ struct entry { /* open addressing, key 0: free */
 struct mw_ledger {
 	pthread_mutex_t mu; /* guards what follows the names */
 	int lock_fd, log_fd;
+	char *path;                                   /* of the log */
 	char id[MW_ID_TEXT + 1], run[MW_ID_TEXT + 1]; /* set once */
 	struct mw_buf out;
 	struct entry *slot;
@@ -119,37 +121,59 @@ decode(char *s)
 	return true;
 }
 
-/* One line without its newline; anything odd is passed over. */
-static int
-load_line(struct mw_ledger *l, char *line)
+struct line {
+	char kind;
+	uint8_t id[MW_ID_LEN];
+	char *run, *box, *word[WORDS];
+	size_t n;
+	bool sent;
+};
+
+/* Takes a line without its newline to pieces; false for anything odd. */
+static bool
+parse_line(char *line, struct line *ret)
 {
 	char *crc = strrchr(line, ' ');
-	char want[9], *word[6], *save = NULL;
-	uint8_t id[MW_ID_LEN];
+	char want[9], **word = ret->word, *save = NULL;
 	unsigned bits;
 	size_t n = 0;
 	if (!crc)
-		return 0;
+		return false;
 	uint8_t sum[4];
 	mw_put32(sum, mw_crc32c(0, line, (size_t)(crc - line)));
 	mw_hex(want, sum, 4);
 	if (strcmp(crc + 1, want) != 0)
-		return 0;
-	for (char *w = strtok_r(line, " ", &save); w && n < 6;
+		return false;
+	for (char *w = strtok_r(line, " ", &save); w && n < WORDS;
 	     w = strtok_r(NULL, " ", &save))
 		word[n++] = w;
-	if (n < 5 || !mw_id_parse(word[2], id, &bits) || bits != 128 || !decode(word[3]))
-		return 0;
-	enum mw_ledger_state st = word[0][0] == 'D'   ? MW_LEDGER_DONE
-	                          : word[0][0] == 'I' ? MW_LEDGER_DOUBTFUL
-	                                              : MW_LEDGER_NONE;
-	return set(l, key_of(id, word[3], word[4][0] == '1'), st);
+	if (n < 5 || !mw_id_parse(word[2], ret->id, &bits) || bits != 128 ||
+	    !decode(word[3]))
+		return false;
+	ret->kind = word[0][0];
+	ret->run = word[1];
+	ret->box = word[3];
+	ret->sent = word[4][0] == '1';
+	ret->n = n;
+	return true;
 }
 
 static int
-load(struct mw_ledger *l, const char *path, struct mw_err *err)
+load_line(void *arg, struct line *w)
+{
+	enum mw_ledger_state st = w->kind == 'D'   ? MW_LEDGER_DONE
+	                          : w->kind == 'I' ? MW_LEDGER_DOUBTFUL
+	                                           : MW_LEDGER_NONE;
+	return set(arg, key_of(w->id, w->box, w->sent), st);
+}
+
+/* Every whole line of a log to cb; its first code other than 0 ends it. */
+static int
+each_line(const char *path, int (*cb)(void *arg, struct line *w), void *arg,
+          struct mw_err *err)
 {
 	FILE *f = fopen(path, "re");
+	struct line w;
 	char *line = NULL;
 	size_t cap = 0;
 	ssize_t n;
@@ -160,11 +184,19 @@ load(struct mw_ledger *l, const char *path, struct mw_err *err)
 		if (line[n - 1] != '\n' || n > LINE_LIMIT)
 			continue; /* torn */
 		line[n - 1] = '\0';
-		r = load_line(l, line);
+		if (parse_line(line, &w))
+			r = cb(arg, &w);
 	}
 	free(line);
 	(void)fclose(f);
-	return r ? mw_fail(err, r, "out of memory") : 0;
+	return r;
+}
+
+static int
+load(struct mw_ledger *l, const char *path, struct mw_err *err)
+{
+	int r = each_line(path, load_line, l, err);
+	return r == MW_ENOMEM ? mw_fail(err, r, "out of memory") : r;
 }
 
 static int
@@ -283,7 +315,9 @@ mw_ledger_open(const char *dir, const char *target, bool read_it, struct mw_ledg
 		r = get_id(l, path, err);
 	if (!r) {
 		memcpy(path + n, "/log", 5);
-		if (read_it)
+		if (!(l->path = strdup(path)))
+			r = mw_fail(err, MW_ENOMEM, "out of memory");
+		if (!r && read_it)
 			r = load(l, path, err);
 	}
 	if (!r)
@@ -310,6 +344,7 @@ mw_ledger_close(struct mw_ledger *l)
 		(void)close(l->lock_fd); /* and the lock with it */
 	mw_buf_free(&l->out);
 	free(l->slot);
+	free(l->path);
 	(void)pthread_mutex_destroy(&l->mu);
 	free(l);
 }
@@ -426,6 +461,76 @@ mw_ledger_refused(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *
                   bool sent, struct mw_err *err)
 {
 	return simple_line(l, 'R', MW_LEDGER_NONE, id, box, sent, err);
+}
+
+int
+mw_ledger_undone(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
+                 bool sent, struct mw_err *err)
+{
+	return simple_line(l, 'U', MW_LEDGER_NONE, id, box, sent, err);
+}
+
+/* ---- what a run put ---- */
+
+struct of_run {
+	const char *run;
+	char whole[MW_ID_TEXT + 1]; /* the one run that it stands for */
+	struct mw_ledger undone;    /* keys of lines "U", as a set */
+	int (*cb)(void *, const struct mw_ledger_put *);
+	void *arg;
+	size_t n;
+};
+
+static int
+note_undone(void *arg, struct line *w)
+{
+	struct of_run *o = arg;
+	bool ours = strncmp(w->run, o->run, strlen(o->run)) == 0;
+	if (ours && !o->whole[0] && w->kind != 'U')
+		(void)snprintf(o->whole, sizeof o->whole, "%s", w->run);
+	if (ours && w->kind != 'U' && strcmp(o->whole, w->run) != 0)
+		return MW_EUSAGE;
+	if (w->kind != 'U' && w->kind != 'D')
+		return 0;
+	return set(&o->undone, key_of(w->id, w->box, w->sent),
+	           w->kind == 'U' ? MW_LEDGER_DONE : MW_LEDGER_NONE);
+}
+
+static int
+give_put(void *arg, struct line *w)
+{
+	struct of_run *o = arg;
+	if (w->kind != 'D' || strcmp(w->run, o->whole) != 0 || w->n < 8 ||
+	    !decode(w->word[5]))
+		return 0;
+	struct mw_ledger_put put = {.box = w->box,
+	                            .sent = w->sent,
+	                            .place = {w->word[5],
+	                                      (uint32_t)strtoul(w->word[6], NULL, 10),
+	                                      (uint32_t)strtoul(w->word[7], NULL, 10)}};
+	memcpy(put.id, w->id, MW_ID_LEN);
+	const struct entry *e = find(&o->undone, key_of(w->id, w->box, w->sent));
+	put.undone = e && e->key && e->state == MW_LEDGER_DONE;
+	o->n++;
+	return o->cb(o->arg, &put);
+}
+
+int
+mw_ledger_of_run(struct mw_ledger *l, const char *run,
+                 int (*cb)(void *arg, const struct mw_ledger_put *put), void *arg,
+                 struct mw_err *err)
+{
+	struct of_run o = {.run = run, .cb = cb, .arg = arg};
+	int r = each_line(l->path, note_undone, &o, err);
+	if (!r && o.whole[0])
+		r = each_line(l->path, give_put, &o, err);
+	free(o.undone.slot);
+	if (r == MW_EUSAGE)
+		return mw_fail(err, r,
+		               "\"%.60s\" stands for several runs: say more of it", run);
+	if (r == MW_ENOMEM)
+		return mw_fail(err, r, "out of memory");
+	return r ? r : (int)MW_MIN(o.n, (size_t)INT_MAX);
 }
 
 int

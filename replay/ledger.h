@@ -7,7 +7,8 @@
  *	log	one line a fact, appended, each with its CRC
  *
  * Lines: "I RUN RECORD BOX S CRC" (intent), "D RUN RECORD BOX S FOLDER UIDVALIDITY UID
- * CRC" (done), "R RUN RECORD BOX S CRC" (refused: not there). BOX and FOLDER are
+ * CRC" (done), "R RUN RECORD BOX S CRC" (refused: not there), "U RUN RECORD BOX S CRC"
+ * (taken away again). BOX and FOLDER are
  * percent-encoded, S is 1 for a Sent copy. The first intent of a batch and the last done
  * are made durable by mw_ledger_sync. A torn or damaged line is passed over.
  *
@@ -53,6 +54,22 @@ int mw_ledger_done(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char 
 /* The target said no: the copy is certainly not there. */
 int mw_ledger_refused(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
                       bool sent, struct mw_err *err) MW_CHECK;
+/* A run put it there, and mw_undo took it away again. */
+int mw_ledger_undone(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
+                     bool sent, struct mw_err *err) MW_CHECK;
+
+struct mw_ledger_put { /* one copy that a run put somewhere */
+	uint8_t id[MW_ID_LEN];
+	const char *box;
+	bool sent, undone;
+	struct mw_put_place place;
+};
+/* Every copy that a run put, in order; run is its ID or the beginning of it. The strings
+ * are the callback's for its duration. Returns how many lines bear that run's ID,
+ * MW_EUSAGE when it stands for several runs, or what the callback returned. */
+int mw_ledger_of_run(struct mw_ledger *l, const char *run,
+                     int (*cb)(void *arg, const struct mw_ledger_put *put), void *arg,
+                     struct mw_err *err) MW_CHECK;
 /* All lines so far durable. */
 int mw_ledger_sync(struct mw_ledger *l, struct mw_err *err) MW_CHECK;
 

@@ -62,8 +62,9 @@ mw_report_issue(struct mw_report *r, const uint8_t *id, const struct mw_issue *w
 uint64_t
 mw_report_left(const struct mw_report *r)
 {
-	return r->selected - r->already_there - r->restored - r->failed - r->doubtful -
-	       r->skipped - r->removed - r->refused - r->bounced - r->queued;
+	return r->selected - r->undone - r->already_there - r->restored - r->failed -
+	       r->doubtful - r->skipped - r->removed - r->refused - r->bounced -
+	       r->queued;
 }
 
 static json_t *
@@ -129,6 +130,15 @@ summary(const struct mw_report *r)
 	(void)json_object_set_new(o, "interrupted", json_boolean(r->interrupted));
 	for (size_t i = 0; i < sizeof n / sizeof n[0]; i++)
 		(void)json_object_set_new(o, n[i].name, json_integer((json_int_t)n[i].v));
+	if (strcmp(r->command, "replay undo") == 0)
+		(void)json_object_set_new(o, "undone",
+		                          json_integer((json_int_t)r->undone));
+	if (r->check) {
+		(void)json_object_set_new(o, "compared",
+		                          json_integer((json_int_t)r->compared));
+		(void)json_object_set_new(o, "identical",
+		                          json_integer((json_int_t)r->identical));
+	}
 	(void)json_object_set_new(o, "duration_s",
 	                          json_real((double)r->duration_us / 1e6));
 	return o;
@@ -166,6 +176,58 @@ say_issues(const struct mw_report *r)
 	}
 }
 
+/* The tail that every sentence has. */
+static void
+say_rest(const struct mw_report *r)
+{
+	const struct {
+		uint64_t n;
+		const char *what;
+	} rest[] = {
+	    {r->doubtful, "doubtful"},
+	    {r->skipped, "skipped"},
+	    {r->removed, "removed by their users"},
+	    {r->refused, "refused"},
+	    {r->bounced, "bounced"},
+	    {r->queued, "in the mail server's queue"},
+	    {r->unreadable, "records unreadable"},
+	};
+	for (size_t i = 0; i < sizeof rest / sizeof rest[0]; i++)
+		if (rest[i].n)
+			printf(", %llu %s", (unsigned long long)rest[i].n, rest[i].what);
+}
+
+static void
+say_undo(const struct mw_report *r)
+{
+	say_issues(r);
+	printf("%llu %s put back by that run: %llu taken away%s, %llu left alone, %llu "
+	       "failed; %llu unaccounted%s.\n",
+	       (unsigned long long)r->selected, r->selected == 1 ? "copy" : "copies",
+	       (unsigned long long)r->undone, r->dry ? " (dry run)" : "",
+	       (unsigned long long)r->skipped, (unsigned long long)r->failed,
+	       (unsigned long long)mw_report_left(r),
+	       r->interrupted ? " (interrupted)" : "");
+}
+
+static void
+say_check(const struct mw_report *r)
+{
+	char took[32];
+	mw_duration_human(took, sizeof took, r->duration_us);
+	say_issues(r);
+	printf("%llu %s: %llu there and compared, %llu of them byte for byte; %llu "
+	       "missing, altered or not to be seen",
+	       (unsigned long long)r->selected, r->selected == 1 ? "copy" : "copies",
+	       (unsigned long long)r->already_there, (unsigned long long)r->identical,
+	       (unsigned long long)r->failed);
+	say_rest(r);
+	printf("; %llu unaccounted%s. %llu %s, %s.\n",
+	       (unsigned long long)mw_report_left(r),
+	       r->interrupted ? " (interrupted)" : "", (unsigned long long)r->mailboxes,
+	       r->mailboxes == 1 ? "mailbox" : "mailboxes", took);
+}
+
 static void
 say(const struct mw_report *r)
 {
@@ -186,21 +248,7 @@ say(const struct mw_report *r)
 	if (r->ambiguous)
 		printf(" (%llu of those put back ambiguous)",
 		       (unsigned long long)r->ambiguous);
-	if (r->doubtful)
-		printf(", %llu doubtful", (unsigned long long)r->doubtful);
-	if (r->skipped)
-		printf(", %llu skipped", (unsigned long long)r->skipped);
-	if (r->removed)
-		printf(", %llu removed by their users", (unsigned long long)r->removed);
-	if (r->refused)
-		printf(", %llu refused", (unsigned long long)r->refused);
-	if (r->bounced)
-		printf(", %llu bounced", (unsigned long long)r->bounced);
-	if (r->queued)
-		printf(", %llu in the mail server's queue",
-		       (unsigned long long)r->queued);
-	if (r->unreadable)
-		printf(", %llu records unreadable", (unsigned long long)r->unreadable);
+	say_rest(r);
 	printf("; %llu unaccounted%s. %llu %s, %s.\n",
 	       (unsigned long long)mw_report_left(r),
 	       r->interrupted ? " (interrupted)" : "", (unsigned long long)r->mailboxes,
@@ -214,7 +262,14 @@ void
 mw_report_print(const struct mw_report *r, bool json)
 {
 	if (!json) {
-		say(r);
+		if (r->check)
+			say_check(r);
+		else if (strcmp(r->command, "replay undo") == 0)
+			say_undo(r);
+		else if (strcmp(r->command, "replay prepare") == 0)
+			say_issues(r);
+		else
+			say(r);
 		return;
 	}
 	json_t *o = summary(r);

@@ -26,6 +26,9 @@ struct mw_report {
 	bool dry, interrupted;
 	uint64_t selected, already_there, restored, failed, doubtful, ambiguous, skipped;
 	uint64_t removed, refused, bounced, queued; /* by the MTA's log, not put back */
+	bool check;                   /* nothing was put; compared, not restored */
+	uint64_t compared, identical; /* of those: byte for byte */
+	uint64_t undone;
 	uint64_t unreadable; /* records; what they held is unknown */
 	uint64_t mailboxes, bytes;
 	int64_t start_us, duration_us;

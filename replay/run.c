@@ -362,7 +362,7 @@ mw_run_exit(const struct mw_run *r)
 		return 0;
 	if (sh && sh->first_code && !sh->any_box_ok && !p->restored && !p->already_there)
 		return mw_err_exit(sh->first_code); /* nothing could be done at all */
-	return 3;
+	return r->check ? 1 : 3;
 }
 
 int
@@ -376,7 +376,7 @@ mw_run_finish(struct mw_run *run, int r, struct mw_err *err, const char *report)
 		return mw_cli_error(cli, err);
 	if (r && r != MW_ECANCEL)
 		(void)mw_cli_error(cli, err);
-	else if (!r && sh && status != 0 && status != 3)
+	else if (!r && sh && sh->first_code && status != 0 && status != 3)
 		(void)mw_cli_error(cli, &sh->first_err);
 	if (!r && !run->report->selected && !cli->quiet)
 		fprintf(stderr,

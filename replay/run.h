@@ -46,6 +46,7 @@ struct mw_run {
 	struct mw_report *report;
 	struct mw_progress progress;
 	bool dry, resend_doubtful;
+	bool check;    /* compare only; implies dry */
 	unsigned jobs; /* boxes at a time; 0: MW_JOBS_DEFAULT */
 	/* Called before copies of a box are put (each attempt), after all readers were
 	 * closed, so that it may write to a journal. 0, or why nothing may be put. NULL

@@ -1,7 +1,7 @@
 #include "replay/run.h"
 
 #include "journal/base/util.h"
-#include "replay/reconcile.h"
+#include "replay/look.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -12,221 +12,9 @@ enum {
 	NAP_MS = 500
 };
 
-/* What one look at the box found, and the copies to compare it with. */
-struct look {
-	struct mw_run *r;
-	struct mw_plan_box *b;
-	uint64_t *queue; /* sorted hashes of our queue IDs */
-	size_t n_queue;
-	struct mw_rc_copy *c;
-	struct mw_rc_stored *s;
-	size_t m, cap;
-	struct mw_err *err;
-};
-
-static int
-by_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-	return x < y ? -1 : x > y;
-}
-
-static int
-by_key(const void *a, const void *b)
-{
-	return by_u64(&((const struct mw_rc_stored *)a)->key,
-	              &((const struct mw_rc_stored *)b)->key);
-}
-
-static void
-forget_stored(struct look *l)
-{
-	for (size_t i = 0; i < l->m; i++)
-		free(l->s[i].profile);
-	l->m = 0;
-}
-
-static void
-look_done(struct look *l)
-{
-	forget_stored(l);
-	free(l->s);
-	free(l->c);
-	free(l->queue);
-}
-
-static int
-look_init(struct look *l, struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
-{
-	*l = (struct look){.r = r, .b = b, .err = err};
-	l->c = calloc(b->n ? b->n : 1, sizeof *l->c);
-	l->queue = calloc(b->n ? b->n : 1, sizeof *l->queue);
-	if (!l->c || !l->queue)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	for (size_t i = 0; i < b->n; i++) {
-		const struct mw_plan_rec *rec = &r->plan->rec[b->v[i].rec];
-		if (rec->queue)
-			l->queue[l->n_queue++] = rec->queue;
-	}
-	qsort(l->queue, l->n_queue, sizeof *l->queue, by_u64);
-	return 0;
-}
-
-static bool
-known_queue(void *arg, uint64_t queue)
-{
-	const struct look *l = arg;
-	return bsearch(&queue, l->queue, l->n_queue, sizeof queue, by_u64) != NULL;
-}
-
-static int
-on_found(void *arg, const struct mw_found *f)
-{
-	struct look *l = arg;
-	struct mw_facts facts;
-	if (l->m == l->cap) {
-		size_t cap = l->cap ? l->cap * 2 : 256;
-		void *p = cap < UINT32_MAX ? reallocarray(l->s, cap, sizeof *l->s) : NULL;
-		if (!p)
-			return mw_fail(l->err, MW_ENOMEM, "out of memory");
-		l->s = p;
-		l->cap = cap;
-	}
-	mw_header_facts(f->header, known_queue, l, &facts);
-	l->s[l->m++] = (struct mw_rc_stored){
-	    .key = f->key,
-	    .msgid = facts.msgid,
-	    .queue = facts.queue,
-	    .size = f->size,
-	    .date_us = f->date_us,
-	    .received_us = facts.received_us,
-	    .sent_folder = f->sent_folder,
-	};
-	return 0;
-}
-
-static int
-on_profile(void *arg, uint64_t key, struct mw_profile *take)
-{
-	struct look *l = arg;
-	struct mw_rc_stored want = {.key = key};
-	struct mw_rc_stored *s =
-	    l->m ? bsearch(&want, l->s, l->m, sizeof want, by_key) : NULL;
-	if (!s || s->profile)
-		free(take);
-	else
-		s->profile = take;
-	return 0;
-}
-
-/* A server may mention a message twice; it is one. */
-static void
-sort_stored(struct look *l)
-{
-	size_t k = 0;
-	if (!l->m)
-		return;
-	qsort(l->s, l->m, sizeof *l->s, by_key);
-	for (size_t i = 1; i < l->m; i++)
-		if (l->s[i].key != l->s[k].key)
-			l->s[++k] = l->s[i];
-	l->m = k + 1;
-}
-
-static int
-fetch_needed(struct look *l, size_t n, struct mw_err *err)
-{
-	MW_AUTOFREE uint64_t *keys = calloc(n ? n : 1, sizeof *keys);
-	size_t k = 0;
-	if (!keys)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	for (size_t i = 0; i < l->m && k < n; i++)
-		if (l->s[i].need)
-			keys[k++] = l->s[i].key;
-	return mw_target_fetch(l->r->target, keys, k, on_profile, l, err);
-}
-
-/* Profiles of our own copies. One that cannot be read has none: it fails when it is put.
- */
-static int
-read_needed(struct look *l, struct mw_profile **prof, struct mw_err *err)
-{
-	struct mw_profiler *f = mw_profiler_new();
-	int q = f ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
-	for (size_t i = 0; i < l->b->n && !q; i++) {
-		struct mw_err ignored;
-		if (!l->c[i].need)
-			continue;
-		if (mw_cli_stopped())
-			q = mw_fail(err, MW_ECANCEL, "interrupted");
-		else if (mw_run_content(l->r, &l->r->plan->rec[l->b->v[i].rec],
-		                        mw_profiler_put, f, &ignored))
-			free(mw_profiler_take(f));
-		else
-			l->c[i].profile = prof[i] = mw_profiler_take(f);
-	}
-	mw_profiler_free(f);
-	return q;
-}
-
-static int
-reconcile(struct look *l, struct mw_err *err)
-{
-	size_t n = l->b->n;
-	int q = mw_reconcile_fast(l->c, n, l->s, l->m);
-	if (q > 0) {
-		int f = fetch_needed(l, (size_t)q, err);
-		if (f)
-			return f;
-	}
-	if (q >= 0)
-		q = mw_reconcile_digest(l->c, n, l->s, l->m);
-	if (q < 0)
-		return mw_fail(err, q, "out of memory");
-	struct mw_profile **prof = calloc(n ? n : 1, sizeof(void *));
-	if (!prof)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	int r = q > 0 ? read_needed(l, prof, err) : 0;
-	if (!r && mw_reconcile_body(l->c, n, l->s, l->m))
-		r = mw_fail(err, MW_ENOMEM, "out of memory");
-	for (size_t i = 0; i < n; i++) {
-		free(prof[i]);
-		l->c[i].profile = NULL;
-	}
-	free(prof);
-	return r;
-}
-
-/* Looks at the box and decides for every copy. */
-static int
-look(struct look *l, struct mw_err *err)
-{
-	forget_stored(l);
-	for (size_t i = 0; i < l->b->n; i++) {
-		const struct mw_plan_copy *p = &l->b->v[i];
-		const struct mw_plan_rec *rec = &l->r->plan->rec[p->rec];
-		l->c[i] = (struct mw_rc_copy){
-		    .msgid = rec->msgid,
-		    .queue = rec->queue,
-		    .time_us = rec->time_us,
-		    .size = rec->size,
-		    .digest = rec->digest,
-		    .sent = p->sent,
-		    .wanted = p->wanted,
-		    .anywhere = l->r->plan->by_message,
-		};
-	}
-	l->err = err;
-	int q = mw_target_scan(l->r->target, on_found, l, err);
-	if (q)
-		return q;
-	sort_stored(l);
-	return reconcile(l, err);
-}
-
 /* Is another copy of the same message there? They stand side by side. */
 static bool
-sibling_there(const struct look *l, size_t i)
+sibling_there(const struct mw_look *l, size_t i)
 {
 	const struct mw_plan_copy *v = l->b->v;
 	return (i > 0 && v[i - 1].rec == v[i].rec && l->c[i - 1].how != MW_RC_MISSING) ||
@@ -236,7 +24,7 @@ sibling_there(const struct look *l, size_t i)
 
 /* Settles what the look found present; returns how many are still to put. */
 static int
-settle(struct look *l, size_t *ret_left, struct mw_err *err)
+settle(struct mw_look *l, size_t *ret_left, struct mw_err *err)
 {
 	size_t left = 0, removed = 0;
 	int q = 0;
@@ -416,10 +204,12 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 
 /* One attempt: 0 the box is done. */
 static int
-attempt(struct mw_run *r, struct look *l, struct mw_plan_box *b, struct mw_err *err)
+attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_err *err)
 {
 	size_t left = 0;
-	int q = look(l, err);
+	int q = mw_look(l, err);
+	if (!q && r->check)
+		return mw_run_check(l, err);
 	if (!q)
 		q = settle(l, &left, err);
 	if (q || !left)
@@ -432,11 +222,11 @@ attempt(struct mw_run *r, struct look *l, struct mw_plan_box *b, struct mw_err *
 	}
 	q = mw_target_begin(r->target, err);
 	if (q > 0) { /* it moved on between the look and the lock */
-		q = look(l, err);
+		q = mw_look(l, err);
 		if (!q)
 			q = settle(l, &left, err);
 	}
-	forget_stored(l);
+	mw_look_forget(l);
 	return q || !left ? q : mw_run_put_missing(r, b, left, err);
 }
 
@@ -476,8 +266,8 @@ nothing_arrived(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 static int
 run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 {
-	struct look l;
-	int tries = 0, q = look_init(&l, r, b, err);
+	struct mw_look l;
+	int tries = 0, q = mw_look_init(&l, r, b, err);
 	while (!q || tries) {
 		size_t before = mw_run_open_copies(b);
 		if (mw_cli_stopped())
@@ -501,7 +291,7 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 		for (int i = 0; i < NAP_MS && !mw_cli_stopped(); i += 100)
 			(void)poll(NULL, 0, 100);
 	}
-	look_done(&l);
+	mw_look_done(&l);
 	return q;
 }
 

@@ -394,6 +394,30 @@ mw_target_put(struct mw_target *t, const struct mw_put *v, size_t n,
 	return t->ops->put(t, v, n, io, err);
 }
 
+bool
+mw_target_removes(const struct mw_target *t)
+{
+	return t->ops->remove != NULL;
+}
+
+int
+mw_target_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
+                 int (*removed)(void *arg, size_t i, int code), void *arg,
+                 struct mw_err *err)
+{
+	if (!t->ops->remove)
+		return mw_fail(err, MW_EUSAGE, "%s: nothing can be taken away there",
+		               t->name);
+	return t->ops->remove(t, v, n, removed, arg, err);
+}
+
+void
+mw_target_describe(struct mw_target *t, struct mw_buf *out)
+{
+	if (t->ops->describe)
+		t->ops->describe(t, out);
+}
+
 int
 mw_target_close(struct mw_target *t, struct mw_err *err)
 {

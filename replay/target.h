@@ -134,6 +134,19 @@ struct mw_put_io {
  * a stop, at a consistent point. */
 int mw_target_put(struct mw_target *t, const struct mw_put *v, size_t n,
                   const struct mw_put_io *io, struct mw_err *err) MW_CHECK;
+/* Takes away what an earlier run put into the open box: removed(arg, i, code, why) for
+ * each, 0: it is gone now; MW_ENOTFOUND: not where it was put, so it is left alone.
+ * Places are those that done was told. MW_EUSAGE for a target that cannot. */
+struct mw_removal {
+	const uint8_t *id;
+	struct mw_put_place place;
+};
+int mw_target_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
+                     int (*removed)(void *arg, size_t i, int code), void *arg,
+                     struct mw_err *err) MW_CHECK;
+bool mw_target_removes(const struct mw_target *t);
+/* What the open box's server can do, in a few words. */
+void mw_target_describe(struct mw_target *t, struct mw_buf *out);
 /* Leaves the box clean (no staging folder, no lock). After an error: as far as possible.
  */
 int mw_target_close(struct mw_target *t, struct mw_err *err) MW_CHECK;
@@ -154,6 +167,11 @@ struct mw_target_ops {
 	int (*begin)(struct mw_target *t, struct mw_err *err);
 	int (*put)(struct mw_target *t, const struct mw_put *v, size_t n,
 	           const struct mw_put_io *io, struct mw_err *err);
+	/* NULL: cannot */
+	int (*remove)(struct mw_target *t, const struct mw_removal *v, size_t n,
+	              int (*removed)(void *arg, size_t i, int code), void *arg,
+	              struct mw_err *err);
+	void (*describe)(struct mw_target *t, struct mw_buf *out); /* NULL: nothing */
 	int (*close)(struct mw_target *t, struct mw_err *err);
 	void (*free)(struct mw_target *t);
 };

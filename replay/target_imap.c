@@ -307,6 +307,26 @@ imap_close(struct mw_target *t, struct mw_err *err)
 }
 
 static void
+imap_describe(struct mw_target *t, struct mw_buf *out)
+{
+	static const struct {
+		unsigned cap;
+		const char *name;
+	} caps[] = {
+	    {MW_CAP_MULTIAPPEND, "MULTIAPPEND"},
+	    {MW_CAP_LITERAL_PLUS, "LITERAL+"},
+	    {MW_CAP_LITERAL_MINUS, "LITERAL-"},
+	    {MW_CAP_UIDPLUS, "UIDPLUS"},
+	    {MW_CAP_MOVE, "MOVE"},
+	    {MW_CAP_SPECIAL_USE, "SPECIAL-USE"},
+	};
+	const struct mw_imap_box *b = mw_imap_box(t);
+	for (size_t i = 0; i < MW_COUNT(caps); i++)
+		if (b->c->caps & caps[i].cap)
+			mw_buf_printf(out, out->n ? " %s" : "%s", caps[i].name);
+}
+
+static void
 imap_free(struct mw_target *t)
 {
 	box_free(mw_imap_box(t));
@@ -323,6 +343,8 @@ const struct mw_target_ops mw_target_imap = {
     .fetch = mw_imap_box_fetch,
     .begin = mw_imap_staging_begin,
     .put = mw_imap_box_put,
+    .remove = mw_imap_box_remove,
+    .describe = imap_describe,
     .close = imap_close,
     .free = imap_free,
 };

@@ -536,6 +536,7 @@ const struct mw_target_ops mw_target_maildir = {
     .scan = maildir_scan,
     .fetch = maildir_fetch,
     .put = maildir_put,
+    .remove = mw_files_remove,
     .close = maildir_close,
     .free = maildir_free,
 };

@@ -1,0 +1,37 @@
+/* look.h - what a box holds, compared with every copy that the plan has for it.
+ *
+ * Life: mw_look_init → mw_look, any number of times → mw_look_done. The target's box is
+ * open during mw_look. One thread.
+ */
+#ifndef MW_REPLAY_LOOK_H
+#define MW_REPLAY_LOOK_H
+
+#include "replay/reconcile.h"
+#include "replay/run.h"
+
+struct mw_look {
+	struct mw_run *r;
+	struct mw_plan_box *b;
+	uint64_t *queue; /* sorted hashes of our queue IDs */
+	size_t n_queue;
+	struct mw_rc_copy *c;   /* as many as b->n, in its order; no profiles kept */
+	struct mw_rc_stored *s; /* m, by ascending key */
+	size_t m, cap;
+	struct mw_err *err;
+};
+
+int mw_look_init(struct mw_look *l, struct mw_run *r, struct mw_plan_box *b,
+                 struct mw_err *err) MW_CHECK;
+void mw_look_done(struct mw_look *l); /* after a failed init, too */
+/* Scans the box and decides for every copy (l->c[i].how). MW_ECANCEL, MW_ENOMEM, what the
+ * target or the journal reports. */
+int mw_look(struct mw_look *l, struct mw_err *err) MW_CHECK;
+/* Fetches the profiles of the n stored messages that are marked `need`. */
+int mw_look_fetch(struct mw_look *l, size_t n, struct mw_err *err) MW_CHECK;
+/* run_check.c: settles every wanted copy after a look, by comparing what is there with
+ * the journal: PRESENT, FAILED (missing, altered), or what the MTA's log says. */
+int mw_run_check(struct mw_look *l, struct mw_err *err) MW_CHECK;
+/* Frees what was found stored; l->m is 0. */
+void mw_look_forget(struct mw_look *l);
+
+#endif

@@ -1,0 +1,144 @@
+/* Taking away what a run put: by UID, which names one message for ever while UIDVALIDITY
+ * stands (RFC 9051 §2.3.1.1), so nothing has to be compared. */
+#include "journal/base/util.h"
+#include "replay/target_imap.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	AT_ONCE = 500 /* UIDs of one command */
+};
+
+struct away { /* the messages of one folder */
+	uint32_t uidvalidity;
+	const struct mw_removal *v;
+	size_t n;
+	bool *there;
+};
+
+static int
+on_select(void *arg, struct mw_imap_cur cur)
+{
+	struct away *a = arg;
+	struct mw_str rest = mw_str(cur.p + 2, cur.n - 2);
+	struct mw_imap_status st;
+	if (mw_str_istarts(rest, MW_STR("OK [")) && mw_imap_parse_status(rest, &st) &&
+	    mw_str_ieq(st.code, MW_STR("UIDVALIDITY")))
+		a->uidvalidity = mw_imap_set_at(st.args, 0);
+	return 0;
+}
+
+static int
+on_there(void *arg, struct mw_imap_cur cur)
+{
+	struct away *a = arg;
+	struct mw_imap_fetch f;
+	if (!mw_imap_parse_fetch(cur, &f) || !f.uid)
+		return 0;
+	for (size_t i = 0; i < a->n; i++)
+		if (a->v[i].place.uid == f.uid)
+			a->there[i] = true;
+	return 0;
+}
+
+static void
+uid_set(const struct away *a, bool all, struct mw_buf *out)
+{
+	mw_buf_clear(out);
+	for (size_t i = 0; i < a->n; i++)
+		if (a->v[i].place.uid && (all || a->there[i]))
+			mw_buf_printf(out, out->n ? ",%u" : "%u",
+			              (unsigned)a->v[i].place.uid);
+}
+
+/* Some messages of the selected folder. */
+static int
+remove_some(struct mw_imap *c, struct away *a, struct mw_err *err)
+{
+	MW_BUF_AUTO set = {0};
+	uid_set(a, true, &set);
+	if (!set.n)
+		return 0;
+	int r = mw_imap_cmd(c, err, "UID FETCH %s (UID)", mw_buf_cstr(&set));
+	if (!r)
+		r = mw_imap_wait(c, on_there, a, err);
+	if (r == MW_EREFUSED)
+		return mw_imap_refused(c, err, "look for what was put back");
+	uid_set(a, false, &set);
+	if (r || !set.n)
+		return r;
+	r = mw_imap_do(c, err, "UID STORE %s +FLAGS.SILENT (\\Deleted)",
+	               mw_buf_cstr(&set));
+	if (!r)
+		r = mw_imap_do(c, err, "UID EXPUNGE %s", mw_buf_cstr(&set));
+	return r == MW_EREFUSED ? mw_imap_refused(c, err, "take mail away") : r;
+}
+
+/* The name as the ledger has it: quoted already, or plain. */
+static int
+select_folder(struct mw_imap_box *b, const char *name, struct away *a, struct mw_err *err)
+{
+	MW_BUF_AUTO q = {0};
+	if (name[0] != '"' && !mw_imap_quote(mw_strz(name), &q))
+		return MW_EREFUSED;
+	if (mw_buf_ok(&q))
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	b->selected = false;
+	int r =
+	    mw_imap_cmd(b->c, err, "SELECT %s", name[0] == '"' ? name : mw_buf_cstr(&q));
+	return r ? r : mw_imap_wait(b->c, on_select, a, err);
+}
+
+static int
+remove_from(struct mw_imap_box *b, const struct mw_removal *v, size_t n, bool *there,
+            struct mw_err *err)
+{
+	struct away a = {0};
+	const char *name = v[0].place.folder;
+	int r = name && *name ? select_folder(b, name, &a, err) : MW_EREFUSED;
+	if (r)
+		return r == MW_EREFUSED ? 0 : r; /* the folder has gone */
+	if (a.uidvalidity != v[0].place.uidvalidity || !a.uidvalidity)
+		return 0; /* made anew since */
+	for (size_t i = 0; i < n && !r; i += AT_ONCE) {
+		a.v = v + i;
+		a.there = there + i;
+		a.n = MW_MIN(n - i, (size_t)AT_ONCE);
+		r = remove_some(b->c, &a, err);
+	}
+	return r;
+}
+
+static bool
+same_folder(const struct mw_put_place *a, const struct mw_put_place *b)
+{
+	return a->uidvalidity == b->uidvalidity &&
+	       strcmp(a->folder ? a->folder : "", b->folder ? b->folder : "") == 0;
+}
+
+int
+mw_imap_box_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
+                   int (*removed)(void *arg, size_t i, int code), void *arg,
+                   struct mw_err *err)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	MW_AUTOFREE bool *there = calloc(n ? n : 1, sizeof *there);
+	int r = 0;
+	if (!there)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!(b->c->caps & MW_CAP_UIDPLUS))
+		return mw_fail(err, MW_EUSAGE,
+		               "%s does not know UIDPLUS: single messages cannot be "
+		               "taken away there",
+		               mw_net_peer(b->c->net));
+	for (size_t i = 0, k; i < n && !r; i = k) {
+		for (k = i + 1; k < n && same_folder(&v[i].place, &v[k].place); k++)
+			;
+		r = remove_from(b, v + i, k - i, there + i, err);
+		for (size_t j = i; j < k && !r; j++)
+			r = removed(arg, j, there[j] ? 0 : MW_ENOTFOUND);
+	}
+	return r;
+}
