@@ -147,14 +147,23 @@ load_wanted(struct box *x)
 
 struct pair {
 	uint8_t key[KEY];
+	int64_t date_s; /* 0 where it does not count */
 	size_t i;
 };
+
+static int
+by_match(const void *a, const void *b)
+{
+	const struct pair *x = a, *y = b;
+	int r = memcmp(x->key, y->key, KEY);
+	return r ? r : x->date_s < y->date_s ? -1 : x->date_s > y->date_s;
+}
 
 static int
 by_pair(const void *a, const void *b)
 {
 	const struct pair *x = a, *y = b;
-	int r = memcmp(x->key, y->key, KEY);
+	int r = by_match(a, b);
 	return r ? r : x->i < y->i ? -1 : x->i > y->i;
 }
 
@@ -233,8 +242,9 @@ matched(struct box *x, struct want *w, struct have *h, enum pass pass)
 	check_date(x, w, h);
 }
 
+/* dated: of copies of one message each is matched with the one of its own date. */
 static int
-match(struct box *x, enum pass pass)
+match(struct box *x, enum pass pass, bool dated)
 {
 	MW_AUTOFREE struct pair *p = calloc(x->n_w + 1, sizeof *p);
 	MW_AUTOFREE struct pair *q = calloc(x->n_h + 1, sizeof *q);
@@ -246,6 +256,7 @@ match(struct box *x, enum pass pass)
 		if (w->matched || w->unreadable || (pass == MESSAGE_ID && !w->rec->msgid))
 			continue;
 		key_of_want(w, pass, &p[n]);
+		p[n].date_s = dated ? w->rec->time_us / 1000000 : 0;
 		p[n++].i = i;
 	}
 	for (size_t i = 0; i < x->n_h; i++) {
@@ -253,12 +264,13 @@ match(struct box *x, enum pass pass)
 		if (h->matched || (pass == MESSAGE_ID ? !h->msgid : !h->fetched))
 			continue;
 		key_of_have(h, pass, &q[m]);
+		q[m].date_s = dated ? h->date_us / 1000000 : 0;
 		q[m++].i = i;
 	}
 	qsort(p, n, sizeof *p, by_pair);
 	qsort(q, m, sizeof *q, by_pair);
 	for (size_t i = 0, j = 0; i < n && j < m;) {
-		int r = memcmp(p[i].key, q[j].key, KEY);
+		int r = by_match(&p[i], &q[j]);
 		if (r == 0)
 			matched(x, &x->w[p[i++].i], &x->h[q[j++].i], pass);
 		else if (r < 0)
@@ -331,8 +343,11 @@ compare_box(struct mw_drill *d, struct mw_plan_box *b, struct mw_err *err)
 		}
 		x.err = err;
 	}
-	for (int pass = EXACT; pass <= MESSAGE_ID && r == 0; pass++)
-		r = match(&x, (enum pass)pass);
+	for (int pass = EXACT; pass <= MESSAGE_ID && r == 0; pass++) {
+		r = match(&x, (enum pass)pass, true);
+		if (r == 0)
+			r = match(&x, (enum pass)pass, false);
+	}
 	if (r == 0) {
 		check_order(&x);
 		rest(&x);

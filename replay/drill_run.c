@@ -188,7 +188,8 @@ say(const struct mw_drill *d, const char *what)
 static void
 on_bad(void *arg, const struct mw_err *err)
 {
-	mw_drill_found(arg, "unreadable", NULL, NULL, "%s", err->msg);
+	if (err->code != MW_EERASED) /* that is as it should be */
+		mw_drill_found(arg, "unreadable", NULL, NULL, "%s", err->msg);
 }
 
 /* Mail of a private Dovecot belongs to the journal's owner, never to root. */

@@ -125,7 +125,7 @@ result_rows(const json_t *o, struct sheet *s)
 	              num(o, "copies.expected"));
 	mw_buf_printf(b, "SHA-256 identical to capture %llu", num(o, "copies.identical"));
 	if (canon)
-		mw_buf_printf(b, ", identical but for what such a server rewrites %llu",
+		mw_buf_printf(b, ", identical but for what such a target rewrites %llu",
 		              canon);
 	b = row(s, "Different");
 	mw_buf_printf(b,

@@ -43,8 +43,8 @@ put(struct mw_store *st, int i, const char *rcpt, const char *auth, int64_t when
 	                    .direction = MW_DIR_INTERNAL,
 	                    .rcpt = &r,
 	                    .n_rcpt = 1};
-	/* Two in three have a Message-ID; every eighth is the same as the one before. */
-	int k = i % 8 == 7 ? i - 1 : i;
+	/* Two in three have a Message-ID; every fourth is one again that its user has. */
+	int k = i % 4 == 3 ? i - 3 : i;
 	mw_buf_printf(&text, "Subject: number %d\r\n", k);
 	if (k % 3)
 		mw_buf_printf(&text, "Message-ID: <%d@far.test>\r\n", k);
@@ -559,6 +559,13 @@ wrong_use_is_told(void **state)
 	               "drill run --all --create --to 'maildir:%s/live/%%u'", root);
 	want(0, cmd, "PASSED");
 	want(64, cmd, "is no scratch target");
+	(void)snprintf(cmd, sizeof cmd, "drill run --all --to 'eml:%s/eml'", root);
+	want(0, cmd, "PASSED");
+	want(64, cmd, "is no scratch target");
+	(void)snprintf(cmd, sizeof cmd, "drill run --all --create --to 'mbox:%s/box-%%u'",
+	               root);
+	want(0, cmd, "PASSED");
+	want(64, cmd, "is no scratch target");
 	nothing_left();
 	struct mw_err err = {0};
 	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", journal);
@@ -625,6 +632,8 @@ remains_are_removed(void **state)
 	nothing_left();
 }
 
+/* ---- a journal of many days ---- */
+
 static void
 configure(const char *text)
 {
@@ -632,6 +641,101 @@ configure(const char *text)
 	assert_non_null(f);
 	fprintf(f, "journal_dir = %s\nlocal_domains = example.org\n%s", journal, text);
 	assert_int_equal(fclose(f), 0);
+}
+
+static int64_t fake_us;
+
+static int64_t
+fake_now(const struct mw_clock *c)
+{
+	(void)c;
+	return fake_us;
+}
+
+static int64_t
+fake_mono(const struct mw_clock *c)
+{
+	(void)c;
+	return mw_clock_system()->mono_us(mw_clock_system());
+}
+
+/* A mail and a segment for each day from `from` days ago to `to` days ago. */
+static void
+days(int from, int to)
+{
+	const struct mw_clock clock = {fake_now, fake_mono, NULL};
+	struct mw_err err = {0};
+	struct mw_store *st = NULL;
+	struct mw_store_opts o = {.dir = journal,
+	                          .mode = MW_STORE_WRITE,
+	                          .segment_size = 1 << 20,
+	                          .clock = &clock};
+	int64_t now = mw_clock_system()->now_us(mw_clock_system());
+	fake_us = now - from * INT64_C(86400000000);
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	for (int d = from; d > to; d--) {
+		fake_us = now - d * INT64_C(86400000000);
+		put(st, d % 24, "alice@example.org", "", fake_us);
+		assert_int_equal(mw_store_roll(st, &err), 0);
+	}
+	mw_store_close(st);
+}
+
+/* A report outlives the records that it saw, as long as the log says where they went. */
+static void
+a_prune_is_no_forgery(void **state)
+{
+	(void)state;
+	char cmd[700];
+	struct mw_err err = {0};
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", journal);
+	assert_int_equal(system(cmd), 0);
+	assert_int_equal(mw_store_create(journal, NULL, NULL, &err), 0);
+	days(50, 40);
+	want(0, "drill run --all", "PASSED");
+	days(40, 0);
+	want(0, "drill verify", ": ok: ");
+	configure("retain all { keep = 20d }\n");
+	want(0, "prune --yes", "");
+	(void)snprintf(cmd, sizeof cmd, "test ! -e '%s/segments/0000000000000002.seg'",
+	               journal);
+	assert_int_equal(system(cmd), 0);
+	want(0, "drill verify", ": ok: ");
+	want(0, "--json drill run --all", "\"lost_sequence_numbers\":0");
+	assert_null(strstr(out, "\"pruned_segments\":0"));
+	configure("");
+}
+
+/* What the log explains is no loss; what it does not is one. */
+static void
+gaps_need_a_reason(void **state)
+{
+	(void)state;
+	char cmd[900];
+	MW_STORE_AUTO *st = NULL;
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_err err = {0};
+	struct mw_record r;
+	char id[MW_ID_TEXT + 1];
+	fresh(NULL);
+	add_mails(MAILS, 6, NULL);
+	add_mails(MAILS + 6, 6, NULL);
+	want(0, "drill run --all", "PASSED");
+	st = reader();
+	assert_int_equal(mw_cursor_new(st, 3, &c, &err), 0);
+	assert_int_equal(mw_cursor_next(c, &r, &err), 1);
+	mw_id_text(id, r.id);
+	(void)snprintf(cmd, sizeof cmd, "erase %s --yes", id);
+	want(0, cmd, "");
+	want(0, "--json drill run --all", "\"lost_sequence_numbers\":0");
+	assert_non_null(strstr(out, "\"erased\":1,"));
+	assert_non_null(strstr(out, "\"expected\":44,"));
+	/* The second segment is gone, and no prune says so. */
+	(void)snprintf(cmd, sizeof cmd, "rm '%s/segments/0000000000000002.seg'", journal);
+	assert_int_equal(system(cmd), 0);
+	want(1, "--json drill run --all", "\"kind\":\"missing\"");
+	assert_non_null(strstr(out, "\"result\":\"failed\""));
+	assert_null(strstr(out, "\"lost_sequence_numbers\":0"));
 }
 
 static void
@@ -687,6 +791,8 @@ main(void)
 	    cmocka_unit_test(names_sort_by_time),
 	    cmocka_unit_test(hostile_text_is_escaped),
 	    cmocka_unit_test(a_damaged_record_is_named),
+	    cmocka_unit_test(a_prune_is_no_forgery),
+	    cmocka_unit_test(gaps_need_a_reason),
 	    cmocka_unit_test(status_tells_the_last_drill),
 	    cmocka_unit_test(wrong_use_is_told),
 	    cmocka_unit_test(encrypted_needs_its_key),
