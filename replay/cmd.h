@@ -107,6 +107,7 @@ int mw_cmd_show(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_export(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_replay(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_drill(struct mw_cli *cli, int argc, char **argv);
+int mw_cmd_follow(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_import(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_recover(struct mw_cli *cli, int argc, char **argv);
 int mw_cmd_mark(struct mw_cli *cli, int argc, char **argv);

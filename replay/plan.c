@@ -111,23 +111,19 @@ get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
 	return 0;
 }
 
-/* Is the copy itself one that --user or --domain names? (Other terms choose messages.) */
-static bool
-copy_named(struct walk *w, const struct mw_copy *c)
+bool
+mw_plan_named(const struct mw_conf *conf, const struct mw_query *q,
+              const struct mw_copy *c, struct mw_arena *tmp)
 {
-	const struct mw_query *q = &w->q;
-	const struct mw_conf *conf = w->cli->conf;
 	struct mw_str box = mw_strz(c->mailbox);
-	if (w->o->mailbox)
-		return strcmp(c->mailbox, w->o->mailbox) == 0;
 	bool named = !q->n_user && !q->n_domain;
-	struct mw_str base =
-	    c->sent ? mw_str("", 0)
-	            : mw_addr_base(c->rcpt, conf->recipient_delimiter, w->tmp);
+	struct mw_str base = c->sent
+	                         ? mw_str("", 0)
+	                         : mw_addr_base(c->rcpt, conf->recipient_delimiter, tmp);
 	for (size_t i = 0; i < q->n_user && !named; i++) {
 		struct mw_str u = mw_strz(q->user[i]);
-		struct mw_str ub = mw_addr_base(u, conf->recipient_delimiter, w->tmp);
-		const char *login = mw_mailbox_name(conf, ub, w->tmp);
+		struct mw_str ub = mw_addr_base(u, conf->recipient_delimiter, tmp);
+		const char *login = mw_mailbox_name(conf, ub, tmp);
 		named = mw_str_ieq(box, u) ||
 		        (login && mw_str_ieq(box, mw_strz(login))) ||
 		        (base.n && (mw_str_ieq(base, ub) || mw_str_ieq(c->rcpt, u))) ||
@@ -142,6 +138,14 @@ copy_named(struct walk *w, const struct mw_copy *c)
 		        mw_str_ieq(mw_addr_domain(c->rcpt), d);
 	}
 	return named;
+}
+
+static bool
+copy_named(struct walk *w, const struct mw_copy *c)
+{
+	if (w->o->mailbox)
+		return strcmp(c->mailbox, w->o->mailbox) == 0;
+	return mw_plan_named(w->cli->conf, &w->q, c, w->tmp);
 }
 
 static int
@@ -349,7 +353,7 @@ two_walks(struct walk *w)
 	if (r)
 		return r;
 	w->q.late = w->q.since_mark && w->known.late ? w->known.late : NULL;
-	w->everything = w->q.all && !w->q.any_term && !w->q.n_id;
+	w->everything = w->q.all && !w->q.any_term && !w->q.n_id && !w->q.span;
 	if (!w->everything)
 		r = mw_select(w->cli, &w->q, on_selected, w, NULL, NULL, w->err);
 	if (r)

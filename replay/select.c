@@ -60,6 +60,8 @@ static uint64_t
 first_seq(const struct walk *w)
 {
 	const struct mw_late *l = w->q.late ? &w->q.late[w->it.journal] : NULL;
+	if (w->q.span)
+		return w->q.span[w->it.journal].from;
 	if (w->from_us != INT64_MAX)
 		return 1;
 	return l && l->n ? MW_MIN(l->seq[0], w->from_seq) : w->from_seq;
@@ -93,6 +95,9 @@ consider(struct walk *w, const struct mw_record *r)
 	if (mw_cli_stopped())
 		return MW_ECANCEL;
 	if (r->type != MW_TYPE_MAIL)
+		return 0;
+	const struct mw_span *span = w->q.span ? &w->q.span[w->it.journal] : NULL;
+	if (span && (r->seq < span->from || r->seq >= span->to))
 		return 0;
 	if (r->seq < w->from_seq && r->time_us < w->from_us && !is_late(w, r->seq))
 		return 0;

@@ -20,6 +20,10 @@ struct mw_select_key { /* an entry of the index */
 	const char *value;
 };
 
+struct mw_span {           /* records of one journal by sequence number */
+	uint64_t from, to; /* to: not itself */
+};
+
 struct mw_query {
 	int64_t since_us, until_us; /* INT64_MIN / INT64_MAX: open */
 	const char *since_mark;     /* records from the mark's start record on */
@@ -29,10 +33,11 @@ struct mw_query {
 	size_t n_user, n_domain, n_sender, n_message_id, n_queue_id, n_subject;
 	const char **from, **attachment, **body; /* texts, see search.h */
 	size_t n_from, n_attachment, n_body;
-	int direction;            /* -1: any; enum mw_direction */
-	uint64_t larger, smaller; /* bytes; 0: off */
-	bool all;                 /* --all given */
-	bool any_term;            /* some term given */
+	int direction;              /* -1: any; enum mw_direction */
+	uint64_t larger, smaller;   /* bytes; 0: off */
+	const struct mw_span *span; /* by journal: none but these; NULL: all */
+	bool all;                   /* --all given */
+	bool any_term;              /* some term given */
 	const char *
 	    *id; /* positional record IDs or prefixes, where the command takes them */
 	size_t n_id;

@@ -172,6 +172,11 @@ struct mw_target_ops {
 	              int (*removed)(void *arg, size_t i, int code), void *arg,
 	              struct mw_err *err);
 	void (*describe)(struct mw_target *t, struct mw_buf *out); /* NULL: nothing */
+	/* As put, into an open box, without scan and begin, and without a lock that keeps
+	 * other runs out; NULL: cannot. */
+	int (*deliver)(struct mw_target *t, const struct mw_put *v, size_t n,
+	               const struct mw_put_io *io, struct mw_err *err);
+	bool keeps_open; /* a box may stay open between deliveries */
 	int (*close)(struct mw_target *t, struct mw_err *err);
 	void (*free)(struct mw_target *t);
 };

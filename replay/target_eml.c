@@ -305,6 +305,7 @@ const struct mw_target_ops mw_target_eml = {
     .scan = eml_scan,
     .fetch = eml_fetch,
     .put = eml_put,
+    .deliver = eml_put,
     .close = eml_close,
     .free = eml_free,
 };

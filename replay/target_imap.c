@@ -345,6 +345,8 @@ const struct mw_target_ops mw_target_imap = {
     .put = mw_imap_box_put,
     .remove = mw_imap_box_remove,
     .describe = imap_describe,
+    .deliver = mw_imap_box_deliver,
+    .keeps_open = true,
     .close = imap_close,
     .free = imap_free,
 };

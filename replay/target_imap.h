@@ -58,6 +58,12 @@ int mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
 int mw_imap_box_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
                        int (*removed)(void *arg, size_t i, int code), void *arg,
                        struct mw_err *err) MW_CHECK;
+/* Straight into INBOX or Sent, without the staging folder (target_imap_deliver.c). */
+int mw_imap_box_deliver(struct mw_target *t, const struct mw_put *v, size_t n,
+                        const struct mw_put_io *io, struct mw_err *err) MW_CHECK;
+/* A folder (its quoted name), made and subscribed where it is missing. */
+int mw_imap_need_folder(struct mw_imap_box *b, const char *folder,
+                        struct mw_err *err) MW_CHECK;
 /* A second connection for the same mailbox, b->second; none where it cannot be had. */
 void mw_imap_box_second(struct mw_target *t);
 /* Lists the folders again, now that nobody else puts mail: 1 if there are others than at

@@ -459,9 +459,8 @@ put_to(struct put *p, const struct mw_put *v, size_t n, bool sent, struct mw_err
 	return r ? r : finish_move(p, err);
 }
 
-/* A folder (its quoted name), made and subscribed where it is missing. */
-static int
-need_folder(struct mw_imap_box *b, const char *folder, struct mw_err *err)
+int
+mw_imap_need_folder(struct mw_imap_box *b, const char *folder, struct mw_err *err)
 {
 	char what[300];
 	for (size_t i = 0; i < b->n_folder; i++)
@@ -494,7 +493,7 @@ mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
 		return mw_imap_refused(b->c, err, "open the folder " MW_STAGING_NAME);
 	b->selected = !r;
 	if (!r && b->dest) {
-		r = need_folder(b, b->dest, err);
+		r = mw_imap_need_folder(b, b->dest, err);
 		p.dest = p.dest_name = b->dest;
 		if (!r)
 			r = put_to(&p, v, n, false, err);
@@ -504,7 +503,7 @@ mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
 	if (!r && any_in)
 		r = put_to(&p, v, n, false, err);
 	if (!r && any_sent) {
-		r = need_folder(b, b->sent, err);
+		r = mw_imap_need_folder(b, b->sent, err);
 		p.dest = p.dest_name = b->sent;
 		if (!r)
 			r = put_to(&p, v, n, true, err);

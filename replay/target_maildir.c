@@ -537,6 +537,7 @@ const struct mw_target_ops mw_target_maildir = {
     .fetch = maildir_fetch,
     .put = maildir_put,
     .remove = mw_files_remove,
+    .deliver = maildir_put,
     .close = maildir_close,
     .free = maildir_free,
 };

@@ -535,6 +535,7 @@ const struct mw_target_ops mw_target_mbox = {
     .scan = mbox_scan,
     .fetch = mbox_fetch,
     .put = mbox_put,
+    .deliver = mbox_put,
     .close = mbox_close,
     .free = mbox_free,
 };

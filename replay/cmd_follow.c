@@ -1,0 +1,211 @@
+/* cmd_follow.c - mailwal follow: keeps a standby store current. */
+#include "journal/base/bytes.h"
+#include "journal/base/clock.h"
+#include "journal/base/util.h"
+#include "journal/codec/digest.h"
+#include "replay/follow.h"
+
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+struct args {
+	struct mw_query q;
+	struct mw_target_opts t;
+	const char *to, *state;
+	struct mw_buf selection; /* its words: another selection is another standby */
+};
+
+static const struct mw_cmd *
+self(void)
+{
+	return mw_cmd_find("follow");
+}
+
+/* 1 taken, 0 not ours, negative wrong. */
+static int
+option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
+{
+	struct {
+		const char *names;
+		const char **value;
+		bool *flag;
+	} opts[] = {
+	    {"--to", &a->to, NULL},
+	    {"--state", &a->state, NULL},
+	    {"--password-file", &a->t.password_file, NULL},
+	    {"--auth-user", &a->t.auth_user, NULL},
+	    {"--user-passwords", &a->t.user_passwords, NULL},
+	    {"--tls-ca", &a->t.tls_ca, NULL},
+	    {"--insecure", NULL, &a->t.insecure},
+	    {"--create", NULL, &a->t.create},
+	};
+	const char *v;
+	for (size_t k = 0; k < MW_COUNT(opts); k++) {
+		int r = mw_cli_option(argc, argv, i, opts[k].names, opts[k].value, err);
+		if (r > 0 && opts[k].flag)
+			*opts[k].flag = true;
+		if (r)
+			return r;
+	}
+	int r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
+	if (r <= 0)
+		return r;
+	a->t.separator = strcmp(v, "separator") == 0;
+	if (!a->t.separator && strcmp(v, "authzid") != 0)
+		return mw_fail(err, MW_EUSAGE, "--auth-style is authzid or separator");
+	return 1;
+}
+
+static int
+parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
+{
+	struct mw_err err = {0};
+	for (int i = 1; i < argc; i++) {
+		int at = i, r = mw_query_option(&a->q, argc, argv, &i, &err);
+		for (; r > 0 && at <= i; at++) {
+			mw_buf_puts(&a->selection, argv[at]);
+			mw_buf_putc(&a->selection, '\n');
+		}
+		if (!r)
+			r = option(a, argc, argv, &i, &err);
+		if (!r)
+			return mw_cli_unknown(cli, self(), argv[i]);
+		if (r < 0)
+			return mw_cli_error(cli, &err);
+	}
+	if (!a->q.any_term)
+		a->q.all = true;
+	if (mw_query_check(&a->q, &err))
+		return mw_cli_error(cli, &err);
+	if (!a->to)
+		return mw_cli_usage(cli, self(), "--to TARGET is missing");
+	if (a->q.n_body || a->q.n_attachment || a->q.n_id)
+		return mw_cli_usage(cli, self(),
+		                    "follow selects by envelope, header and time, not by "
+		                    "text or attachment");
+	return mw_buf_ok(&a->selection) < 0 ? mw_err_exit(MW_ENOMEM) : 0;
+}
+
+/* The state's file, and the ledger whose lock keeps a second follower, or a replay to
+ * the same target, away. */
+static int
+open_state(struct mw_follow *f, struct args *a, struct mw_err *err)
+{
+	char dir[PATH_MAX], hex[33];
+	uint8_t d[32];
+	MW_BUF_AUTO key = {0};
+	int n = a->state ? snprintf(dir, sizeof dir, "%s", a->state)
+	                 : snprintf(dir, sizeof dir, "%s/ledger", f->cli->journals[0]);
+	mw_buf_puts(&key, a->to);
+	mw_buf_putc(&key, '\n');
+	mw_buf_putstr(&key, mw_buf_str(&a->selection));
+	if (mw_buf_ok(&key) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	mw_sha256_of(key.p, key.n, d);
+	mw_hex(hex, d, 8);
+	if (n < 0 || n >= (int)sizeof dir ||
+	    snprintf(f->file, sizeof f->file, "%s/follow-%s.state", dir, hex) >=
+	        (int)sizeof f->file)
+		return mw_fail(err, MW_EUSAGE, "path too long");
+	f->own_state = !a->state;
+	return mw_ledger_open(dir, a->to, false, &f->ledger, err);
+}
+
+static void
+on_note(void *arg, const char *text)
+{
+	const struct mw_cli *cli = arg;
+	if (!cli->quiet)
+		fprintf(stderr, "mailwal: %s\n", text);
+}
+
+static int
+work(struct mw_follow *f, struct args *a, struct mw_err *err)
+{
+	char journal[MW_ID_TEXT + 1];
+	size_t n = f->cli->n_journals;
+	f->pos = calloc(n, sizeof *f->pos);
+	f->cursor = calloc(n, sizeof(void *));
+	if (!f->pos || !f->cursor)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = open_state(f, a, err);
+	if (r < 0)
+		return r;
+	mw_id_text(journal, mw_store_id(f->cli->stores[0]));
+	a->t.journal_id = journal;
+	a->t.ledger_id = mw_ledger_id(f->ledger);
+	a->t.run_id = mw_ledger_run(f->ledger);
+	r = mw_target_new(a->to, &a->t, &f->target, err);
+	if (r == 0 && (!mw_target_readable(f->target) || !f->target->ops->deliver)) {
+		(void)mw_fail(err, MW_EUSAGE, "%s cannot be followed to", a->to);
+		(void)mw_err_hint(err,
+		                  "after an outage the standby must be asked what it "
+		                  "has: imap://, imaps://, maildir:, mbox: or eml:");
+		r = MW_EUSAGE;
+	}
+	if (r == 0)
+		r = mw_follow_load(f, err);
+	return r < 0 ? r : mw_follow_run(f, err);
+}
+
+static void
+tell(const struct mw_follow *f, int64_t took_us)
+{
+	const struct mw_follow_sum *s = &f->sum;
+	uint64_t selected = s->stored + s->already_there + s->failed;
+	if (f->cli->json)
+		mw_cli_json(json_pack(
+		    "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "message_type",
+		    "summary", "command", "follow", "selected", (json_int_t)selected,
+		    "already_there", (json_int_t)s->already_there, "restored",
+		    (json_int_t)s->stored, "failed", (json_int_t)s->failed, "unreadable",
+		    (json_int_t)s->unreadable, "outages", (json_int_t)s->outages,
+		    "duration_s", (double)took_us / 1e6));
+	else if (!f->cli->quiet)
+		printf("%llu copies: %llu stored, %llu already there, %llu failed; %llu "
+		       "outages\n",
+		       (unsigned long long)selected, (unsigned long long)s->stored,
+		       (unsigned long long)s->already_there,
+		       (unsigned long long)s->failed, (unsigned long long)s->outages);
+}
+
+int
+mw_cmd_follow(struct mw_cli *cli, int argc, char **argv)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	struct mw_follow f = {.cli = cli};
+	struct args a = {0};
+	struct mw_err err = {0};
+	MW_ARENA_AUTO *arena = mw_arena_new(0);
+	if (!arena)
+		return mw_err_exit(MW_ENOMEM);
+	mw_query_init(&a.q, arena);
+	int status = parse(cli, &a, argc, argv);
+	if (status == 0) {
+		(void)signal(SIGPIPE, SIG_IGN);
+		mw_cli_catch_signals();
+		a.t.sent_folder = cli->conf->sent_folder;
+		a.t.stopped = mw_cli_stopped;
+		a.t.note = on_note;
+		a.t.note_arg = cli;
+		f.q = a.q;
+		f.q.delimiter = cli->conf->recipient_delimiter;
+		f.to = a.to;
+		int64_t start = clock->mono_us(clock);
+		int r = work(&f, &a, &err);
+		status = mw_err_exit(r);
+		if (r < 0 && r != MW_ECANCEL)
+			(void)mw_cli_error(cli, &err);
+		tell(&f, clock->mono_us(clock) - start);
+	}
+	mw_target_free(f.target);
+	mw_ledger_close(f.ledger);
+	free(f.pos);
+	free(f.cursor);
+	mw_buf_free(&a.selection);
+	if (status == mw_err_exit(MW_ECANCEL) && mw_cli_flush(&err) < 0)
+		return mw_cli_error(cli, &err);
+	return status;
+}

@@ -1,0 +1,128 @@
+/* target_imap_deliver.c - new mail straight into INBOX or Sent, one command for several
+ * messages where the server can: for a standby that is kept current. */
+#include "replay/target_imap.h"
+
+#include "journal/base/util.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct deliver {
+	struct mw_imap_box *b;
+	const struct mw_put_io *io;
+	const char *dest; /* quoted */
+};
+
+static int
+content(void *arg, const struct mw_imap_msg *m, int (*sink)(void *, const void *, size_t),
+        void *sarg, struct mw_err *err)
+{
+	const struct deliver *d = arg;
+	return d->io->content(d->io->arg, m->ref, sink, sarg, err);
+}
+
+static void
+fill_msg(struct mw_imap_msg *m, const struct mw_put *put)
+{
+	union { /* the message's ref is ours and read only */
+		const struct mw_put *in;
+		void *out;
+	} u = {.in = put};
+	*m = (struct mw_imap_msg){put->time_us, put->size, "", u.out};
+}
+
+static int
+done(const struct deliver *d, const struct mw_put *p, uint32_t uidvalidity, uint32_t uid)
+{
+	struct mw_put_place place = {d->dest, uidvalidity, uid};
+	return d->io->done(d->io->arg, p, 0, NULL, &place);
+}
+
+static int
+refuse(const struct deliver *d, const struct mw_put *p, const char *why)
+{
+	return d->io->done(d->io->arg, p, MW_EREFUSED, why, NULL);
+}
+
+/* Refused together means that none of them is there: one by one tells whose fault it is.
+ */
+static int
+append(struct deliver *d, const struct mw_put *const *v, size_t n, struct mw_err *err)
+{
+	struct mw_imap *c = d->b->c;
+	struct mw_imap_appended a;
+	MW_AUTOFREE struct mw_imap_msg *m = calloc(n, sizeof *m);
+	if (!m)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++)
+		fill_msg(&m[i], v[i]);
+	const struct mw_imap_batch batch = {d->dest, m, n, content, d};
+	int r = mw_imap_append(c, &batch, &a, err);
+	if (r < 0)
+		return r;
+	if (a.code && n == 1) {
+		char why[400];
+		(void)snprintf(why, sizeof why, "server said: %s%s%s%s",
+		               c->last.code[0] ? "[" : "", c->last.code,
+		               c->last.code[0] ? "] " : "", c->last.text);
+		return refuse(d, v[0], why);
+	}
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = a.code ? append(d, v + i, 1, err)
+		           : done(d, v[i], a.uidvalidity, n == 1 ? a.uid : 0);
+	return r;
+}
+
+static int
+to_folder(struct deliver *d, const struct mw_put *v, size_t n, bool sent,
+          struct mw_err *err)
+{
+	enum {
+		MOST = 200,
+		MOST_BYTES = 8 << 20
+	};
+	const struct mw_put *batch[MOST];
+	const struct mw_imap *c = d->b->c;
+	size_t k = 0;
+	uint64_t bytes = 0;
+	int r = 0;
+	for (size_t i = 0; i < n && r == 0; i++) {
+		if (!d->b->dest && v[i].sent != sent)
+			continue;
+		if (!v[i].size || (c->append_limit && v[i].size > c->append_limit)) {
+			r = refuse(d, &v[i],
+			           v[i].size ? "larger than the server's limit"
+			                     : "the message is empty, which IMAP cannot "
+			                       "store");
+			continue;
+		}
+		batch[k++] = &v[i];
+		bytes += v[i].size;
+		if (k == MOST || bytes >= MOST_BYTES || !(c->caps & MW_CAP_MULTIAPPEND)) {
+			r = append(d, batch, k, err);
+			k = 0;
+			bytes = 0;
+		}
+	}
+	return r == 0 && k ? append(d, batch, k, err) : r;
+}
+
+int
+mw_imap_box_deliver(struct mw_target *t, const struct mw_put *v, size_t n,
+                    const struct mw_put_io *io, struct mw_err *err)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	struct deliver d = {b, io, b->dest ? b->dest : "\"INBOX\""};
+	bool sent = false;
+	for (size_t i = 0; i < n; i++)
+		sent = sent || v[i].sent;
+	int r = b->dest ? mw_imap_need_folder(b, b->dest, err) : 0;
+	if (r == 0)
+		r = to_folder(&d, v, n, false, err);
+	if (r < 0 || b->dest || !sent)
+		return r;
+	d.dest = b->sent;
+	r = mw_imap_need_folder(b, b->sent, err);
+	return r < 0 ? r : to_folder(&d, v, n, true, err);
+}
