@@ -3,6 +3,7 @@
 #include "journal/base/fs.h"
 #include "journal/base/util.h"
 #include "journal/codec/keyring.h"
+#include "journal/retain/retain.h"
 #include "journal/store/control.h"
 #include "replay/cmd.h"
 
@@ -255,6 +256,88 @@ keys_rotate(struct mw_cli *cli, const struct ask *a)
 	return 0;
 }
 
+/* ---- rewrap ---- */
+
+struct rewrapped {
+	uint64_t done, were, open, closed_to_us;
+};
+
+/* Every segment that a key at hand opens, the one that is written excepted. */
+static int
+rewrap_all(struct mw_cli *cli, const struct mw_buf *pk, struct rewrapped *ret,
+           struct mw_err *err)
+{
+	struct mw_store *st = cli->stores[0];
+	MW_AUTOFREE struct mw_segment_info *info = NULL;
+	size_t n = 0;
+	int r = mw_store_segment_info(st, &info, &n, err);
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		if (mw_cli_stopped())
+			return mw_fail(err, MW_ECANCEL, "interrupted");
+		if (!info[i].settled && i + 1 == n) {
+			ret->open++;
+			continue;
+		}
+		int k =
+		    mw_store_rewrap(st, info[i].number, pk->p, pk->n / MW_KEY_LEN, err);
+		ret->done += k == 1;
+		ret->were += k == 0;
+		ret->closed_to_us += k == MW_EKEY || k == MW_EDAMAGED;
+		r = k == MW_EKEY || k == MW_EDAMAGED ? 0 : MW_MIN(k, 0);
+	}
+	return r;
+}
+
+static int
+rewrap_report(const struct mw_cli *cli, const struct rewrapped *w)
+{
+	if (cli->json)
+		mw_cli_json(json_pack("{s:s, s:I, s:I, s:I, s:I}", "message_type",
+		                      "summary", "rewrapped", (json_int_t)w->done,
+		                      "already", (json_int_t)w->were, "still_open",
+		                      (json_int_t)w->open, "not_opened",
+		                      (json_int_t)w->closed_to_us));
+	else
+		printf("%llu segments open with these keys too now, %llu did already\n",
+		       (unsigned long long)w->done, (unsigned long long)w->were);
+	if (w->open && !cli->json)
+		puts("The segment that is being written is left as it is: run this again "
+		     "when it is closed.");
+	if (w->closed_to_us)
+		fprintf(
+		    stderr,
+		    "mailwal: %llu segments open with none of the keys given, or are "
+		    "damaged\n  hint: give the other private keys with --key as well\n",
+		    (unsigned long long)w->closed_to_us);
+	return w->closed_to_us ? 3 : 0;
+}
+
+static int
+keys_rewrap(struct mw_cli *cli, const struct ask *a)
+{
+	struct mw_err err = {0};
+	MW_BUF_AUTO pk = {0};
+	MW_AUTOCLOSE int lock = -1;
+	struct rewrapped w = {0};
+	if (a->n_file == 0 || a->out || cli->n_secret == 0)
+		return usage(cli, "keys rewrap needs an old private key (--key FILE) and "
+		                  "the new public key files");
+	if (cli->n_journals != 1)
+		return usage(cli, "works on one journal at a time");
+	mw_cli_catch_signals();
+	int r = mw_store_load_recovery(a->file, a->n_file, &pk, &err);
+	if (r == 0 && !cli->stores[0])
+		r = mw_cli_open(cli, 0, &cli->stores[0], &err);
+	if (r == 0)
+		r = mw_cli_as_owner(cli->journals[0], &err);
+	if (r == 0)
+		r = mw_retain_lock(cli->journals[0], &lock, &err);
+	if (r == 0)
+		r = rewrap_all(cli, &pk, &w, &err);
+	mw_cli_as_self();
+	return r < 0 ? mw_cli_error(cli, &err) : rewrap_report(cli, &w);
+}
+
 int
 mw_cmd_keys(struct mw_cli *cli, int argc, char **argv)
 {
@@ -264,7 +347,7 @@ mw_cmd_keys(struct mw_cli *cli, int argc, char **argv)
 		return usage(cli, "out of memory");
 	a.file = files;
 	if (argc < 2)
-		return usage(cli, "new, list or rotate?");
+		return usage(cli, "new, list, rotate or rewrap?");
 	int status = parse(cli, argc, argv, &a);
 	if (status != 0)
 		return status;
@@ -272,8 +355,10 @@ mw_cmd_keys(struct mw_cli *cli, int argc, char **argv)
 		return keys_new(cli, &a);
 	if (strcmp(argv[1], "rotate") == 0)
 		return keys_rotate(cli, &a);
+	if (strcmp(argv[1], "rewrap") == 0)
+		return keys_rewrap(cli, &a);
 	if (strcmp(argv[1], "list") != 0)
-		return usage(cli, "new, list or rotate?");
+		return usage(cli, "new, list, rotate or rewrap?");
 	if (a.n_file || a.out)
 		return usage(cli, "keys list takes nothing more");
 	for (size_t k = 0; status == 0 && k < cli->n_journals; k++) {

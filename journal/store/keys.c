@@ -10,10 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum {
-	WRAPPED = MW_KEY_ID_LEN + MW_HPKE_ENC + MW_AEAD_KEY + MW_HPKE_TAG
-};
-
 bool
 mw_type_of_host(enum mw_type t)
 {
@@ -170,6 +166,22 @@ put_stanza(struct mw_buf *out, uint16_t kind, const void *p, uint16_t n)
 static const struct mw_str info = {"mailwal segment key 1", 21};
 
 int
+mw_wrap_stanza(const struct mw_seg_header *h, const uint8_t key[MW_AEAD_KEY],
+               const uint8_t pk[32], struct mw_buf *out)
+{
+	uint8_t aad[MW_ID_LEN + MW_SALT_LEN + 8], s[MW_WRAPPED_SEG_KEY];
+	binding(h->journal, h->salt, h->number, aad);
+	struct mw_hpke_in in = {MW_HPKE_AES256, info, mw_str((char *)aad, sizeof aad),
+	                        NULL};
+	mw_keyring_id(pk, s);
+	int r = mw_hpke_seal(&in, pk, mw_str((const char *)key, MW_AEAD_KEY),
+	                     s + MW_KEY_ID_LEN, s + MW_KEY_ID_LEN + MW_HPKE_ENC);
+	if (r == 0)
+		put_stanza(out, 2, s, sizeof s);
+	return r;
+}
+
+int
 mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf *out,
                  struct mw_err *err)
 {
@@ -183,19 +195,10 @@ mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf *ou
 		st->n_recovery = before;
 		return e;
 	}
-	uint8_t aad[MW_ID_LEN + MW_SALT_LEN + 8];
-	binding(h->journal, h->salt, h->number, aad);
-	struct mw_hpke_in in = {MW_HPKE_AES256, info, mw_str((char *)aad, sizeof aad),
-	                        NULL};
 	for (size_t i = 0; i < st->n_recovery; i++) {
-		uint8_t s[WRAPPED];
-		mw_keyring_id(st->recovery[i], s);
-		int r = mw_hpke_seal(&in, st->recovery[i],
-		                     mw_str((const char *)st->seg_key, MW_AEAD_KEY),
-		                     s + MW_KEY_ID_LEN, s + MW_KEY_ID_LEN + MW_HPKE_ENC);
+		int r = mw_wrap_stanza(h, st->seg_key, st->recovery[i], out);
 		if (r < 0)
 			return mw_fail(err, r, "recovery key %zu cannot be used", i + 1);
-		put_stanza(out, 2, s, sizeof s);
 	}
 	if (st->n_recovery == 0)
 		put_stanza(out, 1, st->seg_key, MW_AEAD_KEY);
@@ -205,9 +208,9 @@ mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf *ou
 	return out->failed ? mw_fail(err, MW_ENOMEM, "out of memory for keys") : 0;
 }
 
-static int
-unwrap_one(const struct mw_store *st, const struct mw_seg *s, const uint8_t *p,
-           uint8_t key[MW_AEAD_KEY])
+int
+mw_unwrap_stanza(const struct mw_store *st, const struct mw_seg *s, const uint8_t *p,
+                 uint8_t key[MW_AEAD_KEY])
 {
 	uint8_t aad[MW_ID_LEN + MW_SALT_LEN + 8], pk[32], id[MW_KEY_ID_LEN];
 	binding(s->h.journal, s->h.salt, s->h.number, aad);
@@ -244,11 +247,13 @@ mw_store_unwrap(const struct mw_store *st, const struct mw_seg *s,
 			memcpy(key, p, MW_AEAD_KEY);
 			return 1;
 		}
-		int e = kind == 2 && n == WRAPPED ? unwrap_one(st, s, p, key) : 0;
+		int e = kind == 2 && n == MW_WRAPPED_SEG_KEY
+		            ? mw_unwrap_stanza(st, s, p, key)
+		            : 0;
 		if (e != 0)
 			return e;
 	}
-	return 0;
+	return st->n_secret ? mw_added_unwrap(st, s, key) : 0;
 }
 
 int
@@ -270,6 +275,15 @@ mw_store_segment_keys(struct mw_store *st, uint64_t number,
 		if (kind == 1 || (kind == 2 && n >= MW_KEY_ID_LEN))
 			cb(arg, kind == 1 ? NULL : p);
 	}
+	struct mw_added a;
+	if (mw_added_load(st, o->seg, &a, NULL) != 1) /* 'mailwal verify' names it */
+		return 0;
+	for (uint32_t i = 0; i < a.n; i++) {
+		const uint8_t *p = mw_added_stanza(&a, i);
+		if (p)
+			cb(arg, p);
+	}
+	mw_added_free(&a);
 	return 0;
 }
 

@@ -86,6 +86,16 @@ const uint8_t *mw_store_recovery_key(const struct mw_store *st, size_t k);
 int mw_store_segment_keys(struct mw_store *st, uint64_t number,
                           void (*cb)(void *arg, const uint8_t *id), void *arg,
                           struct mw_err *err) MW_CHECK;
+/* Lets these public keys (n of 32 bytes) open the segment too; needs a private key that
+ * does. The segment itself is not changed: the stanzas stand in a file beside it. 1 done,
+ * 0 nothing to do (they do already, or the segment is readable without); MW_EKEY. The
+ * caller is the journal's owner and holds the retain lock. */
+int mw_store_rewrap(struct mw_store *st, uint64_t number, const uint8_t *pk, size_t n,
+                    struct mw_err *err) MW_CHECK;
+/* The file of added keys of a segment: 1 well, 0 there is none, MW_EDAMAGED. Whether it
+ * is the work of who knew the segment's key is looked at where a key opens it. */
+int mw_store_added_check(struct mw_store *st, uint64_t number,
+                         struct mw_err *err) MW_CHECK;
 /* Numbers of the segments, ascending; malloc'd. */
 int mw_store_segments(struct mw_store *st, uint64_t **ret, size_t *ret_n,
                       struct mw_err *err) MW_CHECK;

@@ -22,12 +22,13 @@ enum {
 	MW_HEADER_KEEP = 1 << 20, /* header bytes kept for Message-ID, Subject, From */
 	MW_ONE_SHOT = 128 * 1024, /* content up to here is compressed in one go */
 	MW_OPEN_SEGS = 4,
-	MW_SEG_DICTS = 4,      /* dictionaries that an open segment is known to have */
-	MW_READ_DICTS = 4,     /* a reader keeps at hand */
-	MW_FRAME_HOST = 1,     /* frame flag: record key under the host key */
-	MW_FRAME_IMPORTED = 2, /* … its time is older than the log at its place */
-	MW_KEYS_MOST = 16,     /* recovery keys of a journal */
-	MW_ID_TOKEN = 6        /* leading bytes of a record ID that make its token */
+	MW_SEG_DICTS = 4,        /* dictionaries that an open segment is known to have */
+	MW_READ_DICTS = 4,       /* a reader keeps at hand */
+	MW_FRAME_HOST = 1,       /* frame flag: record key under the host key */
+	MW_FRAME_IMPORTED = 2,   /* … its time is older than the log at its place */
+	MW_KEYS_MOST = 16,       /* recovery keys of a journal */
+	MW_WRAPPED_SEG_KEY = 88, /* a stanza of kind 2: key ID, enc, ciphertext */
+	MW_ID_TOKEN = 6          /* leading bytes of a record ID that make its token */
 };
 
 /* A part on its way to disk: compressed, cut, sealed, in memory or spilled. */
@@ -176,6 +177,32 @@ int mw_store_stanzas(struct mw_store *st, struct mw_seg_header *h, struct mw_buf
 /* A segment's key out of its stanzas: 1 and key set, 0 no key opens it, MW_ENOMEM. */
 int mw_store_unwrap(const struct mw_store *st, const struct mw_seg *s,
                     uint8_t key[MW_AEAD_KEY]) MW_CHECK;
+/* A stanza for the public key pk, appended to out; and opened with a secret key at hand:
+ * as mw_store_unwrap. */
+int mw_wrap_stanza(const struct mw_seg_header *h, const uint8_t key[MW_AEAD_KEY],
+                   const uint8_t pk[32], struct mw_buf *out) MW_CHECK;
+int mw_unwrap_stanza(const struct mw_store *st, const struct mw_seg *s, const uint8_t *p,
+                     uint8_t key[MW_AEAD_KEY]) MW_CHECK;
+
+/* rewrap.c: the file of keys added to a segment */
+struct mw_added {
+	void *file;
+	size_t size;
+	const uint8_t *stanzas;
+	uint32_t n;
+};
+/* 1, 0 none, MW_EDAMAGED. Freed by mw_added_free, unless it fails. */
+int mw_added_load(const struct mw_store *st, const struct mw_seg *s, struct mw_added *ret,
+                  struct mw_err *err) MW_CHECK;
+void mw_added_free(struct mw_added *a);
+/* What stanza i has of kind 2, or NULL. */
+const uint8_t *mw_added_stanza(const struct mw_added *a, uint32_t i);
+/* Was it made by who knew this key of the segment? */
+bool mw_added_proven(const struct mw_added *a, const uint8_t key[MW_AEAD_KEY]);
+int mw_added_unwrap(const struct mw_store *st, const struct mw_seg *s,
+                    uint8_t key[MW_AEAD_KEY]) MW_CHECK;
+void mw_added_path(const struct mw_store *st, uint64_t number, char out[PATH_MAX]);
+
 /* Records that the host itself must read: marks, notes of its own doings. */
 bool mw_type_of_host(enum mw_type t);
 

@@ -176,7 +176,7 @@ mw_store_wipe(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p,
 int
 mw_store_unlink(struct mw_store *st, uint64_t segment, struct mw_err *err)
 {
-	char path[PATH_MAX], dir[PATH_MAX];
+	char path[PATH_MAX], dir[PATH_MAX], added[PATH_MAX];
 	MW_AUTOFREE uint64_t *v = NULL;
 	size_t n;
 	mw_assert(st->o.mode == MW_STORE_WRITE);
@@ -189,7 +189,10 @@ mw_store_unlink(struct mw_store *st, uint64_t segment, struct mw_err *err)
 		               (unsigned long long)segment);
 	mw_seg_path(path, sizeof path, st->dir, segment);
 	(void)!snprintf(dir, sizeof dir, "%.4000s/segments", st->dir);
-	r = st->fs->unlink(st->fs, path);
+	mw_added_path(st, segment, added);
+	r = st->fs->unlink(st->fs, added); /* first: it is of no use alone */
+	if (r == 0 || r == -ENOENT)
+		r = st->fs->unlink(st->fs, path);
 	if (r == 0)
 		r = st->fs->sync_dir(st->fs, dir);
 	if (r < 0 && r != -ENOENT) {

@@ -161,6 +161,26 @@ with_a_wrong_key(void **state)
 }
 
 static void
+rewrap_command(void **state)
+{
+	(void)state;
+	assert_int_equal(mailwal("keys new --out fresh --on-this-host"), 0);
+	assert_int_equal(mailwal("list --key fresh"), 77);
+	assert_int_equal(mailwal("keys rewrap fresh.pub"), 64);
+	assert_int_equal(mailwal("keys rewrap --key plain"), 64);
+	assert_int_equal(mailwal("keys rewrap fresh.pub --key fresh"), 3);
+	assert_true(said("err", "none of the keys given"));
+	assert_int_equal(mailwal("keys rewrap fresh.pub --key plain --json"), 0);
+	assert_true(said("out", "\"not_opened\":0"));
+	assert_int_equal(mailwal("list --key fresh"), 0);
+	assert_true(said("out", "secret words"));
+	assert_int_equal(mailwal("keys rewrap fresh.pub --key plain"), 0);
+	assert_true(said("out", "0 segments open with these keys too now"));
+	assert_int_equal(mailwal("verify --key fresh"), 0);
+	assert_int_equal(mailwal("verify"), 0);
+}
+
+static void
 keys_command(void **state)
 {
 	(void)state;
@@ -183,9 +203,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(without_a_key),
-	    cmocka_unit_test(with_a_key),
-	    cmocka_unit_test(with_a_wrong_key),
+	    cmocka_unit_test(without_a_key),    cmocka_unit_test(with_a_key),
+	    cmocka_unit_test(with_a_wrong_key), cmocka_unit_test(rewrap_command),
 	    cmocka_unit_test(keys_command),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
