@@ -1,6 +1,7 @@
 #include "milter/capture.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
@@ -48,7 +49,7 @@ mw_settings_unref(struct mw_settings *s)
 static int
 save(struct mw_capture *cap, const struct mw_passed *p, struct mw_err *err)
 {
-	return mw_passed_write(mw_store_dir(cap->store), p, err);
+	return mw_passed_write(cap->dir, p, err);
 }
 
 /* The file is there from the start: later, on a full disk, it could not be made. */
@@ -56,7 +57,7 @@ static void
 load_passed(struct mw_capture *cap)
 {
 	struct mw_err err = {0};
-	int r = mw_passed_read(mw_store_dir(cap->store), &cap->passed, &err);
+	int r = mw_passed_read(cap->dir, &cap->passed, &err);
 	if (r == 0)
 		r = save(cap, &cap->passed, &err);
 	if (r < 0)
@@ -107,6 +108,19 @@ mw_capture_passed(struct mw_capture *cap)
 	pthread_mutex_unlock(&cap->lock);
 }
 
+void
+mw_capture_settle(struct mw_capture *cap)
+{
+	for (int i = 0; i < 500; i++) {
+		pthread_mutex_lock(&cap->lock);
+		bool busy = cap->passed_writing;
+		pthread_mutex_unlock(&cap->lock);
+		if (!busy)
+			return;
+		(void)usleep(10000);
+	}
+}
+
 int
 mw_capture_acknowledge(struct mw_capture *cap, struct mw_err *err)
 {
@@ -152,13 +166,16 @@ mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *
 	cap->started_mono_us = cap->clock->mono_us(cap->clock);
 	atomic_store(&cap->loaded_us, cap->clock->now_us(cap->clock));
 	mw_guard_key(store, cap->guard_key);
+	cap->dir = strdup(mw_store_dir(store));
 	cap->pool = mw_pool_new(LOOKUP_THREADS);
 	cap->notes = mw_pool_new(1);
-	int r = cap->pool && cap->notes ? settings_new(conf, &cap->settings, err)
-	                                : mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = cap->pool && cap->notes && cap->dir
+	            ? settings_new(conf, &cap->settings, err)
+	            : mw_fail(err, MW_ENOMEM, "out of memory");
 	if (r < 0) {
 		mw_pool_free(cap->pool);
 		mw_pool_free(cap->notes);
+		free(cap->dir);
 		return r;
 	}
 	load_passed(cap);
@@ -173,6 +190,7 @@ mw_capture_done(struct mw_capture *cap)
 	mw_pool_free(cap->notes); /* what is to be written is written first */
 	mw_settings_unref(cap->settings);
 	cap->pool = cap->notes = NULL;
+	free(cap->dir);
 	explicit_bzero(cap->guard_key, sizeof cap->guard_key);
 	cap->settings = NULL;
 	pthread_mutex_destroy(&cap->lock);

@@ -64,6 +64,7 @@ struct mw_waits { /* ends of message, by how long they waited for the disk */
 
 struct mw_capture {
 	struct mw_store *store;
+	char *dir; /* of the journal; outlives the store */
 	const struct mw_clock *clock;
 	uint8_t guard_key[MW_GUARD_KEY];
 	int64_t started_mono_us;
@@ -98,6 +99,9 @@ struct mw_settings *mw_capture_settings(struct mw_capture *cap);
 void mw_settings_unref(struct mw_settings *s); /* NULL ok */
 /* Counts a message that passed in spite of our trouble, here and on disk; never waits. */
 void mw_capture_passed(struct mw_capture *cap);
+/* Waits a few seconds at most until what passed is on disk: before the journal's lock
+ * goes, since its next owner reads it. */
+void mw_capture_settle(struct mw_capture *cap);
 /* An operator has taken note of all that passed. Waits for the disk. */
 int mw_capture_acknowledge(struct mw_capture *cap, struct mw_err *err) MW_CHECK;
 /* Counts a message that a capture section let pass. */

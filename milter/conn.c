@@ -133,10 +133,11 @@ conn_after(struct conn *c, int r, const struct mw_err *err)
 		       mw_err_name(err->code), err->msg);
 		c->finish = true;
 	}
-	if (c->proto.closing || l->stop_at_us)
-		c->finish =
-		    c->finish || c->proto.closing ||
-		    !(c->proto.session && mw_session_in_content(c->proto.session));
+	if (c->proto.closing)
+		c->finish = true;
+	else if (l->stop_at_us && !l->engine->drain)
+		c->finish = c->finish || !(c->proto.session &&
+		                           mw_session_in_content(c->proto.session));
 	if (c->proto.pending) {
 		c->look_at_us = mw_loop_now(l) + SECOND;
 		c->progress_at_us = mw_loop_now(l) + progress_us;

@@ -11,6 +11,7 @@
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "journal/store/control.h"
+#include "milter/handover.h"
 #include "milter/intake.h"
 #include "milter/verdict.h"
 
@@ -21,6 +22,7 @@ enum {
 
 struct mw_control {
 	struct mw_capture *cap;
+	struct mw_control_hooks hooks;
 	pthread_t thread;
 	int fd, wake;
 	struct mw_intakes *intakes;
@@ -309,10 +311,15 @@ serve(struct mw_control *c, int fd)
 		            "only root and the daemon's own user may ask");
 	else if (!read_line(fd, &in, &line))
 		return false;
+	else if (mw_str_eq(mw_str_trim(line), MW_STR(MW_HANDOVER_REQUEST)) &&
+	         c->hooks.handover)
+		r = c->hooks.handover(c->hooks.arg, fd, &err);
 	else if (mw_str_eq(mw_str_trim(line), MW_STR("import")))
 		return mw_intakes_take(c->intakes, fd, uid);
 	else
 		r = handle(c->cap, mw_str_trim(line), uid, &text, &err);
+	if (r > 0)
+		return false; /* answered */
 	if (r == 0) {
 		mw_buf_puts(&out, "ok ");
 		mw_buf_putstr(&out, mw_buf_str(&text));
@@ -350,12 +357,14 @@ control_main(void *arg)
 }
 
 int
-mw_control_start(struct mw_capture *cap, struct mw_control **ret, struct mw_err *err)
+mw_control_start(struct mw_capture *cap, const struct mw_control_hooks *hooks,
+                 struct mw_control **ret, struct mw_err *err)
 {
 	struct mw_control *c = calloc(1, sizeof *c);
 	if (!c)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	c->cap = cap;
+	c->hooks = *hooks;
 	c->wake = -1;
 	int r = c->fd = mw_control_listen(mw_store_dir(cap->store), err);
 	if (r >= 0) {

@@ -10,8 +10,16 @@
 
 struct mw_control;
 
-int mw_control_start(struct mw_capture *cap, struct mw_control **ret,
-                     struct mw_err *err) MW_CHECK;
+/* handover(arg, fd) gives the listening sockets to the peer of fd (handover.h) and makes
+ * the daemon end; it runs in the control thread. 1: done, the answer is given; negative:
+ * refused. NULL: not offered. */
+struct mw_control_hooks {
+	int (*handover)(void *arg, int fd, struct mw_err *err);
+	void *arg;
+};
+
+int mw_control_start(struct mw_capture *cap, const struct mw_control_hooks *hooks,
+                     struct mw_control **ret, struct mw_err *err) MW_CHECK;
 void mw_control_stop(struct mw_control *c); /* NULL ok; removes the socket */
 /* The status object, as `status` answers it. */
 void mw_control_status(struct mw_capture *cap, struct mw_buf *out);

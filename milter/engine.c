@@ -20,6 +20,7 @@ enum {
 static const int64_t progress_us = 10 * SECOND;
 static const int64_t backoff_us = SECOND / 4;       /* after a failed accept */
 static const int64_t content_grace_us = 3 * SECOND; /* at stop: messages half sent */
+static const int64_t linger_us = SECOND / 5;        /* when drained: between messages */
 static const int64_t stop_limit_us = 9 * SECOND;
 
 /* ---- listening ---- */
@@ -183,7 +184,21 @@ look_after(struct loop *l, int64_t now)
 	}
 }
 
-/* At stop: what is at its end is answered, what is being sent gets a short while. */
+/* At stop: what is at its end is answered, what is being sent gets a short while. When
+ * drained, so do an envelope, and a connection that has brought no message yet: its MTA
+ * would refuse the session. One between two messages is closed a little later, so that
+ * the end of a session can be told in the ordinary way. */
+static bool
+worth_waiting(const struct loop *l, const struct conn *c, int64_t since)
+{
+	const struct mw_session *s = c->proto.session;
+	if (!l->engine->drain)
+		return s && mw_session_in_content(s);
+	if (!c->proto.served || (s && mw_session_in_message(s)))
+		return true;
+	return since < linger_us;
+}
+
 static void
 stopping(struct loop *l, int64_t now)
 {
@@ -197,8 +212,7 @@ stopping(struct loop *l, int64_t now)
 		next = TAILQ_NEXT(c, idle);
 		if (c->proto.pending || c->proto.out.n > 0)
 			continue;
-		bool busy = c->proto.session && mw_session_in_content(c->proto.session);
-		if (!busy || late)
+		if (late || !worth_waiting(l, c, now - l->stop_at_us))
 			mw_conn_free(c);
 	}
 }
@@ -337,7 +351,7 @@ mw_engine_start(struct mw_capture *cap, const struct mw_listeners *l,
 			continue;
 		int r = mw_fail_errno(err, "cannot start an engine thread");
 		loop_done(&e->loop[e->n]);
-		mw_engine_stop(e);
+		mw_engine_stop(e, false);
 		return r;
 	}
 	*ret = e;
@@ -345,9 +359,10 @@ mw_engine_start(struct mw_capture *cap, const struct mw_listeners *l,
 }
 
 void
-mw_engine_stop(struct mw_engine *e)
+mw_engine_stop(struct mw_engine *e, bool drain)
 {
 	uint64_t one = 1;
+	e->drain = drain;
 	atomic_store(&e->stop, true);
 	for (unsigned i = 0; i < e->n; i++)
 		(void)!write(e->loop[i].wake, &one, sizeof one); /* full only if awake */

@@ -15,7 +15,8 @@ struct mw_engine;
 int mw_engine_start(struct mw_capture *cap, const struct mw_listeners *l,
                     struct mw_engine **ret, struct mw_err *err) MW_CHECK;
 /* Stops accepting, answers what is at end of message, closes the rest, at most about 9 s;
- * then frees. */
-void mw_engine_stop(struct mw_engine *e);
+ * then frees. drain: others accept in our place; connections that have brought no message
+ * yet, and those in one, get 3 s for it. */
+void mw_engine_stop(struct mw_engine *e, bool drain);
 
 #endif

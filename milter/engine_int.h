@@ -47,6 +47,7 @@ struct loop {
 struct mw_engine {
 	struct mw_capture *cap;
 	struct mw_listeners listeners; /* borrowed descriptors */
+	bool drain;                    /* set before stop */
 	atomic_bool stop;
 	atomic_int open;
 	atomic_int_fast64_t warned_us; /* last warning about accept */

@@ -91,6 +91,41 @@ mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
 	return 0;
 }
 
+/* ---- sockets taken over from another mailwald ---- */
+
+static struct mw_listeners inherited; /* by the only thread, at the start */
+
+void
+mw_listen_inherit(const struct mw_listeners *l)
+{
+	inherited = *l;
+}
+
+void
+mw_listen_inherit_done(void)
+{
+	mw_listen_close(&inherited);
+}
+
+/* Takes number i out of the inherited ones. */
+static void
+take(size_t i, struct mw_listener *ret)
+{
+	*ret = inherited.v[i];
+	inherited.v[i] = inherited.v[--inherited.n];
+}
+
+static bool
+take_named(const char *name, struct mw_listener *ret)
+{
+	for (size_t i = 0; i < inherited.n; i++)
+		if (strcmp(inherited.v[i].name, name) == 0) {
+			take(i, ret);
+			return true;
+		}
+	return false;
+}
+
 static int
 listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *ret,
             struct mw_err *err)
@@ -197,7 +232,25 @@ mw_listen_at(const struct mw_conf *conf, const char *spec, struct mw_listener *r
 	int r = mw_place_parse(spec, &p, err);
 	if (r < 0)
 		return r;
+	char name[sizeof ret->name];
+	if (p.path)
+		(void)snprintf(name, sizeof name, "unix:%s", p.path);
+	else
+		(void)snprintf(name, sizeof name, "inet:%.80s:%.30s", p.host, p.port);
+	if (take_named(name, ret))
+		return 0;
 	return p.path ? listen_unix(conf, p.path, ret, err) : listen_inet(&p, ret, err);
+}
+
+/* Those that systemd had passed to the mailwald before. */
+static bool
+take_systemd(struct mw_listeners *ret)
+{
+	size_t before = ret->n;
+	for (size_t i = inherited.n; i-- > 0 && ret->n < MW_LISTEN_MAX;)
+		if (strncmp(inherited.v[i].name, "systemd:", 8) == 0)
+			take(i, &ret->v[ret->n++]);
+	return ret->n > before;
 }
 
 int
@@ -211,6 +264,8 @@ mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret, struct mw_e
 		return r;
 	for (size_t i = 0; r == 0 && i < conf->milter_listen.n; i++) {
 		struct mw_listener l;
+		if (is_systemd(conf->milter_listen.v[i]) && take_systemd(ret))
+			continue;
 		if (is_systemd(conf->milter_listen.v[i])) {
 			(void)mw_fail(err, MW_ECONF,
 			              "systemd passed no listening socket");
@@ -225,6 +280,22 @@ mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret, struct mw_e
 	if (r < 0)
 		mw_listen_close(ret);
 	return r;
+}
+
+bool
+mw_listen_survives(const struct mw_listeners *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->v[i].unlink || strncmp(l->v[i].name, "systemd:", 8) != 0)
+			return false;
+	return true;
+}
+
+void
+mw_listen_leave(struct mw_listener *l)
+{
+	free(l->unlink);
+	l->unlink = NULL;
 }
 
 void

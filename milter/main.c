@@ -15,6 +15,7 @@
 #include "journal/base/util.h"
 #include "milter/control.h"
 #include "milter/engine.h"
+#include "milter/handover.h"
 #include "milter/identity.h"
 #include "milter/metrics.h"
 #include "milter/mfi.h"
@@ -32,6 +33,9 @@ struct daemon {
 	struct mw_proxy *proxy;
 	struct mw_metrics *metrics;
 	bool libmilter;
+	bool take_over;      /* -u */
+	atomic_bool serving; /* all is started */
+	atomic_bool handed;  /* another mailwald has our sockets */
 };
 
 static volatile sig_atomic_t got_stop, got_hup;
@@ -174,13 +178,64 @@ open_store(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	return mw_store_open(&o, &d->store, err);
 }
 
+/* In the control thread. What is listened on goes to the peer; then we end. */
+static int
+on_handover(void *arg, int fd, struct mw_err *err)
+{
+	struct daemon *d = arg;
+	struct mw_listener v[MW_LISTEN_MAX];
+	uint64_t one = 1;
+	size_t n = d->listeners.n;
+	if (!atomic_load(&d->serving) || got_stop)
+		return mw_fail(err, MW_EUNAVAIL, "mailwald is starting, or ending");
+	memcpy(v, d->listeners.v, n * sizeof v[0]);
+	n += mw_proxy_listeners(d->proxy, v + n, MW_LISTEN_MAX - n);
+	int r = mw_handover_give(fd, v, n, err);
+	if (r < 0)
+		return r;
+	mw_log(MW_LOG_NOTICE, NULL, "event=handing_over");
+	atomic_store(&d->handed, true);
+	got_stop = 1;
+	(void)!write(signal_fd, &one, sizeof one); /* full only if already awake */
+	return 1;
+}
+
+/* Opens the journal; with -u, in place of the mailwald that has it, once that has let
+ * go of it. */
+static int
+open_journal(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
+{
+	enum {
+		TRIES = 3000,
+		EVERY_US = 20000
+	};
+	struct mw_listeners l;
+	int r = open_store(d, conf, err);
+	if (r != MW_ELOCKED || !d->take_over)
+		return r;
+	mw_err_clear(err);
+	r = mw_handover_ask(conf->journal_dir, &l, err);
+	if (r < 0)
+		return mw_err_prefix(err, "cannot take over");
+	mw_listen_inherit(&l);
+	mw_log(MW_LOG_NOTICE, NULL, "event=taking_over");
+	for (int i = 0; i < TRIES; i++) {
+		mw_err_clear(err);
+		r = open_store(d, conf, err);
+		if (r != MW_ELOCKED)
+			break;
+		(void)usleep(EVERY_US);
+	}
+	return r;
+}
+
 /* The journal's lock comes first: a second instance ends here, with the socket untouched.
  * Takes conf over in any case. */
 static int
 start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 {
 	d->libmilter = conf->milter_engine == 1;
-	int r = open_store(d, conf, err);
+	int r = open_journal(d, conf, err);
 	if (r == 0)
 		r = mw_listen_open(conf, &d->listeners, err);
 	if (r == 0)
@@ -200,9 +255,11 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 	    mw_identity_check(d->cap.settings->identity, &tables) < 0)
 		mw_log(MW_LOG_WARN, NULL, "event=alias_table_unusable reason=\"%s\"",
 		       tables.msg);
-	r = mw_control_start(&d->cap, &d->control, err);
+	struct mw_control_hooks hooks = {on_handover, d};
+	r = mw_control_start(&d->cap, &hooks, &d->control, err);
 	if (r == 0)
 		r = mw_proxy_start(&d->cap, &d->proxy, err);
+	mw_listen_inherit_done();
 	if (r == 0)
 		r = mw_metrics_start(&d->cap, &d->metrics, err);
 	if (r == 0)
@@ -215,9 +272,15 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 static void
 stop(struct daemon *d, bool started)
 {
-	mw_proxy_stop(d->proxy);
+	bool handed = atomic_load(&d->handed);
+	mw_listen_inherit_done();
+	if (handed)
+		mw_proxy_leave(d->proxy);
+	for (size_t i = 0; handed && i < d->listeners.n; i++)
+		mw_listen_leave(&d->listeners.v[i]);
+	mw_proxy_stop(d->proxy, handed);
 	if (d->engine)
-		mw_engine_stop(d->engine);
+		mw_engine_stop(d->engine, handed || mw_listen_survives(&d->listeners));
 	else if (d->libmilter && started)
 		mw_mfi_stop();
 	mw_control_stop(d->control);
@@ -226,6 +289,8 @@ stop(struct daemon *d, bool started)
 	if (d->has_cap)
 		mw_verdict_stop(atomic_exchange(&d->cap.verdict, NULL));
 	bool idle = d->has_cap && atomic_load(&d->cap.count.open_sessions) == 0;
+	if (d->has_cap)
+		mw_capture_settle(&d->cap);
 	if (d->store)
 		mw_store_close(d->store);
 	/* libmilter leaves sessions of its own behind; they still look at the settings.
@@ -315,10 +380,11 @@ serve(struct daemon *d)
 }
 
 static int
-run(const char *file, struct mw_conf *conf)
+run(const char *file, struct mw_conf *conf, bool take_over)
 {
 	static struct daemon d; /* threads that libmilter leaves behind may see it */
 	d.file = file;
+	d.take_over = take_over;
 	struct mw_err err = {0};
 	sigset_t ours;
 	limits_init();
@@ -337,6 +403,7 @@ run(const char *file, struct mw_conf *conf)
 		       d.listeners.v[i].name, d.libmilter ? "libmilter" : "native");
 	mw_log(MW_LOG_NOTICE, NULL, "event=start version=%s journal=%s", MW_VERSION,
 	       mw_store_dir(d.store));
+	atomic_store(&d.serving, true);
 	(void)sd_notify(0, "READY=1");
 	(void)pthread_sigmask(SIG_UNBLOCK, &ours, NULL);
 	serve(&d);
@@ -350,9 +417,10 @@ run(const char *file, struct mw_conf *conf)
 static int
 usage(FILE *out, int status)
 {
-	(void)fprintf(out, "Usage: mailwald [-c FILE] [-t]\n"
+	(void)fprintf(out, "Usage: mailwald [-c FILE] [-t | -u]\n"
 	                   "  -c FILE  read this configuration\n"
 	                   "  -t       check the configuration and exit\n"
+	                   "  -u       take over from the mailwald that runs\n"
 	                   "  -V       print the version and exit\n");
 	return status;
 }
@@ -361,15 +429,18 @@ int
 main(int argc, char **argv)
 {
 	const char *file = mw_conf_default_file();
-	bool test = false;
+	bool test = false, take_over = false;
 	int o;
-	while ((o = getopt(argc, argv, "c:thV")) != -1) {
+	while ((o = getopt(argc, argv, "c:tuhV")) != -1) {
 		switch (o) {
 		case 'c':
 			file = optarg;
 			break;
 		case 't':
 			test = true;
+			break;
+		case 'u':
+			take_over = true;
 			break;
 		case 'V':
 			(void)printf("mailwald %s\n", MW_VERSION);
@@ -391,7 +462,7 @@ main(int argc, char **argv)
 	if (r < 0)
 		return report.n ? mw_err_exit(r) : die(&err);
 	if (!test)
-		return run(file, conf);
+		return run(file, conf, take_over);
 	r = check(conf, &err);
 	mw_conf_free(conf);
 	if (r < 0)

@@ -277,8 +277,10 @@ on_eom(struct mw_proto *p, struct mw_str s)
 	r = mw_session_eom(p->session, p->done, p->done_arg, &a);
 	if (r <= 0)
 		p->pending = false;
-	if (r == 0)
+	if (r == 0) {
+		p->served = true;
 		reply_answer(p, &a);
+	}
 	return r < 0 ? r : 0;
 }
 
@@ -420,6 +422,7 @@ mw_proto_resume(struct mw_proto *p, struct mw_err *err)
 	struct mw_answer a;
 	p->pending = false;
 	mw_session_finish(p->session, &a);
+	p->served = true;
 	reply_answer(p, &a);
 	return run_buffered(p, err ? err : &own);
 }

@@ -25,6 +25,7 @@ struct mw_proto {
 	uint32_t steps; /* as negotiated */
 	bool pending;   /* an end of message waits for the store */
 	bool closing;   /* the MTA said QUIT: send out, then close */
+	bool served;    /* an end of message was answered */
 	void (*done)(void *arg);
 	void *done_arg;
 };

@@ -17,6 +17,7 @@ enum {
 	STACK = 512 * 1024, /* getaddrinfo wants much of it */
 	PAUSE_MS = 200,     /* when no descriptor or thread can be had */
 	STOP_S = 6,         /* for replies to ends of messages */
+	DRAIN_S = 3,        /* for sessions to end, when others accept in our place */
 };
 
 static void
@@ -122,7 +123,7 @@ proxy_main(void *arg)
 		mw_log(MW_LOG_ERR, NULL, "event=accept_failed reason=\"out of memory\"");
 		return NULL;
 	}
-	while (!atomic_load(&p->stop)) {
+	while (!atomic_load(&p->no_more)) {
 		pthread_mutex_lock(&p->lock);
 		bool full = p->n_conns >= p->limit;
 		pthread_mutex_unlock(&p->lock);
@@ -270,23 +271,48 @@ tell_all(struct mw_proxy *p, int stop)
 	wake(c->wake, MW_PROXY_WAKE_STOP);
 }
 
-void
-mw_proxy_stop(struct mw_proxy *p)
+size_t
+mw_proxy_listeners(const struct mw_proxy *p, struct mw_listener *v, size_t max)
 {
-	if (!p)
-		return;
+	size_t n = 0;
+	for (size_t i = 0; p && i < p->n_ways && n < max; i++)
+		v[n++] = p->way[i].listener;
+	return n;
+}
+
+void
+mw_proxy_leave(struct mw_proxy *p)
+{
+	for (size_t i = 0; p && i < p->n_ways; i++)
+		mw_listen_leave(&p->way[i].listener);
+}
+
+/* Waits for the connections to end by themselves. Called with the lock. */
+static void
+wait_gone(struct mw_proxy *p, int seconds)
+{
 	struct timespec until;
-	atomic_store(&p->stop, 1);
-	wake(p->wake, 1);
-	if (p->running)
-		(void)pthread_join(p->thread, NULL);
 	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += STOP_S;
-	pthread_mutex_lock(&p->lock);
-	tell_all(p, 1);
+	until.tv_sec += seconds;
 	while (p->n_conns)
 		if (pthread_cond_timedwait(&p->gone, &p->lock, &until) != 0)
 			break;
+}
+
+void
+mw_proxy_stop(struct mw_proxy *p, bool drain)
+{
+	if (!p)
+		return;
+	atomic_store(&p->no_more, true);
+	wake(p->wake, 1);
+	if (p->running)
+		(void)pthread_join(p->thread, NULL);
+	pthread_mutex_lock(&p->lock);
+	if (drain)
+		wait_gone(p, DRAIN_S);
+	tell_all(p, 1);
+	wait_gone(p, STOP_S);
 	if (p->n_conns)
 		tell_all(p, 2);
 	while (p->n_conns) /* the store answers, in the end */

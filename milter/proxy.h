@@ -10,14 +10,20 @@
 #define MW_MILTER_PROXY_H
 
 #include "milter/capture.h"
+#include "milter/listen.h"
 
 struct mw_proxy;
 
 /* *ret stays NULL where no proxy_listen is set. MW_ECONF, MW_EPERM, MW_EIO, MW_ENOMEM. */
 int mw_proxy_start(struct mw_capture *cap, struct mw_proxy **ret,
                    struct mw_err *err) MW_CHECK;
+/* Copies its listening sockets, borrowed; how many. NULL p: none. */
+size_t mw_proxy_listeners(const struct mw_proxy *p, struct mw_listener *v, size_t max);
+/* Somebody else has them too: their paths stay. */
+void mw_proxy_leave(struct mw_proxy *p);
 /* Stops listening, lets messages whose end has come be answered, tells the rest 421; at
- * most about 6 s; then frees. NULL ok. */
-void mw_proxy_stop(struct mw_proxy *p);
+ * most about 6 s; then frees. drain: others accept in our place; sessions first get 3 s
+ * to end by themselves. NULL ok. */
+void mw_proxy_stop(struct mw_proxy *p, bool drain);
 
 #endif

@@ -35,6 +35,7 @@ struct mw_proxy {
 	pthread_t thread;
 	bool running;
 	int wake;
+	atomic_bool no_more;  /* connections are to be accepted */
 	atomic_int stop;      /* 1: end soon, 2: end now */
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t gone;

@@ -149,6 +149,12 @@ mw_session_exact(struct mw_session *s, bool exact)
 }
 
 bool
+mw_session_in_message(const struct mw_session *s)
+{
+	return s->state != MW_ST_IDLE;
+}
+
+bool
 mw_session_in_content(const struct mw_session *s)
 {
 	return s->state >= MW_ST_HEADER;

@@ -87,6 +87,8 @@ void mw_session_finish(struct mw_session *s, struct mw_answer *ret);
 void mw_session_abort(struct mw_session *s);
 /* An SMTP command that the MTA does not know; ignored. */
 void mw_session_unknown(struct mw_session *s, struct mw_str line);
+/* True from MAIL to the answer. */
+bool mw_session_in_message(const struct mw_session *s);
 /* True from the first content byte to the answer: worth waiting for at shutdown. */
 bool mw_session_in_content(const struct mw_session *s);
 

@@ -121,8 +121,8 @@ remote_error(struct mw_str line, struct mw_err *err)
 }
 
 /* A connection with the request sent on it. */
-static int
-ask(const char *dir, const char *request, int *ret_fd, struct mw_err *err)
+int
+mw_control_ask(const char *dir, const char *request, int *ret_fd, struct mw_err *err)
 {
 	struct sockaddr_un sa;
 	MW_AUTOCLOSE int dirfd = -1;
@@ -174,7 +174,7 @@ int
 mw_control_stream(const char *dir, const char *request, int *ret_fd, struct mw_err *err)
 {
 	MW_AUTOCLOSE int fd = -1;
-	int r = ask(dir, request, &fd, err);
+	int r = mw_control_ask(dir, request, &fd, err);
 	if (r == 0)
 		r = mw_control_hello(fd, err);
 	if (r == 0)
@@ -188,7 +188,7 @@ mw_control_call(const char *dir, const char *request, struct mw_buf *reply,
 {
 	MW_AUTOCLOSE int fd = -1;
 	MW_BUF_AUTO in = {.max = REPLY_MAX};
-	int r = ask(dir, request, &fd, err);
+	int r = mw_control_ask(dir, request, &fd, err);
 	if (r == 0)
 		r = receive(fd, &in, err);
 	if (r < 0)

@@ -9,6 +9,8 @@
  *	roll                      "ok SEGMENT": closes the open segment
  *	wipe SEGMENT OFF:SEQ …    "ok N": wipes key slots in a closed segment
  *	unlink SEGMENT            "ok": removes its file (not that of the newest)
+ *	acknowledge               "ok": what passed unjournaled is known (passed.h)
+ *	handover                  "ok NAME …" with the listening sockets; the daemon ends
  *	import                    "ok", then the connection is a stream of intake.h
  */
 #ifndef MW_STORE_CONTROL_H
@@ -24,6 +26,10 @@
 int mw_control_listen(const char *dir, struct mw_err *err) MW_CHECK;
 /* Peer of an accepted connection; true if it may command (root, or our own uid). */
 bool mw_control_allowed(int fd, uid_t *ret_uid);
+/* A connection with the request sent on it; the answer is the caller's to read.
+ * MW_EUNAVAIL when no daemon listens. */
+int mw_control_ask(const char *dir, const char *request, int *ret_fd,
+                   struct mw_err *err) MW_CHECK;
 /* Sends one request and reads the answer's text (after "ok ") into reply. MW_EUNAVAIL
  * when no daemon listens; the daemon's own error otherwise. */
 int mw_control_call(const char *dir, const char *request, struct mw_buf *reply,

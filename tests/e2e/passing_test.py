@@ -201,7 +201,6 @@ def main(t):
 			if engine == "native":
 				replay(t, rig, engine)
 				reload_wrong(t, rig)
-			else:
 				alarm(t, rig)
 
 

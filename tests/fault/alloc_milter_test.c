@@ -59,9 +59,8 @@ packet(struct mw_buf *b, char cmd, const void *data, size_t n)
 static void
 make_hello(void)
 {
-	/* version 6, every step that can go without a reply goes without, leading blanks
-	 */
-	static const uint8_t neg[12] = {0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff};
+	/* version 6, every step that can go without a reply but MAIL, leading blanks */
+	static const uint8_t neg[12] = {0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xbf, 0xff};
 	packet(&hello, 'O', neg, sizeof neg);
 	SAY(&hello, 'D', "Cj\0mx.alloc.test\0{daemon_name}\0mx\0v\0Postfix 3\0");
 	SAY(&hello, 'C',
@@ -371,7 +370,7 @@ teardown(void **state)
 {
 	(void)state;
 	char cmd[128];
-	mw_engine_stop(engine);
+	mw_engine_stop(engine, false);
 	mw_listen_close(&listeners);
 	mw_store_close(store);
 	mw_capture_done(&cap);

@@ -478,7 +478,7 @@ rig_start(struct rig *r)
 static void
 rig_stop(struct rig *r)
 {
-	mw_engine_stop(r->e);
+	mw_engine_stop(r->e, false);
 	mw_listen_close(&r->l);
 	assert_int_equal(access(sock_path, F_OK), -1);
 	assert_int_equal(atomic_load(&cap.count.open_sessions), 0);
@@ -544,7 +544,7 @@ stop_answers(void **state)
 		(void)usleep(1000);
 	(void)close(gone); /* hangs up while the disk works */
 	int64_t t = now_ms();
-	mw_engine_stop(r.e);
+	mw_engine_stop(r.e, false);
 	t = now_ms() - t;
 	assert_true(t < 4000);
 	mw_listen_close(&r.l);

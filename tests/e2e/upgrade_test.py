@@ -1,0 +1,180 @@
+#!/usr/bin/python3
+"""mailwald is replaced again and again while mail comes in through real Postfix: with its
+socket held by the service manager, and by a new process that takes over from the old one.
+No new session is refused, and nothing that was acknowledged is missing.
+
+MW_RESTARTS: how often, for each way (5)."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import rig as rigs
+import smtp
+import tap
+
+RESTARTS = int(os.environ.get("MW_RESTARTS", "5"))
+
+
+class Held(rigs.Rig):
+	"""The milter's socket belongs to us, as it would to systemd."""
+
+	held = None
+
+	def start_mailwald(self):
+		if self.held is None:
+			self.held = socket.socket(socket.AF_UNIX)
+			self.held.bind(self.milter_sock)
+			os.chmod(self.milter_sock, 0o666)
+			self.held.listen(1024)
+		fd = self.held.fileno()
+		p = self.spawn("mailwald", ["/bin/sh", "-c", f'exec 3<&{fd}; LISTEN_PID=$$ LISTEN_FDS=1 '
+					    'exec "$0" "$@"', self.mailwald_bin, "-c", self.conf],
+			       pass_fds=[fd])
+		return p
+
+	def replace(self):
+		self.end("mailwald")
+		self.start_mailwald()
+
+
+class Taken(rigs.Rig):
+	"""A new process takes over from the one that runs."""
+
+	def replace(self):
+		old = self.procs.pop("mailwald")
+		new = self.spawn("mailwald", [self.mailwald_bin, "-u", "-c", self.conf])
+		began = time.monotonic()
+		old.wait(20)
+		if old.returncode or new.poll() is not None:
+			raise rigs.RigError(f"old: {old.returncode}, new: {new.poll()}, after "
+					    f"{time.monotonic() - began:.1f} s")
+
+
+class Load:
+	"""Mail without end, from sessions for one message each and from sessions that stay."""
+
+	def __init__(self, rig):
+		self.rig, self.stop = rig, threading.Event()
+		self.jobs, self.lock = {"new": [], "kept": []}, threading.Lock()
+		self.threads = [threading.Thread(target=self.work, args=a, daemon=True)
+				for a in (("new", 4, 1), ("kept", 1, 100000))]
+		for t in self.threads:
+			t.start()
+
+	def source(self, kind):
+		while not self.stop.is_set():
+			data = f"Subject: {kind} {len(self.jobs[kind])}\r\n\r\n{'x' * 3000}\r\n"
+			user = self.rig.users[len(self.jobs[kind]) % len(self.rig.users)]
+			job = smtp.Job(data.encode(), "load@else.test", [user])
+			self.jobs[kind].append(job)
+			yield job
+
+	def work(self, kind, sessions, each):
+		self.rig.send(self.source(kind), sessions=sessions, per_connection=each)
+
+	def end(self):
+		self.stop.set()
+		for t in self.threads:
+			t.join(60)
+
+	def done(self, kind):
+		return [j for j in self.jobs[kind] if j.code is not None]
+
+
+def slow_sessions(t, rig, name):
+	"""A session that has said EHLO, and one that has told its envelope, when the change
+	comes, and go on a second later."""
+	got = {}
+	ehlo, told = smtp.Client(rig.smtp_port), smtp.Client(rig.smtp_port)
+	told.cmd(b"MAIL FROM:<slow@else.test>", 250)
+	told.cmd(b"RCPT TO:<anna@example.test>", 250)
+
+	def go_on():
+		time.sleep(1)
+		try:
+			got["ehlo"] = ehlo.mail(b"Subject: a\r\n\r\na\r\n", "slow@else.test",
+						["anna@example.test"])[0]
+			told.cmd(b"DATA", 354)
+			told.send(b"Subject: b\r\n\r\nb\r\n.\r\n")
+			got["envelope"] = told.reply()[0]
+		except smtp.SmtpError as e:
+			got["error"] = (e.code, e.text, e.where)
+
+	thread = threading.Thread(target=go_on, daemon=True)
+	thread.start()
+	rig.replace()
+	thread.join(30)
+	t.equal(got, {"ehlo": 250, "envelope": 250},
+		f"{name}: slow sessions that had begun are served to their end")
+	ehlo.quit()
+	told.quit()
+
+
+def one(t, kind, name):
+	with kind(t.sub(name), postfix="smtpd_client_connection_count_limit = 0") as rig:
+		rig.start()
+		load = Load(rig)
+		slowest = 0.0
+		for _ in range(RESTARTS):
+			time.sleep(0.4)
+			began = time.monotonic()
+			starts = rig.mailwald_log().count("event=start ")
+			rig.replace()
+			rigs.wait_for("the daemon", lambda: rig.mailwald_log().count(
+				"event=start ") > starts)
+			slowest = max(slowest, time.monotonic() - began)
+		slow_sessions(t, rig, name)
+		load.end()
+		new, kept = load.done("new"), load.done("kept")
+		refused = [(j.code, j.text) for j in new if j.code != 250]
+		t.note(f"{name}: {RESTARTS} restarts, {len(new)} new sessions, {len(kept)} messages "
+		       f"in kept ones, slowest change {slowest:.1f} s")
+		t.ok(len(new) > 10 * RESTARTS and len(kept) > 3 * RESTARTS, f"{name}: there was load")
+		t.ok(not refused, f"{name}: no new session was refused",
+		     f"{len(refused)} of {len(new)}: {refused[:5]}")
+		odd = [(j.code, j.text) for j in kept if j.code not in (250, 421, 451)]
+		t.ok(not odd, f"{name}: a kept session is told to come back at worst", odd[:5])
+		again = sum(1 for j in kept if j.code != 250)
+		t.ok(again <= 4 * RESTARTS, f"{name}: and only around a restart", again)
+		acked = {j.queue_id for j in new + kept if j.code == 250}
+		have = {o["queue_id"] for o in rig.journaled()}
+		t.ok(acked and not acked - have, f"{name}: everything acknowledged is journaled",
+		     sorted(acked - have)[:5])
+		r = rig.mailwal("verify")
+		t.ok(r.rc == 0, f"{name}: the journal is whole", r)
+
+
+def second_instance(t):
+	"""Without -u a second instance is refused, and -u needs one that runs to take over."""
+	with rigs.Rig(t.sub("second"), mailwald=True) as rig:
+		rig.mailwal("init", rig.journal)
+		p = subprocess.Popen([rig.mailwald_bin, "-u", "-c", rig.conf],
+				     stderr=subprocess.DEVNULL)
+		try:
+			rigs.wait_for("mailwald", lambda: rigs.connects(rig.milter_sock), alive=p)
+			t.ok(True, "-u starts where none runs")
+			q = subprocess.run([rig.mailwald_bin, "-c", rig.conf], capture_output=True,
+					   timeout=20, check=False, text=True)
+			t.ok(q.returncode == 75 and "in use by process" in q.stderr,
+			     "without it a second instance is refused", q)
+			t.ok(rigs.connects(rig.milter_sock), "and the first one goes on")
+		finally:
+			p.send_signal(signal.SIGTERM)
+			t.equal(p.wait(20), 0, "exit status of the first")
+		t.ok(not os.path.exists(rig.milter_sock), "its socket went with it")
+
+
+def main(t):
+	one(t, Held, "held")
+	one(t, Taken, "taken over")
+	second_instance(t)
+
+
+tap.run(main, seconds=60 + 30 * RESTARTS)
