@@ -149,6 +149,13 @@ note_down(struct mw_audit *a, int64_t us)
 }
 
 static void
+accepted_at(struct mw_audit_row *r, const struct mw_mta_event *e)
+{
+	r->accepted_us = e->time_us;
+	r->coarse = e->coarse;
+}
+
+static void
 began_smtp(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_event *e)
 {
 	size_t k = e->pid % MW_COUNT(a->discard);
@@ -158,7 +165,7 @@ began_smtp(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_event
 		return;
 	a->discard[k].pid = 0;
 	r->discarded = r->accepted = r->received = true;
-	r->accepted_us = e->time_us;
+	accepted_at(r, e);
 }
 
 static int
@@ -179,7 +186,8 @@ queued_sendmail(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_
 {
 	struct mw_str name, addr, rest;
 	size_t k = e->pid % MW_COUNT(a->broken);
-	r->received = r->smtp = r->sendmail = true;
+	r->smtp = r->sendmail = true;
+	r->received = r->received || e->text.n;
 	r->down = a->broken[k].pid == e->pid &&
 	          e->time_us - a->broken[k].us < INT64_C(3600) * 1000000;
 	if (e->text.n > 2)
@@ -197,11 +205,11 @@ queued_sendmail(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_
 static void
 delivered_past(struct mw_audit_row *r, const struct mw_mta_event *e)
 {
-	if (!r->local || r->accepted ||
-	    (e->fact != MW_FACT_DELIVERED && e->fact != MW_FACT_SENT))
+	bool out = e->fact == MW_FACT_DELIVERED || e->fact == MW_FACT_SENT;
+	if (r->accepted || !((r->local && out) || r->unproved))
 		return;
 	r->accepted = r->received = true;
-	r->accepted_us = e->time_us;
+	accepted_at(r, e);
 }
 
 static void
@@ -228,13 +236,19 @@ apply(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_event *e)
 	case MW_MTA_QUEUED:
 		if (e->sendmail)
 			queued_sendmail(a, r, e);
+		if (e->sendmail && !e->text.n) {
+			/* Sendmail tells of what was given up half way too, without a
+			 * Message-ID: a delivery shows that it has it */
+			r->unproved = true;
+			break;
+		}
 		r->null_sender =
 		    !e->addr.n || mw_str_istarts(e->addr, MW_STR("double-bounce@"));
 		/* fall through */
 	case MW_MTA_HELD:
 	case MW_MTA_DISCARDED:
 		if (!r->accepted)
-			r->accepted_us = e->time_us;
+			accepted_at(r, e);
 		r->accepted = true;
 		r->discarded = r->discarded || e->kind == MW_MTA_DISCARDED;
 		r->received = r->received || e->kind != MW_MTA_QUEUED;
@@ -389,7 +403,8 @@ cause(const struct mw_audit *a, const struct ids *ids, const struct mw_audit_row
 	if (of_journaled(a, r) ||
 	    ((r->pickup || loopback(r->client)) && known_before(a, ids, r)))
 		return MW_AUDIT_REENTRY;
-	if (r->accepted_us < journal_us)
+	/* a stamp of whole seconds is of any time in that second */
+	if (r->accepted_us + (r->coarse ? 999999 : 0) < journal_us)
 		return MW_AUDIT_BEFORE;
 	if (r->discarded)
 		return MW_AUDIT_DISCARDED;

@@ -36,7 +36,9 @@ struct mw_audit_row {
 	bool received;             /* its header arrived */
 	bool accepted, refused, discarded, probe, removed, null_sender;
 	bool sendmail;
-	bool down; /* Sendmail: a milter had failed in its session */
+	bool unproved; /* Sendmail: perhaps given up before its end */
+	bool coarse;   /* accepted_us is of a stamp of whole seconds */
+	bool down;     /* Sendmail: a milter had failed in its session */
 	/* set by the caller: */
 	bool journaled;
 	/* decided: */

@@ -408,7 +408,12 @@ sendmail_to(struct mw_str s, struct mw_mta_event *e)
 	} else if (!until(&head, ", ", &e->addr) || find(e->addr, ",")) {
 		return;
 	}
-	(void)!field(head, "mailer=", &e->service);
+	if (!field(head, "mailer=", &e->service) &&
+	    !mw_str_starts(rest, MW_STR("Sent"))) {
+		/* no delivery was tried: refused at its end, by Sendmail or a filter */
+		e->kind = MW_MTA_REFUSED;
+		return;
+	}
 	(void)!field(head, "relay=", &e->relay);
 	if (field(head, "dsn=", &more))
 		e->dsn = more;
@@ -467,7 +472,8 @@ sendmail(struct mw_str s, struct mw_mta_event *e)
 		sendmail_to(rest, e);
 	} else if (eat(&rest, MW_STR("from="))) {
 		sendmail_from(rest, e);
-	} else if (eat(&rest, MW_STR("Milter: data, reject="))) {
+	} else if (eat(&rest, MW_STR("Milter: data, reject=")) ||
+	           eat(&rest, MW_STR("Milter: cmd=data, reject="))) {
 		e->kind = MW_MTA_REFUSED;
 	} else if (eat(&rest, MW_STR("Milter: data, discard")) ||
 	           eat(&rest, MW_STR("discarded"))) {

@@ -229,4 +229,4 @@ def main(t):
 		settings(t, rig)
 
 
-tap.run(main, seconds=120)
+tap.run(main, seconds=240)

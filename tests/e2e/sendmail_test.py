@@ -201,6 +201,9 @@ def one_engine(t, engine):
 		facts(t, rig, engine)
 		sessions(t, rig, engine)
 		sick(t, rig, engine)
+		r = rig.mailwal("audit", f"{rig.run}/maillog")
+		t.ok(r.rc == 0, f"{engine}: audit: all that Sendmail accepted is journaled, and what "
+		     "it refused or clients gave up is no hole", r)
 		r = rig.mailwal("verify")
 		t.ok(r.rc == 0, f"{engine}: verify finds nothing wrong", r)
 
@@ -215,4 +218,4 @@ def main(t):
 		one_engine(t, engine)
 
 
-tap.run(main, seconds=180)
+tap.run(main, seconds=400)

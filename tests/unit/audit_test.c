@@ -116,7 +116,23 @@ static const char log_text[] =
     "Nov 22 12:50:00 mx sm-mta[17]: 6AMCm01a000007: Milter (mailwal): to error state\n"
     "Nov 22 12:50:00 mx sm-mta[17]: 6AMCm01a000007: from=<\"x, nrcpts=0, \"@x>, size=24, "
     "class=0, nrcpts=1, msgid=<w, nrcpts=0, x@x>, proto=ESMTP, daemon=MTA, relay=c.test "
-    "[IPv6:2001:db8:0:0:0:0:0:7]\n";
+    "[IPv6:2001:db8:0:0:0:0:0:7]\n"
+    /* given up half way; refused at DATA; refused at its end */
+    "Nov 22 12:51:00 mx sm-mta[18]: 6AMCm01a000008: from=<a@x>, size=16, class=0, "
+    "nrcpts=1, proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
+    "Nov 22 12:51:00 mx sm-mta[18]: 6AMCm01a000009: Milter: cmd=data, reject=451 4.3.2 "
+    "Please try again later\n"
+    "Nov 22 12:51:00 mx sm-mta[18]: 6AMCm01a000009: from=<a@x>, size=0, class=0, "
+    "nrcpts=1, proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
+    "Nov 22 12:51:00 mx sm-mta[18]: 6AMCm01a00000A: from=<a@x>, size=16, class=0, "
+    "nrcpts=1, msgid=<r@x>, proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
+    "Nov 22 12:51:00 mx sm-mta[18]: 6AMCm01a00000A: to=<b@h.test>, delay=00:00:00, "
+    "pri=70014, stat=Headers too large (32768 max)\n"
+    /* a site that adds no Message-ID: the delivery tells */
+    "Nov 22 12:52:00 mx sm-mta[19]: 6AMCm01a00000B: from=<a@x>, size=16, class=0, "
+    "nrcpts=1, proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
+    "Nov 22 12:52:00 mx sm-mta[20]: 6AMCm01a00000B: to=<b@h.test>, delay=00:00:00, "
+    "mailer=esmtp, pri=1, relay=h.test., dsn=4.0.0, stat=Deferred: not now\n";
 
 static void
 feed(struct mw_audit *a, const char *text)
@@ -157,7 +173,8 @@ causes(void **state)
 	};
 	static const enum mw_audit_cause sendmail[] = {
 	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_PICKUP, MW_AUDIT_FINE,
-	    MW_AUDIT_REENTRY, MW_AUDIT_NO_MILTERS, MW_AUDIT_DOWN};
+	    MW_AUDIT_REENTRY, MW_AUDIT_NO_MILTERS, MW_AUDIT_DOWN,   MW_AUDIT_FINE,
+	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_OTHER};
 	struct mw_audit a;
 	struct mw_err err;
 	assert_int_equal(mw_audit_init(&a, &err), 0);
@@ -167,7 +184,7 @@ causes(void **state)
 	assert_int_equal(mw_audit_judge(&a, 0), 0);
 	for (size_t i = 0; i < MW_COUNT(sendmail); i++) {
 		char qid[] = "6AMCm01a00000?";
-		qid[13] = (char)('1' + i);
+		qid[13] = "123456789AB"[i];
 		const struct mw_audit_row *r = row_of(&a, qid);
 		if (!r || r->cause != sendmail[i])
 			fail_msg("%s: %s, not %s", qid,
@@ -201,6 +218,23 @@ before_the_journal(void **state)
 	assert_int_equal(mw_audit_judge(&a, NOW), 0);
 	for (size_t i = 0; i < a.n; i++)
 		assert_false(mw_audit_hole(a.v[i].cause));
+	mw_audit_done(&a);
+}
+
+/* A stamp of whole seconds may be of the very second in which the journal began. */
+static void
+the_second_of_its_beginning(void **state)
+{
+	(void)state;
+	struct mw_audit a;
+	struct mw_err err;
+	assert_int_equal(mw_audit_init(&a, &err), 0);
+	feed(&a, log_text);
+	int64_t at = row_of(&a, "4jXTPC00009z1aaa")->accepted_us;
+	assert_int_equal(mw_audit_judge(&a, at + 900000), 0);
+	assert_int_equal(row_of(&a, "4jXTPC00009z1aaa")->cause, MW_AUDIT_OTHER);
+	assert_int_equal(mw_audit_judge(&a, at + 1000000), 0);
+	assert_int_equal(row_of(&a, "4jXTPC00009z1aaa")->cause, MW_AUDIT_BEFORE);
 	mw_audit_done(&a);
 }
 
@@ -261,6 +295,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(causes),
 	    cmocka_unit_test(before_the_journal),
+	    cmocka_unit_test(the_second_of_its_beginning),
 	    cmocka_unit_test(short_ids_come_again),
 	    cmocka_unit_test(many),
 	};

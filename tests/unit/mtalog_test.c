@@ -213,6 +213,12 @@ static const struct want wants[] = {
      "6AMCm01a005678", "", "", ""},
     {S "Milter: data, reject=550 5.7.1 Command rejected", MW_MTA_REFUSED, 0,
      "6AMCm01a005678", "", "", ""},
+    {S "Milter: cmd=data, reject=451 4.3.2 Please try again later", MW_MTA_REFUSED, 0,
+     "6AMCm01a005678", "", "", ""},
+    {S "to=<a@h.test>, delay=00:00:00, pri=70014, stat=Headers too large (32768 max)",
+     MW_MTA_REFUSED, 0, "6AMCm01a005678", "a@h.test", "", ""},
+    {S "to=<a@h.test>, delay=00:00:00, mailer=local, pri=34237, stat=queued", 0, 0,
+     "6AMCm01a005678", "", "", ""},
     {S "6AMCm01b005678: DSN: User unknown", MW_MTA_NOTICE, 0, "6AMCm01a005678", "", "",
      "6AMCm01b005678"},
     {"Nov 22 12:47:27 mx sm-mta[11]: 6AMCm01a005678: Milter (mailwal): error connecting "
