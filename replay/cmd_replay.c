@@ -3,6 +3,7 @@
 
 #include "journal/base/util.h"
 #include "replay/run.h"
+#include "replay/sink.h"
 #include "replay/target_args.h"
 
 #include <errno.h>
@@ -35,7 +36,7 @@ struct args {
 	const char *run; /* undo: which one */
 	struct mw_query q;
 	struct mw_target_opts t;
-	const char *to, *report, *state;
+	const char *to, *report, *state, *sink;
 	bool dry, fresh, resend, yes;
 	unsigned jobs;
 };
@@ -59,6 +60,18 @@ jobs(struct args *a, const char *v, struct mw_err *err)
 	return 1;
 }
 
+static int
+filing(struct args *a, const char *v, struct mw_err *err)
+{
+	static const char *const names[] = {"inbox", "detail", "sieve"};
+	for (size_t i = 0; i < MW_COUNT(names); i++)
+		if (strcmp(v, names[i]) == 0) {
+			a->t.filing = (enum mw_filing)i;
+			return 1;
+		}
+	return mw_fail(err, MW_EUSAGE, "--filing is inbox, detail or sieve");
+}
+
 /* 1 taken, 0 not ours, negative wrong. */
 static int
 option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
@@ -71,7 +84,7 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	    {"--to", &a->to, NULL},          {"--report", &a->report, NULL},
 	    {"--state", &a->state, NULL},    {"--resend-doubtful", NULL, &a->resend},
 	    {"-n|--dry-run", NULL, &a->dry}, {"--fresh", NULL, &a->fresh},
-	    {"--yes", NULL, &a->yes},
+	    {"--sink", &a->sink, NULL},      {"--yes", NULL, &a->yes},
 	};
 	const char *v;
 	for (size_t k = 0; k < MW_COUNT(opts); k++) {
@@ -89,6 +102,14 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	r = mw_cli_option(argc, argv, i, "--jobs", &v, err);
 	if (r)
 		return r > 0 ? jobs(a, v, err) : r;
+	r = mw_cli_option(argc, argv, i, "--filing", &v, err);
+	if (r)
+		return r > 0 ? filing(a, v, err) : r;
+	r = mw_cli_option(argc, argv, i, "--sieve", NULL, err);
+	if (r) {
+		a->t.filing = MW_FILE_SIEVE;
+		return r;
+	}
 	return mw_target_option(&a->t, argc, argv, i, err);
 }
 
@@ -126,6 +147,8 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 		return mw_cli_error(cli, &err);
 	if (!a->to)
 		return mw_cli_usage(cli, self(), "--to TARGET is missing");
+	if (a->t.filing && strncasecmp(a->to, "imap", 4) != 0)
+		return mw_cli_usage(cli, self(), "--filing is for IMAP targets");
 	if (a->step == STEP_UNDO && !a->run)
 		return mw_cli_usage(cli, self(), "undo which run? Its summary names it");
 	if (a->step == STEP_UNDO && (a->q.any_term || a->q.all))
@@ -193,7 +216,8 @@ open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
 		return mw_fail(err, MW_EUSAGE, "path too long");
 	/* On what can be read back the scan decides: only LMTP and SMTP need to be
 	 * remembered. */
-	bool load = !a->fresh && mw_target_write_only(a->to);
+	bool load =
+	    !a->fresh && (mw_target_write_only(a->to) || a->t.filing == MW_FILE_SIEVE);
 	return mw_ledger_open(dir, a->to, load, ret, err);
 }
 
@@ -281,7 +305,10 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 		a->t.ledger_id = mw_ledger_id(run->ledger);
 		a->t.run_id = run->report->run_id = mw_ledger_run(run->ledger);
 	}
-	r = mw_target_new(a->to, &a->t, &run->target, err);
+	if (a->t.filing == MW_FILE_SIEVE && !a->dry)
+		r = mw_sink_start(a->sink ? a->sink : MW_SINK_DEFAULT, &a->t.sink, err);
+	if (!r)
+		r = mw_target_new(a->to, &a->t, &run->target, err);
 	if (r)
 		return r;
 	if (a->step == STEP_VERIFY && !mw_target_readable(run->target))
@@ -349,11 +376,15 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	a.t.note = on_note;
 	a.t.note_arg = cli;
 	warn_mark(cli, &a);
+	a.t.delimiter = cli->conf ? cli->conf->recipient_delimiter : NULL;
+	run.sieve = a.t.filing == MW_FILE_SIEVE;
 	int r = work(cli, &a, &run, &err);
+	report.held_back = a.t.sink ? mw_sink_count(a.t.sink) : 0;
 	status = a.step == STEP_UNDO || a.step == STEP_PREPARE
 	             ? finish(&run, r, &err, a.report)
 	             : mw_run_finish(&run, r, &err, a.report);
 	mw_target_free(run.target);
+	mw_sink_stop(a.t.sink);
 	mw_plan_free(run.plan);
 	mw_run_done(&run);
 	mw_ledger_close(run.ledger);

@@ -1,15 +1,59 @@
 /* cmd_setup.c - mailwal setup postfix | sendmail | dovecot. */
 #include "journal/base/util.h"
 #include "replay/setup.h"
+#include "replay/sink.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct ask {
 	const char *server, *dir, *file;
-	bool check, apply, yes;
+	bool check, apply, yes, quiet;
+	const char *dovecot, *quiet_dir, *sink, *port;
 };
+
+/* Options of --quiet-instance: 1 taken, 0 none of them, negative wrong. */
+static int
+quiet_option(int argc, char **argv, int *i, struct ask *a, struct mw_err *err)
+{
+	const struct {
+		const char *name, **value;
+	} v[] = {{"--dovecot-config", &a->dovecot},
+	         {"--dir", &a->quiet_dir},
+	         {"--sink", &a->sink},
+	         {"--port", &a->port}};
+	if (strcmp(argv[*i], "--quiet-instance") == 0) {
+		a->quiet = true;
+		return 1;
+	}
+	for (size_t k = 0; k < MW_COUNT(v); k++) {
+		int r = mw_cli_option(argc, argv, i, v[k].name, v[k].value, err);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int
+print_quiet(const struct mw_cli *cli, const struct ask *a)
+{
+	MW_BUF_AUTO text = {0};
+	struct mw_err err = {0};
+	MW_AUTOFREE char *config = a->dovecot ? strdup(a->dovecot) : NULL;
+	struct mw_quiet q = {config, a->quiet_dir ? a->quiet_dir : "/run/mailwal-quiet",
+	                     a->sink ? a->sink : MW_SINK_DEFAULT,
+	                     a->port ? (unsigned)strtoul(a->port, NULL, 10) : 12143};
+	if (q.dir[0] != '/' || !strrchr(q.sink, ':') || q.port < 1 || q.port > 65535)
+		return mw_cli_usage(cli, mw_cmd_find("setup"),
+		                    "--dir is a path from /, --sink HOST:PORT, --port a "
+		                    "number");
+	if (mw_setup_quiet(&q, &text, &err))
+		return mw_cli_error(cli, &err);
+	fputs(mw_buf_cstr(&text), stdout);
+	return 0;
+}
 
 /* 0, or the exit status of a mistake. */
 static int
@@ -24,6 +68,10 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 		if (r == 0)
 			r = mw_cli_option(argc, argv, &i, "--sendmail-config", &a->file,
 			                  &err);
+		if (r < 0)
+			return mw_cli_error(cli, &err);
+		if (r == 0)
+			r = quiet_option(argc, argv, &i, a, &err);
 		if (r < 0)
 			return mw_cli_error(cli, &err);
 		if (r > 0)
@@ -46,6 +94,9 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 	if (!known)
 		return mw_cli_usage(cli, cmd,
 		                    "which server: postfix, sendmail or dovecot?");
+	if (strcmp(a->server, "dovecot") != 0 &&
+	    (a->quiet || a->dovecot || a->quiet_dir || a->sink || a->port))
+		return mw_cli_usage(cli, cmd, "--quiet-instance is for dovecot");
 	if (a->check && a->apply)
 		return mw_cli_usage(cli, cmd, "--check or --apply, not both");
 	bool postfix = strcmp(a->server, "postfix") == 0;
@@ -235,6 +286,8 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
 	if (a.check && strcmp(a.server, "sendmail") == 0)
 		return check_sendmail(cli, &a, arena);
+	if (a.quiet)
+		return print_quiet(cli, &a);
 	if (strcmp(a.server, "postfix") != 0) {
 		if (strcmp(a.server, "sendmail") == 0)
 			mw_setup_sendmail(cli->conf, &text);

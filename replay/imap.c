@@ -174,6 +174,7 @@ read_caps(struct mw_imap *c, struct mw_str s)
 	    {"NAMESPACE", MW_CAP_NAMESPACE},
 	    {"SPECIAL-USE", MW_CAP_SPECIAL_USE},
 	    {"LIST-EXTENDED", MW_CAP_LIST_EXTENDED},
+	    {"FILTER=SIEVE", MW_CAP_FILTER_SIEVE},
 	    {"IMAP4rev2", MW_CAP_UIDPLUS | MW_CAP_MOVE | MW_CAP_NAMESPACE |
 	                      MW_CAP_SPECIAL_USE | MW_CAP_LITERAL_MINUS |
 	                      MW_CAP_LIST_EXTENDED},

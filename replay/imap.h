@@ -26,7 +26,8 @@ enum mw_imap_cap {
 	MW_CAP_MOVE = 16,
 	MW_CAP_NAMESPACE = 32,
 	MW_CAP_SPECIAL_USE = 64,
-	MW_CAP_LIST_EXTENDED = 128
+	MW_CAP_LIST_EXTENDED = 128,
+	MW_CAP_FILTER_SIEVE = 256
 };
 
 enum mw_imap_no { /* what a response code of a NO means to us */

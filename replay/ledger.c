@@ -163,6 +163,7 @@ load_line(void *arg, struct line *w)
 {
 	enum mw_ledger_state st = w->kind == 'D'   ? MW_LEDGER_DONE
 	                          : w->kind == 'I' ? MW_LEDGER_DOUBTFUL
+	                          : w->kind == 'T' ? MW_LEDGER_TAKEN
 	                                           : MW_LEDGER_NONE;
 	return set(arg, key_of(w->id, w->box, w->sent), st);
 }
@@ -461,6 +462,13 @@ mw_ledger_refused(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *
                   bool sent, struct mw_err *err)
 {
 	return simple_line(l, 'R', MW_LEDGER_NONE, id, box, sent, err);
+}
+
+int
+mw_ledger_taken(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
+                bool sent, struct mw_err *err)
+{
+	return simple_line(l, 'T', MW_LEDGER_TAKEN, id, box, sent, err);
 }
 
 int

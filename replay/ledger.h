@@ -8,7 +8,8 @@
  *
  * Lines: "I RUN RECORD BOX S CRC" (intent), "D RUN RECORD BOX S FOLDER UIDVALIDITY UID
  * CRC" (done), "R RUN RECORD BOX S CRC" (refused: not there), "U RUN RECORD BOX S CRC"
- * (taken away again). BOX and FOLDER are
+ * (taken away again), "T RUN RECORD BOX S CRC" (taken away by the user's Sieve script).
+ * BOX and FOLDER are
  * percent-encoded, S is 1 for a Sent copy. The first intent of a batch and the last done
  * are made durable by mw_ledger_sync. A torn or damaged line is passed over.
  *
@@ -31,7 +32,8 @@ struct mw_ledger;
 enum mw_ledger_state {
 	MW_LEDGER_NONE,
 	MW_LEDGER_DOUBTFUL,
-	MW_LEDGER_DONE
+	MW_LEDGER_DONE,
+	MW_LEDGER_TAKEN /* the user's Sieve script took it away */
 };
 
 /* Opens (makes) the ledger of target below dir and takes its lock. MW_ELOCKED names the
@@ -54,6 +56,8 @@ int mw_ledger_done(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char 
 /* The target said no: the copy is certainly not there. */
 int mw_ledger_refused(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
                       bool sent, struct mw_err *err) MW_CHECK;
+int mw_ledger_taken(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
+                    bool sent, struct mw_err *err) MW_CHECK;
 /* A run put it there, and mw_undo took it away again. */
 int mw_ledger_undone(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
                      bool sent, struct mw_err *err) MW_CHECK;

@@ -41,6 +41,7 @@ struct mw_plan_copy {
 	uint32_t rec;
 	uint8_t fate; /* enum mw_fate; only for wanted ones */
 	bool sent, wanted, ambiguous;
+	bool filed;    /* given to the user's script; the next scan tells the rest */
 	uint8_t known; /* enum mw_known_class: what the MTA's log says of it */
 };
 

@@ -112,7 +112,7 @@ summary(const struct mw_report *r)
 	    {"removed", r->removed},       {"refused", r->refused},
 	    {"bounced", r->bounced},       {"queued", r->queued},
 	    {"unreadable", r->unreadable}, {"mailboxes", r->mailboxes},
-	    {"bytes", r->bytes},
+	    {"bytes", r->bytes},           {"held_back", r->held_back},
 	};
 	(void)json_object_set_new(o, "message_type", json_string("summary"));
 	(void)json_object_set_new(o, "command", json_string(r->command));
@@ -191,6 +191,7 @@ say_rest(const struct mw_report *r)
 	    {r->bounced, "bounced"},
 	    {r->queued, "in the mail server's queue"},
 	    {r->unreadable, "records unreadable"},
+	    {r->held_back, "replies and redirects held back"},
 	};
 	for (size_t i = 0; i < sizeof rest / sizeof rest[0]; i++)
 		if (rest[i].n)

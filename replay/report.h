@@ -31,6 +31,7 @@ struct mw_report {
 	uint64_t undone;
 	uint64_t unreadable; /* records; what they held is unknown */
 	uint64_t mailboxes, bytes;
+	uint64_t held_back; /* what scripts would have sent out */
 	int64_t start_us, duration_us;
 	struct mw_issue *issue;
 	size_t n_issue, cap_issue;

@@ -47,6 +47,7 @@ struct mw_run {
 	struct mw_progress progress;
 	bool dry, resend_doubtful;
 	bool check;    /* compare only; implies dry */
+	bool sieve;    /* copies are filed by their users' scripts */
 	unsigned jobs; /* boxes at a time; 0: MW_JOBS_DEFAULT */
 	/* Called before copies of a box are put (each attempt), after all readers were
 	 * closed, so that it may write to a journal. 0, or why nothing may be put. NULL
@@ -87,6 +88,12 @@ int mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n,
 /* Is another try of the same box any use after that code? */
 bool mw_run_worth_retry(int code);
 size_t mw_run_open_copies(const struct mw_plan_box *b);
+/* A copy that was given to the user's script: it is in some folder, or it is not. */
+int mw_run_filed(struct mw_run *r, struct mw_plan_copy *p, bool there,
+                 struct mw_err *err) MW_CHECK;
+/* Did the script take it away in an earlier run? Then mw_run_taken settles it. */
+bool mw_run_taken_before(const struct mw_run *r, const struct mw_plan_copy *p);
+int mw_run_taken(struct mw_run *r, struct mw_plan_copy *p) MW_CHECK;
 /* Members of struct mw_put_io. */
 int mw_run_address(void *arg, const struct mw_put *p, struct mw_str *ret,
                    struct mw_err *err) MW_CHECK;

@@ -39,7 +39,11 @@ settle(struct mw_look *l, size_t *ret_left, struct mw_err *err)
 			p->known = (uint8_t)l->r->ask_known(l->r->arg, l->r, p);
 		enum mw_fate known =
 		    p->fate == MW_FATE_OPEN ? mw_run_known_fate(p) : MW_FATE_OPEN;
-		if (missing && known != MW_FATE_OPEN) {
+		if (p->filed) {
+			q = mw_run_filed(l->r, p, l->c[i].how != MW_RC_MISSING, err);
+		} else if (missing && mw_run_taken_before(l->r, p)) {
+			q = mw_run_taken(l->r, p);
+		} else if (missing && known != MW_FATE_OPEN) {
 			removed += known == MW_FATE_REMOVED;
 			q = mw_run_fate(l->r, p, known, NULL);
 		} else if (missing)
@@ -147,6 +151,10 @@ io_done(void *arg, const struct mw_put *p, int code, const char *why,
 	struct mw_run *r = arg;
 	struct mw_err err;
 	int q = 0;
+	if (code == MW_PUT_FILED) {
+		copy_of(p)->filed = true;
+		return 0;
+	}
 	if (r->ledger && !code)
 		q = mw_ledger_done(r->ledger, p->id, r->box->box, p->sent, place, &err);
 	else if (r->ledger)
@@ -263,6 +271,15 @@ nothing_arrived(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 	return q ? mw_fail(err, q, "out of memory") : 1;
 }
 
+static bool
+any_filed(const struct mw_plan_box *b)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (b->v[i].filed && b->v[i].fate == MW_FATE_TRIED)
+			return true;
+	return false;
+}
+
 static int
 run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 {
@@ -279,6 +296,8 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 			struct mw_err second;
 			int c = mw_target_close(r->target, q ? &second : err);
 			q = q ? q : c;
+			if (!q && any_filed(b))
+				continue; /* another look tells where scripts put it */
 		}
 		size_t after = mw_run_open_copies(b);
 		if (!q || (!after && q != MW_ECANCEL && q != MW_ENOMEM)) {

@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-/* Targets that cannot be read back: the ledger is the only memory. */
+/* Targets that cannot be read back: the ledger is the only memory. And copies that their
+ * users' scripts filed, which the ledger must remember in part. */
 
 /* Of all recipients of the mail, the one whose copy this is. */
 int
@@ -114,4 +115,34 @@ mw_run_write_only(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 			return mw_run_open_copies(b) || code == MW_ECANCEL ? code : 0;
 	}
 	return q;
+}
+
+/* ---- filing by script ---- */
+
+int
+mw_run_taken(struct mw_run *r, struct mw_plan_copy *p)
+{
+	return mw_run_fate(r, p, MW_FATE_SKIPPED,
+	                   "the user's Sieve script discards it or sends it on");
+}
+
+int
+mw_run_filed(struct mw_run *r, struct mw_plan_copy *p, bool there, struct mw_err *err)
+{
+	const uint8_t *id = r->plan->rec[p->rec].id;
+	const char *box = r->box->box;
+	int q = there ? mw_ledger_done(r->ledger, id, box, p->sent, NULL, err)
+	              : mw_ledger_taken(r->ledger, id, box, p->sent, err);
+	p->filed = false;
+	if (q)
+		return q;
+	return there ? mw_run_fate(r, p, MW_FATE_RESTORED, NULL) : mw_run_taken(r, p);
+}
+
+bool
+mw_run_taken_before(const struct mw_run *r, const struct mw_plan_copy *p)
+{
+	return r->sieve && r->ledger && p->fate == MW_FATE_OPEN &&
+	       mw_ledger_get(r->ledger, r->plan->rec[p->rec].id, r->box->box, p->sent) ==
+	           MW_LEDGER_TAKEN;
 }

@@ -76,6 +76,17 @@ int mw_postfix_apply(const struct mw_postfix *p, const struct mw_pair *plan, siz
 int mw_postfix_reload(const struct mw_postfix *p, bool *ret_running,
                       struct mw_err *err) MW_CHECK;
 
+/* A second Dovecot that sends nothing out (mailwal replay --sieve). */
+struct mw_quiet {
+	char *config;           /* of the running one; NULL: its own default */
+	const char *dir, *sink; /* its base_dir; HOST:PORT of our sink */
+	unsigned port;
+};
+
+/* Its configuration, out of the running one's (doveconf -n). MW_EUNAVAIL. */
+int mw_setup_quiet(const struct mw_quiet *q, struct mw_buf *out,
+                   struct mw_err *err) MW_CHECK;
+
 /* Is this word in a list parted by commas and blanks (any case)? */
 bool mw_setup_has_word(const char *list, const char *word);
 

@@ -23,7 +23,18 @@
 
 struct mw_target;
 
+struct mw_sink;
+
+enum mw_filing { /* where what is not a Sent copy goes, on IMAP */
+	MW_FILE_INBOX,
+	MW_FILE_DETAIL, /* user+folder@…: into that folder, where there is one */
+	MW_FILE_SIEVE   /* where the user's script says */
+};
+
 struct mw_target_opts {
+	enum mw_filing filing;
+	const char *delimiter; /* of MW_FILE_DETAIL: recipient_delimiter */
+	struct mw_sink *sink;  /* for MW_FILE_SIEVE; of all clones */
 	const char *password_file, *auth_user, *user_passwords, *tls_ca;
 	bool separator; /* --auth-style separator: login "mailbox*name" */
 	bool insecure;
@@ -104,6 +115,11 @@ struct mw_put_place {       /* where it went, as far as the target says */
 	uint32_t uidvalidity, uid;
 };
 
+enum {
+	MW_PUT_FILED =
+	    1 /* code of done: given to the user's script; a scan tells the rest */
+};
+
 struct mw_put_io {
 	/* The envelope; valid until the next call of either. */
 	int (*envelope)(void *arg, const struct mw_put *p, const struct mw_mail **ret,
@@ -115,7 +131,8 @@ struct mw_put_io {
 	/* Durable before a batch can take effect. */
 	int (*intent)(void *arg, const struct mw_put *const *v, size_t n,
 	              struct mw_err *err);
-	/* The fate of one copy: code 0, or a refusal with its reason in why. */
+	/* The fate of one copy: code 0, MW_PUT_FILED, or a refusal with its reason in
+	 * why. */
 	int (*done)(void *arg, const struct mw_put *p, int code, const char *why,
 	            const struct mw_put_place *place);
 	/* For targets that say them: the final recipient's address, as expanded at
@@ -195,6 +212,7 @@ struct mw_target {
 	char *name;
 	char *password;  /* wiped in mw_target_free */
 	char *passwords; /* the --user-passwords file's text, wiped */
+	bool silent;     /* a canary came to the sink */
 	void *own;       /* the implementation's state */
 };
 

@@ -32,8 +32,8 @@ own_name(const struct mw_imap *c, const char *utf8)
 }
 
 /* --folder: "/" becomes the server's separator. */
-static char *
-dest_name(const struct mw_imap *c, const char *folder)
+char *
+mw_imap_dest_name(const struct mw_imap *c, const char *folder)
 {
 	MW_AUTOFREE char *name = strdup(folder);
 	if (!name)
@@ -265,7 +265,7 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	int r = log_in(t, b, &b->c, err);
 	if (!r && !(b->staging = own_name(b->c, MW_STAGING_NAME)))
 		r = mw_fail(err, MW_EPROTO, "the server's namespace prefix is unusable");
-	if (!r && t->o.folder && !(b->dest = dest_name(b->c, t->o.folder)))
+	if (!r && t->o.folder && !(b->dest = mw_imap_dest_name(b->c, t->o.folder)))
 		r = mw_fail(err, MW_EUSAGE, "the server cannot have a folder \"%.100s\"",
 		            t->o.folder);
 	if (!r)

@@ -3,6 +3,7 @@
  *	target_imap.c       login, folder list
  *	target_imap_stage.c the staging folder: exclusion, what a dead run left, clean-up
  *	target_imap_scan.c  what the mailbox holds
+ *	target_imap_sieve.c filing by the user's Sieve script, without side effects
  *	target_imap_put.c   batches into the staging folder, MOVE, bisection of refusals
  */
 #ifndef MW_REPLAY_TARGET_IMAP_H
@@ -79,6 +80,29 @@ int mw_imap_staging_take_over(struct mw_target *t, struct mw_imap_box *b,
                               struct mw_err *err) MW_CHECK;
 int mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b,
                          struct mw_err *err) MW_CHECK;
+/* The quoted name of a folder given in UTF-8 with "/", as --folder; NULL: no such name.
+ */
+char *mw_imap_dest_name(const struct mw_imap *c, const char *folder);
+
+/* For each copy the quoted name of the folder it goes to: equal ones are the same
+ * pointer. mw_imap_inbox where filing by Sieve may come in. */
+extern const char mw_imap_inbox[];
+int mw_imap_destinations(struct mw_target *t, const struct mw_put_io *io,
+                         const struct mw_put *v, size_t n, const char **to,
+                         struct mw_err *err) MW_CHECK;
+/* Once a target: proves with a canary that what scripts send out comes to our sink. The
+ * staging folder is selected. MW_ECONF: it does not, or the server cannot filter. */
+int mw_imap_sieve_prove(struct mw_target *t, struct mw_imap_box *b,
+                        struct mw_err *err) MW_CHECK;
+/* What LMTP would put in front, so that scripts know the envelope; free() it. */
+int mw_imap_sieve_prefix(const struct mw_put_io *io, const struct mw_put *p, char **ret,
+                         struct mw_err *err) MW_CHECK;
+/* Runs the script on these messages of the staging folder; those that it took away are
+ * gone from there then. */
+int mw_imap_sieve_file(struct mw_target *t, struct mw_imap_box *b, const char *uids,
+                       struct mw_err *err) MW_CHECK;
+/* Folders that are new since the scan become visible to clients. */
+int mw_imap_sieve_subscribe(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 /* Removes everything but the marker from the selected staging folder. */
 int mw_imap_staging_purge(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 

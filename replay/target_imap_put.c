@@ -32,11 +32,17 @@ struct put { /* one call of mw_imap_box_put */
 	size_t n_moving;
 	unsigned n_moves; /* commands */
 	bool one;         /* no second connection for now */
+	bool sieve;       /* by the user's script, what it leaves to INBOX */
+};
+
+struct piece { /* a message as it is sent */
+	const struct mw_put *put;
+	char *prefix; /* in front of the content, or NULL */
 };
 
 struct moved { /* what COPYUID said */
 	uint32_t uidvalidity;
-	struct mw_buf set;
+	struct mw_buf set, from;
 	uint64_t n;
 };
 
@@ -45,7 +51,9 @@ content(void *arg, const struct mw_imap_msg *m, int (*sink)(void *, const void *
         void *sarg, struct mw_err *err)
 {
 	const struct put *p = arg;
-	return p->io->content(p->io->arg, m->ref, sink, sarg, err);
+	const struct piece *piece = m->ref;
+	int r = piece->prefix ? sink(sarg, piece->prefix, strlen(piece->prefix)) : 0;
+	return r ? r : p->io->content(p->io->arg, piece->put, sink, sarg, err);
 }
 
 static int
@@ -62,9 +70,12 @@ note_copyuid(struct moved *m, struct mw_str args)
 	    !mw_str_cut(rest, ' ', &from, &to))
 		return;
 	m->uidvalidity = mw_imap_set_at(validity, 0);
-	if (m->set.n)
+	if (m->set.n) {
 		mw_buf_putc(&m->set, ',');
+		mw_buf_putc(&m->from, ',');
+	}
 	mw_buf_putstr(&m->set, to);
+	mw_buf_putstr(&m->from, from);
 	m->n += mw_imap_set_count(to);
 }
 
@@ -132,6 +143,34 @@ finish_move(struct put *p, struct mw_err *err)
 		r = p->io->done(p->io->arg, p->moving[i], 0, NULL, &place);
 	}
 	mw_buf_free(&m.set);
+	mw_buf_free(&m.from);
+	return r;
+}
+
+/* The user's script files what lies in staging; the rest goes to INBOX. */
+static int
+settle_sieve(struct put *p, const struct mw_put *const *v, size_t n, const char *uids,
+             struct mw_err *err)
+{
+	struct moved m = {0};
+	size_t k = 0;
+	if (!uids)
+		return mw_fail(err, MW_EPROTO, "the server told no APPENDUID");
+	int r = mw_imap_sieve_file(p->t, p->b, uids, err);
+	if (!r)
+		r = move_send(p, uids, err);
+	if (!r)
+		r = move_wait(p, &m, err);
+	for (size_t i = 0; i < n && !r; i++) {
+		struct mw_put_place place = {p->dest_name, m.uidvalidity, 0};
+		uint32_t uid = mw_imap_set_at(mw_strz(uids), i);
+		if (k < m.n && mw_imap_set_at(mw_buf_str(&m.from), k) == uid)
+			place.uid = mw_imap_set_at(mw_buf_str(&m.set), k++);
+		r = place.uid ? p->io->done(p->io->arg, v[i], 0, NULL, &place)
+		              : p->io->done(p->io->arg, v[i], MW_PUT_FILED, NULL, NULL);
+	}
+	mw_buf_free(&m.set);
+	mw_buf_free(&m.from);
 	return r;
 }
 
@@ -142,8 +181,8 @@ settle_batch(struct put *p, const struct mw_put *const *v, size_t n, const char 
              struct mw_err *err)
 {
 	unsigned overlap = MW_CAP_MOVE | MW_CAP_LITERAL_PLUS | MW_CAP_MULTIAPPEND;
-	if (!n)
-		return 0;
+	if (!n || p->sieve)
+		return n ? settle_sieve(p, v, n, uids, err) : 0;
 	const struct mw_put **copy = reallocarray(p->moving, n, sizeof(void *));
 	if (!copy)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -197,14 +236,39 @@ refused_batch(struct put *p, const struct mw_put *const *v, size_t n, struct mw_
 	return r ? r : append_batch(p, v + n / 2, n - n / 2, err);
 }
 
+/* Messages and what stands in front of each. */
+struct load {
+	struct mw_imap_msg *m;
+	struct piece *piece;
+	size_t n;
+};
+
 static void
-fill_msg(struct mw_imap_msg *m, const struct mw_put *put)
+load_done(struct load *l)
 {
-	union { /* the message's ref is ours and read only */
-		const struct mw_put *in;
-		void *out;
-	} u = {.in = put};
-	*m = (struct mw_imap_msg){put->time_us, put->size, "", u.out};
+	for (size_t i = 0; l->piece && i < l->n; i++)
+		free(l->piece[i].prefix);
+	free(l->piece);
+	free(l->m);
+}
+
+static int
+load_make(struct put *p, const struct mw_put *const *v, size_t n, struct load *l,
+          struct mw_err *err)
+{
+	*l = (struct load){calloc(n, sizeof *l->m), calloc(n, sizeof *l->piece), n};
+	int r = l->m && l->piece ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n && !r; i++) {
+		struct piece *q = &l->piece[i];
+		q->put = v[i];
+		if (p->sieve)
+			r = mw_imap_sieve_prefix(p->io, v[i], &q->prefix, err);
+		uint64_t size = v[i]->size + (q->prefix ? strlen(q->prefix) : 0);
+		l->m[i] = (struct mw_imap_msg){v[i]->time_us, size, "", q};
+	}
+	if (r)
+		load_done(l);
+	return r;
 }
 
 static int
@@ -213,14 +277,14 @@ append_multi(struct put *p, const struct mw_put *const *v, size_t n, struct mw_e
 	struct mw_imap *c = p->b->c;
 	struct mw_imap_appended a;
 	MW_AUTOFREE char *uids = NULL;
-	MW_AUTOFREE struct mw_imap_msg *m = calloc(n, sizeof *m);
-	if (!m)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	struct mw_imap_batch batch = {p->b->staging, m, n, content, p};
-	for (size_t i = 0; i < n; i++)
-		fill_msg(&m[i], v[i]);
+	struct load l;
+	int r = load_make(p, v, n, &l, err);
+	if (r)
+		return r;
+	struct mw_imap_batch batch = {p->b->staging, l.m, n, content, p};
 	int sent = mw_imap_append_send(c, &batch, err);
-	int r = sent < 0 ? sent : finish_move(p, err);
+	load_done(&l);
+	r = sent < 0 ? sent : finish_move(p, err);
 	if (!r)
 		r = mw_imap_append_wait(c, sent, &a, err);
 	if (r)
@@ -251,7 +315,8 @@ append_singly(struct put *p, const struct mw_put *const *v, size_t n, struct mw_
 	bool all_uids = true;
 	int r = ok ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t i = 0; i < n && !r; i++) {
-		struct mw_imap_msg m;
+		struct piece piece = {v[i], NULL};
+		struct mw_imap_msg m = {v[i]->time_us, v[i]->size, "", &piece};
 		struct mw_imap_batch batch = {p->b->staging, &m, 1, content, p};
 		struct mw_imap_appended a;
 		char why[400];
@@ -259,7 +324,6 @@ append_singly(struct put *p, const struct mw_put *const *v, size_t n, struct mw_
 			r = refuse(p, v[i], p->full);
 			continue;
 		}
-		fill_msg(&m, v[i]);
 		r = mw_imap_append(c, &batch, &a, err);
 		if (r)
 			return r;
@@ -286,7 +350,7 @@ worth_two(struct put *p, const struct mw_put *const *v, size_t n)
 	const unsigned needed =
 	    MW_CAP_MOVE | MW_CAP_LITERAL_PLUS | MW_CAP_MULTIAPPEND | MW_CAP_UIDPLUS;
 	uint64_t bytes = 0;
-	if (n < 2 || p->one || (p->b->c->caps & needed) != needed)
+	if (n < 2 || p->one || p->sieve || (p->b->c->caps & needed) != needed)
 		return false;
 	for (size_t i = 0; i < n; i++)
 		bytes += v[i]->size;
@@ -353,16 +417,17 @@ append_two(struct put *p, const struct mw_put *const *v, size_t n, struct mw_err
 {
 	struct mw_imap *const c[2] = {p->b->c, p->b->second};
 	size_t h = first_share(v, n);
-	MW_AUTOFREE struct mw_imap_msg *m = calloc(n, sizeof *m);
-	if (!m)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	for (size_t i = 0; i < n; i++)
-		fill_msg(&m[i], v[i]);
-	const struct mw_imap_batch half[2] = {{p->b->staging, m, h, content, p},
-	                                      {p->b->staging, m + h, n - h, content, p}};
+	struct load l;
+	int r = load_make(p, v, n, &l, err);
+	if (r)
+		return r;
+	const struct mw_imap_batch half[2] = {{p->b->staging, l.m, h, content, p},
+	                                      {p->b->staging, l.m + h, n - h, content,
+	                                       p}};
 	char *uids[2] = {NULL, NULL};
 	bool refused = false;
-	int r = mw_imap_append_send_two(c, half, err);
+	r = mw_imap_append_send_two(c, half, err);
+	load_done(&l);
 	if (!r)
 		r = finish_move(p, err);
 	for (int k = 0; k < 2 && r >= 0; k++) {
@@ -437,14 +502,15 @@ flush_batch(struct put *p, const struct mw_put **v, size_t n, struct mw_err *err
 }
 
 static int
-put_to(struct put *p, const struct mw_put *v, size_t n, bool sent, struct mw_err *err)
+put_to(struct put *p, const struct mw_put *v, size_t n, const char *const *to,
+       struct mw_err *err)
 {
 	MW_AUTOFREE const struct mw_put **batch = calloc(n ? n : 1, sizeof(void *));
 	size_t k = 0;
 	uint64_t bytes = 0;
 	int r = batch ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t i = 0; i < n && !r; i++) {
-		if ((!p->b->dest && v[i].sent != sent) || unfit(p, &v[i]))
+		if (to[i] != p->dest || unfit(p, &v[i]))
 			continue;
 		batch[k++] = &v[i];
 		bytes += v[i].size;
@@ -475,39 +541,49 @@ mw_imap_need_folder(struct mw_imap_box *b, const char *folder, struct mw_err *er
 	return r == MW_EREFUSED ? 0 : r; /* shown or not, the mail is there */
 }
 
+static int
+put_all(struct put *p, const struct mw_put *v, size_t n, const char **to,
+        struct mw_err *err)
+{
+	bool sieve = p->t->o.filing == MW_FILE_SIEVE;
+	int r = 0;
+	for (size_t i = 0; i < n && !r; i++) {
+		if (!to[i])
+			continue;
+		p->dest = p->dest_name = to[i];
+		p->sieve = sieve && to[i] == mw_imap_inbox;
+		if (p->sieve)
+			r = mw_imap_sieve_prove(p->t, p->b, err);
+		else if (to[i] != mw_imap_inbox)
+			r = mw_imap_need_folder(p->b, to[i], err);
+		if (!r)
+			r = put_to(p, v, n, to, err);
+		if (!r && p->sieve)
+			r = mw_imap_sieve_subscribe(p->b, err);
+		for (size_t k = i; k < n; k++)
+			if (to[k] == p->dest)
+				to[k] = NULL;
+	}
+	return r;
+}
+
 int
 mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
                 const struct mw_put_io *io, struct mw_err *err)
 {
 	struct mw_imap_box *b = mw_imap_box(t);
-	struct put p = {.t = t, .b = b, .io = io, .dest = "INBOX", .dest_name = "INBOX"};
-	bool any_sent = false, any_in = false;
-	int r = 0;
-	for (size_t i = 0; i < n; i++) {
-		any_sent = any_sent || v[i].sent;
-		any_in = any_in || !v[i].sent;
-	}
-	if (!b->selected)
+	struct put p = {.t = t, .b = b, .io = io};
+	MW_AUTOFREE const char **to = calloc(n ? n : 1, sizeof *to);
+	int r = to ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!r && !b->selected)
 		r = mw_imap_do(b->c, err, "SELECT %s", b->staging);
 	if (r == MW_EREFUSED)
 		return mw_imap_refused(b->c, err, "open the folder " MW_STAGING_NAME);
 	b->selected = !r;
-	if (!r && b->dest) {
-		r = mw_imap_need_folder(b, b->dest, err);
-		p.dest = p.dest_name = b->dest;
-		if (!r)
-			r = put_to(&p, v, n, false, err);
-		free(p.moving);
-		return r;
-	}
-	if (!r && any_in)
-		r = put_to(&p, v, n, false, err);
-	if (!r && any_sent) {
-		r = mw_imap_need_folder(b, b->sent, err);
-		p.dest = p.dest_name = b->sent;
-		if (!r)
-			r = put_to(&p, v, n, true, err);
-	}
+	if (!r)
+		r = mw_imap_destinations(t, io, v, n, to, err);
+	if (!r)
+		r = put_all(&p, v, n, to, err);
 	free(p.moving);
 	return r;
 }
