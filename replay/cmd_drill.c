@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static const struct mw_cmd *
 self(void)
@@ -123,6 +124,12 @@ parse_run(struct mw_drill *d, struct args *a, int argc, char **argv)
 		return mw_cli_error(cli, &err);
 	if (!d->to)
 		d->to = "scratch";
+	if (strncasecmp(d->to, "lmtp:", 5) == 0 || strncasecmp(d->to, "smtp:", 5) == 0)
+		return mw_cli_usage(
+		    cli, self(),
+		    "what is sent to %.5s cannot be read back, so it cannot "
+		    "be drilled with",
+		    d->to);
 	/* Without a term of its own: everything. */
 	if (!a->q.any_term)
 		a->q.all = true;
@@ -230,9 +237,11 @@ list_row(struct mw_table *t, const struct mw_drill_kept *k)
 	                                        "copies.identical_in_canonical_form")),
 	               (long long)mw_drill_num(k->o, "copies.expected"));
 	(void)snprintf(rto, sizeof rto, "%.1f s", mw_drill_real(k->o, "measured.rto_s"));
-	(void)snprintf(rpo, sizeof rpo, "%s%.1f s",
-	               mw_drill_is(k->o, "measured.rpo_is_bound") ? "<= " : "",
-	               mw_drill_real(k->o, "measured.rpo_s"));
+	(void)snprintf(rpo, sizeof rpo, "not measured");
+	if (json_is_number(mw_drill_at(k->o, "measured.rpo_s")))
+		(void)snprintf(rpo, sizeof rpo, "%s%.1f s",
+		               mw_drill_is(k->o, "measured.rpo_is_bound") ? "<= " : "",
+		               mw_drill_real(k->o, "measured.rpo_s"));
 	const char *cells[] = {k->name, when, result, copies, rto, rpo};
 	return mw_table_row(t, cells);
 }

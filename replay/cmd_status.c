@@ -88,7 +88,9 @@ print_drill(const struct mw_status *s)
 	}
 	mw_time_local(when, sizeof when, s->drill_us);
 	mw_duration_human(rto, sizeof rto, (int64_t)(s->drill_rto * 1e6));
-	mw_duration_human(rpo, sizeof rpo, (int64_t)(s->drill_rpo * 1e6));
+	(void)snprintf(rpo, sizeof rpo, "not measured");
+	if (s->drill_rpo >= 0)
+		mw_duration_human(rpo, sizeof rpo, (int64_t)(s->drill_rpo * 1e6));
 	printf("  Drill     %s: %s, %llu of %llu copies identical, RTO %s, RPO %s\n",
 	       when,
 	       s->drill_forged   ? "NOT SIGNED"
@@ -105,12 +107,13 @@ drill_json(const struct mw_status *s)
 	if (!s->drill[0])
 		return json_null();
 	mw_time_rfc3339(when, sizeof when, s->drill_us);
-	return json_pack("{s:o, s:s, s:s, s:b, s:I, s:I, s:f, s:f}", "name",
+	return json_pack("{s:o, s:s, s:s, s:b, s:I, s:I, s:f, s:o}", "name",
 	                 mw_json_str(mw_strz(s->drill)), "time", when, "result",
 	                 s->drill_passed ? "passed" : "failed", "signature_holds",
 	                 !s->drill_forged, "expected", (json_int_t)s->drill_expected,
 	                 "identical", (json_int_t)s->drill_identical, "rto_s",
-	                 s->drill_rto, "rpo_s", s->drill_rpo);
+	                 s->drill_rto, "rpo_s",
+	                 s->drill_rpo >= 0 ? json_real(s->drill_rpo) : json_null());
 }
 
 static void

@@ -46,6 +46,8 @@ struct mw_drill_log {            /* the journal as it was */
 	uint8_t chain[32];       /* head of the chain there */
 	struct mw_verify_result verified;
 	uint64_t gaps; /* sequence numbers lost or missing that nothing explains */
+	char acknowledged_id[MW_ID_TEXT +
+	                     1];        /* by the daemon, at the start; "": unknown */
 	char newest_id[MW_ID_TEXT + 1]; /* newest mail that was read whole; "": none */
 	int64_t newest_us;
 	char mark[128]; /* name of the newest completed mark; "": none */
@@ -60,6 +62,7 @@ struct mw_drill_time {
 	int64_t rto_us;                   /* plan and run, carried over to the whole */
 	bool rto_measured; /* the drill was the whole: nothing carried over */
 	int64_t rpo_us;
+	bool rpo_known; /* there is captured mail in the log, not only imported */
 	bool rpo_bound; /* an upper bound: no daemon to say what it acknowledged last */
 	int64_t acknowledged_us; /* newest mail by the daemon; 0: not known */
 };

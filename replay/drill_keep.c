@@ -49,8 +49,9 @@ last_lines(const json_t *o, struct mw_buf *b)
 	mw_buf_printf(b, "restored %lld\nmismatches %lld\n",
 	              (long long)mw_drill_num(o, "copies.restored"),
 	              (long long)mw_drill_num(o, "findings_total"));
-	mw_buf_printf(b, "rto %.3f\nrpo %.3f\n", mw_drill_real(o, "measured.rto_s"),
-	              mw_drill_real(o, "measured.rpo_s"));
+	mw_buf_printf(b, "rto %.3f\n", mw_drill_real(o, "measured.rto_s"));
+	if (json_is_number(mw_drill_at(o, "measured.rpo_s")))
+		mw_buf_printf(b, "rpo %.3f\n", mw_drill_real(o, "measured.rpo_s"));
 }
 
 static int

@@ -27,8 +27,13 @@ ask_daemon(struct mw_drill *d)
 		return UINT64_MAX;
 	json_t *o = json_loads(mw_buf_cstr(&reply), 0, &e);
 	json_int_t next = json_integer_value(json_object_get(o, "next_seq"));
-	d->time.acknowledged_us = json_integer_value(json_object_get(o, "last_mail_us"));
-	d->time.rpo_bound = !o;
+	const char *id = json_string_value(json_object_get(o, "last_id"));
+	if (id && strlen(id) == MW_ID_TEXT) {
+		memcpy(d->log.acknowledged_id, id, MW_ID_TEXT + 1);
+		d->time.acknowledged_us =
+		    json_integer_value(json_object_get(o, "last_mail_us"));
+		d->time.rpo_bound = false;
+	}
 	json_decref(o);
 	return next > 0 ? (uint64_t)next : UINT64_MAX;
 }
@@ -139,6 +144,33 @@ drop(void *arg, const void *p, size_t n)
 	return 0;
 }
 
+/* Reads it whole. Mail that was imported says nothing of how far the capture got. */
+static int
+read_whole(struct mw_drill *d, const struct mw_record *r, struct mw_arena *a)
+{
+	struct mw_mail m;
+	mw_arena_reset(a);
+	if (mw_record_mail(d->st, r, a, &m, NULL) < 0 ||
+	    mw_record_body(d->st, r, &m, drop, NULL, NULL) < 0 ||
+	    mw_str_eq(m.front, MW_STR("import")))
+		return -1;
+	if (m.time_us > d->log.newest_us) {
+		d->log.newest_us = m.time_us;
+		mw_id_text(d->log.newest_id, r->id);
+	}
+	return 0;
+}
+
+/* Is the mail that mailwald acknowledged last in the log? */
+static bool
+has_acknowledged(struct mw_drill *d, struct mw_arena *a)
+{
+	struct mw_record r;
+	return d->log.acknowledged_id[0] &&
+	       mw_store_find_id(d->st, d->log.acknowledged_id, &r, NULL) == 0 &&
+	       read_whole(d, &r, a) == 0;
+}
+
 /* The last mails from record `from` on, in a ring; returns how many there were. */
 static size_t
 last_mails(struct mw_drill *d, uint64_t from, struct mw_record ring[NEWEST])
@@ -157,26 +189,17 @@ last_mails(struct mw_drill *d, uint64_t from, struct mw_record ring[NEWEST])
 
 /* The newest mail that can be read whole: sets newest_id and newest_us. */
 static void
-find_newest(struct mw_drill *d)
+find_newest(struct mw_drill *d, struct mw_arena *a)
 {
 	struct mw_record ring[NEWEST];
 	size_t n = 0;
-	for (uint64_t back = 64; n == 0; back *= 16) {
+	for (uint64_t back = 64; d->log.newest_us == 0; back *= 16) {
 		bool all = back >= d->log.seq;
 		n = last_mails(d, all ? 1 : d->log.seq - back, ring);
+		for (size_t i = 0; i < MW_MIN(n, (size_t)NEWEST); i++)
+			(void)read_whole(d, &ring[i], a);
 		if (all)
 			break;
-	}
-	MW_ARENA_AUTO *a = mw_arena_new(0);
-	for (size_t i = 0; a && i < MW_MIN(n, (size_t)NEWEST); i++) {
-		struct mw_mail m;
-		mw_arena_reset(a);
-		if (mw_record_mail(d->st, &ring[i], a, &m, NULL) < 0 ||
-		    mw_record_body(d->st, &ring[i], &m, drop, NULL, NULL) < 0 ||
-		    m.time_us <= d->log.newest_us)
-			continue;
-		d->log.newest_us = m.time_us;
-		mw_id_text(d->log.newest_id, ring[i].id);
 	}
 }
 
@@ -194,13 +217,15 @@ mw_drill_log_after(struct mw_drill *d, struct mw_err *err)
 	r = count_since(d, err);
 	if (r < 0)
 		return r;
-	find_newest(d);
-	if (!d->time.rpo_bound)
-		d->time.rpo_us = d->time.acknowledged_us > d->log.newest_us
-		                     ? d->time.acknowledged_us - d->log.newest_us
-		                     : 0;
-	else
-		d->time.rpo_us = MW_MAX(INT64_C(0), d->time.start_us - d->log.newest_us);
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	if (!a)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	bool found = has_acknowledged(d, a);
+	find_newest(d, a);
+	int64_t until = d->time.rpo_bound ? d->time.start_us : d->time.acknowledged_us;
+	d->time.rpo_known = found || d->log.newest_us;
+	if (!found && d->log.newest_us)
+		d->time.rpo_us = MW_MAX(INT64_C(0), until - d->log.newest_us);
 	return 0;
 }
 

@@ -148,7 +148,7 @@ measured_json(const struct mw_drill *d)
 {
 	const struct mw_drill_time *t = &d->time;
 	json_t *o = json_object();
-	put_seconds(o, "rpo_s", t->rpo_us);
+	put(o, "rpo_s", t->rpo_known ? json_real((double)t->rpo_us / 1e6) : json_null());
 	put(o, "rpo_is_bound", json_boolean(t->rpo_bound));
 	put_time(o, "acknowledged_time", t->acknowledged_us);
 	put(o, "backup_alone_rpo_s",

@@ -350,7 +350,8 @@ check_limits(struct mw_drill *d)
 		mw_drill_found(d, "rto", NULL, NULL, "RTO %s is beyond drill_max_rto, %s",
 		               is, most);
 	}
-	if (c->drill_max_rpo && !d->time.rpo_bound && d->time.rpo_us > c->drill_max_rpo) {
+	if (c->drill_max_rpo && !d->time.rpo_bound && d->time.rpo_known &&
+	    d->time.rpo_us > c->drill_max_rpo) {
 		mw_duration_human(is, sizeof is, d->time.rpo_us);
 		mw_duration_human(most, sizeof most, c->drill_max_rpo);
 		mw_drill_found(d, "rpo", NULL, NULL, "RPO %s is beyond drill_max_rpo, %s",

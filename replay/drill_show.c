@@ -170,9 +170,13 @@ static void
 measured_rows(const json_t *o, struct sheet *s)
 {
 	struct mw_buf *b = row(s, "RPO");
-	mw_buf_puts(b, mw_drill_is(o, "measured.rpo_is_bound") ? "at most " : "");
-	put_duration(b, mw_drill_real(o, "measured.rpo_s"));
-	mw_buf_puts(b, mw_drill_is(o, "measured.rpo_is_bound")
+	bool known = json_is_number(mw_drill_at(o, "measured.rpo_s"));
+	bool bound = mw_drill_is(o, "measured.rpo_is_bound");
+	mw_buf_puts(b, !known ? "not measured" : bound ? "at most " : "");
+	if (known)
+		put_duration(b, mw_drill_real(o, "measured.rpo_s"));
+	mw_buf_puts(b, !known ? ": no message that was captured could be read"
+	               : bound
 	                   ? ": age of the newest message in the log (mailwald was not "
 	                     "there to say what it acknowledged last)"
 	                   : ": newest message acknowledged by mailwald against the "

@@ -258,7 +258,9 @@ ask_drill(const struct mw_conf *conf, struct mw_status *s, struct mw_store *st)
 	    (uint64_t)mw_drill_num(k.o, "copies.identical") +
 	    (uint64_t)mw_drill_num(k.o, "copies.identical_in_canonical_form");
 	s->drill_rto = mw_drill_real(k.o, "measured.rto_s");
-	s->drill_rpo = mw_drill_real(k.o, "measured.rpo_s");
+	s->drill_rpo = json_is_number(mw_drill_at(k.o, "measured.rpo_s"))
+	                   ? mw_drill_real(k.o, "measured.rpo_s")
+	                   : -1;
 	mw_duration_human(age, sizeof age, s->now_us - s->drill_us);
 	if (s->drill_forged)
 		add(s, 2,

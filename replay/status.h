@@ -40,7 +40,7 @@ struct mw_status {
 	int64_t drill_us;
 	bool drill_passed, drill_forged; /* forged: its signature does not hold */
 	uint64_t drill_expected, drill_identical;
-	double drill_rto, drill_rpo; /* seconds */
+	double drill_rto, drill_rpo; /* seconds; RPO -1: not measured */
 	struct mw_status_problem problem[MW_STATUS_PROBLEMS];
 	size_t n_problems;
 	struct mw_arena *arena;

@@ -550,7 +550,8 @@ wrong_use_is_told(void **state)
 	want(64, "drill run --sample 3 --all", "exclude each other");
 	want(64, "drill run --seed xyz", "hexadecimal");
 	want(64, "drill run --to nowhere", "unknown kind");
-	want(64, "drill run --to lmtp:unix:/x", "LMTP");
+	want(64, "drill run --to lmtp:unix:/x", "cannot be read back");
+	want(64, "drill run --to smtp:localhost:25", "cannot be read back");
 	want(64, "drill report -o pdf", "is not text");
 	want(66, "drill run --scratch /nonexistent", "no scratch directory");
 	want(66, "drill run --user nobody@example.org", "names no mail");
@@ -738,6 +739,43 @@ gaps_need_a_reason(void **state)
 	assert_null(strstr(out, "\"lost_sequence_numbers\":0"));
 }
 
+/* Imported mail has dates of long ago: it says nothing of what the capture lost. */
+static void
+imported_mail_has_no_rpo(void **state)
+{
+	(void)state;
+	char cmd[900];
+	struct mw_err err = {0};
+	(void)snprintf(
+	    cmd, sizeof cmd,
+	    "rm -rf '%s' && mkdir -p '%s/old/new' '%s/old/cur' '%s/old/tmp' && "
+	    "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do printf 'Subject: old %%s\\r\\n"
+	    "\\r\\nx\\r\\n' $i > '%s/old/new/'$i.h && touch -d 2001-01-$i "
+	    "'%s/old/new/'$i.h; done",
+	    journal, root, root, root, root, root);
+	assert_int_equal(system(cmd), 0);
+	assert_int_equal(mw_store_create(journal, NULL, NULL, &err), 0);
+	(void)snprintf(cmd, sizeof cmd,
+	               "import 'maildir:%s/old' --user alice@example.org", root);
+	want(0, cmd, "12 imported");
+	want(0, "drill run --all", "RPO         not measured");
+	want(0, "--json drill list", "\"rpo_s\":null");
+	want(1, "status", "RPO not measured");
+	want(0, "drill list", "not measured");
+	add_mails(0, 3, NULL);
+	want(0, cmd, "");
+	(void)snprintf(cmd, sizeof cmd,
+	               "rm '%s/old/new/'*; printf 'Subject: more\\r\\n\\r\\n' "
+	               "> '%s/old/new/77.h'; touch -d 2001-02-01 '%s/old/new/77.h'",
+	               root, root, root);
+	assert_int_equal(system(cmd), 0);
+	(void)snprintf(cmd, sizeof cmd,
+	               "import 'maildir:%s/old' --user alice@example.org", root);
+	want(0, cmd, "1 imported");
+	want(0, "drill run --all", "at most "); /* by the captured ones, an hour old */
+	assert_non_null(strstr(out, " min: age"));
+}
+
 static void
 status_tells_the_last_drill(void **state)
 {
@@ -793,6 +831,7 @@ main(void)
 	    cmocka_unit_test(a_damaged_record_is_named),
 	    cmocka_unit_test(a_prune_is_no_forgery),
 	    cmocka_unit_test(gaps_need_a_reason),
+	    cmocka_unit_test(imported_mail_has_no_rpo),
 	    cmocka_unit_test(status_tells_the_last_drill),
 	    cmocka_unit_test(wrong_use_is_told),
 	    cmocka_unit_test(encrypted_needs_its_key),
