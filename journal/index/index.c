@@ -10,17 +10,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum {
-	VERSION = 2,
+	VERSION = 3,
 	OPEN_MOST = 8,
-	POINT_LEN = 1 + MW_ID_LEN + 32 + 32
+	POINT_LEN = 1 + MW_ID_LEN + 32 + 32 + 8,
+	CHECK_MOST = 64 << 20 /* a reader looks through a partition up to this size */
 };
 
 struct part {
 	uint64_t number;
 	struct mw_kv *kv;
 	uint64_t used; /* for closing the one not used for longest */
+	uint64_t sum;  /* over all its entries, see entry_sum */
 };
 
 struct mw_index {
@@ -148,6 +151,50 @@ part_unlink(struct mw_index *ix, uint64_t number)
 		(void)unlink(lock);
 }
 
+/* What an entry adds to the sum over a partition; the sum is kept beside the point. LMDB
+ * has no checksums: so a key that a garbled page has lost is noticed. */
+static uint64_t
+entry_sum(struct mw_str key, struct mw_str v)
+{
+	uint64_t h = 14695981039346656037U + key.n;
+	for (size_t i = 0; i < key.n; i++)
+		h = (h ^ (uint8_t)key.p[i]) * 1099511628211U;
+	for (size_t i = 0; i < v.n; i++)
+		h = (h ^ (uint8_t)v.p[i]) * 1099511628211U;
+	return h ^ h >> 32;
+}
+
+struct summing {
+	uint64_t sum, stated;
+};
+
+static int
+sum_one(void *arg, struct mw_str key, struct mw_str v)
+{
+	struct summing *s = arg;
+	if (key.n > 1)
+		s->sum += entry_sum(key, v);
+	else if (v.n == POINT_LEN)
+		s->stated = mw_get64((const uint8_t *)v.p + 81);
+	return 0;
+}
+
+/* Are all entries there that were written? */
+static int
+check_part(const struct mw_index *ix, struct part *p, const char *path,
+           struct mw_err *err)
+{
+	struct summing s = {0, 0};
+	struct stat sb;
+	if (!ix->writable && (stat(path, &sb) < 0 || sb.st_size > CHECK_MOST))
+		return 0;
+	int r = mw_kv_scan(p->kv, MW_STR(""), MW_STR(""), sum_one, &s, err);
+	if (r == 0 && s.sum != s.stated)
+		r = mw_fail(err, MW_EDAMAGED, "index: %s is garbled", path);
+	p->sum = s.sum;
+	return r;
+}
+
 /* The partition's map, opened if need be: 1; 0 where there is none; negative otherwise.
  */
 static int
@@ -173,8 +220,12 @@ part_get(struct mw_index *ix, uint64_t number, struct mw_kv **ret, struct mw_err
 	    mw_kv_open(path, ix->writable ? MW_KV_CREATE : MW_KV_READ, &slot->kv, err);
 	if (r == MW_ENOTFOUND && !ix->writable)
 		return 0;
-	if (r < 0)
+	if (r == 0)
+		r = check_part(ix, slot, path, err);
+	if (r < 0) {
+		part_close(slot);
 		return r;
+	}
 	slot->number = number;
 	slot->used = ++ix->tick;
 	*ret = slot->kv;
@@ -227,22 +278,32 @@ struct putting {
 	size_t n;
 	const struct mw_index_point *point;
 	const uint8_t *journal;
+	uint64_t sum, new_sum;
 };
 
 static int
-put_entry(struct mw_kv_txn *t, const struct mw_index_entry *e)
+add(struct mw_kv_txn *t, struct mw_str key, struct mw_str v, uint64_t *sum)
+{
+	int r = mw_kv_add(t, key, v);
+	if (r == 1)
+		*sum += entry_sum(key, v);
+	return r < 0 ? r : 0;
+}
+
+static int
+put_entry(struct mw_kv_txn *t, const struct mw_index_entry *e, uint64_t *sum)
 {
 	uint8_t key[1 + MW_TOKEN_LEN + 8], place[16];
 	key[0] = 1;
 	mw_put64be(key + 1, e->seq);
 	mw_put64(place, e->segment);
 	mw_put64(place + 8, e->offset);
-	int r = mw_kv_put(t, mw_str((char *)key, 9), mw_str((char *)place, 16));
+	int r = add(t, mw_str((char *)key, 9), mw_str((char *)place, 16), sum);
 	key[0] = 2;
 	mw_put64be(key + 1 + MW_TOKEN_LEN, e->seq);
 	for (uint32_t k = 0; r == 0 && k < e->n_tokens; k++) {
 		memcpy(key + 1, e->tokens + k * MW_TOKEN_LEN, MW_TOKEN_LEN);
-		r = mw_kv_put(t, mw_str((char *)key, sizeof key), mw_str("", 0));
+		r = add(t, mw_str((char *)key, sizeof key), mw_str("", 0), sum);
 	}
 	return r;
 }
@@ -250,10 +311,11 @@ put_entry(struct mw_kv_txn *t, const struct mw_index_entry *e)
 static int
 put_all(void *arg, struct mw_kv_txn *t)
 {
-	const struct putting *p = arg;
+	struct putting *p = arg;
 	int r = 0;
+	p->new_sum = p->sum; /* it may be run again */
 	for (size_t i = 0; r == 0 && i < p->n; i++)
-		r = put_entry(t, &p->e[i]);
+		r = put_entry(t, &p->e[i], &p->new_sum);
 	uint8_t v[POINT_LEN];
 	static const char key[1] = {0};
 	v[0] = VERSION;
@@ -263,6 +325,7 @@ put_all(void *arg, struct mw_kv_txn *t)
 	mw_put64(v + 33, p->point->next_seq);
 	mw_put64(v + 41, p->point->last);
 	memcpy(v + 49, p->point->chain, sizeof p->point->chain);
+	mw_put64(v + 81, p->new_sum);
 	if (r == 0)
 		r = mw_kv_put(t, mw_str(key, 1), mw_str((char *)v, sizeof v));
 	return r;
@@ -276,8 +339,14 @@ mw_index_put(struct mw_index *ix, const struct mw_index_entry *e, size_t n,
 	int r = part_get(ix, part_of(point->segment), &kv, err);
 	if (r < 0)
 		return r;
-	struct putting p = {e, n, point, ix->journal};
-	return mw_kv_write(kv, put_all, &p, err);
+	struct part *part = &ix->open[0];
+	while (part->kv != kv)
+		part++;
+	struct putting p = {e, n, point, ix->journal, part->sum, 0};
+	r = mw_kv_write(kv, put_all, &p, err);
+	if (r == 0)
+		part->sum = p.new_sum;
+	return r;
 }
 
 struct finding {

@@ -4,6 +4,9 @@
 
 #include <errno.h>
 #include <lmdb.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -16,6 +19,7 @@ struct mw_kv {
 	MDB_env *env;
 	MDB_dbi dbi;
 	uint64_t map;
+	bool dead; /* its pages led LMDB astray: it is not touched again */
 };
 
 struct mw_kv_txn {
@@ -40,6 +44,58 @@ lmdb_fail(struct mw_err *err, int rc, const char *what)
 	return mw_fail(err, code, "index: %s: %s", what, mdb_strerror(rc));
 }
 
+/* ---- garbage pages ---- */
+
+/* LMDB has no checksums: a page of garbage leads it out of its map, or to an assertion. A
+ * cache must not end a daemon for that, so each call is a guarded stretch: a fault in it
+ * comes back as MW_EDAMAGED, and the map is never touched again, not even closed. */
+
+static __thread sigjmp_buf *guarded; /* where to go back to; NULL: not in LMDB */
+static struct sigaction before[2];   /* for SIGSEGV and SIGBUS */
+
+static void
+on_fault(int sig)
+{
+	if (guarded)
+		siglongjmp(*guarded, 1);
+	/* not ours: once more, for whoever was there before */
+	(void)sigaction(sig, &before[sig == SIGBUS], NULL);
+}
+
+static void
+on_assert(MDB_env *env, const char *text)
+{
+	(void)env;
+	(void)text;
+	if (guarded)
+		siglongjmp(*guarded, 1);
+}
+
+static void
+watch_faults(void)
+{
+	struct sigaction sa = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
+	(void)sigemptyset(&sa.sa_mask); /* these do not fail */
+	(void)sigaction(SIGSEGV, &sa, &before[0]);
+	(void)sigaction(SIGBUS, &sa, &before[1]);
+}
+
+static void
+guard(sigjmp_buf *where)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	(void)pthread_once(&once, watch_faults);
+	guarded = where;
+}
+
+static int
+broken(struct mw_kv *kv, struct mw_err *err)
+{
+	guarded = NULL;
+	kv->dead = true;
+	return mw_fail(err, MW_EDAMAGED, "index: its pages are garbled");
+}
+
 static int
 open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 {
@@ -54,6 +110,7 @@ open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 	if (rc)
 		return lmdb_fail(err, rc, "cannot create an environment");
 	(void)mdb_env_set_mapsize(kv->env, kv->map);
+	(void)mdb_env_set_assert(kv->env, on_assert);
 	rc = mdb_env_open(kv->env, path, f, 0640);
 	if (rc)
 		return lmdb_fail(err, rc, path);
@@ -90,7 +147,15 @@ mw_kv_open(const char *path, int flags, struct mw_kv **ret, struct mw_err *err)
 		free(kv);
 		return r;
 	}
-	int r = open_env(kv, path, flags, err);
+	sigjmp_buf here;
+	int r;
+	if (sigsetjmp(here, 1)) {
+		r = broken(kv, err);
+	} else {
+		guard(&here);
+		r = open_env(kv, path, flags, err);
+		guarded = NULL;
+	}
 	if (r < 0) {
 		mw_kv_close(kv);
 		return r;
@@ -104,7 +169,7 @@ mw_kv_close(struct mw_kv *kv)
 {
 	if (!kv)
 		return;
-	if (kv->env)
+	if (kv->env && !kv->dead)
 		mdb_env_close(kv->env);
 	free(kv);
 }
@@ -142,8 +207,8 @@ read_begin(struct mw_kv *kv, MDB_txn **ret, struct mw_err *err)
 	return rc ? lmdb_fail(err, rc, "cannot read") : 0;
 }
 
-int
-mw_kv_get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out, struct mw_err *err)
+static int
+get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out, struct mw_err *err)
 {
 	MDB_txn *txn;
 	int r = read_begin(kv, &txn, err);
@@ -163,8 +228,20 @@ mw_kv_get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out, struct mw_err
 }
 
 int
-mw_kv_scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
-           int (*cb)(void *, struct mw_str, struct mw_str), void *arg, struct mw_err *err)
+mw_kv_get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out, struct mw_err *err)
+{
+	sigjmp_buf here;
+	if (kv->dead || sigsetjmp(here, 1))
+		return broken(kv, err);
+	guard(&here);
+	int r = get(kv, key, out, err);
+	guarded = NULL;
+	return r;
+}
+
+static int
+scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
+     int (*cb)(void *, struct mw_str, struct mw_str), void *arg, struct mw_err *err)
 {
 	MDB_txn *txn;
 	MDB_cursor *cur;
@@ -192,6 +269,19 @@ mw_kv_scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
 	return r;
 }
 
+int
+mw_kv_scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
+           int (*cb)(void *, struct mw_str, struct mw_str), void *arg, struct mw_err *err)
+{
+	sigjmp_buf here;
+	if (kv->dead || sigsetjmp(here, 1))
+		return broken(kv, err);
+	guard(&here);
+	int r = scan(kv, prefix, from, cb, arg, err);
+	guarded = NULL;
+	return r;
+}
+
 static int
 grow(struct mw_kv *kv)
 {
@@ -201,9 +291,9 @@ grow(struct mw_kv *kv)
 	return mdb_env_set_mapsize(kv->env, kv->map);
 }
 
-int
-mw_kv_write(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
-            struct mw_err *err)
+static int
+write_txn(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
+          struct mw_err *err)
 {
 	for (;;) {
 		struct mw_kv_txn t = {NULL, kv->dbi, 0};
@@ -233,6 +323,31 @@ mw_kv_write(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
 }
 
 int
+mw_kv_write(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
+            struct mw_err *err)
+{
+	sigjmp_buf here;
+	if (kv->dead || sigsetjmp(here, 1))
+		return broken(kv, err);
+	guard(&here);
+	int r = write_txn(kv, cb, arg, err);
+	guarded = NULL;
+	return r;
+}
+
+int
+mw_kv_add(struct mw_kv_txn *t, struct mw_str key, struct mw_str v)
+{
+	MDB_val k = val(key), d = val(v);
+	int rc = mdb_put(t->txn, t->dbi, &k, &d, MDB_NOOVERWRITE);
+	if (rc == MDB_KEYEXIST && mw_str_eq(str(d), v))
+		return 0;
+	if (rc && !t->rc)
+		t->rc = rc == MDB_KEYEXIST ? MDB_CORRUPTED : rc;
+	return rc ? MW_EIO : 1;
+}
+
+int
 mw_kv_put(struct mw_kv_txn *t, struct mw_str key, struct mw_str v)
 {
 	MDB_val k = val(key), d = val(v);
@@ -257,6 +372,8 @@ mw_kv_del(struct mw_kv_txn *t, struct mw_str key)
 int
 mw_kv_sync(struct mw_kv *kv, struct mw_err *err)
 {
+	if (kv->dead)
+		return broken(kv, err);
 	int rc = mdb_env_sync(kv->env, 1);
 	return rc ? lmdb_fail(err, rc, "cannot sync") : 0;
 }

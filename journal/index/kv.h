@@ -4,6 +4,11 @@
  * LMDB; a full map is grown and the transaction run again, so write callbacks must be
  * repeatable. Read transactions live inside one call; values are copied out. Map files
  * must be on a local file system. Not across fork.
+ *
+ * LMDB has no checksums and trusts its pages. A fault (SIGSEGV, SIGBUS) or an assertion
+ * inside one of these calls becomes MW_EDAMAGED; such a map is left as it is, its memory
+ * too. The handlers for both signals are installed at the first call and pass on what
+ * happens elsewhere.
  */
 #ifndef MW_INDEX_KV_H
 #define MW_INDEX_KV_H
@@ -40,6 +45,9 @@ int mw_kv_scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
  * back and its code returned. */
 int mw_kv_write(struct mw_kv *kv, int (*cb)(void *arg, struct mw_kv_txn *t), void *arg,
                 struct mw_err *err) MW_CHECK;
+/* A key that is not there yet: 1; 0 it is, with this value; negative: failed, or with
+ * another. */
+int mw_kv_add(struct mw_kv_txn *t, struct mw_str key, struct mw_str v);
 int mw_kv_put(struct mw_kv_txn *t, struct mw_str key, struct mw_str val) MW_CHECK;
 int mw_kv_del(struct mw_kv_txn *t, struct mw_str key) MW_CHECK; /* absent is fine */
 /* Forces what was committed to disk (the environment does not sync each commit). */
