@@ -20,6 +20,7 @@
 #include "milter/metrics.h"
 #include "milter/mfi.h"
 #include "milter/proxy.h"
+#include "milter/publish.h"
 #include "milter/verdict.h"
 
 struct daemon {
@@ -31,6 +32,7 @@ struct daemon {
 	struct mw_engine *engine;
 	struct mw_control *control;
 	struct mw_proxy *proxy;
+	struct mw_publish *publish;
 	struct mw_metrics *metrics;
 	bool libmilter;
 	bool take_over;      /* -u */
@@ -258,6 +260,8 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 	struct mw_control_hooks hooks = {on_handover, d};
 	r = mw_control_start(&d->cap, &hooks, &d->control, err);
 	if (r == 0)
+		r = mw_publish_start(d->store, d->cap.settings->conf, &d->publish, err);
+	if (r == 0)
 		r = mw_proxy_start(&d->cap, &d->proxy, err);
 	mw_listen_inherit_done();
 	if (r == 0)
@@ -288,6 +292,7 @@ stop(struct daemon *d, bool started)
 	mw_listen_close(&d->listeners);
 	if (d->has_cap)
 		mw_verdict_stop(atomic_exchange(&d->cap.verdict, NULL));
+	mw_publish_stop(d->publish);
 	bool idle = d->has_cap && atomic_load(&d->cap.count.open_sessions) == 0;
 	if (d->has_cap)
 		mw_capture_settle(&d->cap);

@@ -120,12 +120,29 @@ answer(struct mw_entry *list, int code, uint64_t segment)
 	}
 }
 
+void
+mw_store_durable(struct mw_store *st)
+{
+	st->durable_seq = st->next_seq;
+	memcpy(st->durable_chain, st->chain, MW_HASH_LEN);
+}
+
+uint64_t
+mw_store_head(struct mw_store *st, uint8_t chain[32])
+{
+	(void)pthread_mutex_lock(&st->mu);
+	uint64_t seq = st->durable_seq - 1;
+	memcpy(chain, st->durable_chain, MW_HASH_LEN);
+	(void)pthread_mutex_unlock(&st->mu);
+	return seq;
+}
+
 static void
 count(struct mw_store *st, const struct mw_entry *list, int code)
 {
 	(void)pthread_mutex_lock(&st->mu);
 	st->sick = code;
-	st->durable_seq = st->next_seq;
+	mw_store_durable(st);
 	st->stats.next_seq = st->next_seq;
 	if (code < 0)
 		st->stats.failures++;
@@ -193,7 +210,7 @@ committer(void *arg)
 		(void)pthread_mutex_lock(&st->mu);
 		st->busy = false;
 		st->batch_us = 0;
-		st->durable_seq = st->next_seq;
+		mw_store_durable(st);
 		if (roll) {
 			st->want_roll = false;
 			st->roll_code = r;

@@ -75,7 +75,8 @@ open_writer(struct mw_store *st, struct mw_err *err)
 		r = mw_store_recover(st, &note, err);
 	if (r < 0)
 		return r;
-	st->durable_seq = st->stats.next_seq = st->next_seq;
+	mw_store_durable(st);
+	st->stats.next_seq = st->next_seq;
 	st->stats.segment = st->last_number;
 	r = mw_dict_start(st, err);
 	if (r == 0)

@@ -109,6 +109,10 @@ const uint8_t *mw_store_sign_public(const struct mw_store *st);
 int mw_store_sign(const struct mw_store *st, const void *p, size_t n, uint8_t sig[64],
                   struct mw_err *err) MW_CHECK;
 
+/* Writer: how far the log is durable: the newest record's sequence number, 0 if there is
+ * none, and its chain hash. */
+uint64_t mw_store_head(struct mw_store *st, uint8_t chain[32]);
+
 /* ---- writing ---- */
 
 struct mw_loc {

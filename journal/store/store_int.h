@@ -128,6 +128,7 @@ struct mw_store {
 	uint64_t rolls_done;
 	int sick; /* last failure while no segment could take records, 0 when well */
 	uint64_t durable_seq; /* next sequence number after what is durable */
+	uint8_t durable_chain[MW_HASH_LEN]; /* of the record before it */
 	uint64_t indexed_seq;
 	struct mw_store_stats stats;
 
@@ -213,6 +214,8 @@ int mw_seal_put(struct mw_entry *e, struct mw_sealing *s, const void *p, size_t 
 /* commit.c */
 int mw_commit_start(struct mw_store *st, struct mw_err *err) MW_CHECK;
 void mw_commit_stop(struct mw_store *st);
+/* What the committer has written is durable; with mu held, or alone. */
+void mw_store_durable(struct mw_store *st);
 void mw_store_say(const struct mw_store *st, int level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

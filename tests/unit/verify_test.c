@@ -2,7 +2,9 @@
  * or re-signed history; and finds nothing in a sound one. */
 #include "journal/verify/verify.h"
 
+#include "journal/base/bytes.h"
 #include "journal/base/util.h"
+#include "journal/codec/digest.h"
 #include "journal/segment/segment.h"
 #include "journal/verify/checkpoint.h"
 
@@ -20,7 +22,7 @@ static char root[64], dir[128];
 static int
 shell(const char *fmt, ...)
 {
-	char cmd[1000];
+	char cmd[2000];
 	va_list ap;
 	va_start(ap, fmt);
 	(void)vsnprintf(cmd, sizeof cmd, fmt, ap);
@@ -160,6 +162,82 @@ missing_segments(void **state)
 	                 1); /* … but this */
 }
 
+/* Each way to take something back, done with what the host itself holds: its index is
+ * made anew and its signing key is used. What verify says alone, and with a checkpoint.
+ */
+static void
+taken_back(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name, *how;
+		int alone;
+		enum mw_finding_kind kind; /* with the checkpoint */
+	} cases[] = {
+	    {"the last segment cut off", "rm 3.seg", 0, MW_FINDING_CHECKPOINT},
+	    {"all but the first", "rm 2.seg 3.seg", 0, MW_FINDING_CHECKPOINT},
+	    {"the last one cut in half", "truncate -s 9000 3.seg", 0,
+	     MW_FINDING_CHECKPOINT},
+	    {"the first missing", "rm 1.seg", 1, MW_FINDING_MISSING},
+	    {"one in the middle missing", "rm 2.seg", 1, MW_FINDING_MISSING},
+	    {"an epoch deleted, the next in its place", "mv 3.seg 2.seg", 1,
+	     MW_FINDING_DAMAGED},
+	    {"two swapped", "mv 2.seg x && mv 3.seg 2.seg && mv x 3.seg", 1,
+	     MW_FINDING_DAMAGED},
+	    {"rolled back to an older copy", "rm 2.seg 3.seg && cp old 2.seg", 0,
+	     MW_FINDING_CHECKPOINT},
+	};
+	struct mw_checkpoint c;
+	take_checkpoint(UINT64_MAX, &c);
+	/* An older copy: the second segment as it was when its first mail had come. */
+	(void)shell("head -c 10000 '%s/segments/0000000000000002.seg' >'%s/old'", dir,
+	            root);
+	for (size_t i = 0; i < MW_COUNT(cases); i++) {
+		(void)
+		    shell("rm -rf '%s'/index/* '%s/keep' && cp -a '%s/segments' "
+		          "'%s/keep' && mkdir '%s/x' && cd '%s/x' && for n in 1 2 3; do "
+		          "mv '%s'/segments/000000000000000$n.seg $n.seg; done; cp "
+		          "../old . && %s; for f in *.seg; do mv $f "
+		          "'%s'/segments/000000000000000$f; done; rm -rf '%s/x'",
+		          dir, root, dir, root, root, root, dir, cases[i].how, dir, root);
+		print_message("%s\n", cases[i].name);
+		(void)verify(NULL, 0, cases[i].alone);
+		assert_true(verify(&c, 1, 1).findings[cases[i].kind] > 0);
+		assert_true(verify(&c, 1, 1).findings[MW_FINDING_CHECKPOINT] > 0 ||
+		            cases[i].alone);
+		(void)shell("rm -rf '%s/segments' && mv '%s/keep' '%s/segments'", dir,
+		            root, dir);
+	}
+	(void)verify(&c, 1, 0);
+}
+
+/* A key slot wiped by hand, its checksum made to fit: nothing else has changed. */
+static void
+wiped_without_a_tombstone(void **state)
+{
+	(void)state;
+	struct mw_checkpoint c;
+	take_checkpoint(UINT64_MAX, &c);
+	struct mw_store *st = open_as(MW_STORE_READ);
+	struct mw_record r;
+	struct mw_err err = {0};
+	char path[256];
+	assert_int_equal(mw_store_last(st, 8, &r, &err), 1);
+	mw_store_close(st);
+	MW_AUTOFREE uint8_t *slot = calloc(1, r.slot_len);
+	slot[4] = MW_SLOT_WIPED;
+	mw_put32(slot, mw_crc32c(0, slot + 4, r.slot_len - 4));
+	(void)snprintf(path, sizeof path, "%s/segments/%016llx.seg", dir,
+	               (unsigned long long)r.loc.segment);
+	int fd = open(path, O_RDWR);
+	assert_int_equal(pwrite(fd, slot, r.slot_len,
+	                        (off_t)r.loc.offset + MW_FRAME_HEADER),
+	                 r.slot_len);
+	(void)close(fd);
+	assert_int_equal(verify(NULL, 0, 1).findings[MW_FINDING_WIPED], 1);
+	assert_int_equal(verify(&c, 1, 1).findings[MW_FINDING_WIPED], 1);
+}
+
 static void
 rewritten_history(void **state)
 {
@@ -257,6 +335,8 @@ main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	    T(sound),
 	    T(missing_segments),
+	    T(taken_back),
+	    T(wiped_without_a_tombstone),
 	    T(rewritten_history),
 	    T(every_bit_of_a_trailer),
 	    T(foreign_signing_key),
