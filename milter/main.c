@@ -231,6 +231,23 @@ open_journal(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	return r;
 }
 
+/* A wrong setting is told like any other; a port that somebody else has keeps no mail
+ * from being journaled. */
+static int
+start_metrics(struct daemon *d, struct mw_err *err)
+{
+	int r = mw_metrics_start(&d->cap, &d->metrics, err);
+	if (r == 0 || r == MW_ECONF)
+		return r;
+	mw_log(MW_LOG_ERR, NULL,
+	       "event=metrics_failed error=%s reason=\"%s\" hint=\"mail is journaled all "
+	       "the "
+	       "same\"",
+	       mw_err_name(r), err->msg);
+	mw_err_clear(err);
+	return 0;
+}
+
 /* The journal's lock comes first: a second instance ends here, with the socket untouched.
  * Takes conf over in any case. */
 static int
@@ -265,7 +282,7 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 		r = mw_proxy_start(&d->cap, &d->proxy, err);
 	mw_listen_inherit_done();
 	if (r == 0)
-		r = mw_metrics_start(&d->cap, &d->metrics, err);
+		r = start_metrics(d, err);
 	if (r == 0)
 		r = d->libmilter
 		        ? mw_mfi_start(&d->cap, &d->listeners, err)

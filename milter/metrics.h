@@ -14,7 +14,7 @@ void mw_metrics_text(struct mw_capture *cap, struct mw_buf *out);
 struct mw_metrics;
 
 /* Serves GET /metrics at metrics_listen; *ret NULL where that is empty. MW_ECONF for a
- * place that is neither a unix socket nor this host; MW_EPERM, MW_EIO. */
+ * place that is neither a unix socket nor this host; MW_EPERM, MW_EIO (in use). */
 int mw_metrics_start(struct mw_capture *cap, struct mw_metrics **ret,
                      struct mw_err *err) MW_CHECK;
 void mw_metrics_stop(struct mw_metrics *m); /* NULL ok */

@@ -66,6 +66,21 @@ def hostile(t, where):
 		s.close()
 
 
+def upgrade(t, rig, port):
+	"""A new mailwald takes over (mailwald -u), its metrics too."""
+	before = values(port)["mailwal_start_time_seconds"]
+	old = rig.procs.pop("mailwald")
+	rig.spawn("mailwald", [rig.mailwald_bin, "-u", "-c", rig.conf])
+
+	def taken():
+		try:
+			return values(port)["mailwal_start_time_seconds"] > before
+		except (OSError, KeyError, http.client.HTTPException):
+			return False
+	rigs.wait_for("the new mailwald's metrics", taken)
+	t.equal(old.wait(15), 0, "an upgrade: the new one answers, the old one ended with")
+
+
 def main(t):
 	port = rigs.free_ports(1)[0]
 	with rigs.Rig(t.dir, conf=f"metrics_listen = inet:127.0.0.1:{port}") as rig:
@@ -99,7 +114,16 @@ def main(t):
 		rigs.wait_for("the refused reload in the metrics",
 			      lambda: values(port)["mailwal_config_reload_success"] == 0)
 		t.ok(True, "a refused reload is told")
+		pathlib.Path(rig.conf).write_text(good, encoding="utf-8")
+		upgrade(t, rig, port)
 		rig.end("mailwald")
+		with socket.create_server(("127.0.0.1", port)):
+			rig.start_mailwald()
+			late = workload.Mail("late", jobs[0].data, "w@remote.test", [rig.users[0]],
+					     {}, rig.users)
+			rig.send([late], clock=time.time)
+			t.equal(late.code, 250, "a port in use keeps no mail away")
+			rig.end("mailwald")
 		unix = f"{rig.run}/metrics.sock"
 		pathlib.Path(rig.conf).write_text(good.replace(f"inet:127.0.0.1:{port}", f"unix:{unix}"),
 						  encoding="utf-8")
