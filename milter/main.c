@@ -140,6 +140,8 @@ check(const struct mw_conf *conf, struct mw_err *err)
 	if (r == 0)
 		r = mw_verdict_check(conf, err);
 	if (r == 0)
+		r = mw_publish_check(conf, err);
+	if (r == 0)
 		r = mw_metrics_check(conf, err);
 	if (r < 0 || conf->identities.n == 0)
 		return r;

@@ -239,14 +239,32 @@ cut_path(struct mw_publish *p, const char *path, struct mw_err *err)
 	return p->dir && p->name ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 }
 
+static int
+cut(struct mw_publish *p, const struct mw_conf *conf, struct mw_err *err)
+{
+	const char *file = conf->checkpoint_file, *command = conf->checkpoint_command;
+	int r = file[0] ? cut_path(p, file, err) : 0;
+	return r == 0 && command[0] ? cut_words(p, command, err) : r;
+}
+
+int
+mw_publish_check(const struct mw_conf *conf, struct mw_err *err)
+{
+	struct mw_publish p = {.dir = NULL};
+	int r = cut(&p, conf, err);
+	free(p.dir);
+	free(p.name);
+	free(p.words);
+	return r;
+}
+
 int
 mw_publish_start(struct mw_store *store, const struct mw_conf *conf,
                  struct mw_publish **ret, struct mw_err *err)
 {
-	const char *file = conf->checkpoint_file, *command = conf->checkpoint_command;
 	pthread_condattr_t at;
 	*ret = NULL;
-	if (!file[0] && !command[0])
+	if (!conf->checkpoint_file[0] && !conf->checkpoint_command[0])
 		return 0;
 	struct mw_publish *p = calloc(1, sizeof *p);
 	if (!p)
@@ -258,9 +276,7 @@ mw_publish_start(struct mw_store *store, const struct mw_conf *conf,
 	(void)pthread_condattr_destroy(&at);
 	p->store = store;
 	p->interval_us = conf->checkpoint_interval;
-	int r = file[0] ? cut_path(p, file, err) : 0;
-	if (r == 0 && command[0])
-		r = cut_words(p, command, err);
+	int r = cut(p, conf, err);
 	if (r == 0 && pthread_create(&p->thread, NULL, publisher, p) != 0)
 		r = mw_fail(err, MW_ENOMEM, "cannot start a thread");
 	if (r < 0) {

@@ -14,6 +14,8 @@
 
 struct mw_publish;
 
+/* What a start would refuse: MW_ECONF. */
+int mw_publish_check(const struct mw_conf *conf, struct mw_err *err) MW_CHECK;
 /* *ret is NULL where nothing is configured. store is borrowed. MW_ECONF, MW_ENOMEM. */
 int mw_publish_start(struct mw_store *store, const struct mw_conf *conf,
                      struct mw_publish **ret, struct mw_err *err) MW_CHECK;

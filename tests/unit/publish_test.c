@@ -198,6 +198,7 @@ command_that_fails(void **state)
 	                      .checkpoint_command = none,
 	                      .checkpoint_interval = 1000000};
 	struct mw_err err = {0};
+	assert_int_equal(mw_publish_check(&bad, &err), MW_ECONF);
 	assert_int_equal(mw_publish_start(st, &bad, &p, &err), MW_ECONF);
 	bad.checkpoint_file = none;
 	assert_int_equal(mw_publish_start(st, &bad, &p, &err), 0);
