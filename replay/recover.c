@@ -1,6 +1,7 @@
 #include "replay/recover.h"
 
 #include "journal/base/util.h"
+#include "replay/erased.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -182,16 +183,63 @@ several(const char *who, const struct leads *l, struct mw_err *err)
 	return mw_err_hint(err, "say whose mail with one of these");
 }
 
+/* ---- walking until the answer is sure ---- */
+
+struct look {
+	struct whose *w;
+	struct mw_erased erased;
+	struct mw_arena *mail; /* of one */
+	struct mw_item it;
+};
+
+static int
+on_record(void *arg, const struct mw_record *r)
+{
+	struct look *l = arg;
+	struct mw_err err = {0};
+	if (mw_cli_stopped())
+		return MW_ECANCEL;
+	if (r->type != MW_TYPE_MAIL)
+		return 0;
+	mw_arena_reset(l->mail);
+	l->it.rec = *r;
+	if (mw_erased_mail(&l->erased, l->it.store, l->it.journal, r, l->mail,
+	                   &l->it.mail, &err) == 0)
+		return on_item(l->w, &l->it);
+	on_bad(l->w, &err);
+	return 0;
+}
+
+/* As a rule the first record that a key finds says it: no list of all is made. */
+static int
+walk_keys(struct mw_cli *cli, struct whose *w, const struct mw_recover_user *first)
+{
+	struct look l = {.w = w, .mail = mw_arena_new(256U << 20)};
+	int r = l.mail ? 0 : mw_fail(w->err, MW_ENOMEM, "out of memory");
+	for (size_t k = 0; k < cli->n_journals && r == 0; k++) {
+		l.it.store = cli->stores[k];
+		l.it.journal = k;
+		for (size_t i = 0; i < first->n_key && r == 0; i++)
+			r = mw_store_find(l.it.store, first->key[i].kind,
+			                  mw_strz(first->key[i].value), on_record, &l,
+			                  w->err);
+	}
+	if (r == MW_ECANCEL && !w->err->code)
+		(void)mw_fail(w->err, r, "interrupted");
+	mw_arena_free(l.mail);
+	mw_erased_done(&l.erased);
+	return r;
+}
+
 static int
 walk(struct mw_cli *cli, struct whose *w, const struct mw_recover_user *first)
 {
 	struct mw_query q;
+	if (first->key)
+		return walk_keys(cli, w, first);
 	mw_query_init(&q, w->arena);
 	q.all = true;
-	q.key = first->key;
-	q.n_key = first->n_key;
-	int r = mw_select(cli, &q, on_item, w, on_bad, NULL, w->err);
-	return r < 0 ? r : 0;
+	return mw_select(cli, &q, on_item, w, on_bad, NULL, w->err);
 }
 
 int
