@@ -231,10 +231,9 @@ list_row(struct mw_table *t, const struct mw_drill_kept *k)
 	               strcmp(mw_drill_str(k->o, "result"), "passed") == 0 ? "passed"
 	                                                                   : "FAILED",
 	               k->signed_here ? "" : ", BAD SIGNATURE");
-	(void)snprintf(copies, sizeof copies, "%lld of %lld",
-	               (long long)(mw_drill_num(k->o, "copies.identical") +
-	                           mw_drill_num(k->o,
-	                                        "copies.identical_in_canonical_form")),
+	int64_t identical = mw_drill_num(k->o, "copies.identical") +
+	                    mw_drill_num(k->o, "copies.identical_in_canonical_form");
+	(void)snprintf(copies, sizeof copies, "%lld of %lld", (long long)identical,
 	               (long long)mw_drill_num(k->o, "copies.expected"));
 	(void)snprintf(rto, sizeof rto, "%.1f s", mw_drill_real(k->o, "measured.rto_s"));
 	(void)snprintf(rpo, sizeof rpo, "not measured");
