@@ -12,27 +12,32 @@
 
 enum {
 	RECEIVED_FIELDS = 4, /* from the top: the queue ID is in one of the first */
-	TAIL_MAX = 100000    /* records captured while an import is at work */
+	TAIL_MAX = 2000000   /* records kept in memory; more: the index must do */
 };
 
 #define DAY_US    (INT64_C(86400) * 1000000)
 #define RECENT_US (INT64_C(3600) * 1000000)
 
-struct tail { /* a record captured since the start */
-	struct mw_record rec;
-	size_t token, n_token; /* in the heap of tokens */
+struct token { /* of a record that the index does not have yet */
+	uint8_t t[8];
+	uint32_t rec;  /* in tail */
+	uint32_t next; /* of the same slot, position + 1 */
 };
 
 struct mw_seen {
 	struct mw_store *st;
 	const struct mw_conf *conf;
 	struct mw_arena *arena; /* of one question */
-	uint64_t before;        /* the log's end when we began */
+	uint64_t before;        /* what is below is looked up in the index */
+	uint64_t began;         /* the log's end when we began */
 	int64_t recent_us;      /* what is older cannot be captured any more */
 	struct mw_cursor *cursor;
-	struct tail *tail;
+	struct mw_record *tail; /* from before on, less what this import brings */
 	size_t n_tail, cap_tail;
-	struct mw_buf tokens;
+	struct token *token;
+	size_t n_token, cap_token;
+	uint32_t *slot; /* position + 1 of its first token */
+	size_t n_slot;
 	bool no_key; /* metadata cannot be read: tokens must do */
 };
 
@@ -54,32 +59,6 @@ struct ask { /* one question at work */
 	bool found;
 };
 
-int
-mw_seen_new(struct mw_store *st, const struct mw_conf *conf, struct mw_seen **ret,
-            struct mw_err *err)
-{
-	const struct mw_clock *clock = mw_clock_system();
-	struct mw_record last;
-	struct mw_seen *s = calloc(1, sizeof *s);
-	int r = s && (s->arena = mw_arena_new(64U << 20)) ? 0 : MW_ENOMEM;
-	if (r < 0) {
-		free(s);
-		return mw_fail(err, r, "out of memory");
-	}
-	s->st = st;
-	s->conf = conf;
-	s->recent_us = clock->now_us(clock) - RECENT_US;
-	r = mw_store_last(st, UINT64_MAX, &last, err);
-	s->before = r > 0 ? last.seq + 1 : 1;
-	if (r >= 0)
-		r = mw_cursor_new(st, s->before, &s->cursor, err);
-	if (r < 0)
-		mw_seen_free(s);
-	else
-		*ret = s;
-	return r < 0 ? r : 0;
-}
-
 void
 mw_seen_free(struct mw_seen *s)
 {
@@ -87,7 +66,8 @@ mw_seen_free(struct mw_seen *s)
 		return;
 	mw_cursor_free(s->cursor);
 	mw_arena_free(s->arena);
-	mw_buf_free(&s->tokens);
+	free(s->slot);
+	free(s->token);
 	free(s->tail);
 	free(s);
 }
@@ -232,6 +212,77 @@ on_candidate(void *arg, const struct mw_record *rec)
 /* ---- records captured meanwhile ---- */
 
 static int
+grow(void **v, size_t *cap, size_t want, size_t size)
+{
+	if (want <= *cap)
+		return 0;
+	size_t n = *cap ? 2 * *cap : 256;
+	void *p = reallocarray(*v, n, size);
+	if (!p)
+		return MW_ENOMEM;
+	*v = p;
+	*cap = n;
+	return 0;
+}
+
+static void
+link_token(struct mw_seen *s, size_t i)
+{
+	uint32_t *slot = &s->slot[mw_get64(s->token[i].t) & (s->n_slot - 1)];
+	s->token[i].next = *slot;
+	*slot = (uint32_t)i + 1;
+}
+
+static int
+add_token(struct mw_seen *s, const uint8_t *t)
+{
+	void *v = s->token;
+	if (s->n_token >= UINT32_MAX - 1 ||
+	    grow(&v, &s->cap_token, s->n_token + 1, sizeof *s->token) < 0)
+		return MW_ENOMEM;
+	s->token = v;
+	struct token *x = &s->token[s->n_token++];
+	memcpy(x->t, t, sizeof x->t);
+	x->rec = (uint32_t)s->n_tail;
+	if (s->n_token <= s->n_slot) {
+		link_token(s, s->n_token - 1);
+		return 0;
+	}
+	size_t n = s->n_slot ? 2 * s->n_slot : 1024;
+	uint32_t *slot = calloc(n, sizeof *slot);
+	if (!slot)
+		return MW_ENOMEM;
+	free(s->slot);
+	s->slot = slot;
+	s->n_slot = n;
+	for (size_t i = 0; i < s->n_token; i++)
+		link_token(s, i);
+	return 0;
+}
+
+static int
+add_tail(struct mw_seen *s, const struct mw_record *rec, struct mw_err *err)
+{
+	MW_BUF_AUTO b = {0};
+	struct mw_err e = {0};
+	void *v = s->tail;
+	int r = mw_record_tokens(s->st, rec, &b, &e);
+	if (r < 0 && r != MW_ENOMEM)
+		return 0; /* erased, or damaged: as good as not there */
+	if (r == 0)
+		r = grow(&v, &s->cap_tail, s->n_tail + 1, sizeof *s->tail);
+	if (r == 0)
+		s->tail = v;
+	for (size_t i = 0; r == 0 && i + 8 <= b.n; i += 8)
+		r = add_token(s, b.p + i);
+	if (r < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	s->tail[s->n_tail++] = *rec;
+	return 0;
+}
+
+/* What the log has got since the last look. What was imported since we began is ours. */
+static int
 read_tail(struct mw_seen *s, struct mw_err *err)
 {
 	for (int failures = 0; failures < 64;) {
@@ -244,22 +295,11 @@ read_tail(struct mw_seen *s, struct mw_err *err)
 			failures++;
 			continue;
 		}
-		if (rec.type != MW_TYPE_MAIL || rec.imported || s->n_tail == TAIL_MAX)
+		if (rec.type != MW_TYPE_MAIL || (rec.imported && rec.seq >= s->began))
 			continue;
-		if (s->n_tail == s->cap_tail) {
-			size_t cap = s->cap_tail ? 2 * s->cap_tail : 64;
-			void *p = reallocarray(s->tail, cap, sizeof *s->tail);
-			if (!p)
-				return mw_fail(err, MW_ENOMEM, "out of memory");
-			s->tail = p;
-			s->cap_tail = cap;
-		}
-		struct tail *t = &s->tail[s->n_tail];
-		*t = (struct tail){.rec = rec, .token = s->tokens.n};
-		if (mw_record_tokens(s->st, &rec, &s->tokens, &e) < 0)
-			s->tokens.n = t->token;
-		t->n_token = (s->tokens.n - t->token) / 8;
-		s->n_tail++;
+		r = add_tail(s, &rec, err);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -269,14 +309,47 @@ in_tail(struct ask *q, enum mw_key key, struct mw_str value)
 {
 	struct mw_seen *s = q->s;
 	uint8_t t[8];
+	if (!s->n_slot)
+		return false;
 	mw_store_token(s->st, key, value, t);
-	for (size_t i = 0; i < s->n_tail; i++) {
-		const uint8_t *p = s->tokens.p + s->tail[i].token;
-		for (size_t k = 0; k < s->tail[i].n_token; k++)
-			if (memcmp(p + 8 * k, t, 8) == 0 && is_it(q, &s->tail[i].rec))
-				return true;
-	}
+	uint32_t i = s->slot[mw_get64(t) & (s->n_slot - 1)];
+	for (; i; i = s->token[i - 1].next)
+		if (memcmp(s->token[i - 1].t, t, sizeof t) == 0 &&
+		    is_it(q, &s->tail[s->token[i - 1].rec]))
+			return true;
 	return false;
+}
+
+int
+mw_seen_new(struct mw_store *st, const struct mw_conf *conf, struct mw_seen **ret,
+            struct mw_err *err)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	struct mw_record last;
+	struct mw_seen *s = calloc(1, sizeof *s);
+	int r = s && (s->arena = mw_arena_new(64U << 20)) ? 0 : MW_ENOMEM;
+	if (r < 0) {
+		free(s);
+		return mw_fail(err, r, "out of memory");
+	}
+	s->st = st;
+	s->conf = conf;
+	s->recent_us = clock->now_us(clock) - RECENT_US;
+	r = mw_store_last(st, UINT64_MAX, &last, err);
+	s->began = s->before = r > 0 ? last.seq + 1 : 1;
+	if (r >= 0)
+		r = mw_store_indexed(st, &s->before, err);
+	if (s->before > s->began || s->began - s->before > TAIL_MAX)
+		s->before = s->began;
+	if (r >= 0)
+		r = mw_cursor_new(st, s->before, &s->cursor, err);
+	if (r >= 0 && s->before < s->began)
+		r = read_tail(s, err);
+	if (r < 0)
+		mw_seen_free(s);
+	else
+		*ret = s;
+	return r < 0 ? r : 0;
 }
 
 static int

@@ -197,6 +197,36 @@ mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
 	return r;
 }
 
+int
+mw_store_indexed(struct mw_store *st, uint64_t *ret_seq, struct mw_err *err)
+{
+	MW_AUTOFREE uint64_t *v = NULL;
+	uint64_t seq = 1;
+	size_t n;
+	int r = st->index ? 0 : mw_index_open(st->dir, st->id, 0, &st->index, err);
+	if (r == MW_ENOMEM)
+		return r;
+	mw_err_clear(err);
+	r = mw_seg_list(st->fs, st->dir, &v, &n, err);
+	for (size_t i = 0; r == 0 && st->index && i < n;) {
+		struct mw_index_point point;
+		struct mw_open_seg *o;
+		/* A partition counts if the one before it was complete. */
+		if (mw_store_seg(st, v[i], &o, NULL) < 0 ||
+		    (i > 0 && o->seg->h.first_seq > seq) ||
+		    mw_index_point(st->index, v[i], &point, NULL) != 1 ||
+		    mw_store_index_fits(st, &point) != 1)
+			break;
+		seq = MW_MAX(seq, point.next_seq);
+		uint64_t last = part_last(v[i]);
+		while (i < n && v[i] <= last)
+			i++;
+	}
+	if (r == 0)
+		*ret_seq = seq;
+	return r;
+}
+
 /* ---- by ID ---- */
 
 struct by_id {

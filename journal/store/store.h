@@ -282,6 +282,8 @@ int mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
 int mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
                          uint64_t before, int (*cb)(void *arg, const struct mw_record *r),
                          void *arg, struct mw_err *err) MW_CHECK;
+/* All records below *ret_seq are in the index; what is beyond, a look-up walks over. */
+int mw_store_indexed(struct mw_store *st, uint64_t *ret_seq, struct mw_err *err) MW_CHECK;
 /* A record by ID text or unique prefix: 0, MW_ENOTFOUND, or MW_EUSAGE if ambiguous. */
 int mw_store_find_id(struct mw_store *st, const char *text, struct mw_record *ret,
                      struct mw_err *err) MW_CHECK;
