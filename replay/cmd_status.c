@@ -117,6 +117,32 @@ drill_json(const struct mw_status *s)
 }
 
 static void
+print_followers(const struct mw_status *s)
+{
+	for (size_t i = 0; i < s->n_follow; i++) {
+		char lag[32];
+		MW_BUF_AUTO to = {0};
+		mw_duration_human(lag, sizeof lag, s->follow[i].lag_us);
+		mw_text_safe(mw_strz(s->follow[i].target), false, &to);
+		printf("  Standby   %s: %s%s\n", mw_buf_cstr(&to),
+		       s->follow[i].lag_us ? lag : "current",
+		       s->follow[i].lag_us ? " behind" : "");
+	}
+}
+
+static json_t *
+followers_json(const struct mw_status *s)
+{
+	json_t *v = json_array();
+	for (size_t i = 0; i < s->n_follow; i++)
+		(void)json_array_append_new(
+		    v, json_pack("{s:o, s:f}", "target",
+		                 mw_json_str(mw_strz(s->follow[i].target)), "lag_s",
+		                 (double)s->follow[i].lag_us / 1e6));
+	return v;
+}
+
+static void
 print_journal(const struct mw_status *s)
 {
 	char size[32], free_bytes[32], since[32] = "";
@@ -144,6 +170,7 @@ print_journal(const struct mw_status *s)
 		       (long long)s->audit_accepted, (long long)s->audit_holes);
 	}
 	print_drill(s);
+	print_followers(s);
 	printf("  Keys      %s\n", s->encrypted ? "encrypted to recovery keys"
 	                                        : "readable: no recovery key configured");
 	for (size_t i = 0; i < s->n_problems; i++)
@@ -219,6 +246,7 @@ print_json(struct mw_status *s)
 		                          mark_json(&s->complete));
 		(void)json_object_set_new(o, "running_mark", mark_json(&s->running));
 		(void)json_object_set_new(o, "last_drill", drill_json(s));
+		(void)json_object_set_new(o, "standbys", followers_json(s));
 		(void)json_object_set_new(o, "last_audit", time_json(s->audit_us));
 		(void)json_object_set_new(o, "audit_holes",
 		                          s->audit_us ? json_integer(s->audit_holes)

@@ -1,6 +1,7 @@
 /* follow_state.c - how far a standby is: one small file a target and selection.
  *
  *	mailwal follow 1
+ *	to TARGET
  *	JOURNAL-ID NEXT LAST-ID		a line for each journal; LAST-ID "-": none
  */
 #include "replay/follow.h"
@@ -91,6 +92,7 @@ mw_follow_save(struct mw_follow *f, struct mw_err *err)
 	const struct mw_clock *clock = mw_clock_system();
 	MW_BUF_AUTO b = {0};
 	mw_buf_puts(&b, head);
+	mw_buf_printf(&b, "to %s\n", f->to);
 	for (size_t k = 0; k < f->cli->n_journals; k++) {
 		char id[MW_ID_TEXT + 1], last[MW_ID_TEXT + 1] = "-";
 		mw_id_text(id, mw_store_id(f->cli->stores[k]));

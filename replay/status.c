@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define FOLLOW_LAG_US (INT64_C(300) * 1000000) /* then a standby is told of */
+
 static void add(struct mw_status *s, int level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -391,6 +393,21 @@ mw_status_acknowledge(const char *dir, struct mw_err *err)
 	return mw_passed_write(dir, &p, err);
 }
 
+static void
+ask_followers(struct mw_status *s, struct mw_store *st)
+{
+	mw_status_followers(s, st);
+	for (size_t i = 0; i < s->n_follow; i++) {
+		char lag[32];
+		mw_duration_human(lag, sizeof lag, s->follow[i].lag_us);
+		if (s->follow[i].lag_us > FOLLOW_LAG_US)
+			add(s, 1,
+			    "the standby %.100s is %s behind (a standby that is no more: "
+			    "delete its follow-*.state in %.100s/ledger)",
+			    s->follow[i].target, lag, s->dir);
+	}
+}
+
 void
 mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret)
 {
@@ -415,6 +432,7 @@ mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret
 	ask_marks(ret, st);
 	ask_audit(ret);
 	ask_drill(cli->conf, ret, st);
+	ask_followers(ret, st);
 	tell_passed(ret);
 	if (ret->index_lag > 10000)
 		add(ret, 1, "the index is %lld records behind",

@@ -9,7 +9,8 @@
 #include "replay/select.h"
 
 enum {
-	MW_STATUS_PROBLEMS = 16
+	MW_STATUS_PROBLEMS = 16,
+	MW_STATUS_FOLLOWERS = 16
 };
 
 /* In the directory ledger of the journal: the summary of the last audit. */
@@ -18,6 +19,11 @@ enum {
 struct mw_status_problem {
 	int level; /* as monitoring counts: 1 warning, 2 critical, 3 unknown */
 	char text[400];
+};
+
+struct mw_status_follow { /* a standby that `mailwal follow` keeps */
+	const char *target;
+	int64_t lag_us; /* age of the oldest message it lacks; 0: it lacks none */
 };
 
 struct mw_status {
@@ -41,6 +47,8 @@ struct mw_status {
 	bool drill_passed, drill_forged; /* forged: its signature does not hold */
 	uint64_t drill_expected, drill_identical;
 	double drill_rto, drill_rpo; /* seconds; RPO -1: not measured */
+	struct mw_status_follow follow[MW_STATUS_FOLLOWERS];
+	size_t n_follow;
 	struct mw_status_problem problem[MW_STATUS_PROBLEMS];
 	size_t n_problems;
 	struct mw_arena *arena;
@@ -48,6 +56,8 @@ struct mw_status {
 
 void mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret);
 void mw_status_done(struct mw_status *s);
+/* Fills follow (status_follow.c). */
+void mw_status_followers(struct mw_status *s, struct mw_store *st);
 /* An operator has taken note of what passed without a record. */
 int mw_status_acknowledge(const char *dir, struct mw_err *err) MW_CHECK;
 /* When the newest mail was captured; 0: there is none. */

@@ -113,6 +113,9 @@ def main_test(t):
 		latency(t, main, f, jobs, done)
 		check(t, standby, done, "one after the other")
 		locked(t, main, f)
+		s = main.mailwal("--json", "status").lines[0]
+		t.ok(len(s["standbys"]) == 1 and s["standbys"][0]["lag_s"] < 60,
+		     "status tells of the standby", s)
 		done += main.send(jobs[100:160])
 		check(t, standby, done, "a burst of 60")
 		killed(t, main, standby, f, jobs, done, rnd)
