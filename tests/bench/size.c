@@ -1,11 +1,14 @@
 /* size.c - what a stream of mail takes on disk, with and without a dictionary. The
  *program behind tests/bench/size, which feeds it and prints the table.
  *
- *	bench_size JOURNAL LEVEL DICTIONARY(0|1) OLDER < stream
+ *	bench_size JOURNAL LEVEL DICTIONARY(0|1) OLDER [KEY] < stream
+ *
+ * KEY: encrypted, to a new key in the file KEY, and in the middle to another one, KEY.2.
  *
  * stream: for each message "SENDER RECIPIENT… TAB LENGTH LF", then its bytes. The first
  * OLDER messages are learnt from, the others are measured. Prints one JSON object. */
 #include "journal/base/util.h"
+#include "journal/codec/keyring.h"
 #include "journal/codec/zstd.h"
 #include "journal/store/store.h"
 
@@ -32,6 +35,8 @@ struct bench {
 	uint64_t plain, alone, blocks;
 	struct mw_buf block;
 	double alone_s;
+	uint8_t sk[2][MW_KEY_LEN], pk[2][MW_KEY_LEN];
+	size_t n_keys;
 };
 
 static void
@@ -116,11 +121,20 @@ append(struct bench *b, char *envelope, const uint8_t *p, size_t n)
 	return c.seq;
 }
 
+/* A new segment, to the second key if there are keys. */
 static void
-feed(struct bench *b)
+next_part(struct bench *b, const char *dir)
+{
+	struct mw_err err = {0};
+	if ((b->n_keys && mw_store_set_recovery(dir, b->pk[1], 1, &err) < 0) ||
+	    mw_store_roll(b->st, &err) < 0)
+		die("roll", &err);
+}
+
+static void
+feed(struct bench *b, const char *dir)
 {
 	static char line[LINE];
-	struct mw_err err = {0};
 	MW_BUF_AUTO m = {0};
 	while (fgets(line, sizeof line, stdin)) {
 		char *tab = strchr(line, '\t');
@@ -131,8 +145,8 @@ feed(struct bench *b)
 		mw_buf_clear(&m);
 		if (mw_buf_reserve(&m, n + 1) < 0 || fread(m.p, 1, n, stdin) != n)
 			die("short stream", NULL);
-		if (b->n == b->older && mw_store_roll(b->st, &err) < 0)
-			die("roll", &err);
+		if (b->n == b->older)
+			next_part(b, dir);
 		if (b->n == b->older || (b->n < b->older && b->n % ROUND == ROUND - 1))
 			(void)mw_store_train(b->st);
 		uint64_t seq = append(b, line, m.p, n);
@@ -162,7 +176,7 @@ drop(void *arg, const void *p, size_t n)
 static struct sums
 read_back(struct bench *b, const char *dir)
 {
-	struct mw_store_opts o = {.dir = dir};
+	struct mw_store_opts o = {.dir = dir, .secret = b->sk[0], .n_secret = b->n_keys};
 	struct mw_err err = {0};
 	struct mw_store *st = NULL;
 	MW_CURSOR_AUTO *c = NULL;
@@ -224,6 +238,19 @@ bytes_in(const char *dir, const char *sub)
 }
 
 static void
+new_keys(struct bench *b, const char *file)
+{
+	struct mw_err err = {0};
+	char path[4096];
+	for (; b->n_keys < 2; b->n_keys++) {
+		(void)snprintf(path, sizeof path, "%s%s", file, b->n_keys ? ".2" : "");
+		if (mw_keyring_new(path, MW_STR(""), b->pk[b->n_keys], &err) < 0 ||
+		    mw_keyring_load_secret(path, MW_STR(""), b->sk[b->n_keys], &err) < 0)
+			die("keys", &err);
+	}
+}
+
+static void
 note(void *arg, int level, const char *text)
 {
 	(void)arg;
@@ -237,8 +264,10 @@ main(int argc, char **argv)
 {
 	struct bench b = {.n = 0};
 	struct mw_err err = {0};
-	if (argc != 5)
+	if (argc < 5 || argc > 6)
 		return 64;
+	if (argc == 6)
+		new_keys(&b, argv[5]);
 	b.level = (int)strtol(argv[2], NULL, 10);
 	b.dictionary = strcmp(argv[3], "0") != 0;
 	b.older = strtoul(argv[4], NULL, 10);
@@ -246,12 +275,14 @@ main(int argc, char **argv)
 	                          .mode = MW_STORE_WRITE,
 	                          .level = b.level,
 	                          .dictionary = b.dictionary,
+	                          .recovery = b.pk[0],
+	                          .n_recovery = b.n_keys ? 1 : 0,
 	                          .note = note};
 	if (mw_store_create(argv[1], NULL, NULL, &err) < 0 ||
 	    mw_store_open(&o, &b.st, &err) < 0)
 		die(argv[1], &err);
 	double start = cpu_s();
-	feed(&b);
+	feed(&b, argv[1]);
 	double feed_s = cpu_s() - start - b.alone_s;
 	mw_store_close(b.st);
 	struct sums s = read_back(&b, argv[1]);
