@@ -7,7 +7,6 @@ import resource
 import struct
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
@@ -30,15 +29,25 @@ def one_mail(c, k, connect=True):
 	assert c.end() == b"c"
 
 
-def median_ms(sock, base):
-	"""Of a message on a connection that stays."""
-	c, took = milterclient.Conn(sock), []
-	for k in range(MESSAGES):
-		began = time.monotonic()
-		one_mail(c, base + k, connect=k == 0)
-		took.append(time.monotonic() - began)
+def cpu_ms(pid):
+	"""Of all threads, finer than clock ticks; the disk and others on the machine do not
+	count."""
+	total = 0
+	for task in os.listdir(f"/proc/{pid}/task"):
+		with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as f:
+			total += int(f.read().split()[0])
+	return total / 1e6
+
+
+def message_ms(pid, sock, base):
+	"""Processor time of mailwald for a message on a connection that stays."""
+	c = milterclient.Conn(sock)
+	one_mail(c, base)
+	began = cpu_ms(pid)
+	for k in range(1, MESSAGES + 1):
+		one_mail(c, base + k, connect=False)
 	c.sock.close()
-	return sorted(took)[MESSAGES // 2] * 1000
+	return (cpu_ms(pid) - began) / MESSAGES
 
 
 def main(t):
@@ -50,7 +59,7 @@ def main(t):
 	with rigs.Rig(t.sub("idle")) as rig:
 		rig.mailwal("init", rig.journal)
 		pid = rig.start_mailwald().pid
-		before_ms = median_ms(rig.milter_sock, 0)
+		before_ms = message_ms(pid, rig.milter_sock, 0)
 		before, conns = rss(pid), []
 		for k in range(CONNECTIONS):
 			c = milterclient.Conn(rig.milter_sock)
@@ -64,9 +73,10 @@ def main(t):
 		each = (rss(pid) - before) / CONNECTIONS
 		t.note(f"{each / 1024:.1f} KiB for each of {CONNECTIONS} idle connections")
 		t.ok(each <= EACH, f"an idle connection takes at most {EACH // 1024} KiB", each)
-		after_ms = median_ms(rig.milter_sock, 200000)
-		t.note(f"a message takes {before_ms:.2f} ms alone, {after_ms:.2f} ms beside them")
-		t.ok(after_ms - before_ms < max(0.5, before_ms), "and hardly any time of others",
+		after_ms = message_ms(pid, rig.milter_sock, 200000)
+		t.note(f"a message takes {before_ms:.2f} ms of processor time alone, "
+		       f"{after_ms:.2f} ms beside them")
+		t.ok(after_ms - before_ms < 0.5, "and hardly any time of others",
 		     (before_ms, after_ms))
 		one_mail(conns[1], 300000, connect=False)
 		t.ok(True, "one of them goes on")
