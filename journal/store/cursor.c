@@ -155,6 +155,16 @@ mw_cursor_free(struct mw_cursor *c)
 	free(c);
 }
 
+/* The newest segment's end, for the next look-up in this store. */
+static void
+remember(struct mw_cursor *c)
+{
+	bool open = !c->ext.final && !after(c, c->segment);
+	c->st->seen = open ? c->segment : 0;
+	if (open)
+		c->st->seen_end = c->ext.open;
+}
+
 static int
 extent(struct mw_cursor *c, struct mw_err *err)
 {
@@ -164,7 +174,19 @@ extent(struct mw_cursor *c, struct mw_err *err)
 	int r =
 	    mw_store_extent(c->st, c->segment, after(c, c->segment), known, &c->ext, err);
 	c->ext_known = r == 0;
+	if (r == 0)
+		remember(c);
 	return r;
+}
+
+void
+mw_cursor_seen(struct mw_cursor *c)
+{
+	const struct mw_seg_end *e = &c->st->seen_end;
+	if (!c->segment || c->segment != c->st->seen || c->off > e->end)
+		return;
+	c->ext = (struct mw_extent){.end = e->end, .open = *e};
+	c->ext_known = true;
 }
 
 /* The same for a cursor with a limit: an open segment goes on at least that far. */
@@ -269,8 +291,10 @@ grow(struct mw_cursor *c)
 	    mw_store_seg(c->st, c->segment, &o, NULL) < 0)
 		return MW_EFORMAT;
 	int r = mw_seg_grow(o->seg, &c->ext.open, NULL);
-	if (r == 1)
+	if (r == 1) {
 		c->ext.end = c->ext.open.end;
+		remember(c);
+	}
 	return r;
 }
 

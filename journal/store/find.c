@@ -46,6 +46,7 @@ scan(struct find *f, const struct mw_index_point *from, uint64_t last, struct mw
 	int r = mw_cursor_at(f->st, from, &c, err);
 	if (r < 0)
 		return r;
+	mw_cursor_seen(c);
 	for (;;) {
 		struct mw_record rec;
 		r = mw_cursor_next(c, &rec, err);

@@ -114,6 +114,8 @@ struct mw_store {
 	/* reading (one thread) */
 	struct mw_open_seg open[MW_OPEN_SEGS];
 	uint64_t tick;
+	uint64_t seen; /* an open segment whose end was looked for, 0: none */
+	struct mw_seg_end seen_end;
 	struct mw_index *index; /* reader's handle, opened on first use */
 	struct mw_read_dict read_dict[MW_READ_DICTS];
 
@@ -252,6 +254,9 @@ void mw_record_of(struct mw_record *r, uint64_t segment, uint64_t off,
 /* cursor.c */
 int mw_cursor_at(struct mw_store *st, const struct mw_index_point *at,
                  struct mw_cursor **ret, struct mw_err *err) MW_CHECK;
+/* Of a segment whose end this store has looked for before, only what was written since is
+ * looked at: a look-up must not cost a walk of the open segment each time. */
+void mw_cursor_seen(struct mw_cursor *c);
 /* Stops before sequence number `limit`; all below it is known to be durable, so the end
  * of an open segment need not be looked for. */
 void mw_cursor_limit(struct mw_cursor *c, uint64_t limit);
