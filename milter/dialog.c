@@ -1,6 +1,7 @@
 #include "milter/dialog.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
@@ -60,8 +61,9 @@ mw_dialog_free(struct mw_dialog *d)
 	mw_assert(d->state != MW_DI_COMMIT);
 	mw_session_free(d->session);
 	mw_arena_free(d->arena);
-	struct mw_buf *all[] = {&d->to_client, &d->to_next, &d->in,      &d->reply_in,
-	                        &d->reply,     &d->line,    &d->content, &d->head};
+	struct mw_buf *all[] = {&d->to_client, &d->to_next, &d->in,
+	                        &d->reply_in,  &d->reply,   &d->line,
+	                        &d->content,   &d->head,    &d->greeting};
 	for (size_t i = 0; i < MW_COUNT(all); i++)
 		mw_buf_free(all[i]);
 	memset(d, 0, sizeof *d);
@@ -130,31 +132,32 @@ mw_dialog_hungry(const struct mw_dialog *d)
 
 /* ---- commands ---- */
 
-static void
-forward(struct mw_dialog *d, struct mw_str line, enum mw_verb verb)
+void
+mw_dialog_forward(struct mw_dialog *d, struct mw_str line, enum mw_verb verb)
 {
 	mw_buf_putstr(&d->to_next, line);
 	mw_buf_put(&d->to_next, "\r\n", 2);
 	mw_buf_clear(&d->line);
-	mw_buf_putstr(&d->line, line);
+	if (verb != MW_VERB_AUTH) /* which holds a secret */
+		mw_buf_putstr(&d->line, line);
 	d->verb = verb;
 	mw_dialog_wait(d, MW_DI_REPLY, 1);
 }
 
-static void
-answered(struct mw_dialog *d, const char *line)
+void
+mw_dialog_answered(struct mw_dialog *d, const char *line)
 {
 	mw_dialog_say(d, line);
 	mw_dialog_wait(d, MW_DI_COMMAND, 1);
 }
 
-static void
-junk(struct mw_dialog *d, const char *line)
+void
+mw_dialog_junk(struct mw_dialog *d, const char *line)
 {
 	if (++d->junk > JUNK_MAX)
 		mw_dialog_bye(d, "421 4.7.0 Too many commands without a message");
 	else
-		answered(d, line);
+		mw_dialog_answered(d, line);
 }
 
 /* The journal's own no. */
@@ -166,7 +169,7 @@ refused(struct mw_dialog *d, const struct mw_answer *a)
 	if (strcmp(a->code, "421") == 0)
 		mw_dialog_bye(d, line);
 	else
-		answered(d, line);
+		mw_dialog_answered(d, line);
 }
 
 static void
@@ -176,6 +179,10 @@ tell_client_facts(struct mw_dialog *d)
 	mw_session_connect(d->session, mw_strz(f->name), *f->addr ? '4' : 'U', f->port,
 	                   mw_strz(f->addr));
 	mw_session_helo(d->session, mw_strz(f->helo));
+	mw_session_macros(d->session, 'H');
+	mw_session_macro(d->session, 'H', MW_STR("tls_version"), mw_strz(d->tls_version));
+	mw_session_macro(d->session, 'H', MW_STR("cipher"), mw_strz(d->tls_cipher));
+	mw_session_macro(d->session, 'H', MW_STR("cipher_bits"), mw_strz(d->tls_bits));
 	mw_session_macros(d->session, 'M');
 	mw_session_macro(d->session, 'M', MW_STR("auth_authen"), mw_strz(f->login));
 }
@@ -187,11 +194,11 @@ command_mail(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 	size_t argc = mw_smtp_path(rest, MW_STR("FROM:"), v);
 	struct mw_answer a;
 	if (d->open) {
-		junk(d, "503 5.5.1 A message is open already");
+		mw_dialog_junk(d, "503 5.5.1 A message is open already");
 		return;
 	}
 	if (argc == 0) {
-		junk(d, "501 5.5.4 Syntax: MAIL FROM:<address>");
+		mw_dialog_junk(d, "501 5.5.4 Syntax: MAIL FROM:<address>");
 		return;
 	}
 	take_settings(d);
@@ -201,7 +208,7 @@ command_mail(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 	else if (a.refuse)
 		refused(d, &a);
 	else
-		forward(d, line, MW_VERB_MAIL);
+		mw_dialog_forward(d, line, MW_VERB_MAIL);
 }
 
 static void
@@ -210,14 +217,14 @@ command_rcpt(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 	struct mw_str v[MW_SMTP_ARGS];
 	struct mw_answer a;
 	if (!d->open) {
-		junk(d, "503 5.5.1 MAIL first");
+		mw_dialog_junk(d, "503 5.5.1 MAIL first");
 	} else if (mw_smtp_path(rest, MW_STR("TO:"), v) == 0) {
-		junk(d, "501 5.5.4 Syntax: RCPT TO:<address>");
+		mw_dialog_junk(d, "501 5.5.4 Syntax: RCPT TO:<address>");
 	} else if (mw_session_full(d->session)) {
 		mw_policy_too_many(&a);
 		refused(d, &a);
 	} else {
-		forward(d, line, MW_VERB_RCPT);
+		mw_dialog_forward(d, line, MW_VERB_RCPT);
 	}
 }
 
@@ -225,15 +232,15 @@ static void
 command_data(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 {
 	if (!d->open)
-		junk(d, "503 5.5.1 MAIL first");
+		mw_dialog_junk(d, "503 5.5.1 MAIL first");
 	else if (d->accepted == 0)
-		junk(d, "503 5.5.1 No valid recipients");
+		mw_dialog_junk(d, "503 5.5.1 No valid recipients");
 	else if (rest.n)
-		junk(d, "501 5.5.4 DATA takes no arguments");
+		mw_dialog_junk(d, "501 5.5.4 DATA takes no arguments");
 	else if (d->in_at < d->in.n) /* what follows might be read as commands */
 		mw_dialog_bye(d, "421 5.5.0 Wait for the reply to DATA");
 	else
-		forward(d, line, MW_VERB_DATA);
+		mw_dialog_forward(d, line, MW_VERB_DATA);
 }
 
 static void
@@ -242,7 +249,11 @@ command(struct mw_dialog *d, struct mw_str line)
 	struct mw_str rest;
 	enum mw_verb verb = mw_smtp_verb(line, &rest);
 	if (memchr(line.p, '\r', line.n) || memchr(line.p, 0, line.n)) {
-		junk(d, "500 5.5.2 A command holds a bare CR or a NUL");
+		mw_dialog_junk(d, "500 5.5.2 A command holds a bare CR or a NUL");
+		return;
+	}
+	if (d->authing) {
+		mw_dialog_auth_line(d, line);
 		return;
 	}
 	if (d->close_next) { /* after a message that the next server did not see whole */
@@ -259,35 +270,41 @@ command(struct mw_dialog *d, struct mw_str line)
 	case MW_VERB_DATA:
 		command_data(d, line, rest);
 		return;
+	case MW_VERB_STARTTLS:
+		mw_dialog_starttls(d, rest);
+		return;
+	case MW_VERB_AUTH:
+		mw_dialog_auth(d, line, rest);
+		return;
 	case MW_VERB_BDAT: /* not offered; what follows would be read as commands */
 		mw_dialog_bye(d, "421 5.5.1 BDAT is not offered here");
 		return;
 	case MW_VERB_XFORWARD:
 	case MW_VERB_XCLIENT:
 		if (!d->o.trusted) {
-			junk(d, "550 5.7.0 Not from this address");
+			mw_dialog_junk(d, "550 5.7.0 Not from this address");
 			return;
 		}
 		break;
 	case MW_VERB_OTHER:
-		junk(d, "502 5.5.1 Command not known here");
+		mw_dialog_junk(d, "502 5.5.1 Command not known here");
 		return;
 	case MW_VERB_QUIT:
-		forward(d, line, verb);
+		mw_dialog_forward(d, line, verb);
 		return;
 	default:
 		if ((verb == MW_VERB_LHLO && !d->o.lmtp) ||
 		    ((verb == MW_VERB_HELO || verb == MW_VERB_EHLO) && d->o.lmtp)) {
-			junk(d, d->o.lmtp ? "500 5.5.1 This is LMTP: say LHLO"
-			                  : "500 5.5.1 This is SMTP: say EHLO");
+			mw_dialog_junk(d, d->o.lmtp ? "500 5.5.1 This is LMTP: say LHLO"
+			                            : "500 5.5.1 This is SMTP: say EHLO");
 			return;
 		}
 		if (++d->junk > JUNK_MAX) {
-			junk(d, "");
+			mw_dialog_junk(d, "");
 			return;
 		}
 	}
-	forward(d, line, verb);
+	mw_dialog_forward(d, line, verb);
 }
 
 /* One command line of d->in, if there is a whole one. */
@@ -310,11 +327,13 @@ next_command(struct mw_dialog *d)
 	d->in_at += len + 1;
 	if (d->skip_line || len + 1 > MW_SMTP_LINE) {
 		d->skip_line = false;
-		junk(d, "500 5.5.2 Line too long");
+		mw_dialog_junk(d, "500 5.5.2 Line too long");
 	} else if (len == 0 || p[len - 1] != '\r') {
-		junk(d, "500 5.5.2 Lines end in CR LF");
+		mw_dialog_junk(d, "500 5.5.2 Lines end in CR LF");
 	} else {
 		command(d, mw_str(p, len - 1));
+		if (d->verb == MW_VERB_AUTH)
+			explicit_bzero(p, len);
 	}
 	return true;
 }
@@ -324,7 +343,7 @@ mw_dialog_run(struct mw_dialog *d)
 {
 	for (;;) {
 		bool more = false;
-		if (d->state == MW_DI_COMMAND)
+		if (d->state == MW_DI_COMMAND && !d->start_tls)
 			more = next_command(d);
 		else if (d->state == MW_DI_CONTENT)
 			more = mw_dialog_data_run(d);

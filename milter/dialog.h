@@ -3,8 +3,8 @@
  * It passes commands and replies on one at a time, lets content run ahead to the next
  * server while the session journals it, and sends the dot that ends it only when the
  * record is durable (P1). What the next server then says is what the client is told: 250
- * means durable and taken over there. Commands that would change what the bytes mean
- * (STARTTLS, AUTH, BDAT) are not offered and not passed on.
+ * means durable and taken over there. STARTTLS is each side's own; AUTH is passed on
+ * where nobody can listen; BDAT is not offered and not passed on.
  *
  * The owner feeds it with what came from both sides and takes what is in to_client and
  * to_next; see proxy.c. Everything that waits has its deadline in deadline_us.
@@ -21,13 +21,23 @@
 #include "milter/session.h"
 #include "milter/smtp.h"
 
+enum mw_next_tls { /* as proxy_next_tls is in the options */
+	MW_NEXT_TLS_NONE,
+	MW_NEXT_TLS_MAY,
+	MW_NEXT_TLS_ENCRYPT,
+	MW_NEXT_TLS_VERIFY
+};
+
 struct mw_dialog_opts {
 	struct mw_capture *cap;
 	struct mw_outbox *outbox;
 	bool lmtp;
-	bool trusted;          /* the peer is on this host: XFORWARD and XCLIENT count */
-	const char *on, *next; /* names for the log and the record; borrowed */
-	struct mw_str peer;    /* address; empty: a unix socket */
+	bool trusted; /* the peer is on this host: XFORWARD and XCLIENT count */
+	bool tls;     /* STARTTLS is offered to the client */
+	enum mw_next_tls next_tls; /* asked of the next server, before anything else */
+	bool next_local;           /* the next server is on this host */
+	const char *on, *next;     /* names for the log and the record; borrowed */
+	struct mw_str peer;        /* address; empty: a unix socket */
 	unsigned peer_port;
 	void (*done)(
 	    void *arg); /* the record's fate is known: call mw_dialog_committed */
@@ -55,6 +65,9 @@ struct mw_dialog {
 	bool close_client;   /* when to_client is out */
 	bool close_next;     /* at once, whatever is in to_next */
 	int64_t deadline_us; /* monotonic; 0: none. Then mw_dialog_timeout. */
+	/* Begin TLS on that side when what is to be sent there is out: as its server; as
+	 * its client. Then mw_dialog_tls_up, mw_dialog_next_tls_up. */
+	bool start_tls, start_next_tls;
 	/* the rest is private */
 	struct mw_dialog_opts o;
 	enum mw_dialog_state state;
@@ -64,6 +77,11 @@ struct mw_dialog {
 	size_t in_at;
 	unsigned reply_lines, reply_code;
 	bool eof, skip_line, open, dropped, pass;
+	bool tls_up, next_tls_up, authing;
+	int greeted; /* what has been said to the next server before the client's turn */
+	struct mw_buf greeting;
+	char mech[24], login_try[256];
+	char tls_version[16], tls_cipher[64], tls_bits[8];
 	enum mw_verb verb; /* that the next server is to answer */
 	size_t accepted, due, failed;
 	unsigned junk;
@@ -89,6 +107,10 @@ void mw_dialog_next_down(struct mw_dialog *d, const char *why);
 void mw_dialog_client(struct mw_dialog *d, const void *p, size_t n);
 void mw_dialog_client_eof(struct mw_dialog *d);
 void mw_dialog_next(struct mw_dialog *d, const void *p, size_t n);
+/* After a handshake: with the client (what was agreed on), with the next server. */
+void mw_dialog_tls_up(struct mw_dialog *d, const char *version, const char *cipher,
+                      unsigned bits);
+void mw_dialog_next_tls_up(struct mw_dialog *d);
 /* After done(). */
 void mw_dialog_committed(struct mw_dialog *d);
 void mw_dialog_timeout(struct mw_dialog *d);
@@ -108,6 +130,19 @@ void mw_dialog_bye(struct mw_dialog *d, const char *line);
 void mw_dialog_wait(struct mw_dialog *d, enum mw_dialog_state state, int times);
 void mw_dialog_message_over(struct mw_dialog *d);
 void mw_dialog_data_begin(struct mw_dialog *d);
+/* dialog_tls.c: STARTTLS and AUTH of the client; a line while AUTH goes on; the replies
+ * to both; what the next server says before the client's turn. */
+void mw_dialog_starttls(struct mw_dialog *d, struct mw_str rest);
+void mw_dialog_auth(struct mw_dialog *d, struct mw_str line, struct mw_str rest);
+void mw_dialog_auth_line(struct mw_dialog *d, struct mw_str line);
+void mw_dialog_auth_reply(struct mw_dialog *d);
+void mw_dialog_greeted(struct mw_dialog *d);
+/* May secrets pass: can nobody listen on either side? */
+bool mw_dialog_private(const struct mw_dialog *d);
+/* dialog.c, for the others */
+void mw_dialog_forward(struct mw_dialog *d, struct mw_str line, enum mw_verb verb);
+void mw_dialog_answered(struct mw_dialog *d, const char *line);
+void mw_dialog_junk(struct mw_dialog *d, const char *line);
 /* The record is awaited for some time: gives up when that is too long. */
 void mw_dialog_commit_timeout(struct mw_dialog *d);
 /* Takes what is in d->in; false: nothing more can be done now. */

@@ -115,7 +115,10 @@ out_of_step(struct mw_dialog *d)
 static void
 relay(struct mw_dialog *d)
 {
-	struct mw_offer o = {.trusted = d->o.trusted, .limit = d->limit};
+	struct mw_offer o = {.trusted = d->o.trusted,
+	                     .starttls = d->o.tls && !d->tls_up,
+	                     .auth = mw_dialog_private(d),
+	                     .limit = d->limit};
 	bool hello = d->verb == MW_VERB_EHLO || d->verb == MW_VERB_LHLO;
 	if (hello && d->state == MW_DI_REPLY && d->reply_code < 300)
 		mw_smtp_offer(mw_buf_str(&d->reply), &o, &d->to_client);
@@ -128,6 +131,14 @@ reply_to_command(struct mw_dialog *d)
 {
 	unsigned code = d->reply_code;
 	bool good = code < 300, data = d->verb == MW_VERB_DATA;
+	if (d->verb == MW_VERB_AUTH && (code == 334 || code / 100 != 3)) {
+		relay(d);
+		if (code == 421)
+			mw_dialog_bye(d, NULL);
+		else
+			mw_dialog_auth_reply(d);
+		return;
+	}
 	if (code / 100 == 3 ? !data || code != 354 : data && good) {
 		out_of_step(d);
 		return;
@@ -169,11 +180,7 @@ reply_done(struct mw_dialog *d)
 {
 	switch (d->state) {
 	case MW_DI_GREETING:
-		mw_buf_putstr(&d->to_client, mw_buf_str(&d->reply));
-		if (d->reply_code == 220)
-			mw_dialog_wait(d, MW_DI_COMMAND, 1);
-		else
-			mw_dialog_bye(d, NULL);
+		mw_dialog_greeted(d);
 		break;
 	case MW_DI_REPLY:
 		reply_to_command(d);
@@ -234,6 +241,10 @@ mw_dialog_next(struct mw_dialog *d, const void *p, size_t n)
 		if (!lf && len < MW_SMTP_LINE)
 			break;
 		at += len + 1;
+		if (d->start_next_tls) { /* said in clear after its 220 */
+			out_of_step(d);
+			break;
+		}
 		bool crlf = len && q[len - 1] == '\r';
 		if (!lf || len >= MW_SMTP_LINE || !reply_line(d, mw_str(q, len - crlf))) {
 			out_of_step(d);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
@@ -154,6 +155,66 @@ proxy_main(void *arg)
 	return NULL;
 }
 
+/* ---- TLS ---- */
+
+static int64_t
+file_time(const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) < 0)
+		return 0;
+	return (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+}
+
+struct mw_tls *
+mw_proxy_tls(struct mw_proxy *p)
+{
+	struct mw_err err = {0};
+	struct mw_tls_ctx *fresh;
+	pthread_mutex_lock(&p->lock);
+	int64_t now = file_time(p->cert_file);
+	if (now && now != p->cert_time) {
+		p->cert_time = now;
+		if (mw_tls_server(p->cert_file, p->key_file, &fresh, &err) == 0) {
+			mw_tls_ctx_free(p->ctx);
+			p->ctx = fresh;
+		}
+	}
+	struct mw_tls *t = mw_tls_new(p->ctx, NULL);
+	pthread_mutex_unlock(&p->lock);
+	if (err.code)
+		mw_log(MW_LOG_WARN, NULL, "event=certificate_refused reason=\"%s\"",
+		       err.msg);
+	return t;
+}
+
+static int
+tls_open(struct mw_proxy *p, const struct mw_conf *conf, struct mw_err *err)
+{
+	const char *cert = conf->proxy_tls_cert_file, *key = conf->proxy_tls_key_file,
+	           *ca = conf->proxy_next_tls_ca;
+	bool any = cert && *cert, both = any && key && *key;
+	if (any != (key && *key))
+		return mw_fail(err, MW_ECONF,
+		               "proxy_tls_cert_file and proxy_tls_key_file belong "
+		               "together");
+	if (both) {
+		p->cert_file = strdup(cert);
+		p->key_file = strdup(key);
+		if (!p->cert_file || !p->key_file)
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+		p->cert_time = file_time(cert);
+		int r = mw_tls_server(cert, key, &p->ctx, err);
+		if (r)
+			return r;
+	}
+	p->next_tls = (enum mw_next_tls)conf->proxy_next_tls;
+	if (p->next_tls == MW_NEXT_TLS_NONE)
+		return 0;
+	return mw_tls_client(ca && *ca ? ca : NULL, p->next_tls == MW_NEXT_TLS_VERIFY,
+	                     &p->next_ctx, err);
+}
+
 /* ---- the proxy ---- */
 
 /* "smtp:LISTEN->NEXT", as conf/ has checked it. */
@@ -191,6 +252,10 @@ proxy_free(struct mw_proxy *p)
 	}
 	free(p->way);
 	mw_outbox_done(&p->outbox);
+	mw_tls_ctx_free(p->ctx);
+	mw_tls_ctx_free(p->next_ctx);
+	free(p->cert_file);
+	free(p->key_file);
 	if (p->wake >= 0)
 		(void)close(p->wake);
 	pthread_cond_destroy(&p->gone);
@@ -219,6 +284,9 @@ open_all(struct mw_proxy *p, const struct mw_conf *conf, struct mw_err *err)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	if (p->wake < 0)
 		return mw_fail_errno(err, "cannot make an eventfd");
+	int tls = tls_open(p, conf, err);
+	if (tls < 0)
+		return tls;
 	for (size_t i = 0; i < conf->proxy_listen.n; i++) {
 		int r =
 		    way_open(conf, conf->proxy_listen.v[i], &p->way[p->n_ways++], err);

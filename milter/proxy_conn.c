@@ -16,6 +16,7 @@ enum {
 	CONNECT_MS = 30000,
 	LINGER_MS = 500,
 	READ_SIZE = 32 * 1024,
+	WIRE_MAX = 256 * 1024, /* encrypted, not yet taken by the peer */
 };
 
 static int64_t
@@ -140,29 +141,127 @@ take(int fd, char *buf)
 	return MW_MAX(n, 0);
 }
 
+/* The same through TLS, where there is some. */
+static bool
+flush_side(int fd, struct mw_tls *t, struct mw_buf *plain, struct mw_buf *wire)
+{
+	struct mw_err ignored; /* what went wrong is told when it is read */
+	if (!t)
+		return flush(fd, plain);
+	bool ok = wire->n > WIRE_MAX || mw_tls_output(t, plain, wire, &ignored) == 0;
+	return flush(fd, wire) && ok;
+}
+
+/* Is anything still to be sent to the client? */
+static bool
+owed(const struct mw_proxy_conn *c)
+{
+	return c->dialog.to_client.n || c->wire.n;
+}
+
+/* Are more bytes of the client welcome? */
+static bool
+hungry(const struct mw_proxy_conn *c)
+{
+	bool between = c->dialog.start_tls && !c->tls; /* the 220 is not out yet */
+	return mw_dialog_hungry(&c->dialog) && !between && c->wire.n < WIRE_MAX;
+}
+
+/* Begins TLS on the sides where that was agreed on, when all is out that went before. */
+static void
+start_tls(struct mw_proxy_conn *c)
+{
+	struct mw_dialog *d = &c->dialog;
+	struct mw_err ignored; /* told when the peer's answer is read */
+	if (d->start_tls && !c->tls && d->to_client.n == 0) {
+		c->tls = mw_proxy_tls(c->proxy);
+		if (!c->tls) {
+			close_fd(&c->client);
+			mw_dialog_client_eof(d);
+		}
+	}
+	if (d->start_next_tls && !c->next_tls && d->to_next.n == 0) {
+		c->next_tls = mw_tls_new(c->proxy->next_ctx, c->way->next.host);
+		if (!c->next_tls ||
+		    mw_tls_input(c->next_tls, "", 0, &c->plain, &ignored) < 0 ||
+		    !flush_side(c->next, c->next_tls, &d->to_next, &c->next_wire))
+			mw_dialog_next_down(d, "cannot start TLS");
+	}
+}
+
+static void
+from_client(struct mw_proxy_conn *c, const char *p, size_t n)
+{
+	struct mw_dialog *d = &c->dialog;
+	struct mw_err err = {0};
+	if (!c->tls) {
+		mw_dialog_client(d, p, n);
+		return;
+	}
+	mw_buf_clear(&c->plain);
+	int r = mw_tls_input(c->tls, p, n, &c->plain, &err);
+	if (d->start_tls && mw_tls_up(c->tls))
+		mw_dialog_tls_up(d, mw_tls_version(c->tls), mw_tls_cipher(c->tls),
+		                 mw_tls_bits(c->tls));
+	if (c->plain.n)
+		mw_dialog_client(d, c->plain.p, c->plain.n);
+	if (c->plain.n)
+		explicit_bzero(c->plain.p, c->plain.n); /* it may have held a password */
+	if (r < 0)
+		mw_log(MW_LOG_NOTICE, NULL, "event=tls_failed on=%s reason=\"%s\"",
+		       d->o.on, err.msg);
+	if (r)
+		mw_dialog_client_eof(d);
+}
+
+static void
+from_next(struct mw_proxy_conn *c, const char *p, size_t n)
+{
+	struct mw_dialog *d = &c->dialog;
+	struct mw_err err = {0};
+	if (!c->next_tls) {
+		mw_dialog_next(d, p, n);
+		return;
+	}
+	mw_buf_clear(&c->plain);
+	int r = mw_tls_input(c->next_tls, p, n, &c->plain, &err);
+	if (d->start_next_tls && mw_tls_up(c->next_tls))
+		mw_dialog_next_tls_up(d);
+	if (c->plain.n)
+		mw_dialog_next(d, c->plain.p, c->plain.n);
+	if (r)
+		mw_dialog_next_down(d, r < 0 ? err.msg : "it closed the connection");
+}
+
 static void
 flush_both(struct mw_proxy_conn *c)
 {
 	struct mw_dialog *d = &c->dialog;
 	/* A client that does not read may still be owed a delivery: go on without it. */
-	if (!flush(c->client, &d->to_client)) {
+	start_tls(c);
+	if (!flush_side(c->client, c->tls, &d->to_client, &c->wire)) {
 		close_fd(&c->client);
 		mw_dialog_client_eof(d);
 	}
-	if (c->client < 0)
+	if (c->client < 0) {
 		mw_buf_clear(&d->to_client);
-	if (!d->close_next && c->next >= 0 && !flush(c->next, &d->to_next)) {
+		mw_buf_clear(&c->wire);
+	}
+	if (!d->close_next && c->next >= 0 &&
+	    !flush_side(c->next, c->next_tls, &d->to_next, &c->next_wire)) {
 		/* It may have said why before it closed. */
 		char buf[READ_SIZE];
 		ssize_t n = take(c->next, buf);
 		if (n > 0)
-			mw_dialog_next(d, buf, (size_t)n);
+			from_next(c, buf, (size_t)n);
 		mw_dialog_next_down(d, "it takes no more data");
 	}
 	if (d->close_next) {
 		close_fd(&c->next);
 		mw_buf_clear(&d->to_next);
+		mw_buf_clear(&c->next_wire);
 	}
+	start_tls(c); /* the answer to STARTTLS may be out by now */
 }
 
 static void
@@ -177,14 +276,14 @@ handle(struct mw_proxy_conn *c, const struct pollfd p[3])
 	if (p[1].revents && c->next >= 0 && !d->close_next) {
 		ssize_t n = take(c->next, buf);
 		if (n > 0)
-			mw_dialog_next(d, buf, (size_t)n);
+			from_next(c, buf, (size_t)n);
 		if (n == 0)
 			mw_dialog_next_down(d, "it closed the connection");
 	}
-	if (p[0].revents & (POLLIN | POLLHUP | POLLERR) && mw_dialog_hungry(d)) {
+	if (p[0].revents & (POLLIN | POLLHUP | POLLERR) && hungry(c)) {
 		ssize_t n = take(c->client, buf);
 		if (n > 0)
-			mw_dialog_client(d, buf, (size_t)n);
+			from_client(c, buf, (size_t)n);
 		if (n == 0)
 			mw_dialog_client_eof(d);
 	}
@@ -199,16 +298,14 @@ turn(struct mw_proxy_conn *c)
 	if (stop)
 		mw_dialog_stop(d);
 	flush_both(c);
-	if (d->state != MW_DI_COMMIT &&
-	    (stop > 1 || (d->close_client && d->to_client.n == 0)))
+	if (d->state != MW_DI_COMMIT && (stop > 1 || (d->close_client && !owed(c))))
 		return false;
 	struct pollfd p[3] = {{.fd = -1}, {.fd = -1}, {.fd = c->wake, .events = POLLIN}};
-	p[0].events =
-	    (short)((mw_dialog_hungry(d) ? POLLIN : 0) | (d->to_client.n ? POLLOUT : 0));
+	p[0].events = (short)((hungry(c) ? POLLIN : 0) | (owed(c) ? POLLOUT : 0));
 	/* Without an event to wait for, a hang-up would be told again and again. */
 	if (p[0].events)
 		p[0].fd = c->client;
-	p[1].events = (short)(POLLIN | (d->to_next.n ? POLLOUT : 0));
+	p[1].events = (short)(POLLIN | (d->to_next.n || c->next_wire.n ? POLLOUT : 0));
 	p[1].fd = c->next;
 	int ms = -1;
 	if (d->deadline_us) {
@@ -270,6 +367,17 @@ who(int fd, struct mw_dialog_opts *o, char buf[64])
 	o->trusted = strncmp(buf, "127.", 4) == 0 || strcmp(buf, "::1") == 0;
 }
 
+/* Is the peer on this host? */
+static bool
+is_local(int fd)
+{
+	struct mw_dialog_opts o = {0};
+	char buf[64];
+	if (fd >= 0)
+		who(fd, &o, buf);
+	return o.trusted;
+}
+
 void
 mw_proxy_serve(struct mw_proxy_conn *c)
 {
@@ -282,6 +390,8 @@ mw_proxy_serve(struct mw_proxy_conn *c)
 	                           .done = on_done,
 	                           .arg = c};
 	struct mw_err err = {0};
+	o.tls = c->proxy->cert_file != NULL;
+	o.next_tls = c->way->next.path ? MW_NEXT_TLS_NONE : c->proxy->next_tls;
 	who(c->client, &o, peer);
 	if (mw_dialog_init(&c->dialog, &o, &err) < 0) {
 		mw_log(MW_LOG_ERR, NULL, "event=session_failed on=%s error=%s", o.on,
@@ -292,10 +402,16 @@ mw_proxy_serve(struct mw_proxy_conn *c)
 	c->next = connect_next(c, why, sizeof why);
 	if (c->next < 0)
 		mw_dialog_next_down(&c->dialog, why);
+	c->dialog.o.next_local = c->way->next.path || is_local(c->next);
 	while (turn(c))
 		;
 	close_fd(&c->next);
 	linger(c);
 	close_fd(&c->client);
 	mw_dialog_free(&c->dialog);
+	mw_tls_free(c->tls);
+	mw_tls_free(c->next_tls);
+	mw_buf_free(&c->wire);
+	mw_buf_free(&c->next_wire);
+	mw_buf_free(&c->plain);
 }

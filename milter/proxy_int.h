@@ -6,6 +6,7 @@
 #include "milter/dialog.h"
 #include "milter/listen.h"
 #include "milter/proxy.h"
+#include "milter/tls.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,6 +25,8 @@ struct mw_proxy_conn {
 	const struct mw_way *way;
 	int client, next, wake; /* -1: closed */
 	struct mw_dialog dialog;
+	struct mw_tls *tls, *next_tls;        /* NULL: in clear */
+	struct mw_buf wire, next_wire, plain; /* encrypted, to be sent; scratch */
 };
 
 struct mw_proxy {
@@ -31,7 +34,10 @@ struct mw_proxy {
 	struct mw_outbox outbox;
 	struct mw_way *way;
 	size_t n_ways;
-	uint64_t limit; /* session_limit */
+	uint64_t limit;             /* session_limit */
+	char *cert_file, *key_file; /* NULL: no STARTTLS for clients */
+	enum mw_next_tls next_tls;
+	struct mw_tls_ctx *next_ctx; /* NULL: none */
 	pthread_t thread;
 	bool running;
 	int wake;
@@ -39,6 +45,8 @@ struct mw_proxy {
 	atomic_int stop;      /* 1: end soon, 2: end now */
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t gone;
+	struct mw_tls_ctx *ctx; /* of cert_file as it was at cert_time */
+	int64_t cert_time;
 	TAILQ_HEAD(, mw_proxy_conn) conns;
 	size_t n_conns;
 };
@@ -47,6 +55,9 @@ struct mw_proxy {
 #define MW_PROXY_WAKE_STOP      ((uint64_t)1)
 #define MW_PROXY_WAKE_COMMITTED ((uint64_t)1 << 32)
 
+/* A session for the client, with the certificate as it is in the file now. NULL: out of
+ * memory. */
+struct mw_tls *mw_proxy_tls(struct mw_proxy *p);
 /* Serves c->client to its end, then closes all descriptors but wake. */
 void mw_proxy_serve(struct mw_proxy_conn *c);
 

@@ -2,15 +2,21 @@
 
 #include "journal/base/util.h"
 
+#include <string.h>
+
 static const struct {
 	const char *name;
 	enum mw_verb verb;
 } verbs[] = {
-    {"HELO", MW_VERB_HELO}, {"EHLO", MW_VERB_EHLO},         {"LHLO", MW_VERB_LHLO},
-    {"MAIL", MW_VERB_MAIL}, {"RCPT", MW_VERB_RCPT},         {"DATA", MW_VERB_DATA},
-    {"BDAT", MW_VERB_BDAT}, {"RSET", MW_VERB_RSET},         {"NOOP", MW_VERB_NOOP},
-    {"VRFY", MW_VERB_VRFY}, {"EXPN", MW_VERB_EXPN},         {"HELP", MW_VERB_HELP},
-    {"QUIT", MW_VERB_QUIT}, {"XFORWARD", MW_VERB_XFORWARD}, {"XCLIENT", MW_VERB_XCLIENT},
+    {"HELO", MW_VERB_HELO},       {"EHLO", MW_VERB_EHLO},
+    {"LHLO", MW_VERB_LHLO},       {"MAIL", MW_VERB_MAIL},
+    {"RCPT", MW_VERB_RCPT},       {"DATA", MW_VERB_DATA},
+    {"BDAT", MW_VERB_BDAT},       {"RSET", MW_VERB_RSET},
+    {"NOOP", MW_VERB_NOOP},       {"VRFY", MW_VERB_VRFY},
+    {"EXPN", MW_VERB_EXPN},       {"HELP", MW_VERB_HELP},
+    {"QUIT", MW_VERB_QUIT},       {"XFORWARD", MW_VERB_XFORWARD},
+    {"XCLIENT", MW_VERB_XCLIENT}, {"STARTTLS", MW_VERB_STARTTLS},
+    {"AUTH", MW_VERB_AUTH},
 };
 
 static bool
@@ -183,6 +189,7 @@ offer(struct mw_str ext, const struct mw_offer *o, struct mw_buf *out)
 	}
 	bool good = o->trusted && (mw_str_ieq(name, MW_STR("XFORWARD")) ||
 	                           mw_str_ieq(name, MW_STR("XCLIENT")));
+	good |= o->auth && mw_str_ieq(name, MW_STR("AUTH"));
 	for (size_t i = 0; i < MW_COUNT(plain); i++)
 		good |= mw_str_ieq(name, mw_strz(plain[i]));
 	if (good)
@@ -214,8 +221,71 @@ mw_smtp_offer(struct mw_str reply, const struct mw_offer *o, struct mw_buf *out)
 		last = before;
 		first = false;
 	}
+	if (!first && o->starttls) {
+		last = out->n;
+		mw_buf_puts(out, "250-STARTTLS\r\n");
+	}
 	if (!first && mw_buf_ok(out) == 0)
 		out->p[last + 3] = ' ';
+}
+
+bool
+mw_smtp_offers(struct mw_str reply, struct mw_str name)
+{
+	struct mw_str line;
+	for (bool first = true; reply.n; first = false) {
+		struct mw_str rest = MW_STR("");
+		line = reply;
+		(void)mw_str_cut(reply, '\n', &line, &rest);
+		reply = rest;
+		line = mw_str_trim(line);
+		struct mw_str text = line.n > 4 ? skip(line, 4) : MW_STR("");
+		if (!first && mw_str_ieq(mw_str(text.p, word(text)), name))
+			return true;
+	}
+	return false;
+}
+
+/* ---- AUTH ---- */
+
+/* At most n bytes; what is no base64 ends it. */
+static size_t
+from_base64(struct mw_str s, char *out, size_t n)
+{
+	static const char set[] =
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	uint32_t v = 0;
+	size_t k = 0, bits = 0;
+	for (size_t i = 0; i < s.n && k < n; i++) {
+		const char *c = s.p[i] ? strchr(set, s.p[i]) : NULL;
+		if (!c)
+			break;
+		v = v << 6 | (uint32_t)(c - set);
+		bits += 6;
+		if (bits >= 8)
+			out[k++] = (char)(v >> (bits -= 8) & 0xff);
+	}
+	return k;
+}
+
+void
+mw_smtp_login(struct mw_str mech, struct mw_str base64, char *out, size_t n)
+{
+	char text[1024];
+	size_t k = from_base64(base64, text, sizeof text);
+	struct mw_str s = mw_str(text, k), zid, id, rest;
+	*out = 0;
+	if (mw_str_ieq(mech, MW_STR("LOGIN")))
+		id = s;
+	else if (!mw_str_ieq(mech, MW_STR("PLAIN")) || !mw_str_cut(s, 0, &zid, &rest) ||
+	         !mw_str_cut(rest, 0, &id, &rest))
+		id = MW_STR("");
+	size_t at = 0;
+	for (; at < id.n && at < n - 1; at++)
+		out[at] =
+		    (unsigned char)id.p[at] < 32 || id.p[at] == 127 ? '?' : id.p[at];
+	out[at] = 0;
+	explicit_bzero(text, sizeof text);
 }
 
 /* ---- Received ---- */

@@ -22,7 +22,9 @@ enum mw_verb {
 	MW_VERB_HELP,
 	MW_VERB_QUIT,
 	MW_VERB_XFORWARD,
-	MW_VERB_XCLIENT
+	MW_VERB_XCLIENT,
+	MW_VERB_STARTTLS,
+	MW_VERB_AUTH
 };
 
 enum {
@@ -51,12 +53,21 @@ unsigned mw_smtp_reply(struct mw_str line, bool *ret_last);
 
 struct mw_offer {
 	bool trusted;   /* XFORWARD and XCLIENT too */
+	bool starttls;  /* our own */
+	bool auth;      /* the next server's */
 	uint64_t limit; /* SIZE at most; 0: as the next server says */
 };
 
 /* A whole positive reply to EHLO or LHLO, lines with CRLF, with only those extensions
  * left that this program carries exactly; appended to out. */
 void mw_smtp_offer(struct mw_str reply, const struct mw_offer *o, struct mw_buf *out);
+
+/* Does a whole reply to EHLO or LHLO offer that extension? */
+bool mw_smtp_offers(struct mw_str reply, struct mw_str name);
+/* The login name in what a client says to prove itself (RFC 4954, RFC 4616): in the
+ * argument of AUTH when first ("PLAIN dGVzdAB0…"), else in its next line, mechanism in
+ * mech. Empty out: not told. The secret is not kept. */
+void mw_smtp_login(struct mw_str mech, struct mw_str base64, char *out, size_t n);
 
 /* The queue ID in the content's own trace field: in the first Received field, where only
  * fields of a final delivery stand before it; empty if there is none. */

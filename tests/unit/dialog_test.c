@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
@@ -119,7 +120,13 @@ commit(struct talk *t)
  *   k: the record's fate is known, text is not used
  *   e: the client's side ends     x: the next server is gone     t: the time is over
  *   s: the daemon ends            q: closed for the client (text "1") or not ("0")
+ *   T: TLS is up with the client, which was to be begun; U: with the next server
  * A '|' stands for CR LF. */
+static struct {
+	bool tls, next_local;
+	enum mw_next_tls next_tls;
+} with;
+
 static void
 play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 {
@@ -127,6 +134,9 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 	                 .cond = PTHREAD_COND_INITIALIZER};
 	struct mw_dialog_opts o = {.cap = &cap,
 	                           .outbox = &outbox,
+	                           .tls = with.tls,
+	                           .next_tls = with.next_tls,
+	                           .next_local = with.next_local,
 	                           .lmtp = lmtp,
 	                           .trusted = trusted,
 	                           .on = "inet:here",
@@ -141,7 +151,12 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 		for (const char *p = steps[i] + 2; *p; p++) {
 			if (*p == '|')
 				mw_buf_puts(&text, "\r\n");
-			else
+			else if (strncmp(p, "HOST", 4) == 0) { /* this one's name */
+				char host[256] = "localhost";
+				(void)gethostname(host, sizeof host - 1);
+				mw_buf_puts(&text, host);
+				p += 3;
+			} else
 				mw_buf_putc(&text, *p);
 		}
 		struct mw_buf *out = steps[i][0] == 'C' ? &t.d.to_client : &t.d.to_next;
@@ -170,6 +185,14 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 			break;
 		case 't':
 			mw_dialog_timeout(&t.d);
+			break;
+		case 'T':
+			assert_true(t.d.start_tls);
+			mw_dialog_tls_up(&t.d, "TLSv1.3", "TLS_AES_256_GCM_SHA384", 256);
+			break;
+		case 'U':
+			assert_true(t.d.start_next_tls);
+			mw_dialog_next_tls_up(&t.d);
 			break;
 		case 's':
 			mw_dialog_stop(&t.d);
@@ -313,7 +336,8 @@ bad_clients(void **state)
 	     false,
 	     0,
 	     {HELLO, "c:STARTTLS|AUTH PLAIN x|", "N:",
-	      "C:502 5.5.1 Command not known here|502 5.5.1 Command not known here|",
+	      "C:502 5.5.1 STARTTLS is not offered|538 5.7.11 AUTH needs an encrypted "
+	      "connection|",
 	      NULL}},
 	    {"BDAT ends it: its bytes are no commands",
 	     false,
@@ -745,6 +769,187 @@ endless_lines(void **state)
 	mw_dialog_free(&t.d);
 }
 
+static void
+tls_and_login(void **state)
+{
+	(void)state;
+	static const struct {
+		bool tls, next_local, trusted;
+		enum mw_next_tls next_tls;
+		struct script s;
+	} cases[] = {
+#define OFFERS "n:250-mx|250-AUTH PLAIN LOGIN|250 PIPELINING|"
+	    {true,
+	     true,
+	     false,
+	     0,
+	     {"STARTTLS, then AUTH with a first word",
+	      false,
+	      1,
+	      {"n:220 mx|",
+	       "C:220 mx|",
+	       "c:EHLO a|",
+	       "N:EHLO a|",
+	       OFFERS,
+	       "C:250-mx|250-PIPELINING|250 STARTTLS|",
+	       "c:AUTH PLAIN AGFubmEAc2VjcmV0|",
+	       "C:538 5.7.11 AUTH needs an encrypted connection|",
+	       "c:STARTTLS|",
+	       "C:220 2.0.0 Ready to start TLS|",
+	       "T:",
+	       "c:STARTTLS|",
+	       "C:502 5.5.1 STARTTLS is not offered|",
+	       "c:EHLO b|",
+	       "N:EHLO b|",
+	       OFFERS,
+	       "C:250-mx|250-AUTH PLAIN LOGIN|250 PIPELINING|",
+	       "c:AUTH PLAIN AGFubmEAc2VjcmV0|",
+	       "N:AUTH PLAIN AGFubmEAc2VjcmV0|",
+	       "n:235 2.7.0 Ok|",
+	       "C:235 2.7.0 Ok|",
+	       MAIL,
+	       RCPT("c@d.test"),
+	       DATA,
+	       "c:x|.|",
+	       "k:",
+	       "N:x|.|",
+	       "n:250 Ok|",
+	       "C:250 Ok|",
+	       NULL}}},
+	    {true,
+	     true,
+	     true,
+	     0,
+	     {"AUTH line by line, refused, cancelled, odd",
+	      false,
+	      0,
+	      {"n:220 mx|",
+	       "C:220 mx|",
+	       "c:EHLO a|",
+	       "N:EHLO a|",
+	       OFFERS,
+	       "C:250-mx|250-AUTH PLAIN LOGIN|250-PIPELINING|250 STARTTLS|",
+	       "c:AUTH LOGIN|",
+	       "N:AUTH LOGIN|",
+	       "n:334 VXNlcm5hbWU6|",
+	       "C:334 VXNlcm5hbWU6|",
+	       "c:MAIL FROM:<x@y>|",
+	       "N:MAIL FROM:<x@y>|",
+	       "n:334 UGFzc3dvcmQ6|",
+	       "C:334 UGFzc3dvcmQ6|",
+	       "c:*|",
+	       "N:*|",
+	       "n:501 5.7.0 Cancelled|",
+	       "C:501 5.7.0 Cancelled|",
+	       "c:AUTH PLAIN|",
+	       "N:AUTH PLAIN|",
+	       "n:354 go|",
+	       "C:421 4.3.0 The next server is out of "
+	       "step|",
+	       "q:1",
+	       NULL}}},
+	    {true,
+	     true,
+	     false,
+	     0,
+	     {"nothing may follow STARTTLS in clear",
+	      false,
+	      0,
+	      {"n:220 mx|", "C:220 mx|", "c:STARTTLS|MAIL FROM:<x@y>|",
+	       "C:421 5.5.0 Nothing may follow STARTTLS|", "N:", "q:1", NULL}}},
+	    {true,
+	     false,
+	     false,
+	     0,
+	     {"no AUTH over a line in clear to the next server",
+	      false,
+	      0,
+	      {"n:220 mx|", "C:220 mx|", "c:STARTTLS|", "C:220 2.0.0 Ready to start TLS|",
+	       "T:", "c:EHLO a|", "N:EHLO a|", OFFERS, "C:250-mx|250 PIPELINING|",
+	       "c:AUTH PLAIN AGFubmEAc2VjcmV0|",
+	       "C:538 5.7.11 AUTH needs an encrypted connection|", "N:", NULL}}},
+	    {false,
+	     false,
+	     true,
+	     MW_NEXT_TLS_MAY,
+	     {"TLS to the next server where it can be had",
+	      false,
+	      0,
+	      {"n:220-mx|220 hi|", "C:", "N:EHLO HOST|", "n:250-mx|250 STARTTLS|",
+	       "N:STARTTLS|", "n:220 go|", "C:", "U:", "C:220-mx|220 hi|", "c:EHLO a|",
+	       "N:EHLO a|", OFFERS, "C:250-mx|250-AUTH PLAIN LOGIN|250 PIPELINING|",
+	       NULL}}},
+	    {false,
+	     false,
+	     true,
+	     MW_NEXT_TLS_MAY,
+	     {"and else without",
+	      false,
+	      0,
+	      {"n:220 mx|", "N:EHLO HOST|", "n:502 what|", "C:220 mx|", "q:0", NULL}}},
+	    {false,
+	     false,
+	     true,
+	     MW_NEXT_TLS_ENCRYPT,
+	     {"not without",
+	      false,
+	      0,
+	      {"n:220 mx|", "N:EHLO HOST|", "n:250-mx|250 XSTARTTLS|",
+	       "C:421 4.7.4 The next server cannot be reached safely, try again later|",
+	       "q:1", NULL}}},
+	    {false,
+	     false,
+	     true,
+	     MW_NEXT_TLS_VERIFY,
+	     {"STARTTLS refused",
+	      false,
+	      0,
+	      {"n:220 mx|", "N:EHLO HOST|", "n:250-mx|250 STARTTLS|", "N:STARTTLS|",
+	       "n:454 later|",
+	       "C:421 4.7.4 The next server cannot be reached safely, try again later|",
+	       "q:1", NULL}}},
+	    {false,
+	     false,
+	     true,
+	     MW_NEXT_TLS_MAY,
+	     {"the next server says more than its 220 in clear",
+	      false,
+	      0,
+	      {"n:220 mx|", "N:EHLO HOST|", "n:250-mx|250 STARTTLS|", "N:STARTTLS|",
+	       "n:220 go|250 forged|", "C:421 4.3.0 The next server is out of step|",
+	       "q:1", NULL}}},
+	    {false,
+	     false,
+	     true,
+	     MW_NEXT_TLS_ENCRYPT,
+	     {"LMTP says LHLO",
+	      true,
+	      0,
+	      {"n:220 mx|", "N:LHLO HOST|", "n:250-mx|250 STARTTLS|", "N:STARTTLS|",
+	       "n:220 go|", "U:", "C:220 mx|", NULL}}},
+#undef OFFERS
+	};
+	for (size_t i = 0; i < MW_COUNT(cases); i++) {
+		uint64_t before = mails();
+		with.tls = cases[i].tls;
+		with.next_local = cases[i].next_local;
+		with.next_tls = cases[i].next_tls;
+		play(cases[i].s.name, cases[i].s.lmtp, cases[i].trusted,
+		     cases[i].s.steps);
+		if (mails() - before != cases[i].s.journaled)
+			fail_msg("%s: %u records", cases[i].s.name,
+			         (unsigned)(mails() - before));
+	}
+	memset(&with, 0, sizeof with);
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	MW_BUF_AUTO content = {0};
+	struct mw_mail m;
+	last(a, &m, &content);
+	str_is(m.auth_user, "anna");
+	str_is(m.tls_version, "TLSv1.3");
+	str_is(m.tls_cipher, "TLS_AES_256_GCM_SHA384");
+}
+
 int
 main(void)
 {
@@ -757,6 +962,7 @@ main(void)
 	    cmocka_unit_test(strangers_forge_nothing),
 	    cmocka_unit_test(journal_trouble),
 	    cmocka_unit_test(endless_lines),
+	    cmocka_unit_test(tls_and_login),
 	};
 	mw_log_open("test", false, (enum mw_level)0);
 	return cmocka_run_group_tests(tests, setup, teardown);
