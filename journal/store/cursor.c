@@ -339,6 +339,10 @@ mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
 		}
 		if (!c->ext_known) {
 			r = extent_to_limit(c, err);
+			if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
+				c->last = c->segment; /* told once, passed over */
+				c->segment = 0;
+			}
 			if (r < 0)
 				return r;
 		}
