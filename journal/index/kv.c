@@ -74,6 +74,7 @@ on_assert(MDB_env *env, const char *text)
 static void
 watch_faults(void)
 {
+	/* SA_NODEFER: jumping out leaves no signal blocked, so no mask need be saved */
 	struct sigaction sa = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
 	(void)sigemptyset(&sa.sa_mask); /* these do not fail */
 	(void)sigaction(SIGSEGV, &sa, &before[0]);
@@ -149,7 +150,7 @@ mw_kv_open(const char *path, int flags, struct mw_kv **ret, struct mw_err *err)
 	}
 	sigjmp_buf here;
 	int r;
-	if (sigsetjmp(here, 1)) {
+	if (sigsetjmp(here, 0)) {
 		r = broken(kv, err);
 	} else {
 		guard(&here);
@@ -231,7 +232,7 @@ int
 mw_kv_get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out, struct mw_err *err)
 {
 	sigjmp_buf here;
-	if (kv->dead || sigsetjmp(here, 1))
+	if (kv->dead || sigsetjmp(here, 0))
 		return broken(kv, err);
 	guard(&here);
 	int r = get(kv, key, out, err);
@@ -274,7 +275,7 @@ mw_kv_scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
            int (*cb)(void *, struct mw_str, struct mw_str), void *arg, struct mw_err *err)
 {
 	sigjmp_buf here;
-	if (kv->dead || sigsetjmp(here, 1))
+	if (kv->dead || sigsetjmp(here, 0))
 		return broken(kv, err);
 	guard(&here);
 	int r = scan(kv, prefix, from, cb, arg, err);
@@ -327,7 +328,7 @@ mw_kv_write(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
             struct mw_err *err)
 {
 	sigjmp_buf here;
-	if (kv->dead || sigsetjmp(here, 1))
+	if (kv->dead || sigsetjmp(here, 0))
 		return broken(kv, err);
 	guard(&here);
 	int r = write_txn(kv, cb, arg, err);

@@ -1,0 +1,372 @@
+/* engine.c - the log engine beside raw limits measured in the same run; see engine. */
+#include "journal/base/util.h"
+#include "journal/codec/digest.h"
+#include "journal/codec/zstd.h"
+#include "journal/index/index.h"
+#include "journal/store/store.h"
+#include "journal/verify/verify.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+enum {
+	SIZE = 8192,
+	ROUNDS = 5
+};
+
+static char dir[200], path[260];
+static uint8_t mail_bytes[SIZE];
+
+static double
+now_s(void)
+{
+	const struct mw_clock *c = mw_clock_system();
+	return (double)c->mono_us(c) / 1e6;
+}
+
+static void
+must(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	(void)fprintf(stderr, "engine: %s\n", what);
+	exit(70);
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return x < y ? -1 : x > y;
+}
+
+static double
+at(double *v, size_t n, double q)
+{
+	qsort(v, n, sizeof *v, by_value);
+	return v[(size_t)((double)(n - 1) * q)];
+}
+
+static void
+row(const char *what, double got, double limit, double ratio, const char *unit)
+{
+	printf("%-44s %10.2f %10.2f %-10s %6.2f\n", what, got, limit, unit, ratio);
+	(void)fflush(stdout);
+}
+
+/* Text that compresses like mail: words, with some noise. */
+static void
+make_mail(void)
+{
+	static const char *const w[] = {"the ",  "of ",     "mail ", "server ", "and ",
+	                                "re: ",  "meeting", " on ",  "please ", "find ",
+	                                "your ", "account", " to ",  "\r\n"};
+	uint64_t x = 11;
+	size_t n = (size_t)snprintf((char *)mail_bytes, SIZE, "Subject: bench\r\n\r\n");
+	while (n < SIZE) {
+		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+		const char *s = w[(x >> 33) % MW_COUNT(w)];
+		if ((x >> 50) % 5 == 0)
+			mail_bytes[n++] = (uint8_t)('a' + (x >> 40) % 26);
+		for (; *s && n < SIZE; s++)
+			mail_bytes[n++] = (uint8_t)*s;
+	}
+}
+
+static struct mw_store *
+open_as(enum mw_store_mode mode, bool index)
+{
+	struct mw_store_opts o = {.dir = path, .mode = mode, .no_index = !index};
+	struct mw_store *st = NULL;
+	struct mw_err err = {0};
+	if (mw_store_open(&o, &st, &err) < 0) {
+		(void)fprintf(stderr, "%s\n", err.msg);
+		exit(70);
+	}
+	return st;
+}
+
+static void
+fresh(void)
+{
+	char cmd[400];
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", path);
+	must(system(cmd) == 0, "cannot clean up");
+	must(mw_store_create(path, NULL, NULL, NULL) == 0, "no journal");
+}
+
+static void
+append(struct mw_store *st, unsigned k)
+{
+	MW_ENTRY_AUTO *e = NULL;
+	char qid[24], to[40];
+	(void)snprintf(qid, sizeof qid, "Q%u", k);
+	(void)snprintf(to, sizeof to, "u%u@bench.test", k % 1000);
+	struct mw_rcpt r = {.addr = mw_strz(to)};
+	struct mw_mail m = {.time_us = 1000 + k,
+	                    .queue_id = mw_strz(qid),
+	                    .sender = MW_STR("from@bench.test"),
+	                    .rcpt = &r,
+	                    .n_rcpt = 1};
+	must(mw_entry_new(st, MW_TYPE_MAIL, &e, NULL) == 0 &&
+	         mw_entry_body(e, mail_bytes, SIZE, NULL) == 0 &&
+	         mw_entry_describe(e, &m, NULL) == 0 &&
+	         mw_entry_finish_mail(e, &m, NULL) == 0 &&
+	         mw_store_append(st, e, NULL, NULL) == 0,
+	     "append");
+}
+
+/* ---- raw: write and fdatasync into a prepared file ---- */
+
+static int
+prepared(size_t bytes)
+{
+	char file[300];
+	static uint8_t zeros[1 << 16];
+	(void)snprintf(file, sizeof file, "%s/raw", dir);
+	int fd = open(file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	must(fd >= 0, "raw file");
+	for (size_t n = 0; n < bytes; n += sizeof zeros)
+		must(write(fd, zeros, sizeof zeros) == sizeof zeros, "raw write");
+	must(fsync(fd) == 0, "raw sync");
+	return fd;
+}
+
+/* n commits of `record` bytes; the time at quantile q. */
+static double
+raw(size_t record, unsigned n, double q)
+{
+	static double v[4096];
+	static uint8_t bytes[1 << 20];
+	size_t room = 8 << 20;
+	int fd = prepared(room);
+	record = MW_MIN(record, sizeof bytes);
+	for (unsigned i = 0; i < n; i++) {
+		double t = now_s();
+		off_t off = (off_t)(i * record % (room - record));
+		must(pwrite(fd, bytes, record, off) == (ssize_t)record &&
+		         fdatasync(fd) == 0,
+		     "raw commit");
+		v[i] = now_s() - t;
+	}
+	(void)close(fd);
+	return at(v, n, q);
+}
+
+static void
+latency(void)
+{
+	double ours[ROUNDS], disk[ROUNDS], gap[ROUNDS];
+	static double v[500];
+	for (unsigned r = 0; r < ROUNDS; r++) {
+		disk[r] = raw(4096, 500, 0.5);
+		fresh();
+		struct mw_store *st = open_as(MW_STORE_WRITE, true);
+		(void)usleep(300000); /* the next segment is prepared */
+		for (unsigned i = 0; i < 500; i++) {
+			double t = now_s();
+			append(st, i);
+			v[i] = now_s() - t;
+		}
+		struct mw_store_stats s;
+		mw_store_stats(st, &s);
+		gap[r] = (double)s.batches / (double)s.mails;
+		mw_store_close(st);
+		ours[r] = at(v, 500, 0.5);
+	}
+	double a = at(ours, ROUNDS, 0.5) * 1e6, b = at(disk, ROUNDS, 0.5) * 1e6;
+	row("p50 of one session, 8 KB, µs", a, 1.5 * b + 100, a / (1.5 * b + 100),
+	    "1.5 raw+100");
+	row("syncs a message, one session", at(gap, ROUNDS, 0.5), 1, at(gap, ROUNDS, 0.5),
+	    "1");
+}
+
+/* ---- 64 sessions ---- */
+
+struct crowd {
+	struct mw_store *st;
+	unsigned first, n;
+	double *v;
+};
+
+static void *
+session(void *arg)
+{
+	struct crowd *c = arg;
+	for (unsigned i = 0; i < c->n; i++) {
+		double t = now_s();
+		append(c->st, c->first + i);
+		c->v[i] = now_s() - t;
+	}
+	return NULL;
+}
+
+static int
+drop(void *arg, const void *p, size_t n)
+{
+	(void)p;
+	*(size_t *)arg += n;
+	return 0;
+}
+
+static void
+many(void)
+{
+	enum {
+		SESSIONS = 64,
+		EACH = 40
+	};
+	static double v[SESSIONS * EACH];
+	double rate[ROUNDS], syncs[ROUNDS], p99[ROUNDS], stored = 0;
+	for (unsigned r = 0; r < ROUNDS; r++) {
+		pthread_t t[SESSIONS];
+		struct crowd c[SESSIONS];
+		fresh();
+		struct mw_store *st = open_as(MW_STORE_WRITE, true);
+		(void)usleep(300000);
+		double t0 = now_s();
+		for (unsigned i = 0; i < SESSIONS; i++) {
+			c[i] = (struct crowd){st, i * EACH, EACH, v + i * EACH};
+			must(pthread_create(&t[i], NULL, session, &c[i]) == 0, "thread");
+		}
+		for (unsigned i = 0; i < SESSIONS; i++)
+			(void)pthread_join(t[i], NULL);
+		rate[r] = SESSIONS * EACH / (now_s() - t0);
+		struct mw_store_stats s;
+		mw_store_stats(st, &s);
+		syncs[r] = (double)s.batches / (double)s.mails;
+		stored = (double)s.bytes_stored / (double)s.mails;
+		mw_store_close(st);
+		p99[r] = at(v, SESSIONS * EACH, 0.99);
+	}
+	/* the limits: 64 records to a sync, and compressing on all cores */
+	double sync_p50 = raw((size_t)(stored * 64), 200, 0.5);
+	double sync_p99 = raw((size_t)(stored * 64), 200, 0.99);
+	size_t n = 0;
+	double t = now_s();
+	for (unsigned i = 0; i < 3000; i++)
+		must(mw_zc_all(3, NULL, mail_bytes, SIZE, drop, &n) == 0, "zstd");
+	double zstd = 3000 / (now_s() - t);
+	double cpu = 0.9 * (double)sysconf(_SC_NPROCESSORS_ONLN) * zstd;
+	double limit = MW_MIN(cpu, 64 / sync_p50);
+	double got = at(rate, ROUNDS, 0.5);
+	row("64 sessions, messages/s", got, limit, got / limit, "limit");
+	row("syncs a message, 64 sessions", at(syncs, ROUNDS, 0.5), 0.04,
+	    at(syncs, ROUNDS, 0.5) / 0.04, "0.04");
+	row("p99 of 64 sessions, ms", at(p99, ROUNDS, 0.5) * 1e3, 3 * sync_p99 * 1e3,
+	    at(p99, ROUNDS, 0.5) / (3 * sync_p99), "3 raw p99");
+}
+
+/* ---- reading ---- */
+
+static int
+count(void *arg, const struct mw_record *r)
+{
+	(void)r;
+	++*(unsigned *)arg;
+	return 0;
+}
+
+static void
+reading(void)
+{
+	enum {
+		MAILS = 20000
+	};
+	double v[ROUNDS], sha[ROUNDS], re[ROUNDS], open_s[ROUNDS];
+	struct mw_verify_result res = {0};
+	fresh();
+	struct mw_store *st = open_as(MW_STORE_WRITE, true);
+	pthread_t t[16];
+	struct crowd c[16];
+	static double waste[MAILS];
+	for (unsigned i = 0; i < 16; i++) {
+		c[i] = (struct crowd){st, i * (MAILS / 16), MAILS / 16,
+		                      waste + i * (MAILS / 16)};
+		must(pthread_create(&t[i], NULL, session, &c[i]) == 0, "thread");
+	}
+	for (unsigned i = 0; i < 16; i++)
+		(void)pthread_join(t[i], NULL);
+	mw_store_close(st);
+	for (unsigned r = 0; r < ROUNDS; r++) {
+		struct mw_verify_opts o = {.sample = 0};
+		uint8_t sum[MW_SHA256_LEN];
+		static uint8_t block[1 << 20];
+		st = open_as(MW_STORE_READ, true);
+		double t0 = now_s();
+		must(mw_verify_run(st, &o, &res, NULL) == 0, "verify");
+		v[r] = (double)res.bytes / (now_s() - t0) / 1e6;
+		t0 = now_s();
+		for (unsigned i = 0; i < 100; i++)
+			mw_sha256_of(block, sizeof block, sum);
+		sha[r] = 100 * 1.048576 / (now_s() - t0);
+		uint64_t n;
+		t0 = now_s();
+		must(mw_store_reindex(st, &n, NULL) == 0, "reindex");
+		re[r] = (double)n / (now_s() - t0);
+		mw_store_close(st);
+	}
+	double a = at(v, ROUNDS, 0.5), b = at(sha, ROUNDS, 0.5);
+	row("verify, all but contents, MB/s", a, b, a / b, "SHA-256");
+	row("index rebuild, records/s", at(re, ROUNDS, 0.5), 0, 0, "");
+	st = open_as(MW_STORE_READ, true);
+	for (unsigned r = 0; r < ROUNDS; r++) {
+		unsigned n = 0;
+		char who[40];
+		(void)snprintf(who, sizeof who, "u%u@bench.test", r * 7);
+		double t0 = now_s();
+		must(mw_store_find(st, MW_KEY_RCPT, mw_strz(who), count, &n, NULL) == 0,
+		     "find");
+		open_s[r] = (now_s() - t0) * 1e3;
+		must(n == MAILS / 1000, "hits");
+	}
+	row("look-up of 20 mails of one among 20,000, ms", at(open_s, ROUNDS, 0.5), 1,
+	    at(open_s, ROUNDS, 0.5), "1 ms");
+	for (unsigned r = 0; r < ROUNDS; r++) {
+		struct mw_record rec;
+		struct mw_mail m;
+		MW_ARENA_AUTO *arena = mw_arena_new(0);
+		MW_BUF_AUTO body = {0};
+		double t0 = now_s();
+		must(mw_store_last(st, MAILS / 2 + r * 100, &rec, NULL) == 1, "last");
+		double t1 = now_s();
+		must(mw_record_mail(st, &rec, arena, &m, NULL) == 0 &&
+		         mw_record_content(st, &rec, &m, 1 << 20, &body, NULL) == 0,
+		     "read");
+		(void)t0;
+		open_s[r] = (now_s() - t1) * 1e3;
+	}
+	row("one message read back warm, ms", at(open_s, ROUNDS, 0.5), 5,
+	    at(open_s, ROUNDS, 0.5) / 5, "5 ms");
+	mw_store_close(st);
+	struct rusage u;
+	(void)getrusage(RUSAGE_SELF, &u);
+	row("most memory of this program, MB", (double)u.ru_maxrss / 1024, 128,
+	    (double)u.ru_maxrss / 1024 / 128, "64+64x1");
+}
+
+int
+main(int argc, char **argv)
+{
+	if (argc < 2) {
+		(void)fprintf(stderr, "usage: engine DIRECTORY [latency|many|reading]\n");
+		return 64;
+	}
+	(void)snprintf(dir, sizeof dir, "%s", argv[1]);
+	(void)snprintf(path, sizeof path, "%s/journal", dir);
+	make_mail();
+	printf("%-44s %10s %10s %-10s %6s\n", "", "measured", "limit", "", "ratio");
+	const char *part = argc > 2 ? argv[2] : "";
+	if (!*part || strcmp(part, "latency") == 0)
+		latency();
+	if (!*part || strcmp(part, "many") == 0)
+		many();
+	if (!*part || strcmp(part, "reading") == 0)
+		reading();
+	return 0;
+}
