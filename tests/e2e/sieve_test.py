@@ -176,6 +176,7 @@ def kills(t, rig, jobs, port, sink, rnd):
 	want, hit = expected(jobs), 0
 	for _ in range(5):
 		empty(rig)
+		time.sleep(1.2)  # Pigeonhole keeps what it redirected within the same second
 		p = subprocess.Popen(rig.mailwal_argv(*args(port, rig, sink, "--fresh")),
 				     stdout=subprocess.PIPE, stderr=subprocess.PIPE,
 				     start_new_session=True)
@@ -184,6 +185,7 @@ def kills(t, rig, jobs, port, sink, rnd):
 			p.send_signal(signal.SIGKILL)
 			hit += 1
 		p.communicate()
+		time.sleep(1.2)
 		r = rig.mailwal(*args(port, rig, sink, "--fresh"))
 		have = found(rig)
 		for u in (ANNA, BERT):
