@@ -114,7 +114,7 @@ string_of(struct mw_str s, size_t max)
 void
 mw_mime_header(struct mw_str raw, struct mw_buf *out)
 {
-	bool plain = !memmem(raw.p, raw.n, "=?", 2);
+	bool plain = !raw.n || !memmem(raw.p, raw.n, "=?", 2);
 	for (size_t i = 0; plain && i < raw.n; i++)
 		plain = (unsigned char)raw.p[i] < 0x80;
 	if (plain) {

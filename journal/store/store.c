@@ -125,7 +125,8 @@ mw_store_close(struct mw_store *st)
 	mw_dict_read_done(st);
 	mw_store_segs_close(st);
 	mw_index_close(st->index);
-	mw_seg_free(st->seg);
+	mw_seg_free(st->seg); /* one that could not be closed */
+	mw_aead_done(&st->seg_aead);
 	mw_store_unlock(st);
 	mw_aead_done(&st->host_aead);
 	mw_store_keys_done(st);
