@@ -30,9 +30,9 @@ struct mw_publish {
 	char *argv[WORDS + 1];
 	int64_t interval_us;
 	pthread_t thread;
-	pthread_mutex_t mu; /* guards stop */
+	pthread_mutex_t mu; /* guards stop, left */
 	pthread_cond_t cv;
-	bool stop;
+	bool stop, left; /* left: nobody waits any more, the store may be gone */
 };
 
 static void
@@ -143,21 +143,32 @@ run_command(struct mw_publish *p, struct mw_str note, int seconds, struct mw_err
 
 /* ---- the thread ---- */
 
+/* The note of what is durable now: 1, 0 there is none to give, or negative. */
+static int
+make(struct mw_publish *p, struct mw_record *r, struct mw_buf *note, struct mw_err *err)
+{
+	int e = 0;
+	(void)pthread_mutex_lock(&p->mu);
+	r->seq = p->left ? 0 : mw_store_head(p->store, r->chain);
+	if (r->seq) /* 0: nothing was ever written */
+		e = mw_checkpoint_make(p->store, r,
+		                       mw_clock_system()->now_us(mw_clock_system()), note,
+		                       err);
+	(void)pthread_mutex_unlock(&p->mu);
+	return e < 0 ? e : r->seq != 0;
+}
+
 static void
 publish(struct mw_publish *p, int seconds)
 {
-	const struct mw_clock *clock = mw_clock_system();
 	MW_BUF_AUTO note = {0};
 	struct mw_err err = {0};
 	struct mw_record r = {.seq = 0};
-	r.seq = mw_store_head(p->store, r.chain);
-	if (r.seq == 0) /* nothing was ever written */
-		return;
-	int e = mw_checkpoint_make(p->store, &r, clock->now_us(clock), &note, &err);
-	if (e < 0) {
+	int e = make(p, &r, &note, &err);
+	if (e < 0)
 		failed(&err);
+	if (e <= 0)
 		return;
-	}
 	int file = 0, command = 0;
 	if (p->name) {
 		file = mw_fs_write_file(mw_fs_posix(), p->dir, p->name, note.p, note.n);
@@ -303,7 +314,11 @@ mw_publish_stop(struct mw_publish *p)
 		publish_free(p);
 		return;
 	}
-	/* It hangs in a file system. The process ends without it. */
+	/* It hangs in a file system. The process ends without it. (mu is never held over
+	 * what may hang.) */
+	(void)pthread_mutex_lock(&p->mu);
+	p->left = true;
+	(void)pthread_mutex_unlock(&p->mu);
 	mw_log(
 	    MW_LOG_WARN, NULL,
 	    "event=checkpoint_failed error=timeout reason=\"the last one is not done\"");

@@ -373,8 +373,11 @@ mw_kv_del(struct mw_kv_txn *t, struct mw_str key)
 int
 mw_kv_sync(struct mw_kv *kv, struct mw_err *err)
 {
-	if (kv->dead)
+	sigjmp_buf here;
+	if (kv->dead || sigsetjmp(here, 0))
 		return broken(kv, err);
+	guard(&here);
 	int rc = mdb_env_sync(kv->env, 1);
+	guarded = NULL;
 	return rc ? lmdb_fail(err, rc, "cannot sync") : 0;
 }

@@ -28,6 +28,8 @@ place(struct mw_store *st, struct mw_entry *e, uint16_t pos, uint64_t off,
 		f->dict = mw_dict_placed(st, e->dict, off);
 	else
 		f->dict = e->dict ? mw_dict_at(st, e->dict) : 0;
+	if (e->dict && !f->dict) /* more at once than a segment is known to have */
+		return MW_EBUG;  /* it could not be read again */
 	memcpy(aad, e->id, MW_ID_LEN);
 	mw_put64(aad + MW_ID_LEN, f->seq);
 	struct mw_aead_in in = {e->id, aad, sizeof aad, e->key, MW_AEAD_KEY};
@@ -160,7 +162,7 @@ write_batch(struct mw_store *st, struct mw_entry *list, uint8_t chain[MW_HASH_LE
 	for (struct mw_entry *e = list; r == 0 && e; e = e->next) {
 		r = place(st, e, (uint16_t)count++, off, chain);
 		if (r < 0)
-			(void)mw_fail(err, r, "out of memory while committing");
+			(void)mw_fail(err, r, "%s while committing", mw_err_text(r));
 		else
 			r = write_entry(st, &g, e, err);
 		e->offset = off;

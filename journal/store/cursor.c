@@ -185,6 +185,8 @@ mw_cursor_seen(struct mw_cursor *c)
 	const struct mw_seg_end *e = &c->st->seen_end;
 	if (!c->segment || c->segment != c->st->seen || c->off > e->end)
 		return;
+	if (after(c, c->segment)) /* which says how far this one counts (I13) */
+		return;
 	c->ext = (struct mw_extent){.end = e->end, .open = *e};
 	c->ext_known = true;
 }

@@ -456,7 +456,7 @@ make_spare(struct mw_store *st)
 	mw_dict_entries_free(e, NULL);
 	mw_dict_unref(d);
 	(void)pthread_mutex_lock(&ds->mu);
-	if (r < 0) /* the committer makes its own; no need to try for ever */
+	if (r < 0 && !ds->stop) /* the committer makes its own; once is enough */
 		(void)pthread_cond_wait(&ds->wake, &ds->mu);
 }
 

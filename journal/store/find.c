@@ -17,6 +17,7 @@ struct find {
 	void *arg;
 	uint64_t done; /* every sequence number below is dealt with */
 	uint64_t before;
+	bool stopped; /* by cb: its code is the caller's, and says nothing of the index */
 };
 
 static uint64_t
@@ -98,8 +99,10 @@ from_index(struct find *f, uint64_t segment, const struct mw_index_point *point,
 			if (r < 0)
 				return r;
 			f->done = rec.seq + 1;
-			if (r == 1 && (r = f->cb(f->arg, &rec)) != 0)
+			if (r == 1 && (r = f->cb(f->arg, &rec)) != 0) {
+				f->stopped = true;
 				return r;
+			}
 		}
 		if (n < PAGE)
 			return 0;
@@ -151,7 +154,7 @@ find_part(struct find *f, uint64_t first, struct mw_err *err)
 			f->done = MW_MAX(f->done, point.next_seq);
 			return f->done >= f->before ? 0 : scan(f, &point, last, err);
 		}
-		if (r > 0 || (r != MW_EDAMAGED && r != MW_ENOTFOUND && r != MW_EIO))
+		if (f->stopped || (r != MW_EDAMAGED && r != MW_ENOTFOUND && r != MW_EIO))
 			return r;
 		/* The index is no help here. What was given was verified; go on from
 		 * the first number that was not. */
