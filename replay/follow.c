@@ -61,8 +61,13 @@ judge(struct mw_follow *f, const struct mw_run *run, bool first, struct mw_err *
 	const struct mw_report *rep = run->report;
 	if (sh->first_code && err)
 		*err = sh->first_err;
-	if (sh->unreachable || mw_follow_passing(sh->first_code, sh->first_err.msg))
+	if (mw_follow_passing(sh->first_code, sh->first_err.msg))
 		return 1;
+	if (sh->away.code) { /* whatever failed before it: its mail is still to come */
+		if (err)
+			*err = sh->away;
+		return 1;
+	}
 	if (first && sh->first_code && !sh->any_box_ok && !rep->restored)
 		return sh->first_code;
 	mw_err_clear(err);

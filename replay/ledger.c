@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum {
-	WORDS = 9, /* of a line */
+	WORDS = 10, /* of a line */
 	LINE_LIMIT = 8192,
 	WRITE_AT = 256 * 1024
 };
@@ -511,11 +511,12 @@ give_put(void *arg, struct line *w)
 	if (w->kind != 'D' || strcmp(w->run, o->whole) != 0 || w->n < 8 ||
 	    !decode(w->word[5]))
 		return 0;
-	struct mw_ledger_put put = {.box = w->box,
-	                            .sent = w->sent,
-	                            .place = {w->word[5],
-	                                      (uint32_t)strtoul(w->word[6], NULL, 10),
-	                                      (uint32_t)strtoul(w->word[7], NULL, 10)}};
+	struct mw_ledger_put put = {
+	    .box = w->box,
+	    .sent = w->sent,
+	    .place = {w->word[5], (uint32_t)strtoul(w->word[6], NULL, 10),
+	              (uint32_t)strtoul(w->word[7], NULL, 10),
+	              w->n == WORDS ? strtoll(w->word[8], NULL, 10) : 0}};
 	memcpy(put.id, w->id, MW_ID_LEN);
 	const struct entry *e = find(&o->undone, key_of(w->id, w->box, w->sent));
 	put.undone = e && e->key && e->state == MW_LEDGER_DONE;
@@ -545,7 +546,7 @@ int
 mw_ledger_done(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,
                bool sent, const struct mw_put_place *place, struct mw_err *err)
 {
-	static const struct mw_put_place unknown = {NULL, 0, 0};
+	static const struct mw_put_place unknown = {NULL, 0, 0, 0};
 	if (!place)
 		place = &unknown;
 	(void)pthread_mutex_lock(&l->mu);
@@ -553,8 +554,8 @@ mw_ledger_done(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box
 	start_line(l, 'D', id, box, sent);
 	mw_buf_putc(&l->out, ' ');
 	encode(&l->out, place->folder ? place->folder : "");
-	mw_buf_printf(&l->out, " %u %u", (unsigned)place->uidvalidity,
-	              (unsigned)place->uid);
+	mw_buf_printf(&l->out, " %u %u %lld", (unsigned)place->uidvalidity,
+	              (unsigned)place->uid, (long long)place->time_us);
 	int r = set(l, key_of(id, box, sent), MW_LEDGER_DONE)
 	            ? mw_fail(err, MW_ENOMEM, "out of memory")
 	            : end_line(l, from, err);

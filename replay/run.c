@@ -186,6 +186,14 @@ is_unreachable(int code)
 	return code == MW_EUNAVAIL || code == MW_ETIMEOUT;
 }
 
+/* Does it say nothing against the box itself? */
+static bool
+may_pass(int code)
+{
+	return is_unreachable(code) || code == MW_EPROTO || code == MW_ELOCKED ||
+	       code == MW_EIO || code == MW_ENOSPC;
+}
+
 /* How one box ended, for what follows. */
 static void
 note_box(struct mw_run_shared *sh, int code, const struct mw_err *why)
@@ -202,6 +210,10 @@ note_box(struct mw_run_shared *sh, int code, const struct mw_err *why)
 		if (!sh->first_code) {
 			sh->first_code = code;
 			sh->first_err = *why;
+		}
+		if (!sh->away.code && may_pass(code)) {
+			sh->away = *why;
+			sh->away.code = code;
 		}
 		sh->unreachable = is_unreachable(code) ? sh->unreachable + 1 : 0;
 		sh->refused = code == MW_EAUTH ? sh->refused + 1 : 0;

@@ -32,6 +32,7 @@ struct mw_run_shared { /* by all threads of a run, under mu */
 	struct mw_err result_err;
 	int first_code; /* of the first box that failed as a whole */
 	struct mw_err first_err;
+	struct mw_err away; /* of a box that may be reached later; code 0: none */
 	bool any_box_ok;
 	uint64_t empty_boxes,
 	    empty_removed;             /* empty, yet copies count as removed there */

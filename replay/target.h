@@ -113,6 +113,7 @@ struct mw_put { /* one copy to put */
 struct mw_put_place {       /* where it went, as far as the target says */
 	const char *folder; /* or NULL */
 	uint32_t uidvalidity, uid;
+	int64_t time_us; /* of arrival, which the target keeps; 0: unknown */
 };
 
 enum {

@@ -281,7 +281,7 @@ eml_put(struct mw_target *t, const struct mw_put *v, size_t n, const struct mw_p
 			r = put_one(m, one, io, &why);
 		if (!r)
 			r = mw_files_sync_dir(v[i].sent ? sent : m->path, &why);
-		struct mw_put_place place = {v[i].sent ? sent : m->path, 0, 0};
+		struct mw_put_place place = {v[i].sent ? sent : m->path, 0, 0, 0};
 		r = io->done(io->arg, one, r, r ? why.msg : NULL, r ? NULL : &place);
 		if (r)
 			return r;

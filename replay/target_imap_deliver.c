@@ -35,7 +35,7 @@ fill_msg(struct mw_imap_msg *m, const struct mw_put *put)
 static int
 done(const struct deliver *d, const struct mw_put *p, uint32_t uidvalidity, uint32_t uid)
 {
-	struct mw_put_place place = {d->dest, uidvalidity, uid};
+	struct mw_put_place place = {d->dest, uidvalidity, uid, p->time_us};
 	return d->io->done(d->io->arg, p, 0, NULL, &place);
 }
 

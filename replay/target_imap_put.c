@@ -133,13 +133,15 @@ finish_move(struct put *p, struct mw_err *err)
 		return 0;
 	for (unsigned i = 0; i < p->n_moves && !r; i++)
 		r = move_wait(p, &m, err);
-	/* What a second connection appended must have been seen. */
-	if (!r && m.n != n && (m.n || p->n_moves > 1))
+	/* All must have been seen: what a second connection appended, and what somebody
+	 * else may have taken out of the staging folder. */
+	if (!r && m.n != n && (m.n || p->b->c->caps & MW_CAP_UIDPLUS))
 		r = mw_fail(err, MW_EPROTO, "the server moved %llu of %zu messages",
 		            (unsigned long long)m.n, n);
 	for (size_t i = 0; i < n && !r; i++) {
 		struct mw_put_place place = {p->dest_name, m.uidvalidity,
-		                             mw_imap_set_at(mw_buf_str(&m.set), i)};
+		                             mw_imap_set_at(mw_buf_str(&m.set), i),
+		                             p->moving[i]->time_us};
 		r = p->io->done(p->io->arg, p->moving[i], 0, NULL, &place);
 	}
 	mw_buf_free(&m.set);
@@ -162,7 +164,8 @@ settle_sieve(struct put *p, const struct mw_put *const *v, size_t n, const char 
 	if (!r)
 		r = move_wait(p, &m, err);
 	for (size_t i = 0; i < n && !r; i++) {
-		struct mw_put_place place = {p->dest_name, m.uidvalidity, 0};
+		struct mw_put_place place = {p->dest_name, m.uidvalidity, 0,
+		                             v[i]->time_us};
 		uint32_t uid = mw_imap_set_at(mw_strz(uids), i);
 		if (k < m.n && mw_imap_set_at(mw_buf_str(&m.from), k) == uid)
 			place.uid = mw_imap_set_at(mw_buf_str(&m.set), k++);

@@ -173,7 +173,7 @@ mw_imap_sieve_file(struct mw_target *t, struct mw_imap_box *b, const char *uids,
 			r = mw_imap_wait(c, on_filtered, &f, err);
 		if (r == MW_EREFUSED) {
 			note_script(t, b, c->last.text);
-			return 0;
+			break; /* what an earlier round filed is not for INBOX too */
 		}
 		if (r)
 			return r;

@@ -1,5 +1,7 @@
 /* Taking away what a run put: by UID, which names one message for ever while UIDVALIDITY
- * stands (RFC 9051 §2.3.1.1), so nothing has to be compared. */
+ * stands (RFC 9051 §2.3.1.1) — unless the store itself was restored since: then both come
+ * again, and the UID may be another message's. So the time of arrival must be the same.
+ */
 #include "journal/base/util.h"
 #include "replay/target_imap.h"
 
@@ -30,6 +32,15 @@ on_select(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
+static bool
+is_it(const struct mw_put_place *p, const struct mw_imap_fetch *f)
+{
+	if (p->uid != f->uid)
+		return false;
+	return !p->time_us ||
+	       (f->date_us != INT64_MIN && f->date_us / 1000000 == p->time_us / 1000000);
+}
+
 static int
 on_there(void *arg, struct mw_imap_cur cur)
 {
@@ -38,7 +49,7 @@ on_there(void *arg, struct mw_imap_cur cur)
 	if (!mw_imap_parse_fetch(cur, &f) || !f.uid)
 		return 0;
 	for (size_t i = 0; i < a->n; i++)
-		if (a->v[i].place.uid == f.uid)
+		if (is_it(&a->v[i].place, &f))
 			a->there[i] = true;
 	return 0;
 }
@@ -61,7 +72,7 @@ remove_some(struct mw_imap *c, struct away *a, struct mw_err *err)
 	uid_set(a, true, &set);
 	if (!set.n)
 		return 0;
-	int r = mw_imap_cmd(c, err, "UID FETCH %s (UID)", mw_buf_cstr(&set));
+	int r = mw_imap_cmd(c, err, "UID FETCH %s (UID INTERNALDATE)", mw_buf_cstr(&set));
 	if (!r)
 		r = mw_imap_wait(c, on_there, a, err);
 	if (r == MW_EREFUSED)

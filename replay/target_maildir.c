@@ -469,7 +469,7 @@ commit(struct maildir *m, struct pending *v, size_t n, const struct mw_put_io *i
 		r = mw_files_sync_dir(dir, err);
 	}
 	for (size_t i = 0; i < n && !r; i++) {
-		struct mw_put_place place = {place_of(m, v[i].put), 0, 0};
+		struct mw_put_place place = {place_of(m, v[i].put), 0, 0, 0};
 		r = io->done(io->arg, v[i].put, 0, NULL, &place);
 	}
 	return r;

@@ -464,7 +464,7 @@ end_batch(struct mbox *m, const struct mw_put *const *v, size_t n, off_t start,
           const struct mw_put_io *io)
 {
 	struct mw_err err = {0};
-	struct mw_put_place place = {m->path, 0, 0};
+	struct mw_put_place place = {m->path, 0, 0, 0};
 	int q = 0, r = 0;
 	if (n && fdatasync(m->fd) < 0) {
 		q = mw_fail_errno(&err, "cannot sync %s", m->path);

@@ -81,7 +81,7 @@ on_removed(void *arg, size_t i, int code)
 	const struct put *p = &w->box[i];
 	if (code) {
 		u->report->skipped++;
-		return issue(w, p, "left", "moved or deleted by its user since");
+		return issue(w, p, "left", "no longer where it was put");
 	}
 	u->report->undone++;
 	return mw_ledger_undone(u->ledger, p->what.id, p->box, p->sent, w->err);

@@ -5,6 +5,8 @@ import glob
 import json
 import os
 import pathlib
+import shutil
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
@@ -112,6 +114,40 @@ def files(t, rig, n):
 	t.ok(not glob.glob(f"{rig.dir}/boxes/*/*/*,S=*"), "maildir: nothing is left")
 
 
+def store_back(t, rig):
+	"""The store is restored once more after a run: UIDVALIDITY and UIDs come again, and what
+	has the run's UID now is somebody else's message."""
+	c = mailbox.login(rig, ANNA)
+	c.select("INBOX")
+	c.store("1", "+FLAGS", "\\Deleted")
+	c.expunge()
+	c.logout()
+	saved = f"{rig.dir}/store-before"
+	subprocess.run(["cp", "-aT", rig.store, saved], check=True)
+	r = step(rig, "run", "--all")
+	summary(t, r, "one message is put back", 0, restored=1)
+	run = (r.summary or {}).get("run", "")
+	uid = uids(rig)[-1]
+	shutil.rmtree(rig.store + "/example.test/anna")
+	subprocess.run(["cp", "-a", f"{saved}/example.test/anna", f"{rig.store}/example.test/"],
+		       check=True)
+	c = mailbox.login(rig, ANNA)
+	c.append("INBOX", None, None, b"Subject: new\r\n\r\nnot the run's\r\n")
+	c.logout()
+	t.equal(uids(rig)[-1], uid, "a new message has the UID of the one that was put back")
+	r = step(rig, "undo", run)
+	summary(t, r, "undo leaves it alone", 0, selected=1, undone=0, skipped=1)
+	t.equal(uids(rig)[-1:], [uid], "it is still there")
+
+
+def uids(rig):
+	c = mailbox.login(rig, ANNA)
+	c.select("INBOX", readonly=True)
+	v = c.uid("SEARCH", "ALL")[1][0].split()
+	c.logout()
+	return v
+
+
 def main(t):
 	small = [(n, d) for n, d in workload.fixtures() if len(d) < 60_000][:24]
 	with rigs.Rig(t.dir, users=(ANNA, BERT), postfix="virtual_transport = discard:\n"
@@ -133,6 +169,7 @@ def main(t):
 		damage(t, rig, n)
 		undo(t, rig, run, want, n)
 		files(t, rig, n)
+		store_back(t, rig)
 		for bad in (("undo",), ("undo", run, "--all"), ("plan",), ("undo", run, "and", "more")):
 			r = step(rig, *bad)
 			t.ok(r.rc == 64, f"replay {' '.join(bad)[:20]}: exit 64", r)

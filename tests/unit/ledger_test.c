@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 static char dir[64];
-static const struct mw_put_place place = {"IN BOX", 1, 2};
+static const struct mw_put_place place = {"IN BOX", 1, 2, 0};
 static const uint8_t one[MW_ID_LEN] = {1}, two[MW_ID_LEN] = {2}, three[MW_ID_LEN] = {3};
 
 static int
