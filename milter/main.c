@@ -1,5 +1,6 @@
 /* main.c - mailwald: reads the configuration, owns the journal, runs a front end. */
 #include <errno.h>
+#include <getopt.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -445,17 +446,21 @@ usage(FILE *out, int status)
 	                   "  -c FILE  read this configuration\n"
 	                   "  -t       check the configuration and exit\n"
 	                   "  -u       take over from the mailwald that runs\n"
-	                   "  -V       print the version and exit\n");
+	                   "  -V       print the version and exit (--version)\n"
+	                   "  -h       print this and exit (--help)\n");
 	return status;
 }
 
 int
 main(int argc, char **argv)
 {
+	static const struct option words[] = {{"help", no_argument, NULL, 'h'},
+	                                      {"version", no_argument, NULL, 'V'},
+	                                      {NULL, 0, NULL, 0}};
 	const char *file = mw_conf_default_file();
 	bool test = false, take_over = false;
 	int o;
-	while ((o = getopt(argc, argv, "c:tuhV")) != -1) {
+	while ((o = getopt_long(argc, argv, "c:tuhV", words, NULL)) != -1) {
 		switch (o) {
 		case 'c':
 			file = optarg;

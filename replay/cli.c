@@ -79,9 +79,12 @@ mw_cli_usage(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *fmt
 	va_end(ap);
 	(void)mw_fail(&err, MW_EUSAGE, "%s%s%s", cmd ? cmd->name : "", cmd ? ": " : "",
 	              text);
+	size_t n = cmd ? strcspn(cmd->usage, "\n") : 0;
+	while (n && strchr(" |", cmd->usage[n - 1]))
+		n--; /* where the line goes on */
 	if (cmd)
 		(void)mw_err_hint(&err, "usage: mailwal %.*s; more: mailwal help %s",
-		                  (int)strcspn(cmd->usage, "\n"), cmd->usage, cmd->name);
+		                  (int)n, cmd->usage, cmd->name);
 	else
 		(void)mw_err_hint(&err, "mailwal help lists the commands");
 	return mw_cli_error(cli, &err);

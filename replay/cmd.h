@@ -80,7 +80,10 @@ int mw_cli_as_owner(const char *dir, struct mw_err *err) MW_CHECK;
 void mw_cli_as_self(void);
 /* After output on stdout: 0, or MW_EIO if it did not get out. */
 int mw_cli_flush(struct mw_err *err) MW_CHECK;
-/* One JSON object on one line of standard output; takes the reference. */
+/* From now on counts the duration_s of a summary that says none itself. */
+void mw_cli_json_begin(void);
+/* One JSON object on one line of standard output; takes the reference. A summary gets
+ * the members that every summary has, unless it has them already. */
 void mw_cli_json(json_t *take);
 /* A JSON string from mail bytes: invalid UTF-8 becomes U+FFFD, NUL becomes U+FFFD. */
 json_t *mw_json_str(struct mw_str s);

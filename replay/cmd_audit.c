@@ -237,14 +237,14 @@ summary(const struct job *j)
 		mw_time_rfc3339(from, sizeof from, MW_MAX(j->a.first_us, j->since_us));
 		mw_time_rfc3339(to, sizeof to, j->a.last_us);
 	}
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}",
-	                 "message_type", "summary", "command", "audit", "lines",
-	                 (json_int_t)j->lines, "accepted", (json_int_t)j->accepted,
-	                 "journaled", (json_int_t)j->journaled, "reentry",
-	                 (json_int_t)j->reentry, "before_journal", (json_int_t)j->before,
-	                 "holes", (json_int_t)j->holes, "refused_later",
-	                 (json_int_t)j->refused, "not_accepted", (json_int_t)j->extra,
-	                 "from", from, "to", to);
+	return json_pack(
+	    "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}",
+	    "message_type", "summary", "command", "audit", "lines", (json_int_t)j->lines,
+	    "accepted", (json_int_t)j->accepted, "journaled", (json_int_t)j->journaled,
+	    "reentry", (json_int_t)j->reentry, "before_journal", (json_int_t)j->before,
+	    "holes", (json_int_t)j->holes, "refused_later", (json_int_t)j->refused,
+	    "not_accepted", (json_int_t)j->extra, "selected", (json_int_t)j->accepted,
+	    "failed", (json_int_t)j->holes, "from", from, "to", to);
 }
 
 static void

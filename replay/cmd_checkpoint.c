@@ -43,6 +43,9 @@ write_out(const char *file, const struct mw_buf *b, struct mw_err *err)
 	if (r == 0)
 		return 0;
 	errno = -r;
+	if (r == -ENOENT || r == -ENOTDIR)
+		return mw_fail(err, MW_ECREATE, "cannot write %s: no such directory",
+		               file);
 	return mw_fail_errno(err, "cannot write %s", file);
 }
 

@@ -162,7 +162,16 @@ print_report(const struct mw_cli *cli, const json_t *o)
 		return;
 	}
 	json_t *copy = json_copy((json_t *)(uintptr_t)o);
+	const json_t *copies = json_object_get(o, "copies");
+	json_int_t want = json_integer_value(json_object_get(copies, "expected"));
+	json_int_t same =
+	    json_integer_value(json_object_get(copies, "identical")) +
+	    json_integer_value(json_object_get(copies, "identical_in_canonical_form"));
 	(void)json_object_set_new(copy, "message_type", json_string("summary"));
+	(void)json_object_set_new(copy, "selected", json_integer(want));
+	(void)json_object_set(copy, "restored", json_object_get(copies, "restored"));
+	(void)json_object_set_new(copy, "failed",
+	                          json_integer(want > same ? want - same : 0));
 	mw_cli_json(copy);
 }
 

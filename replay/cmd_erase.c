@@ -304,13 +304,15 @@ tell(const struct erase *e)
 		                          json_integer((json_int_t)part));
 		(void)json_object_set_new(o, "unreadable",
 		                          json_integer((json_int_t)e->unknown));
+		(void)json_object_set_new(o, "failed",
+		                          json_integer((json_int_t)e->unknown));
 		mw_cli_json(o);
 		return;
 	}
 	if (e->cli->quiet)
 		return;
-	printf("%s%zu messages %serased\n", e->dry ? "dry run: " : "", e->n_mail,
-	       e->dry ? "would be " : "");
+	printf("%s%zu message%s %serased\n", e->dry ? "dry run: " : "", e->n_mail,
+	       e->n_mail == 1 ? "" : "s", e->dry ? "would be " : "");
 	if (part)
 		printf("%zu more %s others have too: %s for this person only, the "
 		       "others keep them\n",

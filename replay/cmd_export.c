@@ -52,8 +52,8 @@ on_bad(void *arg, const struct mw_err *err)
 	const struct mw_issue what = {.mailbox = "",
 	                              .kind = "unreadable",
 	                              .reason = err->msg};
-	/* Out of memory here leaves it in the count. */
-	(void)mw_report_issue(arg, NULL, &what);
+	if (err->code != MW_EERASED) /* out of memory here leaves it in the count */
+		(void)mw_report_issue(arg, NULL, &what);
 }
 
 int

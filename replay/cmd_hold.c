@@ -251,6 +251,8 @@ add_or_rm(struct mw_cli *cli, struct ask *a)
 		return mw_cli_error(cli, &err);
 	if (cli->json) {
 		json_t *o = hold_json(&h);
+		if (rm) /* the note of a release does not say what was held */
+			(void)json_object_del(o, "selection");
 		(void)json_object_set_new(o, "message_type", json_string("summary"));
 		(void)json_object_set_new(o, "state",
 		                          json_string(rm ? "released" : "held"));

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pwd.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -110,11 +111,13 @@ tell(const struct mw_cli *cli, const struct ask *a)
 	}
 	if (cli->quiet)
 		return;
+	MW_AUTOFREE char *path = realpath(a->dir, NULL);
+	const char *dir = path ? path : a->dir;
 	printf("Created the journal %s\n", a->dir);
-	if (strcmp(a->dir, cli->conf->journal_dir) != 0)
+	if (strcmp(dir, cli->conf->journal_dir) != 0)
 		printf(
 		    "It is not the configured one; in mailwal.conf: journal_dir = %s\n",
-		    a->dir);
+		    dir);
 	if (geteuid() == 0 && !a->owner)
 		puts("It belongs to root. If mailwald runs as another user:\n"
 		     "  chown -R that-user the-directory   (or: mailwal init --owner "

@@ -246,13 +246,14 @@ keys_rotate(struct mw_cli *cli, const struct ask *a)
 		                      "keys", (json_int_t)(pk.n / MW_KEY_LEN), "daemon",
 		                      daemon));
 	else
-		printf("New segments are encrypted to %zu recovery keys%s.\n"
+		printf("New segments are encrypted to %zu recovery key%s%s.\n"
 		       "Older segments still open with the keys they were made for: keep "
 		       "those.\n"
 		       "Name the same files in mailwal.conf (recovery_key), or the next "
 		       "start of "
 		       "mailwald goes back.\n",
-		       pk.n / MW_KEY_LEN, daemon ? ", from now on" : "");
+		       pk.n / MW_KEY_LEN, pk.n == MW_KEY_LEN ? "" : "s",
+		       daemon ? ", from now on" : "");
 	return 0;
 }
 

@@ -265,12 +265,13 @@ tell(const struct job *j)
 		    (unsigned long long)g->early);
 	if (j->cli->json) {
 		json_t *o =
-		    json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "message_type",
-		              "summary", "command", "outcomes", "lines",
+		    json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+		              "message_type", "summary", "command", "outcomes", "lines",
 		              (json_int_t)j->lines, "events", (json_int_t)g->events,
 		              "outcomes_written", (json_int_t)g->written, "records",
 		              (json_int_t)g->records, "unknown_queue_ids",
-		              (json_int_t)g->unknown, "too_early", (json_int_t)g->early);
+		              (json_int_t)g->unknown, "too_early", (json_int_t)g->early,
+		              "selected", (json_int_t)g->events);
 		mw_cli_json(o);
 	} else if (!j->cli->quiet) {
 		printf("%llu lines, %llu events; %llu outcomes noted, %llu queue IDs are "

@@ -161,6 +161,8 @@ summary(const struct prune *p)
 		                          json_integer((json_int_t)d->records));
 		(void)json_object_set_new(o, "segments_removed",
 		                          json_integer((json_int_t)d->segments));
+		(void)json_object_set_new(o, "selected",
+		                          json_integer((json_int_t)p->sum.all.remove));
 		(void)json_object_set_new(o, "bytes_freed",
 		                          json_integer((json_int_t)d->freed));
 		mw_cli_json(o);

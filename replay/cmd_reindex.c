@@ -22,9 +22,11 @@ reindex(const struct mw_cli *cli, size_t k)
 		return mw_cli_error(cli, &err);
 	double seconds = (double)(clock->mono_us(clock) - start) / 1e6;
 	if (cli->json)
-		mw_cli_json(json_pack("{s:s, s:o, s:I, s:f}", "message_type", "summary",
-		                      "journal", mw_json_str(mw_strz(cli->journals[k])),
-		                      "records", (json_int_t)n, "duration_s", seconds));
+		mw_cli_json(json_pack("{s:s, s:o, s:I, s:I, s:f}", "message_type",
+		                      "summary", "journal",
+		                      mw_json_str(mw_strz(cli->journals[k])), "records",
+		                      (json_int_t)n, "selected", (json_int_t)n,
+		                      "duration_s", seconds));
 	else if (!cli->quiet)
 		printf("%s: %llu records indexed in %.1f s\n", cli->journals[k],
 		       (unsigned long long)n, seconds);

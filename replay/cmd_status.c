@@ -152,9 +152,11 @@ print_journal(const struct mw_status *s)
 		mw_time_local(since, sizeof since, s->oldest_us);
 	printf("%s\n", s->dir);
 	printf("  Daemon    %s\n", s->daemon_text);
-	printf("  Journal   %llu messages%s%.10s, %llu records, %s in %llu segments\n",
-	       (unsigned long long)s->mails, since[0] ? " since " : "", since,
-	       (unsigned long long)s->records, size, (unsigned long long)s->segments);
+	printf("  Journal   %llu message%s%s%.10s, %llu record%s, %s in %llu segment%s\n",
+	       (unsigned long long)s->mails, s->mails == 1 ? "" : "s",
+	       since[0] ? " since " : "", since, (unsigned long long)s->records,
+	       s->records == 1 ? "" : "s", size, (unsigned long long)s->segments,
+	       s->segments == 1 ? "" : "s");
 	print_last_mail(s);
 	print_passed(s);
 	printf("  Disk      %s free\n", free_bytes);

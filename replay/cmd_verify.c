@@ -101,9 +101,12 @@ summary_json(const struct verify *v, const struct mw_verify_result *r, int answe
 	char chain[65];
 	json_t *o = json_object(), *kinds = json_object();
 	mw_hex(chain, r->chain, 32);
-	for (int k = 0; k <= MW_FINDING_PENDING; k++)
+	uint64_t bad = 0;
+	for (int k = 0; k <= MW_FINDING_PENDING; k++) {
 		(void)json_object_set_new(kinds, mw_finding_name((enum mw_finding_kind)k),
 		                          json_integer((json_int_t)r->findings[k]));
+		bad += mw_finding_bad((enum mw_finding_kind)k) ? r->findings[k] : 0;
+	}
 	(void)json_object_set_new(o, "message_type", json_string("summary"));
 	(void)json_object_set_new(o, "journal", mw_json_str(mw_strz(v->journal)));
 	(void)json_object_set_new(o, "ok", json_boolean(answer == 0));
@@ -124,8 +127,16 @@ summary_json(const struct verify *v, const struct mw_verify_result *r, int answe
 	(void)json_object_set_new(o, "pruned_segments",
 	                          json_integer((json_int_t)r->pruned));
 	(void)json_object_set_new(o, "findings", kinds);
+	(void)json_object_set_new(o, "selected", json_integer((json_int_t)r->mails));
+	(void)json_object_set_new(o, "failed", json_integer((json_int_t)bad));
 	(void)json_object_set_new(o, "duration_s", json_real(seconds));
 	mw_cli_json(o);
+}
+
+static const char *
+s_of(uint64_t n)
+{
+	return n == 1 ? "" : "s";
 }
 
 static void
@@ -135,20 +146,22 @@ summary(const struct verify *v, const struct mw_verify_result *r, int answer,
 	char size[32], chain[65];
 	mw_size_human(size, sizeof size, r->bytes);
 	mw_hex(chain, r->chain, 32);
-	printf(
-	    "%s: %s: %llu segments, %llu records, %llu messages (content of %llu read), "
-	    "%s in %.1f s\n",
-	    v->journal, answer == 0 ? "ok" : "DAMAGE FOUND",
-	    (unsigned long long)r->segments, (unsigned long long)r->records,
-	    (unsigned long long)r->mails, (unsigned long long)r->contents, size, seconds);
+	printf("%s: %s: %llu segment%s, %llu record%s, %llu message%s (content of %llu "
+	       "read), %s in %.1f s\n",
+	       v->journal, answer == 0 ? "ok" : "DAMAGE FOUND",
+	       (unsigned long long)r->segments, s_of(r->segments),
+	       (unsigned long long)r->records, s_of(r->records),
+	       (unsigned long long)r->mails, s_of(r->mails),
+	       (unsigned long long)r->contents, size, seconds);
 	if (r->last_seq)
-		printf("chain head %.16s… at record %llu, %llu segments signed\n", chain,
+		printf("chain head %.16s… at record %llu, %llu segment%s signed\n", chain,
 		       (unsigned long long)r->last_seq,
-		       (unsigned long long)r->signed_segments);
+		       (unsigned long long)r->signed_segments, s_of(r->signed_segments));
 	if (r->erased || r->pruned)
-		printf("%llu records erased or expired, %llu segments pruned, as the "
+		printf("%llu record%s erased or expired, %llu segment%s pruned, as the "
 		       "log says\n",
-		       (unsigned long long)r->erased, (unsigned long long)r->pruned);
+		       (unsigned long long)r->erased, s_of(r->erased),
+		       (unsigned long long)r->pruned, s_of(r->pruned));
 	if (r->anchored_seq)
 		printf("anchored by a checkpoint up to record %llu\n",
 		       (unsigned long long)r->anchored_seq);

@@ -43,6 +43,12 @@ sheet_done(struct sheet *s)
 		mw_buf_free(&s->row[i].text);
 }
 
+static const char *
+s_of(unsigned long long n)
+{
+	return n == 1 ? "" : "s";
+}
+
 static unsigned long long
 num(const json_t *o, const char *path)
 {
@@ -103,15 +109,16 @@ scope_rows(const json_t *o, struct sheet *s)
 	if (strcmp(mw_drill_str(o, "scope.kind"), "sample") == 0)
 		mw_buf_printf(
 		    b,
-		    "%llu of %llu copies in %llu mailboxes: %llu drawn at random "
+		    "%llu of %llu copies in %llu mailbox%s: %llu drawn at random "
 		    "(seed %s), and %llu because they are the newest",
 		    num(o, "scope.drawn"), num(o, "scope.eligible"),
-		    num(o, "scope.mailboxes"),
+		    num(o, "scope.mailboxes"), num(o, "scope.mailboxes") == 1 ? "" : "es",
 		    num(o, "scope.drawn") - num(o, "scope.drawn_as_newest"),
 		    mw_drill_str(o, "scope.seed"), num(o, "scope.drawn_as_newest"));
 	else
-		mw_buf_printf(b, "all %llu copies in %llu mailboxes",
-		              num(o, "scope.drawn"), num(o, "scope.mailboxes"));
+		mw_buf_printf(b, "all %llu copies in %llu mailbox%s",
+		              num(o, "scope.drawn"), num(o, "scope.mailboxes"),
+		              num(o, "scope.mailboxes") == 1 ? "" : "es");
 	mw_buf_printf(b, "; %s", *selection ? "selected by " : "of the whole journal");
 	mw_buf_puts(b, selection);
 }
@@ -146,12 +153,12 @@ result_rows(const json_t *o, struct sheet *s)
 	}
 	b = row(s, "Integrity");
 	mw_buf_printf(b,
-	              "records %llu to %llu in %llu segments (%llu signed), chain head "
+	              "records %llu to %llu in %llu segment%s (%llu signed), chain head "
 	              "%.16s…; %llu sequence numbers lost or unexplained; %llu erased, "
 	              "%llu segments pruned, as the log says",
 	              num(o, "journal.first_seq"), num(o, "journal.last_seq"),
-	              num(o, "journal.segments"), num(o, "journal.signed_segments"),
-	              mw_drill_str(o, "journal.chain"),
+	              num(o, "journal.segments"), s_of(num(o, "journal.segments")),
+	              num(o, "journal.signed_segments"), mw_drill_str(o, "journal.chain"),
 	              num(o, "journal.lost_sequence_numbers"), num(o, "journal.erased"),
 	              num(o, "journal.pruned_segments"));
 }

@@ -1,6 +1,8 @@
 #include "replay/cmd.h"
 
 #include "journal/base/buf.h"
+#include "journal/base/clock.h"
+#include "journal/base/util.h"
 #include "replay/mime.h"
 
 #include <stdio.h>
@@ -100,9 +102,38 @@ mw_text_header(struct mw_str raw, struct mw_buf *out)
 	put_valid(mw_buf_str(&decoded), out);
 }
 
+static int64_t began_us;
+
+void
+mw_cli_json_begin(void)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	began_us = clock->mono_us(clock);
+}
+
+/* What every summary has, where the command did not say more. */
+static void
+complete_summary(json_t *o)
+{
+	static const char *const counts[] = {"selected", "already_there", "restored",
+	                                     "failed"};
+	const char *type = json_string_value(json_object_get(o, "message_type"));
+	const struct mw_clock *clock = mw_clock_system();
+	if (!type || strcmp(type, "summary") != 0)
+		return;
+	for (size_t i = 0; i < MW_COUNT(counts); i++)
+		if (!json_object_get(o, counts[i]))
+			(void)json_object_set_new(o, counts[i], json_integer(0));
+	if (!json_object_get(o, "duration_s"))
+		(void)json_object_set_new(
+		    o, "duration_s",
+		    json_real((double)(clock->mono_us(clock) - began_us) / 1e6));
+}
+
 void
 mw_cli_json(json_t *take)
 {
+	complete_summary(take);
 	/* jansson escapes C0 controls only; a terminal obeys DEL and C1 as well. */
 	char *text =
 	    take ? json_dumps(take, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;

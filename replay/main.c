@@ -287,6 +287,7 @@ main(int argc, char **argv)
 {
 	size_t room = (size_t)argc + 2;
 	struct globals g = {0};
+	mw_cli_json_begin();
 	set_locale();
 	g.cli.journals = calloc(room, sizeof *g.cli.journals);
 	g.cli.stores = calloc(room, sizeof(struct mw_store *));

@@ -300,5 +300,8 @@ mw_report_write(const struct mw_report *r, const char *path, struct mw_err *err)
 	if (!q)
 		return 0;
 	errno = -q;
+	if (q == -ENOENT || q == -ENOTDIR)
+		return mw_fail(err, MW_ECREATE,
+		               "cannot write the report %s: no such directory", path);
 	return mw_fail_errno(err, "cannot write the report %s", path);
 }

@@ -215,8 +215,10 @@ mw_files_mkdirs(const char *path, struct mw_err *err)
 			return mw_fail_errno(err, "cannot make directory %s", parent);
 	}
 	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
-		mw_fail_errno(err, "cannot make directory %s", path);
-		return err ? err->code : MW_ECREATE;
+		int r = mw_fail_errno(err, "cannot make directory %s", path);
+		if (r == MW_ENOTFOUND && err)
+			err->code = MW_ECREATE;
+		return r == MW_ENOTFOUND ? MW_ECREATE : r;
 	}
 	mode_t mode = st.st_mode & 07770; /* others have no business in mail */
 	if (st.st_mode & S_ISVTX)         /* below /tmp and the like: ours alone */

@@ -103,7 +103,10 @@ dotlock(struct mw_target *t, struct mbox *m, struct mw_err *err)
 		if (m->lock_fd >= 0)
 			return 0;
 		if (errno != EEXIST)
-			return mw_fail_errno(err, "cannot make %s", m->lock);
+			return errno == ENOENT || errno == ENOTDIR
+			           ? mw_fail(err, MW_ECREATE,
+			                     "cannot make %s: no such directory", m->lock)
+			           : mw_fail_errno(err, "cannot make %s", m->lock);
 		if (break_dead_lock(m))
 			continue;
 		if (t->o.stopped && t->o.stopped())

@@ -286,6 +286,47 @@ json_has_the_contract(void **state)
 }
 
 static void
+summaries_have_the_contract(void **state)
+{
+	(void)state;
+	static const char *const keys[] = {"selected", "already_there", "restored",
+	                                   "failed", "duration_s"};
+	char to[300];
+	(void)snprintf(to, sizeof to, "eml:%s/summaries", root);
+	const char *const jobs[][6] = {{"verify"},
+	                               {"reindex"},
+	                               {"checkpoint"},
+	                               {"prune", "--dry-run"},
+	                               {"export", "--all", "--to", to},
+	                               {"drill", "run", "--all"}};
+	for (size_t i = 0; i < MW_COUNT(jobs); i++) {
+		struct ran r;
+		const char *const *j = jobs[i];
+		RUN(&r, "-j", journal, "--json", j[0], j[1], j[2], j[3]);
+		assert_int_equal(r.status, 0);
+		char *save = NULL, *line = NULL;
+		char *text = (char *)(uintptr_t)mw_buf_cstr(&r.out);
+		for (char *l = strtok_r(text, "\n", &save); l;
+		     l = strtok_r(NULL, "\n", &save))
+			line = l;
+		assert_non_null(line);
+		json_error_t je;
+		json_t *o = json_loads(line, 0, &je);
+		assert_non_null(o);
+		assert_string_equal(json_string_value(json_object_get(o, "message_type")),
+		                    "summary");
+		for (size_t k = 0; k < MW_COUNT(keys); k++)
+			assert_true(json_is_number(json_object_get(o, keys[k])));
+		if (strcmp(j[0], "verify") == 0)
+			assert_int_equal(json_integer_value(
+			                     json_object_get(o, "selected")),
+			                 N);
+		json_decref(o);
+		ran_done(&r);
+	}
+}
+
+static void
 json_of_outgoing_mail(void **state)
 {
 	(void)state;
@@ -572,6 +613,7 @@ main(void)
 	    cmocka_unit_test(raw_is_what_was_captured),
 	    cmocka_unit_test(json_has_the_contract),
 	    cmocka_unit_test(json_of_outgoing_mail),
+	    cmocka_unit_test(summaries_have_the_contract),
 	    cmocka_unit_test(text_obeys_no_control),
 	    cmocka_unit_test(selections),
 	    cmocka_unit_test(limit_takes_the_newest),
