@@ -215,6 +215,8 @@ note_box(struct mw_run_shared *sh, int code, const struct mw_err *why)
 			sh->away = *why;
 			sh->away.code = code;
 		}
+		if (is_unreachable(code))
+			sh->gone = *why;
 		sh->unreachable = is_unreachable(code) ? sh->unreachable + 1 : 0;
 		sh->refused = code == MW_EAUTH ? sh->refused + 1 : 0;
 	}
@@ -226,7 +228,6 @@ after_box(struct mw_run *r, struct mw_plan_box *b, int code, const struct mw_err
 {
 	char reason[sizeof why->msg + sizeof why->hint + 8];
 	struct mw_err oom = {0};
-	note_box(r->shared, code, why);
 	if (!code || code == MW_ECANCEL || code == MW_ENOMEM)
 		return;
 	(void)snprintf(reason, sizeof reason, why->hint[0] ? "%s (%s)" : "%s", why->msg,
@@ -235,8 +236,16 @@ after_box(struct mw_run *r, struct mw_plan_box *b, int code, const struct mw_err
 		note_box(r->shared, mw_fail(&oom, MW_ENOMEM, "out of memory"), &oom);
 }
 
-/* The next box to work on, or NULL. give_up: nothing was ever reached, or the target is
- * gone: no more tries; why says so. */
+/* Nothing was ever reached and nobody is still at it, or the target has been away for as
+ * many boxes as all threads together can have had under way. */
+static bool
+target_gone(const struct mw_run_shared *sh)
+{
+	return sh->any_box_ok ? sh->unreachable >= UNREACHABLE_MAX * sh->threads
+	                      : sh->unreachable >= 1 && sh->working == 0;
+}
+
+/* The next box to work on, or NULL. give_up: no more tries; why says so. */
 static struct mw_plan_box *
 take_box(struct mw_run *r, bool *give_up, struct mw_err *why)
 {
@@ -248,9 +257,10 @@ take_box(struct mw_run *r, bool *give_up, struct mw_err *why)
 	if (!sh->result && sh->next_box < r->plan->n_box) {
 		b = &r->plan->box[sh->next_box++];
 		mw_progress_what(&sh->progress, b->shared ? b->box : b->mailbox);
-		*give_up = sh->unreachable >= (sh->any_box_ok ? UNREACHABLE_MAX : 1) ||
-		           (!sh->any_box_ok && sh->refused >= REFUSED_MAX);
-		*why = sh->first_err;
+		bool gone = target_gone(sh);
+		*give_up = gone || (!sh->any_box_ok && sh->refused >= REFUSED_MAX);
+		*why = gone ? sh->gone : sh->first_err;
+		sh->working += !*give_up;
 	}
 	(void)pthread_mutex_unlock(&sh->mu);
 	return b;
@@ -267,6 +277,10 @@ work(void *arg)
 		if (!give_up) {
 			why = (struct mw_err){0};
 			code = mw_run_box(r, r->box, &why);
+			(void)pthread_mutex_lock(&r->shared->mu);
+			r->shared->working--;
+			(void)pthread_mutex_unlock(&r->shared->mu);
+			note_box(r->shared, code, &why);
 		}
 		after_box(r, r->box, code, &why);
 	}
@@ -316,6 +330,7 @@ work_all(struct mw_run *r)
 	size_t n = r->jobs ? r->jobs : MW_JOBS_DEFAULT, k = 0;
 	if (n > r->plan->n_box)
 		n = r->plan->n_box;
+	r->shared->threads = n ? (unsigned)n : 1;
 	struct worker *w = n > 1 ? calloc(n - 1, sizeof *w) : NULL;
 	while (w && k < n - 1 && worker_start(&w[k], r))
 		k++;

@@ -37,6 +37,8 @@ struct mw_run_shared { /* by all threads of a run, under mu */
 	uint64_t empty_boxes,
 	    empty_removed;             /* empty, yet copies count as removed there */
 	unsigned unreachable, refused; /* boxes in a row */
+	struct mw_err gone;            /* of the last unreachable one */
+	unsigned threads, working;     /* at most, and at a box now */
 };
 
 struct mw_run {
