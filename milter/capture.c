@@ -85,15 +85,10 @@ write_passed(void *arg)
 	pthread_mutex_unlock(&cap->lock);
 }
 
-void
-mw_capture_passed(struct mw_capture *cap)
+/* Has what is known written soon. Called with the lock, which it gives back. */
+static void
+write_soon(struct mw_capture *cap)
 {
-	int64_t now = cap->clock->now_us(cap->clock);
-	atomic_fetch_add(&cap->count.passed_unjournaled, 1);
-	pthread_mutex_lock(&cap->lock);
-	if (cap->passed.count++ == cap->passed.acknowledged)
-		cap->passed.first_us = now;
-	cap->passed.last_us = now;
 	cap->passed_new = true;
 	bool start = !cap->passed_writing;
 	cap->passed_writing = true;
@@ -106,6 +101,18 @@ mw_capture_passed(struct mw_capture *cap)
 	pthread_mutex_lock(&cap->lock);
 	cap->passed_writing = false; /* no thread to be had: the next one tries */
 	pthread_mutex_unlock(&cap->lock);
+}
+
+void
+mw_capture_passed(struct mw_capture *cap)
+{
+	int64_t now = cap->clock->now_us(cap->clock);
+	atomic_fetch_add(&cap->count.passed_unjournaled, 1);
+	pthread_mutex_lock(&cap->lock);
+	if (cap->passed.count++ == cap->passed.acknowledged)
+		cap->passed.first_us = now;
+	cap->passed.last_us = now;
+	write_soon(cap);
 }
 
 void
@@ -137,7 +144,8 @@ mw_capture_acknowledge(struct mw_capture *cap, struct mw_err *err)
 	cap->passed.acknowledged = p.count;
 	if (!more)
 		cap->passed.first_us = cap->passed.last_us = 0;
-	pthread_mutex_unlock(&cap->lock);
+	/* The file may have been written by both, in either order. */
+	write_soon(cap);
 	return 0;
 }
 

@@ -238,7 +238,7 @@ mw_dialog_next(struct mw_dialog *d, const void *p, size_t n)
 		char *q = (char *)d->reply_in.p + at;
 		const char *lf = memchr(q, '\n', d->reply_in.n - at);
 		size_t len = lf ? (size_t)(lf - q) : d->reply_in.n - at;
-		if (!lf && len < MW_SMTP_LINE)
+		if (!lf && len < MW_SMTP_LINE && !d->start_next_tls)
 			break;
 		at += len + 1;
 		if (d->start_next_tls) { /* said in clear after its 220 */

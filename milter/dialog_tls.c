@@ -72,8 +72,10 @@ mw_dialog_auth(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 	d->login_try[0] = 0;
 	(void)snprintf(d->mech, sizeof d->mech, "%.*s", (int)MW_MIN(mech.n, (size_t)20),
 	               mech.n ? mech.p : "");
-	if (initial.n)
+	if (initial.n) {
 		mw_smtp_login(mech, initial, d->login_try, sizeof d->login_try);
+		d->mech[0] = 0;
+	}
 	mw_dialog_forward(d, line, MW_VERB_AUTH);
 }
 
@@ -81,8 +83,10 @@ mw_dialog_auth(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 void
 mw_dialog_auth_line(struct mw_dialog *d, struct mw_str line)
 {
-	if (!d->login_try[0])
+	/* The first answer alone: with LOGIN the next one is the password. */
+	if (d->mech[0])
 		mw_smtp_login(mw_strz(d->mech), line, d->login_try, sizeof d->login_try);
+	d->mech[0] = 0;
 	mw_dialog_forward(d, line, MW_VERB_AUTH);
 }
 

@@ -44,8 +44,9 @@ submit(struct mw_session *s)
 	}
 	t->session = s;
 	struct mw_entry *e = t->entry = s->entry;
-	atomic_store(&s->ticket, t);
-	mw_store_submit(s->cap->store, e, on_commit, t);
+	struct mw_store *store = s->cap->store;
+	atomic_store(&s->ticket, t); /* from here on s may be given up, and gone */
+	mw_store_submit(store, e, on_commit, t);
 }
 
 bool

@@ -166,13 +166,20 @@ file_time(const char *path)
 	return (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 }
 
+/* Changes when either file does: they are not renewed in one moment. */
+static int64_t
+cert_time(const struct mw_proxy *p)
+{
+	return file_time(p->cert_file) + file_time(p->key_file);
+}
+
 struct mw_tls *
 mw_proxy_tls(struct mw_proxy *p)
 {
 	struct mw_err err = {0};
 	struct mw_tls_ctx *fresh;
 	pthread_mutex_lock(&p->lock);
-	int64_t now = file_time(p->cert_file);
+	int64_t now = cert_time(p);
 	if (now && now != p->cert_time) {
 		p->cert_time = now;
 		if (mw_tls_server(p->cert_file, p->key_file, &fresh, &err) == 0) {
@@ -203,7 +210,7 @@ tls_open(struct mw_proxy *p, const struct mw_conf *conf, struct mw_err *err)
 		p->key_file = strdup(key);
 		if (!p->cert_file || !p->key_file)
 			return mw_fail(err, MW_ENOMEM, "out of memory");
-		p->cert_time = file_time(cert);
+		p->cert_time = cert_time(p);
 		int r = mw_tls_server(cert, key, &p->ctx, err);
 		if (r)
 			return r;

@@ -152,11 +152,13 @@ flush_side(int fd, struct mw_tls *t, struct mw_buf *plain, struct mw_buf *wire)
 	return flush(fd, wire) && ok;
 }
 
-/* Is anything still to be sent to the client? */
+/* Is anything still to be sent to the client? What it is told during a handshake cannot
+ * be, until that is done. */
 static bool
 owed(const struct mw_proxy_conn *c)
 {
-	return c->dialog.to_client.n || c->wire.n;
+	bool can = !c->tls || mw_tls_up(c->tls);
+	return (can && c->dialog.to_client.n) || c->wire.n;
 }
 
 /* Are more bytes of the client welcome? */
@@ -313,10 +315,13 @@ turn(struct mw_proxy_conn *c)
 		ms = (int)MW_MIN(MW_MAX(left, 0), 3600000);
 	}
 	int r = poll(p, 3, ms);
-	if (r > 0)
+	if (r > 0) {
 		handle(c, p);
-	else if (d->deadline_us && now_us(c) >= d->deadline_us)
+	} else if (d->deadline_us && now_us(c) >= d->deadline_us) {
+		bool last = d->state == MW_DI_CLOSED; /* it never took its last words */
 		mw_dialog_timeout(d);
+		return !last;
+	}
 	return true;
 }
 

@@ -45,7 +45,7 @@ struct mw_proxy {
 	atomic_int stop;      /* 1: end soon, 2: end now */
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t gone;
-	struct mw_tls_ctx *ctx; /* of cert_file as it was at cert_time */
+	struct mw_tls_ctx *ctx; /* of the files as they were at cert_time */
 	int64_t cert_time;
 	TAILQ_HEAD(, mw_proxy_conn) conns;
 	size_t n_conns;

@@ -225,14 +225,15 @@ mw_tls_output(struct mw_tls *t, struct mw_buf *plain, struct mw_buf *wire,
 {
 	size_t at = 0;
 	int r = 0;
-	while (t->up && at < plain->n && r == 0) {
+	while (t->up && at < plain->n) {
 		ERR_clear_error();
 		int k = SSL_write(t->ssl, plain->p + at,
 		                  (int)MW_MIN(plain->n - at, (size_t)PIECE));
-		if (k > 0)
-			at += (size_t)k;
-		else
+		if (k <= 0) { /* the rest waits for bytes of the peer, or for nothing */
 			r = stuck(t, k, err);
+			break;
+		}
+		at += (size_t)k;
 	}
 	mw_buf_drop(plain, at);
 	while (BIO_pending(t->out) > 0) {
