@@ -144,6 +144,23 @@ check(const struct mw_conf *conf, struct mw_err *err)
 		r = mw_publish_check(conf, err);
 	if (r == 0)
 		r = mw_metrics_check(conf, err);
+	if (r == 0)
+		r = mw_proxy_check(conf, err);
+	if (r < 0)
+		return r;
+	MW_BUF_AUTO keys = {0};
+	r = mw_store_load_recovery(conf->recovery_key.v, conf->recovery_key.n, &keys,
+	                           err);
+	if (r < 0)
+		err->code = MW_ECONF;
+	return r < 0 ? MW_ECONF : 0;
+}
+
+/* And the tables, which a running daemon does without for a while. */
+static int
+check_all(const struct mw_conf *conf, struct mw_err *err)
+{
+	int r = check(conf, err);
 	if (r < 0 || conf->identities.n == 0)
 		return r;
 	struct mw_identity *id;
@@ -219,6 +236,9 @@ open_journal(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	if (r != MW_ELOCKED || !d->take_over)
 		return r;
 	mw_err_clear(err);
+	r = check(conf, err); /* before the one at work has given anything away */
+	if (r < 0)
+		return r;
 	r = mw_handover_ask(conf->journal_dir, &l, err);
 	if (r < 0)
 		return mw_err_prefix(err, "cannot take over");
@@ -492,7 +512,7 @@ main(int argc, char **argv)
 		return report.n ? mw_err_exit(r) : die(&err);
 	if (!test)
 		return run(file, conf, take_over);
-	r = check(conf, &err);
+	r = check_all(conf, &err);
 	mw_conf_free(conf);
 	if (r < 0)
 		return die(&err);

@@ -222,6 +222,18 @@ tls_open(struct mw_proxy *p, const struct mw_conf *conf, struct mw_err *err)
 	                     &p->next_ctx, err);
 }
 
+int
+mw_proxy_check(const struct mw_conf *conf, struct mw_err *err)
+{
+	struct mw_proxy p = {0};
+	int r = conf->proxy_listen.n ? tls_open(&p, conf, err) : 0;
+	mw_tls_ctx_free(p.ctx);
+	mw_tls_ctx_free(p.next_ctx);
+	free(p.cert_file);
+	free(p.key_file);
+	return r;
+}
+
 /* ---- the proxy ---- */
 
 /* "smtp:LISTEN->NEXT", as conf/ has checked it. */

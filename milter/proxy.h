@@ -17,6 +17,8 @@ struct mw_proxy;
 /* *ret stays NULL where no proxy_listen is set. MW_ECONF, MW_EPERM, MW_EIO, MW_ENOMEM. */
 int mw_proxy_start(struct mw_capture *cap, struct mw_proxy **ret,
                    struct mw_err *err) MW_CHECK;
+/* Only what can be known without listening: certificates and keys. MW_ECONF. */
+int mw_proxy_check(const struct mw_conf *conf, struct mw_err *err) MW_CHECK;
 /* Copies its listening sockets, borrowed; how many. NULL p: none. */
 size_t mw_proxy_listeners(const struct mw_proxy *p, struct mw_listener *v, size_t max);
 /* Somebody else has them too: their paths stay. */

@@ -92,11 +92,19 @@ def well_again(t, what, rig, messages):
 
 def used_again(log):
 	"""Descriptors synced after a sync on them had failed, and before they were closed."""
-	dead, sins = set(), []
+	dead, sins, begun = set(), [], {}
 	for line in log.splitlines():
-		m = re.search(r"(fdatasync|close)\((\d+)\)", line)
+		# A call that another thread's line cuts in two: "close(15 <unfinished ...>", and
+		# later "<... fdatasync resumed>) = …" of the same thread.
+		tid = line.split()[0]
+		resumed = re.search(r"<\.\.\. fdatasync resumed>", line)
+		if resumed and "EIO" in line and tid in begun:
+			dead.add(begun.pop(tid))
+		m = re.search(r"(fdatasync|close)\((\d+)(\)| <unfinished)", line)
 		if not m:
 			continue
+		if m[1] == "fdatasync":
+			begun[tid] = m[2]
 		if m[1] == "close":
 			dead.discard(m[2])
 		elif m[2] in dead:

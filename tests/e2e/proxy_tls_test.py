@@ -213,6 +213,11 @@ def main(t):
 		silent(t, proxy)
 		with open(rig.conf, "a", encoding="utf-8") as f:
 			f.write(f"proxy_tls_key_file = {back_key}\n")
+		for what, more in (("-t", ("-t",)), ("-u, with the old one at work", ("-u",))):
+			r = subprocess.run([str(rigs.find_program("mailwald")), "-c", rig.conf, *more],
+					   capture_output=True, timeout=60, check=False)
+			t.equal(r.returncode, 78, f"a key that is not the certificate's, {what}")
+		t.ok(rigs.connects(proxy), "the old one goes on")
 		rig.end("mailwald")
 		p = rig.spawn("mailwald-wrong", [str(rigs.find_program("mailwald")), "-c", rig.conf])
 		t.equal(p.wait(20), 78, "a key that is not the certificate's: exit status")
