@@ -93,13 +93,19 @@ select_folder(struct mw_imap_box *b, const char *name, struct away *a, struct mw
 {
 	MW_BUF_AUTO q = {0};
 	if (name[0] != '"' && !mw_imap_quote(mw_strz(name), &q))
-		return MW_EREFUSED;
+		return MW_ENOTFOUND;
 	if (mw_buf_ok(&q))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	b->selected = false;
 	int r =
 	    mw_imap_cmd(b->c, err, "SELECT %s", name[0] == '"' ? name : mw_buf_cstr(&q));
-	return r ? r : mw_imap_wait(b->c, on_select, a, err);
+	if (!r)
+		r = mw_imap_wait(b->c, on_select, a, err);
+	if (r != MW_EREFUSED)
+		return r;
+	return b->c->last.no == MW_NO_NONEXISTENT
+	           ? MW_ENOTFOUND
+	           : mw_imap_refused(b->c, err, "open the folder it was put into");
 }
 
 static int
@@ -108,9 +114,11 @@ remove_from(struct mw_imap_box *b, const struct mw_removal *v, size_t n, bool *t
 {
 	struct away a = {0};
 	const char *name = v[0].place.folder;
-	int r = name && *name ? select_folder(b, name, &a, err) : MW_EREFUSED;
+	int r = name && *name ? select_folder(b, name, &a, err) : MW_ENOTFOUND;
+	if (r == MW_ENOTFOUND)
+		return 0; /* the folder has gone */
 	if (r)
-		return r == MW_EREFUSED ? 0 : r; /* the folder has gone */
+		return r;
 	if (a.uidvalidity != v[0].place.uidvalidity || !a.uidvalidity)
 		return 0; /* made anew since */
 	for (size_t i = 0; i < n && !r; i += AT_ONCE) {
