@@ -207,6 +207,7 @@ mw_commit_batch(struct mw_store *st, struct mw_entry *list, struct mw_err *err)
 	memcpy(st->chain, chain, sizeof chain);
 	st->next_seq += count;
 	st->next_batch++;
-	mw_dict_fill(st, MW_MAX(st->seg->at, st->last_fill));
+	uint64_t last = atomic_load(&st->last_fill);
+	mw_dict_fill(st, MW_MAX(st->seg->at, last));
 	return 0;
 }

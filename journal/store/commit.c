@@ -237,8 +237,8 @@ preparer(void *arg)
 			continue;
 		}
 		st->want_prepare = false;
-		uint64_t fill = MW_MAX(st->last_fill * 2, (uint64_t)MIN_FILL);
-		fill = MW_MIN(fill, st->o.segment_size);
+		uint64_t fill = atomic_load(&st->last_fill) * 2;
+		fill = MW_MIN(MW_MAX(fill, (uint64_t)MIN_FILL), st->o.segment_size);
 		(void)pthread_mutex_unlock(&st->mu);
 		int64_t have = st->fs->free_space(st->fs, st->dir);
 		if (have > 0 && (uint64_t)have > atomic_load(&st->min_free) + 2 * fill)

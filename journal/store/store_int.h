@@ -152,7 +152,7 @@ struct mw_store {
 		uint32_t at;
 	} seg_dict[MW_SEG_DICTS]; /* what the open segment has */
 	size_t n_seg_dict;
-	uint64_t last_fill; /* bytes the last segment took: how far to prepare the next */
+	_Atomic uint64_t last_fill; /* bytes of the last segment; the preparer reads */
 	pthread_cond_t prepare_cv, index_cv;
 	bool want_prepare;
 	uint64_t *redo; /* guarded by mu: segments whose index partition is rebuilt */
