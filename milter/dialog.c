@@ -61,9 +61,9 @@ mw_dialog_free(struct mw_dialog *d)
 	mw_assert(d->state != MW_DI_COMMIT);
 	mw_session_free(d->session);
 	mw_arena_free(d->arena);
-	struct mw_buf *all[] = {&d->to_client, &d->to_next, &d->in,
-	                        &d->reply_in,  &d->reply,   &d->line,
-	                        &d->content,   &d->head,    &d->greeting};
+	struct mw_buf *all[] = {&d->to_client, &d->to_next, &d->in,      &d->reply_in,
+	                        &d->reply,     &d->line,    &d->content, &d->head,
+	                        &d->greeting,  &d->held};
 	for (size_t i = 0; i < MW_COUNT(all); i++)
 		mw_buf_free(all[i]);
 	memset(d, 0, sizeof *d);
@@ -118,6 +118,8 @@ mw_dialog_message_over(struct mw_dialog *d)
 	d->rcpt_cap = 0;
 	memset(&d->outcome, 0, sizeof d->outcome);
 	d->now = d->base;
+	memset(&d->chunk, 0, sizeof d->chunk);
+	mw_buf_clear(&d->held);
 	mw_buf_clear(&d->content);
 	mw_buf_free(&d->head);
 	memset(&d->head, 0, sizeof d->head);
@@ -201,6 +203,12 @@ command_mail(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 		mw_dialog_junk(d, "501 5.5.4 Syntax: MAIL FROM:<address>");
 		return;
 	}
+	for (size_t i = 1; i < argc; i++)
+		if (mw_str_ieq(v[i], MW_STR("BODY=BINARYMIME"))) {
+			/* the journal would keep it; no mail store takes it back */
+			mw_dialog_junk(d, "555 5.5.4 BINARYMIME is not offered");
+			return;
+		}
 	take_settings(d);
 	tell_client_facts(d);
 	if (mw_session_mail(d->session, v, argc, true, &a) < 0)
@@ -218,6 +226,8 @@ command_rcpt(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 	struct mw_answer a;
 	if (!d->open) {
 		mw_dialog_junk(d, "503 5.5.1 MAIL first");
+	} else if (d->chunk.begun) {
+		mw_dialog_junk(d, "503 5.5.1 RCPT after BDAT");
 	} else if (mw_smtp_path(rest, MW_STR("TO:"), v) == 0) {
 		mw_dialog_junk(d, "501 5.5.4 Syntax: RCPT TO:<address>");
 	} else if (mw_session_full(d->session)) {
@@ -235,6 +245,8 @@ command_data(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 		mw_dialog_junk(d, "503 5.5.1 MAIL first");
 	else if (d->accepted == 0)
 		mw_dialog_junk(d, "503 5.5.1 No valid recipients");
+	else if (d->chunk.begun)
+		mw_dialog_junk(d, "503 5.5.1 DATA after BDAT");
 	else if (rest.n)
 		mw_dialog_junk(d, "501 5.5.4 DATA takes no arguments");
 	else if (d->in_at < d->in.n) /* what follows might be read as commands */
@@ -276,8 +288,8 @@ command(struct mw_dialog *d, struct mw_str line)
 	case MW_VERB_AUTH:
 		mw_dialog_auth(d, line, rest);
 		return;
-	case MW_VERB_BDAT: /* not offered; what follows would be read as commands */
-		mw_dialog_bye(d, "421 5.5.1 BDAT is not offered here");
+	case MW_VERB_BDAT:
+		mw_dialog_bdat(d, line, rest);
 		return;
 	case MW_VERB_XFORWARD:
 	case MW_VERB_XCLIENT:
@@ -345,6 +357,8 @@ mw_dialog_run(struct mw_dialog *d)
 		bool more = false;
 		if (d->state == MW_DI_COMMAND && !d->start_tls)
 			more = next_command(d);
+		else if (d->state == MW_DI_CONTENT && d->chunk.in)
+			more = mw_dialog_chunk_run(d);
 		else if (d->state == MW_DI_CONTENT)
 			more = mw_dialog_data_run(d);
 		if (!more)

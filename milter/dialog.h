@@ -4,7 +4,8 @@
  * server while the session journals it, and sends the dot that ends it only when the
  * record is durable (P1). What the next server then says is what the client is told: 250
  * means durable and taken over there. STARTTLS is each side's own; AUTH is passed on
- * where nobody can listen; BDAT is not offered and not passed on.
+ * where nobody can listen. BDAT is passed on with its chunks where the next server offers
+ * CHUNKING; then the last byte of the last chunk is what waits for the record.
  *
  * The owner feeds it with what came from both sides and takes what is in to_client and
  * to_next; see proxy.c. Everything that waits has its deadline in deadline_us.
@@ -59,6 +60,16 @@ enum mw_dialog_state {
 	MW_DI_CLOSED
 };
 
+struct mw_chunk {    /* of content that comes by BDAT */
+	bool begun;  /* the message has one */
+	bool in;     /* its bytes are coming: `left` more */
+	bool last;   /* it says LAST */
+	bool skip;   /* it is out of place: d->verdict is the answer to it */
+	bool failed; /* the next server has refused one */
+	unsigned empty;
+	uint64_t left;
+};
+
 struct mw_dialog {
 	/* for the owner */
 	struct mw_buf to_client, to_next;
@@ -86,7 +97,10 @@ struct mw_dialog {
 	size_t accepted, due, failed;
 	unsigned junk;
 	struct mw_dot dot;
-	char verdict[200]; /* for content that is dropped: a whole line */
+	bool chunking; /* the next server offers it */
+	struct mw_chunk chunk;
+	struct mw_buf held; /* what ends the message, kept until the record is durable */
+	char verdict[200];  /* for content that is dropped: a whole line */
 	char queue_id[64], queued_as[64];
 	/* what became of the message, for a record of its own */
 	struct mw_arena *arena;
@@ -149,6 +163,18 @@ void mw_dialog_commit_timeout(struct mw_dialog *d);
 bool mw_dialog_data_run(struct mw_dialog *d);
 /* The content will not go on: the client is told `line` when it has sent it all. */
 void mw_dialog_data_drop(struct mw_dialog *d, const char *line);
+void mw_dialog_data_end(struct mw_dialog *d);
+/* How many replies the end of the message has, or a chunk that is not its end. */
+size_t mw_dialog_replies(const struct mw_dialog *d);
+/* More of the content: to the session, not to the next server. */
+void mw_dialog_content(struct mw_dialog *d, const void *p, size_t n);
+/* Content has come: its sender may take its time again, but not for ever. */
+void mw_dialog_data_going(struct mw_dialog *d);
+bool mw_dialog_data_late(const struct mw_dialog *d);
+/* dialog_bdat.c: the command; the bytes of a chunk; its reply was a no */
+void mw_dialog_bdat(struct mw_dialog *d, struct mw_str line, struct mw_str rest);
+bool mw_dialog_chunk_run(struct mw_dialog *d);
+void mw_dialog_chunk_refused(struct mw_dialog *d);
 void mw_dialog_add_rcpt(struct mw_dialog *d, struct mw_str path);
 void mw_dialog_final_reply(struct mw_dialog *d);
 void mw_dialog_final_lost(struct mw_dialog *d);

@@ -20,22 +20,25 @@ now_us(const struct mw_dialog *d)
 	return d->o.cap->clock->mono_us(d->o.cap->clock);
 }
 
-/* How many replies the end of a message has. */
-static size_t
-replies(const struct mw_dialog *d)
+size_t
+mw_dialog_replies(const struct mw_dialog *d)
 {
-	return d->o.lmtp ? d->accepted : 1;
+	bool more = d->chunk.begun && !d->chunk.last;
+	return d->o.lmtp && !more && d->accepted ? d->accepted : 1;
 }
 
 void
 mw_dialog_data_begin(struct mw_dialog *d)
 {
 	d->dot = (struct mw_dot){.pass = d->pass};
+	mw_buf_clear(&d->held);
+	if (d->verb == MW_VERB_DATA)
+		mw_buf_puts(&d->held, ".\r\n");
 	d->junk = 0;
 	d->dropped = false;
 	d->began_us = now_us(d);
 	mw_dialog_wait(d, MW_DI_CONTENT, 1);
-	if (mw_session_content(d->session, NULL, 0) < 0)
+	if (mw_buf_ok(&d->held) < 0 || mw_session_content(d->session, NULL, 0) < 0)
 		mw_dialog_data_drop(d, "451 4.3.0 Internal error");
 }
 
@@ -53,7 +56,7 @@ mw_dialog_data_drop(struct mw_dialog *d, const char *line)
 static void
 answer_all(struct mw_dialog *d, const char *line)
 {
-	for (size_t i = 0; i < replies(d); i++)
+	for (size_t i = 0; i < mw_dialog_replies(d); i++)
 		mw_dialog_say(d, line);
 	bool close = strncmp(line, "421", 3) == 0;
 	mw_dialog_message_over(d);
@@ -78,8 +81,8 @@ settled(struct mw_dialog *d, const struct mw_answer *a)
 		                  : "451 4.4.2 Connection to the next server lost, try "
 		                    "again later");
 	} else {
-		mw_buf_put(&d->to_next, ".\r\n", 3);
-		d->due = replies(d);
+		mw_buf_putstr(&d->to_next, mw_buf_str(&d->held));
+		d->due = mw_dialog_replies(d);
 		mw_dialog_wait(d, MW_DI_FINAL, FINAL_TIMES);
 	}
 }
@@ -117,8 +120,8 @@ mw_dialog_commit_timeout(struct mw_dialog *d)
 		ask_again(d);
 }
 
-static void
-data_end(struct mw_dialog *d)
+void
+mw_dialog_data_end(struct mw_dialog *d)
 {
 	struct mw_answer a;
 	if (d->dropped) {
@@ -164,6 +167,29 @@ smuggled(struct mw_dialog *d)
 }
 
 bool
+mw_dialog_data_late(const struct mw_dialog *d)
+{
+	return now_us(d) - d->began_us >= DATA_TIMES * d->timeout_us;
+}
+
+void
+mw_dialog_data_going(struct mw_dialog *d)
+{
+	if (!mw_dialog_data_late(d))
+		mw_dialog_wait(d, MW_DI_CONTENT, 1);
+}
+
+void
+mw_dialog_content(struct mw_dialog *d, const void *p, size_t n)
+{
+	size_t head = d->head.n < HEAD_MAX ? HEAD_MAX - d->head.n : 0;
+	if (d->o.lmtp)
+		mw_buf_put(&d->head, p, MW_MIN(head, n));
+	if (mw_buf_ok(&d->content) < 0 || mw_session_content(d->session, p, n) < 0)
+		mw_dialog_data_drop(d, "451 4.3.0 Out of memory");
+}
+
+bool
 mw_dialog_data_run(struct mw_dialog *d)
 {
 	size_t n = d->in.n - d->in_at, used = 0;
@@ -173,23 +199,16 @@ mw_dialog_data_run(struct mw_dialog *d)
 	enum mw_dot_found found = mw_dot_scan(&d->dot, (char *)d->in.p + d->in_at, n,
 	                                      &used, &d->to_next, &d->content);
 	d->in_at += used;
-	if (!d->dropped) {
-		size_t head = d->head.n < HEAD_MAX ? HEAD_MAX - d->head.n : 0;
-		if (d->o.lmtp)
-			mw_buf_put(&d->head, d->content.p, MW_MIN(head, d->content.n));
-		if (mw_buf_ok(&d->content) < 0 ||
-		    mw_session_content(d->session, d->content.p, d->content.n) < 0)
-			mw_dialog_data_drop(d, "451 4.3.0 Out of memory");
-	} else {
+	if (!d->dropped)
+		mw_dialog_content(d, d->content.p, d->content.n);
+	else
 		d->to_next.n = before;
-	}
 	mw_buf_clear(&d->content);
-	if (now_us(d) - d->began_us < DATA_TIMES * d->timeout_us)
-		mw_dialog_wait(d, MW_DI_CONTENT, 1);
+	mw_dialog_data_going(d);
 	if (found == MW_DOT_SMUGGLED)
 		smuggled(d);
 	else if (found == MW_DOT_END)
-		data_end(d);
+		mw_dialog_data_end(d);
 	return d->in_at < d->in.n;
 }
 

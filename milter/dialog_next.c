@@ -54,6 +54,8 @@ reply_hello(struct mw_dialog *d)
 {
 	struct mw_str rest;
 	(void)mw_smtp_verb(mw_buf_str(&d->line), &rest);
+	d->chunking = d->verb != MW_VERB_HELO &&
+	              mw_smtp_offers(mw_buf_str(&d->reply), MW_STR("CHUNKING"));
 	(void)snprintf(d->base.helo, sizeof d->base.helo, "%.*s", (int)rest.n, rest.p);
 	mw_dialog_message_over(d);
 }
@@ -70,6 +72,10 @@ reply_effect(struct mw_dialog *d, bool good)
 		break;
 	case MW_VERB_RCPT:
 		reply_rcpt(d, good);
+		break;
+	case MW_VERB_BDAT:
+		if (!good)
+			mw_dialog_chunk_refused(d);
 		break;
 	case MW_VERB_RSET:
 		if (good)
@@ -88,6 +94,7 @@ reply_effect(struct mw_dialog *d, bool good)
 	case MW_VERB_XCLIENT:
 		if (good) {
 			attributes(d, &d->base);
+			d->chunking = false; /* until EHLO is said again */
 			mw_dialog_message_over(d);
 		}
 		break;

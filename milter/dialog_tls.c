@@ -45,6 +45,7 @@ mw_dialog_tls_up(struct mw_dialog *d, const char *version, const char *cipher,
 	(void)snprintf(d->tls_cipher, sizeof d->tls_cipher, "%s", cipher);
 	(void)snprintf(d->tls_bits, sizeof d->tls_bits, "%u", bits);
 	d->base.helo[0] = d->base.login[0] = 0;
+	d->chunking = false;
 	mw_dialog_message_over(d);
 	mw_dialog_run(d);
 }

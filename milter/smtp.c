@@ -180,8 +180,9 @@ offer_size(struct mw_str arg, uint64_t limit, struct mw_buf *out)
 static bool
 offer(struct mw_str ext, const struct mw_offer *o, struct mw_buf *out)
 {
-	static const char *const plain[] = {"PIPELINING", "8BITMIME", "SMTPUTF8", "DSN",
-	                                    "ENHANCEDSTATUSCODES"};
+	static const char *const plain[] = {"PIPELINING", "8BITMIME",
+	                                    "SMTPUTF8",   "DSN",
+	                                    "CHUNKING",   "ENHANCEDSTATUSCODES"};
 	struct mw_str name = mw_str(ext.p, word(ext));
 	if (mw_str_ieq(name, MW_STR("SIZE"))) {
 		offer_size(mw_str_trim(skip(ext, name.n)), o->limit, out);

@@ -1,12 +1,14 @@
 /* dialog.c - whatever bytes a client and the next server send to the proxy, in whatever
- * order: no dot goes on without its record, nothing goes on that a lax server could take
- * for an end of data, commands go on as whole lines, nothing crashes and nothing is left
- * behind. The input is events: kind, two bytes of length, data. Bit 0 of the first byte
- * of all: LMTP; bit 1: the peer may use XFORWARD. */
+ * order: no end of a message goes on without its record, be it a dot or the last byte of
+ * the last chunk; nothing goes on in DATA that a lax server could take for an end of
+ * data; commands go on as whole lines, each chunk has its size, nothing crashes and
+ * nothing is left behind. The input is events: kind, two bytes of length, data. Bit 0 of
+ * the first byte of all: LMTP; bit 1: the peer may use XFORWARD. */
 #include "milter/dialog.h"
 
 #include <pthread.h>
 #include <stdio.h>
+#include <strings.h>
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
@@ -80,8 +82,12 @@ struct talk {
 	bool in_content;
 	size_t dots, others;
 	uint64_t before;
-	unsigned sent; /* messages with their dot */
+	unsigned sent; /* messages with their end */
 	char last;
+	char line[64]; /* the command, as far as it goes in here */
+	size_t n_line;
+	uint64_t chunk; /* bytes that are still to come of one */
+	bool last_chunk;
 };
 
 static void
@@ -114,14 +120,46 @@ mails(void)
 	return st.mails;
 }
 
-/* One byte of a command line on its way to the next server. */
+static void
+see_end(struct talk *t)
+{
+	t->sent++;
+	require(mails() - t->before >= t->sent, "an end without a record");
+}
+
+static void
+see_line(struct talk *t)
+{
+	char *end;
+	t->line[MW_MIN(t->n_line, sizeof t->line - 1)] = 0;
+	t->n_line = 0;
+	if (strncasecmp(t->line, "BDAT ", 5) != 0)
+		return;
+	t->chunk = strtoull(t->line + 5, &end, 10);
+	t->last_chunk = strncasecmp(end, " LAST", 5) == 0;
+	require(t->last_chunk || *end == '\r' || *end == ' ', "no chunk's command");
+	if (t->chunk == 0 && t->last_chunk)
+		see_end(t);
+}
+
+/* One byte of a command line on its way to the next server, or of a chunk. */
 static void
 see_command(struct talk *t, char c)
 {
+	if (t->chunk) {
+		if (--t->chunk == 0 && t->last_chunk)
+			see_end(t);
+		return;
+	}
 	require(c != 0, "a NUL in a command");
 	require(c != '\n' || t->last == '\r', "a bare LF in a command");
 	require(t->last != '\r' || c == '\n', "a bare CR in a command");
 	t->last = c;
+	if (t->n_line < sizeof t->line)
+		t->line[t->n_line] = c;
+	t->n_line++;
+	if (c == '\n')
+		see_line(t);
 }
 
 /* One byte of content, as the laxest server would read it. */
@@ -148,8 +186,7 @@ deliver(struct talk *t)
 		require(n >= 3 && memcmp(d->to_next.p + n - 3, ".\r\n", 3) == 0,
 		        "no dot at the end");
 		dot = n - 3;
-		t->sent++;
-		require(mails() - t->before >= t->sent, "a dot without a record");
+		see_end(t);
 	}
 	for (size_t i = 0; i < dot; i++) {
 		if (t->in_content)
@@ -160,7 +197,9 @@ deliver(struct talk *t)
 	if (dot < n)
 		t->in_content = false;
 	mw_buf_clear(&d->to_next);
-	if (d->state == MW_DI_CONTENT && !t->in_content) {
+	require(t->chunk == 0 || d->close_next || d->chunk.in || d->state == MW_DI_COMMIT,
+	        "a chunk without its bytes");
+	if (d->state == MW_DI_CONTENT && !d->chunk.in && !t->in_content) {
 		t->in_content = true;
 		t->dots = t->others = 0;
 	}

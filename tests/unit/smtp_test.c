@@ -209,7 +209,7 @@ offers(void **state)
 	    "250-mx.example.test\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-VRFY\r\n"
 	    "250-ETRN\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250-XFORWARD NAME ADDR\r\n"
 	    "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n"
-	    "250 CHUNKING\r\n";
+	    "250-BINARYMIME\r\n250 CHUNKING\r\n";
 	static const struct {
 		const char *in;
 		struct mw_offer o;
@@ -220,11 +220,12 @@ offers(void **state)
 	     "250-mx.example.test\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-XFORWARD "
 	     "NAME "
 	     "ADDR\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n"
-	     "250 SMTPUTF8\r\n"},
+	     "250-SMTPUTF8\r\n250 CHUNKING\r\n"},
 	    {all,
 	     {.limit = 500},
 	     "250-mx.example.test\r\n250-PIPELINING\r\n250-SIZE 500\r\n"
-	     "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8\r\n"},
+	     "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n"
+	     "250 CHUNKING\r\n"},
 	    {"250 mx\r\n", {0}, "250 mx\r\n"},
 	    {"250-mx\r\n250 STARTTLS\r\n", {0}, "250 mx\r\n"},
 	    {"250-mx\r\n250 size\r\n", {.limit = 7}, "250-mx\r\n250 SIZE 7\r\n"},
