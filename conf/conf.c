@@ -69,6 +69,7 @@ load_file(const char *file, struct mw_conf_load *l, struct mw_err *err)
 		return r;
 	if (l->nomem)
 		return mw_fail(err, MW_ENOMEM, "out of memory reading %s", file);
+	mw_conf_probe_all(l);
 	mw_conf_finish(l);
 	if (!l->errors)
 		return 0;
@@ -85,8 +86,18 @@ int
 mw_conf_load(const char *file, struct mw_conf **ret, struct mw_buf *report,
              struct mw_err *err)
 {
+	static const struct mw_conf_load_opts plain;
+
+	return mw_conf_load_checked(file, &plain, ret, report, err);
+}
+
+int
+mw_conf_load_checked(const char *file, const struct mw_conf_load_opts *o,
+                     struct mw_conf **ret, struct mw_buf *report, struct mw_err *err)
+{
 	struct mw_buf unwanted = {0};
-	struct mw_conf_load l = {.conf = defaults(),
+	struct mw_conf_load l = {.o = o,
+	                         .conf = defaults(),
 	                         .report = report ? report : &unwanted};
 	int r = 0;
 

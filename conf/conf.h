@@ -71,6 +71,34 @@ enum mw_on_failure {
  * are in `report` on success too. The result is freed with mw_conf_free. */
 int mw_conf_load(const char *file, struct mw_conf **ret, struct mw_buf *report,
                  struct mw_err *err) MW_CHECK;
+
+/* A look at each value that a file gives one setting, beyond what its text shows: is the
+ * file there, is it a key? 0, or an error whose text is told at the value's place. */
+struct mw_conf_probe {
+	const char *name;
+	int (*fn)(const char *text, struct mw_err *err);
+};
+
+/* One mistake, or one warning, with its place; line 0: it has none in the file. */
+struct mw_conf_told {
+	bool error; /* else a warning */
+	const char *file;
+	unsigned line;
+	size_t column;
+	const char *text;
+};
+
+struct mw_conf_load_opts {
+	const struct mw_conf_probe *probe;
+	size_t n_probe;
+	void (*told)(void *arg, const struct mw_conf_told *t); /* NULL ok */
+	void *arg;
+};
+
+/* mw_conf_load for a check: with probes, and each diagnostic handed over as well. */
+int mw_conf_load_checked(const char *file, const struct mw_conf_load_opts *o,
+                         struct mw_conf **ret, struct mw_buf *report,
+                         struct mw_err *err) MW_CHECK;
 void mw_conf_free(struct mw_conf *c);
 /* Which file a program reads when none is named: $MAILWAL_CONFIG if set, else
  * /etc/mailwal/mailwal.conf if it exists, else NULL. */
@@ -90,6 +118,12 @@ void mw_conf_each(const struct mw_conf *c,
                   void (*cb)(void *arg, const char *name, const char *value,
                              const char *def),
                   void *arg);
+/* The same for each setting of each section: "retain", its name, the setting … */
+void mw_conf_each_section(const struct mw_conf *c,
+                          void (*cb)(void *arg, const char *section, const char *word,
+                                     const char *name, const char *value,
+                                     const char *def),
+                          void *arg);
 /* Reload: refuses (MW_ECONF, naming the option) when one that cannot change at run time
  * differs between the two. */
 int mw_conf_reloadable(const struct mw_conf *old, const struct mw_conf *new,

@@ -123,7 +123,19 @@ struct mw_conf_line {
 	struct mw_str text; /* the whole line, for the excerpt */
 };
 
+/* A value that is still to be probed. */
+struct mw_conf_probed {
+	struct mw_conf_probed *next;
+	const struct mw_conf_probe *probe;
+	const struct mw_conf_opt *opt;
+	const char *text;
+	struct mw_conf_line line;
+	size_t at, len;
+};
+
 struct mw_conf_load {
+	const struct mw_conf_load_opts *o;
+	struct mw_conf_probed *probed, **probed_end; /* in the arena, in order */
 	struct mw_conf *conf;
 	struct mw_buf *report;
 	struct mw_arena *arena; /* names of files and words, for as long as the load */
@@ -204,6 +216,13 @@ int mw_conf_read(struct mw_conf_load *l, const char *path, struct mw_conf_file *
 /* The lines of a file that is in memory. Also what the fuzzer drives. */
 void mw_conf_parse_text(struct mw_conf_load *l, struct mw_conf_file *f,
                         struct mw_str text);
+/* Notes a value for its probe, if there is one for the setting. */
+void mw_conf_probe_later(struct mw_conf_load *l, const struct mw_conf_opt *o,
+                         const struct mw_conf_line *line, size_t at, size_t len,
+                         const char *text);
+/* A list was emptied: what was in it is no matter any more. */
+void mw_conf_probe_forget(struct mw_conf_load *l, const struct mw_conf_opt *o);
+void mw_conf_probe_all(struct mw_conf_load *l);
 /* What can only be said once all files are read. */
 void mw_conf_finish(struct mw_conf_load *l);
 

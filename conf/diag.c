@@ -94,6 +94,15 @@ mw_conf_diag(struct mw_conf_load *l, enum mw_conf_severity sev,
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
+	if (l->o && l->o->told) {
+		const struct mw_conf_told told = {
+		    .error = sev == MW_CONF_ERROR,
+		    .file = line->file,
+		    .line = line->no,
+		    .column = line->no ? columns(line->text.p, at) + 1 : 0,
+		    .text = text};
+		l->o->told(l->o->arg, &told);
+	}
 	mw_buf_puts(l->report, line->file);
 	if (line->no)
 		mw_buf_printf(l->report, ":%u:%zu", line->no,

@@ -37,6 +37,8 @@ set_word(struct mw_conf_load *l, const struct mw_conf_line *line, const struct t
 	else if (r < 0)
 		mw_conf_diag(l, MW_CONF_ERROR, line, s.at, s.len, "%s: %s", t->opt->name,
 		             err.msg);
+	else
+		mw_conf_probe_later(l, t->opt, line, s.at, s.len, text);
 	return r == 0;
 }
 
@@ -51,8 +53,10 @@ set_list(struct mw_conf_load *l, const struct mw_conf_line *line, const struct t
 	size_t i = v.at, end = v.at + v.len;
 
 	/* The first setting replaces the default, the others add to it. */
-	if (!t->origin->file || v.len == 0)
+	if (!t->origin->file || v.len == 0) {
 		mw_conf_list_clear(list);
+		mw_conf_probe_forget(l, t->opt);
+	}
 	t->origin->file = line->file;
 	t->origin->line = line->no;
 	while (i < end) {
@@ -104,6 +108,7 @@ set_scalar(struct mw_conf_load *l, const struct mw_conf_line *line,
 		mw_conf_diag(l, MW_CONF_WARNING, line, key.at, key.len,
 		             "'%s' overrides the value from %s:%u", t->opt->name,
 		             t->origin->file, t->origin->line);
+	mw_conf_probe_forget(l, t->opt);
 	if (set_word(l, line, t, v) && (t->opt->flags & MW_CONF_SECRET) &&
 	    t->opt->type == MW_CONF_PATH) {
 		const char *path = mw_conf_unquote(l, line, v);

@@ -230,6 +230,26 @@ mw_conf_each(const struct mw_conf *c,
 }
 
 void
+mw_conf_each_section(const struct mw_conf *c,
+                     void (*cb)(void *arg, const char *section, const char *word,
+                                const char *name, const char *value, const char *def),
+                     void *arg)
+{
+	MW_BUF_AUTO b = {0};
+
+	for (size_t s = 0; s < MW_CONF_N_SECTIONS; s++) {
+		const struct mw_conf_section *k = &mw_conf_sections[s];
+		for (size_t i = 0; i < mw_conf_section_count(c, k); i++)
+			for (size_t o = 0; o < k->n_opts; o++) {
+				mw_buf_clear(&b);
+				put_value(mw_conf_section_at(c, k, i), &k->opts[o], &b);
+				cb(arg, k->name, mw_conf_section_name(c, k, i),
+				   k->opts[o].name, mw_buf_cstr(&b), k->opts[o].def);
+			}
+	}
+}
+
+void
 mw_conf_notes(const struct mw_conf *c, struct mw_buf *out)
 {
 	if (c->local_domains.n == 0)

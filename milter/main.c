@@ -133,6 +133,18 @@ on_note(void *arg, int level, const char *text)
 	mw_log((enum mw_level)level, NULL, "%s", text);
 }
 
+/* A key that cannot be read must not mean a journal that everybody can read. */
+static int
+load_recovery(const struct mw_conf *conf, struct mw_buf *ret, struct mw_err *err)
+{
+	int r =
+	    mw_store_load_recovery(conf->recovery_key.v, conf->recovery_key.n, ret, err);
+	if (r == 0 || r == MW_ENOMEM)
+		return r;
+	(void)mw_err_prefix(err, "recovery_key");
+	return err->code = MW_ECONF;
+}
+
 /* What a load alone does not check. */
 static int
 check(const struct mw_conf *conf, struct mw_err *err)
@@ -149,11 +161,7 @@ check(const struct mw_conf *conf, struct mw_err *err)
 	if (r < 0)
 		return r;
 	MW_BUF_AUTO keys = {0};
-	r = mw_store_load_recovery(conf->recovery_key.v, conf->recovery_key.n, &keys,
-	                           err);
-	if (r < 0)
-		err->code = MW_ECONF;
-	return r < 0 ? MW_ECONF : 0;
+	return load_recovery(conf, &keys, err);
 }
 
 /* And the tables, which a running daemon does without for a while. */
@@ -190,11 +198,9 @@ open_store(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	    .note = on_note,
 	};
 	MW_BUF_AUTO keys = {0};
-	int r = mw_store_load_recovery(conf->recovery_key.v, conf->recovery_key.n, &keys,
-	                               err);
-	if (r < 0) /* a key that cannot be read must not mean a journal that all can */
-		return r == MW_EKEY ? mw_fail(err, MW_ECONF, "recovery_key: %s", err->msg)
-		                    : r;
+	int r = load_recovery(conf, &keys, err);
+	if (r < 0)
+		return r;
 	o.recovery = keys.p;
 	o.n_recovery = keys.n / 32;
 	return mw_store_open(&o, &d->store, err);
@@ -479,9 +485,9 @@ main(int argc, char **argv)
 	                                      {NULL, 0, NULL, 0}};
 	const char *file = mw_conf_default_file();
 	bool test = false, take_over = false;
-	int o;
-	while ((o = getopt_long(argc, argv, "c:tuhV", words, NULL)) != -1) {
-		switch (o) {
+	int c;
+	while ((c = getopt_long(argc, argv, "c:tuhV", words, NULL)) != -1) {
+		switch (c) {
 		case 'c':
 			file = optarg;
 			break;
@@ -505,7 +511,11 @@ main(int argc, char **argv)
 	struct mw_err err = {0};
 	MW_BUF_AUTO report = {0};
 	struct mw_conf *conf;
-	int r = mw_conf_load(file, &conf, &report, &err);
+	static const struct mw_conf_probe probes[] = {
+	    {"recovery_key", mw_store_probe_recovery}};
+	const struct mw_conf_load_opts o = {probes, test ? MW_COUNT(probes) : 0, NULL,
+	                                    NULL};
+	int r = mw_conf_load_checked(file, &o, &conf, &report, &err);
 	if (report.n)
 		(void)fprintf(stderr, "%s", mw_buf_cstr(&report));
 	if (r < 0)

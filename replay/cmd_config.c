@@ -11,6 +11,32 @@ self(void)
 	return mw_cmd_find("config");
 }
 
+struct told {
+	bool json;
+	unsigned errors, warnings;
+};
+
+static void
+on_told(void *arg, const struct mw_conf_told *d)
+{
+	struct told *t = arg;
+	t->errors += d->error;
+	t->warnings += !d->error;
+	if (!t->json)
+		return;
+	json_t *o = json_object();
+	(void)json_object_set_new(o, "message_type",
+	                          json_string(d->error ? "error" : "warning"));
+	(void)json_object_set_new(o, "file", mw_json_str(mw_strz(d->file)));
+	if (d->line) {
+		(void)json_object_set_new(o, "line", json_integer(d->line));
+		(void)json_object_set_new(o, "column",
+		                          json_integer((json_int_t)d->column));
+	}
+	(void)json_object_set_new(o, "message", mw_json_str(mw_strz(d->text)));
+	mw_cli_json(o);
+}
+
 /* Loads with all diagnostics on standard error. 0, or the exit status. */
 static int
 load(const struct mw_cli *cli, const char *file, struct mw_conf **ret)
@@ -23,14 +49,39 @@ load(const struct mw_cli *cli, const char *file, struct mw_conf **ret)
 	return r < 0 ? mw_cli_error(cli, &err) : 0;
 }
 
+/* A mistake that has no place: the file itself cannot be read. */
+static void
+json_failure(const char *file, const struct mw_err *err)
+{
+	mw_cli_json(json_pack("{s:s, s:o, s:o}", "message_type", "error", "file",
+	                      mw_json_str(mw_strz(file ? file : "")), "message",
+	                      mw_json_str(mw_strz(err->msg))));
+}
+
+/* As `mailwald -t` does: with a look at the recovery keys. */
 static int
 check(const struct mw_cli *cli, const char *file)
 {
+	static const struct mw_conf_probe probes[] = {
+	    {"recovery_key", mw_store_probe_recovery}};
 	struct mw_conf *conf = NULL;
-	int status = load(cli, file, &conf);
+	struct told told = {.json = cli->json};
+	const struct mw_conf_load_opts o = {probes, MW_COUNT(probes), on_told, &told};
+	MW_BUF_AUTO report = {0};
+	struct mw_err err = {0};
+	int r = mw_conf_load_checked(file, &o, &conf, &report, &err);
+	if (report.n)
+		fputs(mw_buf_cstr(&report), stderr);
+	if (r < 0 && cli->json && !told.errors) {
+		json_failure(file, &err);
+		told.errors++;
+	}
+	int status = r < 0 ? mw_cli_error(cli, &err) : 0;
 	if (cli->json)
-		mw_cli_json(json_pack("{s:s, s:s?, s:b}", "message_type", "summary",
-		                      "file", file, "ok", status == 0));
+		mw_cli_json(json_pack("{s:s, s:s?, s:b, s:i, s:i}", "message_type",
+		                      "summary", "file", file, "ok", status == 0,
+		                      "errors", (int)told.errors, "warnings",
+		                      (int)told.warnings));
 	else if (status == 0 && !cli->quiet)
 		printf("%s: ok\n", file ? file : "no file; the defaults are used");
 	if (status == 0 && !cli->quiet) {
@@ -55,6 +106,23 @@ json_setting(void *arg, const char *name, const char *value, const char *def)
 	mw_cli_json(o);
 }
 
+static void
+json_section(void *arg, const char *section, const char *word, const char *name,
+             const char *value, const char *def)
+{
+	(void)arg;
+	json_t *o = json_object();
+	MW_BUF_AUTO full = {0};
+	mw_buf_printf(&full, "%s.%s.%s", section, word, name);
+	(void)json_object_set_new(o, "name", mw_json_str(mw_buf_str(&full)));
+	(void)json_object_set_new(o, "value", mw_json_str(mw_strz(value)));
+	(void)json_object_set_new(o, "default", mw_json_str(mw_strz(def)));
+	(void)json_object_set_new(o, "section", json_string(section));
+	(void)json_object_set_new(o, "section_name", mw_json_str(mw_strz(word)));
+	(void)json_object_set_new(o, "setting", json_string(name));
+	mw_cli_json(o);
+}
+
 static int
 show(const struct mw_cli *cli, const char *file, bool all)
 {
@@ -62,6 +130,8 @@ show(const struct mw_cli *cli, const char *file, bool all)
 	int status = load(cli, file, &conf);
 	if (status == 0 && cli->json) {
 		mw_conf_each(conf, json_setting, &all);
+		/* Of a section everything: that it is there says something, too. */
+		mw_conf_each_section(conf, json_section, NULL);
 	} else if (status == 0) {
 		MW_BUF_AUTO out = {0};
 		mw_conf_print(conf, !all, &out);

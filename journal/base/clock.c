@@ -238,7 +238,7 @@ clock_part(const char **s, struct tm *tm, int64_t *ret_frac)
 	return true;
 }
 
-/* "Z", "UTC", "+02:00", "+0200": *ret_off in seconds. */
+/* "Z", "UTC", "GMT", "+02:00", "+0200": *ret_off in seconds. */
 static bool
 zone_part(const char **s, long *ret_off)
 {
@@ -248,7 +248,7 @@ zone_part(const char **s, long *ret_off)
 		*s = p + 1;
 		return true;
 	}
-	if (strncasecmp(p, "UTC", 3) == 0) {
+	if (strncasecmp(p, "UTC", 3) == 0 || strncasecmp(p, "GMT", 3) == 0) {
 		*ret_off = 0;
 		*s = p + 3;
 		return true;
@@ -278,7 +278,45 @@ valid_date(int y, int m, int d)
 	return m >= 1 && m <= 12 && d >= 1 && d <= len[m - 1] + (m == 2 && leap);
 }
 
-/* "2026-11-20" or "21-Nov-2026" */
+/* The number of a month's name, from 1, and what follows; 0: none. */
+static int
+month_name(const char **s)
+{
+	for (int m = 0; m < 12; m++)
+		if (strncasecmp(*s, months[m], 3) == 0 &&
+		    !isalpha((unsigned char)(*s)[3])) {
+			*s += 3;
+			return m + 1;
+		}
+	return 0;
+}
+
+/* "21-Nov-2026" or, as mail has it, "21 Nov 2026". */
+static bool
+day_month_year(const char **s, int *ret_y, int *ret_m, int *ret_d)
+{
+	const char *p = *s;
+	char *end;
+	int a, b;
+	if (!isdigit((unsigned char)*p))
+		return false;
+	*ret_d = (int)strtol(p, &end, 10);
+	if (end - p > 2 || (*end != '-' && *end != ' '))
+		return false;
+	const char sep = *end;
+	p = sep == ' ' ? skip_space(end) : end + 1;
+	*ret_m = month_name(&p);
+	if (!*ret_m || *p != sep)
+		return false;
+	p = sep == ' ' ? skip_space(p) : p + 1;
+	if (!two(&p, &a) || !two(&p, &b))
+		return false;
+	*ret_y = a * 100 + b;
+	*s = p;
+	return true;
+}
+
+/* "2026-11-20", "21-Nov-2026", "21 Nov 2026" */
 static bool
 date_part(const char **s, struct tm *tm)
 {
@@ -289,23 +327,10 @@ date_part(const char **s, struct tm *tm)
 		    !two(&p, &d))
 			return false;
 		y = a * 100 + b;
-	} else { /* d-Mon-yyyy */
+	} else {
 		p = *s;
-		char *end;
-		if (!isdigit((unsigned char)*p))
+		if (!day_month_year(&p, &y, &m, &d))
 			return false;
-		d = (int)strtol(p, &end, 10);
-		if (end - p > 2 || *end != '-')
-			return false;
-		p = end + 1;
-		for (m = 0; m < 12 && strncasecmp(p, months[m], 3) != 0; m++)
-			;
-		if (m++ == 12 || p[3] != '-')
-			return false;
-		p += 4;
-		if (!two(&p, &a) || !two(&p, &b))
-			return false;
-		y = a * 100 + b;
 	}
 	if (!valid_date(y, m, d))
 		return false;
@@ -314,6 +339,26 @@ date_part(const char **s, struct tm *tm)
 	tm->tm_mday = d;
 	*s = p;
 	return true;
+}
+
+/* "Mon", "Monday", with a comma or not: 0 is Sunday, -1: none. */
+static int
+weekday_part(const char **s)
+{
+	static const char *const names[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
+	                                    "Thursday", "Friday", "Saturday"};
+	for (int i = 0; i < 7; i++) {
+		size_t whole = strlen(names[i]);
+		size_t n = strncasecmp(*s, names[i], whole) == 0 ? whole
+		           : strncasecmp(*s, names[i], 3) == 0   ? 3
+		                                                 : 0;
+		const char *p = *s + n;
+		if (n && (*p == ',' || *p == ' ' || *p == '\t' || *p == '\0')) {
+			*s = skip_space(p + (*p == ','));
+			return i;
+		}
+	}
+	return -1;
 }
 
 static bool
@@ -337,38 +382,72 @@ relative(const char *s, int64_t now_us, int64_t *ret_us)
 	return true;
 }
 
+static int
+weekday_of(int y, int m, int d)
+{
+	struct tm tm = {.tm_year = y, .tm_mon = m, .tm_mday = d, .tm_hour = 12};
+	(void)timegm(&tm); /* fills in tm_wday; no zone is meant */
+	return tm.tm_wday;
+}
+
+/* The day, the time of day, or both; a weekday before them. */
+static bool
+day_and_time(const char **s, struct tm *tm, int64_t *ret_frac, int *ret_weekday)
+{
+	const char *p = *s;
+	int weekday = weekday_part(&p);
+	*ret_weekday = -1;
+	if (date_part(&p, tm)) {
+		if (weekday >= 0 &&
+		    weekday != weekday_of(tm->tm_year, tm->tm_mon, tm->tm_mday))
+			return false; /* one of the two is not what was meant */
+		tm->tm_hour = tm->tm_min = tm->tm_sec = 0;
+		if (*p == 'T' || *p == 't' || *p == ' ') {
+			const char *q = skip_space(p + 1);
+			if (clock_part(&q, tm, ret_frac))
+				p = q;
+			else if (*p != ' ')
+				return false;
+		}
+	} else {
+		if (weekday >= 0)
+			tm->tm_hour = tm->tm_min = tm->tm_sec = 0;
+		if (!clock_part(&p, tm, ret_frac) && weekday < 0)
+			return false;
+		*ret_weekday = weekday;
+	}
+	*s = p;
+	return true;
+}
+
 static bool
 absolute(const char *s, int64_t now_us, int64_t *ret_us)
 {
 	time_t now = (time_t)floor_sec(now_us);
 	struct tm tm;
 	int64_t frac = 0;
-	long off;
+	long off = 0;
+	int weekday;
 	const char *p = s;
 	if (!localtime_r(&now, &tm))
 		return false;
+	int today = tm.tm_wday;
 	tm.tm_isdst = -1;
-	if (date_part(&p, &tm)) {
-		tm.tm_hour = tm.tm_min = tm.tm_sec = 0;
-		if (*p == 'T' || *p == 't' || *p == ' ') {
-			const char *q = skip_space(p + 1);
-			if (clock_part(&q, &tm, &frac))
-				p = q;
-			else if (*p != ' ')
-				return false;
-		}
-	} else if (!clock_part(&p, &tm, &frac)) {
+	if (!day_and_time(&p, &tm, &frac, &weekday))
 		return false;
-	}
-	time_t t;
-	if (zone_part(&p, &off))
-		t = timegm(&tm) - off;
-	else
-		t = mktime(&tm);
+	bool zone = zone_part(&p, &off);
 	if (*skip_space(p))
 		return false;
-	*ret_us = (int64_t)t * SEC + frac;
-	return true;
+	if (weekday >= 0) /* the last one, today if its time has come */
+		tm.tm_mday -= (today - weekday + 7) % 7;
+	for (int back = 0;; back++) {
+		struct tm try = tm;
+		try.tm_mday -= 7 * back;
+		time_t t = zone ? timegm(&try) - off : mktime(&try);
+		*ret_us = (int64_t)t * SEC + frac;
+		if (weekday < 0 || *ret_us <= now_us || back)
+			return true;
+	}
 }
 
 int

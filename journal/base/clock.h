@@ -21,8 +21,10 @@ void mw_time_local(char *out, size_t n, int64_t us);
 void mw_time_imap(char *out, size_t n, int64_t us);
 /* Parses the journalctl forms: "2026-11-20 08:00[:00[.5]]", "2026-11-20", "08:00",
  * "now", "today", "yesterday", "tomorrow", "-2h", "+5min", "2 days ago", "7d" (seven
- * days ago), "@1700000000[.5]", RFC 3339, "21-Nov-2026". Local zone unless Z, UTC or an
- * offset is given. Returns 0 or MW_EUSAGE. */
+ * days ago), "@1700000000[.5]", RFC 3339, "21-Nov-2026", mail's own "Mon, 02 Nov 2026
+ * 10:00:00 +0100". A weekday may stand before each date, and must be that day's; before a
+ * time of day, or alone, it is the last such day. Local zone unless Z, UTC or an offset
+ * is given. Returns 0 or MW_EUSAGE. */
 int mw_time_parse(const char *text, int64_t now_us, int64_t *ret_us);
 /* "30d", "12h", "5min", "1y 6months", "90" (seconds) to µs; 0 or MW_EUSAGE. */
 int mw_duration_parse(const char *text, int64_t *ret_us);

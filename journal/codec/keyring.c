@@ -36,24 +36,45 @@ on_passphrase(char *buf, int size, int rwflag, void *arg)
 	return (int)a->pass.n;
 }
 
+/* Whether a PEM file says so of itself. Its text is wiped: it may be in the clear. */
+static bool
+is_private(FILE *f)
+{
+	char line[128];
+	bool yes = false;
+	rewind(f);
+	for (int i = 0; i < 64 && !yes && fgets(line, sizeof line, f); i++)
+		yes = strncmp(line, "-----BEGIN ", 11) == 0 &&
+		      strstr(line, "PRIVATE KEY-----");
+	explicit_bzero(line, sizeof line);
+	return yes;
+}
+
 int
 mw_keyring_load_public(const char *file, uint8_t pk[MW_KEY_LEN], struct mw_err *err)
 {
 	size_t n = MW_KEY_LEN;
 	struct asked none = {MW_STR(""), false}; /* OpenSSL would ask the terminal */
+	char buf[4096]; /* ours, so that it can be wiped: the wrong file may be private */
 	FILE *f = fopen(file, "re");
 	if (!f)
 		return mw_fail_errno(err, "cannot read key %s", file);
+	(void)setvbuf(f, buf, _IOFBF, sizeof buf);
 	EVP_PKEY *k = PEM_read_PUBKEY(f, NULL, on_passphrase, &none);
+	bool private = !k && is_private(f);
 	(void)fclose(f);
+	explicit_bzero(buf, sizeof buf);
 	bool ok = k && EVP_PKEY_is_a(k, "X25519") &&
 	          EVP_PKEY_get_raw_public_key(k, pk, &n) == 1 && n == MW_KEY_LEN;
 	EVP_PKEY_free(k);
 	if (ok)
 		return 0;
-	(void)mw_fail(err, MW_EKEY, "%s is no public recovery key", file);
+	(void)mw_fail(err, MW_EFORMAT,
+	              private ? "%s is a private key; here the public one is wanted"
+	                      : "%s is no public recovery key",
+	              file);
 	(void)mw_err_hint(err, "give the .pub file that 'mailwal keys new' wrote");
-	return MW_EKEY;
+	return MW_EFORMAT;
 }
 
 int

@@ -144,6 +144,13 @@ mw_store_load_recovery(char *const *files, size_t n, struct mw_buf *out,
 	return out->failed ? mw_fail(err, MW_ENOMEM, "out of memory for keys") : 0;
 }
 
+int
+mw_store_probe_recovery(const char *file, struct mw_err *err)
+{
+	uint8_t pk[32];
+	return mw_keyring_load_public(file, pk, err);
+}
+
 static void
 binding(const uint8_t *journal, const uint8_t *salt, uint64_t number,
         uint8_t out[MW_ID_LEN + MW_SALT_LEN + 8])

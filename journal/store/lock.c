@@ -14,6 +14,7 @@ static const char first_line[] = "mailwal journal ";
 
 struct contents {
 	int entries;
+	bool journal;   /* the file of that name is there */
 	bool leftovers; /* … of a creation that failed do not count */
 };
 
@@ -28,6 +29,7 @@ count_one(void *arg, const char *name)
 		if (strcmp(name, made[i]) == 0)
 			return 0;
 	c->entries++;
+	c->journal = c->journal || strcmp(name, "journal") == 0;
 	return 0;
 }
 
@@ -51,8 +53,18 @@ check_empty(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 	}
 	if (c.entries == 0)
 		return 0;
+	if (c.journal) {
+		(void)mw_fail(err, MW_ECREATE, "%s is not empty: it is a journal already",
+		              dir);
+		(void)mw_err_hint(err,
+		                  "use it as it is ('mailwal -j %s status'), or give "
+		                  "a directory that does not exist yet",
+		                  dir);
+		return MW_ECREATE;
+	}
 	(void)mw_fail(err, MW_ECREATE, "%s is not empty", dir);
-	(void)mw_err_hint(err, "give a directory that does not exist yet");
+	(void)mw_err_hint(err, "give a directory that is empty or does not exist yet; "
+	                       "mailwal init makes it");
 	return MW_ECREATE;
 }
 

@@ -75,6 +75,8 @@ const char *mw_store_dir(const struct mw_store *st);
 /* Public recovery keys out of PEM files, 32 bytes each, appended to out. */
 int mw_store_load_recovery(char *const *files, size_t n, struct mw_buf *out,
                            struct mw_err *err) MW_CHECK;
+/* Is this file such a key? 0, or why not (mw_conf_probe of recovery_key). */
+int mw_store_probe_recovery(const char *file, struct mw_err *err) MW_CHECK;
 /* Makes these the journal's recovery keys for every segment that starts from now on; a
  * running writer takes them at its next segment. No lock is needed. */
 int mw_store_set_recovery(const char *dir, const uint8_t *pk, size_t n,
