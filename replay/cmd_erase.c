@@ -276,6 +276,9 @@ choose(struct erase *e)
 	e->q.delimiter = e->cli->conf->recipient_delimiter;
 	if (e->q.n_user) {
 		char type = MW_TYPE_RESTORE;
+		r = mw_query_users(e->cli, &e->q, e->err);
+		if (r < 0)
+			return r;
 		r = mw_select(e->cli, &e->q, on_item, e, on_bad, NULL, e->err);
 		return r ? r
 		         : mw_store_find(st, MW_KEY_TYPE, mw_str(&type, 1), on_restore, e,

@@ -78,7 +78,9 @@ mw_cmd_export(struct mw_cli *cli, int argc, char **argv)
 	                           .plain_dir = true,
 	                           .stopped = mw_cli_stopped};
 	mw_cli_catch_signals();
-	int r = mw_target_new(a.to, &o, &run.target, &err);
+	int r = mw_query_users(cli, &a.q, &err);
+	if (!r)
+		r = mw_target_new(a.to, &o, &run.target, &err);
 	if (!r) {
 		const struct mw_plan_opts po = {.cli = cli,
 		                                .query = &a.q,

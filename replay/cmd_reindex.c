@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 static int
-reindex(const struct mw_cli *cli, size_t k)
+reindex(const struct mw_cli *cli, size_t k, uint64_t *all)
 {
 	MW_STORE_AUTO *st = NULL;
 	struct mw_err err = {0};
@@ -20,12 +20,13 @@ reindex(const struct mw_cli *cli, size_t k)
 	mw_cli_as_self();
 	if (r < 0)
 		return mw_cli_error(cli, &err);
+	*all += n;
 	double seconds = (double)(clock->mono_us(clock) - start) / 1e6;
 	if (cli->json)
 		mw_cli_json(json_pack("{s:s, s:o, s:I, s:I, s:f}", "message_type",
-		                      "summary", "journal",
-		                      mw_json_str(mw_strz(cli->journals[k])), "records",
-		                      (json_int_t)n, "selected", (json_int_t)n,
+		                      cli->n_journals > 1 ? "journal" : "summary",
+		                      "journal", mw_json_str(mw_strz(cli->journals[k])),
+		                      "records", (json_int_t)n, "selected", (json_int_t)n,
 		                      "duration_s", seconds));
 	else if (!cli->quiet)
 		printf("%s: %llu records indexed in %.1f s\n", cli->journals[k],
@@ -38,10 +39,15 @@ mw_cmd_reindex(struct mw_cli *cli, int argc, char **argv)
 {
 	if (argc > 1)
 		return mw_cli_unknown(cli, mw_cmd_find("reindex"), argv[1]);
+	uint64_t all = 0;
 	for (size_t k = 0; k < cli->n_journals; k++) {
-		int status = reindex(cli, k);
+		int status = reindex(cli, k, &all);
 		if (status != 0)
 			return status;
 	}
+	if (cli->json && cli->n_journals > 1)
+		mw_cli_json(json_pack("{s:s, s:I, s:I, s:I}", "message_type", "summary",
+		                      "journals", (json_int_t)cli->n_journals, "records",
+		                      (json_int_t)all, "selected", (json_int_t)all));
 	return 0;
 }

@@ -37,7 +37,7 @@ struct args {
 	struct mw_query q;
 	struct mw_target_opts t;
 	const char *to, *report, *state, *sink;
-	bool dry, fresh, resend, yes;
+	bool dry, fresh, resume, resend, yes;
 	unsigned jobs;
 };
 
@@ -85,6 +85,7 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	    {"--state", &a->state, NULL},    {"--resend-doubtful", NULL, &a->resend},
 	    {"-n|--dry-run", NULL, &a->dry}, {"--fresh", NULL, &a->fresh},
 	    {"--sink", &a->sink, NULL},      {"--yes", NULL, &a->yes},
+	    {"--resume", NULL, &a->resume},
 	};
 	const char *v;
 	for (size_t k = 0; k < MW_COUNT(opts); k++) {
@@ -94,12 +95,7 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 		if (r)
 			return r;
 	}
-	int r = mw_cli_option(argc, argv, i, "--resume", NULL, err);
-	if (r) {
-		a->fresh = false;
-		return r;
-	}
-	r = mw_cli_option(argc, argv, i, "--jobs", &v, err);
+	int r = mw_cli_option(argc, argv, i, "--jobs", &v, err);
 	if (r)
 		return r > 0 ? jobs(a, v, err) : r;
 	r = mw_cli_option(argc, argv, i, "--filing", &v, err);
@@ -145,6 +141,10 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 	}
 	if (mw_query_check(&a->q, &err))
 		return mw_cli_error(cli, &err);
+	if (a->fresh && a->resume)
+		return mw_cli_usage(cli, self(),
+		                    "--fresh forgets what earlier runs noted, --resume "
+		                    "goes on from it: give one of them");
 	if (!a->to)
 		return mw_cli_usage(cli, self(), "--to TARGET is missing");
 	if (a->t.filing && strncasecmp(a->to, "imap", 4) != 0)
@@ -292,7 +292,9 @@ static int
 work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 {
 	char journal[MW_ID_TEXT + 1] = "-";
-	int r = 0;
+	int r = mw_query_users(cli, &a->q, err);
+	if (r)
+		return r;
 	bool touches = a->step == STEP_UNDO || (!a->dry && a->step == STEP_RUN);
 	if (touches || mw_target_write_only(a->to))
 		r = open_ledger(cli, a, &run->ledger, err);

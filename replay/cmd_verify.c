@@ -16,6 +16,10 @@ enum {
 	CHECKPOINTS = 64
 };
 
+struct total { /* of a set of journals */
+	uint64_t segments, records, mails, contents, bytes, failed;
+};
+
 struct verify {
 	struct mw_cli *cli;
 	const char *journal;
@@ -94,9 +98,11 @@ on_progress(void *arg, uint64_t done, uint64_t all)
 	return mw_cli_stopped();
 }
 
+/* Of one journal; "journal" where it is one of several and the summary is still to come.
+ */
 static void
 summary_json(const struct verify *v, const struct mw_verify_result *r, int answer,
-             double seconds)
+             double seconds, struct total *total)
 {
 	char chain[65];
 	json_t *o = json_object(), *kinds = json_object();
@@ -107,7 +113,15 @@ summary_json(const struct verify *v, const struct mw_verify_result *r, int answe
 		                          json_integer((json_int_t)r->findings[k]));
 		bad += mw_finding_bad((enum mw_finding_kind)k) ? r->findings[k] : 0;
 	}
-	(void)json_object_set_new(o, "message_type", json_string("summary"));
+	total->segments += r->segments;
+	total->records += r->records;
+	total->mails += r->mails;
+	total->contents += r->contents;
+	total->bytes += r->bytes;
+	total->failed += bad;
+	(void)json_object_set_new(o, "message_type",
+	                          json_string(v->cli->n_journals > 1 ? "journal"
+	                                                             : "summary"));
 	(void)json_object_set_new(o, "journal", mw_json_str(mw_strz(v->journal)));
 	(void)json_object_set_new(o, "ok", json_boolean(answer == 0));
 	(void)json_object_set_new(o, "segments", json_integer((json_int_t)r->segments));
@@ -130,6 +144,26 @@ summary_json(const struct verify *v, const struct mw_verify_result *r, int answe
 	(void)json_object_set_new(o, "selected", json_integer((json_int_t)r->mails));
 	(void)json_object_set_new(o, "failed", json_integer((json_int_t)bad));
 	(void)json_object_set_new(o, "duration_s", json_real(seconds));
+	mw_cli_json(o);
+}
+
+/* Of a set, after its journals. */
+static void
+total_json(const struct mw_cli *cli, const struct total *t, bool ok)
+{
+	json_t *o = json_object();
+	(void)json_object_set_new(o, "message_type", json_string("summary"));
+	(void)json_object_set_new(o, "ok", json_boolean(ok));
+	(void)json_object_set_new(o, "journals",
+	                          json_integer((json_int_t)cli->n_journals));
+	(void)json_object_set_new(o, "segments", json_integer((json_int_t)t->segments));
+	(void)json_object_set_new(o, "records", json_integer((json_int_t)t->records));
+	(void)json_object_set_new(o, "mails", json_integer((json_int_t)t->mails));
+	(void)json_object_set_new(o, "contents_checked",
+	                          json_integer((json_int_t)t->contents));
+	(void)json_object_set_new(o, "bytes", json_integer((json_int_t)t->bytes));
+	(void)json_object_set_new(o, "selected", json_integer((json_int_t)t->mails));
+	(void)json_object_set_new(o, "failed", json_integer((json_int_t)t->failed));
 	mw_cli_json(o);
 }
 
@@ -211,7 +245,7 @@ load_checkpoints(struct mw_store *st, struct asked *a, struct mw_checkpoint *out
 }
 
 static int
-verify(struct mw_cli *cli, size_t k, struct asked *a)
+verify(struct mw_cli *cli, size_t k, struct asked *a, struct total *total)
 {
 	struct mw_checkpoint points[CHECKPOINTS];
 	const struct mw_clock *clock = mw_clock_system();
@@ -234,7 +268,7 @@ verify(struct mw_cli *cli, size_t k, struct asked *a)
 		return mw_cli_error(cli, &err);
 	double seconds = (double)(clock->mono_us(clock) - v.start_us) / 1e6;
 	if (cli->json)
-		summary_json(&v, &result, r, seconds);
+		summary_json(&v, &result, r, seconds, total);
 	else if (!cli->quiet || r != 0)
 		summary(&v, &result, r, seconds);
 	return r;
@@ -270,6 +304,7 @@ mw_cmd_verify(struct mw_cli *cli, int argc, char **argv)
 {
 	const struct mw_cmd *cmd = mw_cmd_find("verify");
 	struct asked a = {.sample = 100};
+	struct total total = {0};
 	int status = 0;
 	for (int i = 1; i < argc; i++) {
 		struct mw_err err = {0};
@@ -291,11 +326,13 @@ mw_cmd_verify(struct mw_cli *cli, int argc, char **argv)
 			                    "--sample: '%s' is no share such as 5%%", v);
 	}
 	for (size_t k = 0; k < cli->n_journals; k++) {
-		int s = verify(cli, k, &a);
+		int s = verify(cli, k, &a, &total);
 		if (s > 1)
 			return s;
 		status = MW_MAX(status, s);
 	}
 	int s = unused(cli, &a);
+	if (cli->json && cli->n_journals > 1)
+		total_json(cli, &total, status == 0 && s == 0);
 	return s ? s : status;
 }

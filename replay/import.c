@@ -84,6 +84,7 @@ struct found { /* what placeholders stood for, on the way down a pattern */
 
 struct places {
 	const struct mw_import_src *s;
+	size_t n; /* found */
 	struct mw_arena *arena;
 	int (*cb)(void *arg, const struct mw_import_box *b);
 	void *arg;
@@ -141,6 +142,7 @@ give(struct places *w, const char *path, const struct found *f)
 		return mw_fail(w->err, MW_ENOMEM, "out of memory");
 	if (access(path, F_OK) < 0)
 		return 0;
+	w->n++;
 	int r = mw_import_owner(w->s->cli->conf, name, w->arena, &b, &e);
 	if (r == MW_EUSAGE)
 		return w->s->sink->trouble(w->s->sink->arg, path, e.msg);
@@ -169,6 +171,7 @@ walk_dir(struct places *w, const char *path, const char *comp, const char *rest,
 		char why[200];
 		(void)snprintf(why, sizeof why, "cannot look into it: %s",
 		               strerror(errno));
+		w->n += errno != ENOENT && errno != ENOTDIR;
 		return errno == ENOENT || errno == ENOTDIR
 		           ? 0
 		           : w->s->sink->trouble(w->s->sink->arg, path, why);
@@ -230,13 +233,29 @@ walk(struct places *w, const char *path, const char *rest, const struct found *f
 	            : mw_fail(w->err, MW_ENOMEM, "out of memory");
 }
 
+/* The wrong pattern and the place that is away look the same: neither is "all done". */
+static int
+nothing_there(const char *pattern, struct mw_err *err)
+{
+	char dir[PATH_MAX];
+	(void)snprintf(dir, sizeof dir, "%.*s", (int)strcspn(pattern, "%"), pattern);
+	char *slash = strrchr(dir, '/');
+	if (slash)
+		slash[slash == dir] = '\0';
+	if (slash && access(dir, R_OK | X_OK) < 0)
+		return mw_fail_errno(err, "cannot look into %s", dir);
+	(void)mw_fail(err, MW_ENOTFOUND, "nothing is there that fits %s", pattern);
+	return mw_err_hint(err, "%%u is a user, %%n and %%d its two halves; one name in "
+	                        "the path each");
+}
+
 int
 mw_import_places(const struct mw_import_src *s, const char *pattern,
                  int (*cb)(void *, const struct mw_import_box *), void *arg,
                  struct mw_err *err)
 {
 	MW_ARENA_AUTO *a = mw_arena_new(0);
-	struct places w = {s, a, cb, arg, err};
+	struct places w = {.s = s, .arena = a, .cb = cb, .arg = arg, .err = err};
 	struct found none = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
 	if (!a)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -246,7 +265,8 @@ mw_import_places(const struct mw_import_src *s, const char *pattern,
 			return mw_err_hint(err, "--user ADDR, or a pattern: %%u for the "
 			                        "user, %%n and %%d for its two halves");
 		}
-		return walk(&w, "", pattern, &none);
+		int q = walk(&w, "", pattern, &none);
+		return q == 0 && w.n == 0 ? nothing_there(pattern, err) : q;
 	}
 	struct mw_import_box b;
 	struct mw_target *t = NULL;

@@ -10,7 +10,7 @@
 const char mw_query_usage[] =
     "SELECTION (different options narrow, a repeated one widens):\n"
     "  -S, --since T        journaled at T or later: '2026-11-20 08:00', yesterday,\n"
-    "                       -2h, 7d (seven days ago), @1700000000, RFC 3339\n"
+    "                       -2h, 7d (seven days ago), Mon 10:00, @1700000000, RFC 3339\n"
     "  -U, --until T        journaled before T\n"
     "  --since-mark NAME    from the start of this mark on (its last completed one)\n"
     "  --overlap D          with --since-mark: and what is at most D older\n"

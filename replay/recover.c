@@ -275,7 +275,7 @@ mw_recover_whose(struct mw_cli *cli, const char *who, struct mw_arena *a,
 	if (!w.exact && l->n > 1)
 		return several(who, l, err);
 	if (!w.exact && l->n == 0) {
-		(void)mw_fail(err, MW_ENOTFOUND, "the journal has no mail of '%s'", who);
+		(void)mw_fail(err, MW_ENOUSER, "the journal has no mail of '%s'", who);
 		return mw_err_hint(err, "an address, its alias, or a login; see "
 		                        "mailbox_name in mailwal.conf(5)");
 	}

@@ -19,7 +19,7 @@ struct mw_recover_user {
 };
 
 /* Finds the one mailbox that `who` means: its own address or login; its name without a
- * domain; or an alias, as it was expanded at capture. MW_ENOTFOUND, or MW_EUSAGE naming
+ * domain; or an alias, as it was expanded at capture. MW_ENOUSER, or MW_EUSAGE naming
  * the mailboxes where there are several. bad as in mw_select. */
 int mw_recover_whose(struct mw_cli *cli, const char *who, struct mw_arena *a,
                      void (*bad)(void *arg, const struct mw_err *err), void *arg,

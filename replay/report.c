@@ -253,7 +253,7 @@ say(const struct mw_report *r)
 	printf("; %llu unaccounted%s. %llu %s, %s.\n",
 	       (unsigned long long)mw_report_left(r),
 	       r->interrupted ? " (interrupted)" : "", (unsigned long long)r->mailboxes,
-	       export              ? "place"
+	       export              ? r->mailboxes == 1 ? "place" : "places"
 	       : r->mailboxes == 1 ? "mailbox"
 	                           : "mailboxes",
 	       took);

@@ -57,6 +57,11 @@ int mw_query_option(struct mw_query *q, int argc, char **argv, int *i,
                     struct mw_err *err);
 /* until before since, and the like. */
 int mw_query_check(const struct mw_query *q, struct mw_err *err);
+/* Does somebody know each --user: a record (recipient, alias expansion, login), or, by
+ * the domain, local_domains? MW_ENOUSER names the first whom nobody does. For commands
+ * that act on the mail they select; an empty result is none of its concern. */
+int mw_query_users(struct mw_cli *cli, const struct mw_query *q,
+                   struct mw_err *err) MW_CHECK;
 /* The SELECTION part of a usage text. */
 extern const char mw_query_usage[];
 

@@ -137,7 +137,7 @@ def searching(t, rig):
 	t.ok(r.rc == 64 and ANNA in r.err and BERT in r.err,
 	     "an alias of several people is refused by name", r)
 	r = recover(rig, user=GHOST)
-	t.ok(r.rc == 66, "an unknown user is not found", r)
+	t.ok(r.rc == 67, "an unknown user is not found", r)
 	r = rig.mailwal("list", "-o", "tsv", "--body", "text of other")
 	t.ok(r.rc == 0 and "for bert" in r.out, "list looks into messages too", r)
 
@@ -295,7 +295,7 @@ def erased(t, rig, by_subject):
 	r = rig.mailwal("--json", "recover", "--history")
 	t.ok(r.rc == 0 and not r.lines, "of which nothing is told any more", r)
 	r = recover(rig)
-	t.ok(r.rc == 66, "she is not known any more", f"{r} {before}")
+	t.ok(r.rc == 67, "she is not known any more", f"{r} {before}")
 	r = rig.mailwal("verify", "--json")
 	t.ok(r.rc == 0, "the journal verifies", r)
 

@@ -217,10 +217,10 @@ others_are_refused(void **state)
 	} t[] = {
 	    {"info@a.test", MW_EUSAGE, "alice@a.test, bob@a.test"},
 	    {"alice", MW_EUSAGE, "alice@a.test, alice@b.test"},
-	    {"nobody@a.test", MW_ENOTFOUND, "nobody@a.test"},
-	    {"nobody", MW_ENOTFOUND, "nobody"},
-	    {"far@far.test", MW_ENOTFOUND, "far"},
-	    {"gone@a.test", MW_ENOTFOUND, "gone"},
+	    {"nobody@a.test", MW_ENOUSER, "nobody@a.test"},
+	    {"nobody", MW_ENOUSER, "nobody"},
+	    {"far@far.test", MW_ENOUSER, "far"},
+	    {"gone@a.test", MW_ENOUSER, "gone"},
 	};
 	for (size_t i = 0; i < MW_COUNT(t); i++) {
 		struct world w;

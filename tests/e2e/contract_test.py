@@ -1,0 +1,209 @@
+#!/usr/bin/python3
+"""What the command line promises, on a journal filled by import: JSON, exit statuses and what
+is said about mistakes. No servers."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import tap
+
+BUILD = os.environ.get("MW_BUILD", "build")
+MAILWAL, MAILWALD = os.path.join(BUILD, "replay/mailwal"), os.path.join(BUILD, "milter/mailwald")
+ALICE, CAROL = "alice@example.org", "carol@elsewhere.test"
+
+
+class Ran:
+	def __init__(self, argv, cwd, stdin=None):
+		p = subprocess.run(argv, cwd=cwd, capture_output=True, timeout=60, check=False,
+				   input=stdin or b"")
+		self.argv, self.rc = argv, p.returncode
+		self.out, self.err = p.stdout.decode(), p.stderr.decode()
+
+	def json(self):
+		"""Every line of standard output must be an object."""
+		try:
+			lines = [json.loads(x) for x in self.out.splitlines()]
+		except ValueError:
+			return None
+		return lines if all(isinstance(x, dict) for x in lines) else None
+
+	def __str__(self):
+		return f"{' '.join(self.argv)}: exit {self.rc}\n{self.out[-800:]}\n{self.err[-800:]}"
+
+
+class Site:
+	def __init__(self, t):
+		self.t, self.dir = t, t.dir
+		self.conf = os.path.join(self.dir, "mail wal.conf")
+		self.write("journal_dir = \"%s/journal\"" % self.dir, "local_domains = example.org",
+			   "retain default { keep = 30d }", "capture spam { match = spam:yes; journal = no }")
+
+	def write(self, *lines):
+		pathlib.Path(self.conf).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+	def __call__(self, *words):
+		return Ran([MAILWAL, "-c", self.conf, *words], self.dir)
+
+	def refused(self, rc, said, *words):
+		r = self(*words)
+		return self.t.ok(r.rc == rc and all(x in r.err for x in said) and not r.out,
+				 f"{' '.join(words)}: exit {rc}", r)
+
+
+def maildir(path, n, first=1):
+	for sub in ("cur", "new", "tmp"):
+		os.makedirs(os.path.join(path, sub))
+	for i in range(first, first + n):
+		pathlib.Path(path, "cur", f"m{i}:2,S").write_bytes(
+			b"From: bob@example.net\nSubject: number %d\nMessage-ID: <%d@x>\n\nbody %d\n"
+			% (i, i, i))
+
+
+def configuration(t, site):
+	lines = pathlib.Path(site.conf).read_text(encoding="utf-8").splitlines()
+	r = site("config", "show", "--json")
+	got = {o.get("name"): o for o in r.json() or []}
+	t.ok(r.rc == 0 and got.get("retain.default.keep", {}).get("value") == "30d"
+	     and got.get("capture.spam.match", {}).get("value") == "spam:yes"
+	     and got.get("capture.spam.journal", {}).get("setting") == "journal"
+	     and got.get("local_domains", {}).get("value") == "example.org",
+	     "config show --json has the sections", r)
+	r = site("config", "check", "--json")
+	t.ok(r.rc == 0 and [o["ok"] for o in r.json() or []] == [True], "config check --json: ok", r)
+	site.write(*lines, "log_levl = info", "recovery_key = /nonexistent/a.pub", "segment_size = many")
+	n = len(lines)
+	r = site("config", "check", "--json")
+	got = r.json() or []
+	t.ok(r.rc == 78 and [(o["message_type"], o["line"], o["column"]) for o in got[:-1]]
+	     == [("error", n + 1, 1), ("error", n + 3, 16), ("error", n + 2, 16)]
+	     and all(o["file"] == site.conf and o["message"] for o in got[:-1])
+	     and (got[-1]["message_type"], got[-1]["ok"], got[-1]["errors"]) == ("summary", False, 3),
+	     "config check --json: each mistake an object with its place, then a summary", r)
+	key = os.path.join(site.dir, "private key")
+	r = Ran([MAILWAL, "keys", "new", "--out", key], site.dir)
+	t.ok(r.rc == 0, "a pair of keys", r)
+	for what, value, said in (("missing", "/nonexistent/a.pub", "No such file"),
+				  ("private", key, "is a private key"),
+				  ("no key", site.conf, "is no public recovery key")):
+		site.write(*lines, f"recovery_key = \"{value}\"")
+		for argv in ([MAILWAL, "-c", site.conf, "config", "check"],
+			     [MAILWALD, "-c", site.conf, "-t"]):
+			r = Ran(argv, site.dir)
+			t.ok(r.rc == 78 and f"{site.conf}:{n + 1}:16: error: recovery_key: " in r.err
+			     and said in r.err, f"{os.path.basename(argv[0])} {argv[-1]}: {what} key "
+			     "file: exit 78 and its place", r)
+	site.write(*lines, "recovery_key = /nonexistent/a.pub", "recovery_key =",
+		   f"recovery_key = \"{key}.pub\"")
+	r = site("config", "check")
+	t.ok(r.rc == 0, "what a later line took back is not looked at", r)
+	r = Ran([MAILWAL, "-c", "/nonexistent.conf", "config", "check", "--json"], site.dir)
+	got = r.json() or [{}]
+	t.ok(r.rc == 66 and got[0].get("message_type") == "error" and got[-1].get("ok") is False,
+	     "config check --json: no such file", r)
+	site.write(*lines)
+	site.refused(65, ["is a private key", ".pub"], "keys", "rotate", key)
+
+
+def making(t, site):
+	r = site("init")
+	t.need(r.rc == 0, "init", r)
+	full = os.path.join(site.dir, "full")
+	os.makedirs(full)
+	pathlib.Path(full, "letter").write_text("x", encoding="utf-8")
+	site.refused(73, ["full is not empty", "hint: give a directory that is empty"],
+		     "init", "-j", full)
+	site.refused(73, ["not empty", "is a journal already", "status"], "init")
+	t.equal(os.listdir(full), ["letter"], "what was there is left alone")
+
+
+def importing(t, site):
+	for where in ("maildir:/nonexistent/%u", "mbox:/nonexistent/%u", "eml:/nonexistent/%d/%n",
+		      f"maildir:{site.dir}/%u/Maildr"):
+		site.refused(66, ["/nonexistent" if "/non" in where else "Maildr", "mailwal: "],
+			     "import", where)
+	site.refused(66, ["/nonexistent"], "import", "maildir:/nonexistent", "--user", ALICE)
+	for user in (ALICE, "dora@example.org"):
+		maildir(os.path.join(site.dir, "vmail", user), 3 if user == ALICE else 1)
+	r = site("import", f"maildir:{site.dir}/vmail/%u")
+	t.need(r.rc == 0, "import", r)
+
+
+def users(t, site):
+	out = ["--to", f"eml:{site.dir}/out"]
+	last = {"replay": out, "export": out, "erase": ["--yes"], "recover": []}
+	for verb, more in last.items():
+		site.refused(67, [CAROL, "hint: "], verb, "--user", CAROL, *more)
+		site.refused(67, ["alicia", "hint: "], verb, "--user", "alicia", *more)
+	for verb in ("replay", "export", "erase"):
+		r = site(verb, "--user", "new@example.org", *last[verb])
+		t.ok(r.rc == 0, f"{verb}: one of our domain who has no mail is no mistake", r)
+	site.refused(67, ["new@example.org"], "recover", "--user", "new@example.org")
+	site.refused(67, [CAROL], "replay", "--user", ALICE, "--user", CAROL, *out)
+	for name in (ALICE, "alice", "ALICE@example.ORG"):
+		r = site("--json", "export", "--user", name, "--until", "2000-01-01", *out)
+		t.ok(r.rc == 0 and (r.json() or [{}])[-1].get("selected") == 0,
+		     f"{name}: a selection that names nothing is 0", r)
+	r = site("list", "--user", CAROL)
+	t.ok(r.rc == 0, "a list may be empty", r)
+
+
+def selections(t, site):
+	out = ["--to", f"eml:{site.dir}/out"]
+	for verb, more in (("list", []), ("replay", out), ("export", out), ("hold add x", [])):
+		site.refused(64, ["--until", "--since"], *verb.split(), "--since", "yesterday",
+			     "--until", "-3d", *more)
+		site.refused(64, ["'never'", "hint: "], *verb.split(), "--since", "never", *more)
+	for verb, more in (("list", []), ("replay", out), ("export", out)):
+		site.refused(66, ["nightli"], verb, "--since-mark", "nightli", *more)
+	at = time.gmtime(time.time() - 20 * 86400)
+	mail = time.strftime("%a, %d %b %Y %H:%M:%S +0100", at)
+	wrong = time.strftime("%a", time.gmtime(time.mktime(at) + 86400)) + mail[3:]
+	site.refused(64, [wrong], "list", "--since", wrong)
+	for text in (mail, time.strftime("%A %Y-%m-%d", at), "Mon 10:00", "Monday"):
+		r = site("--json", "list", "--since", text)
+		t.ok(r.rc == 0 and len(r.json() or []) == 4, f"--since '{text}'", r)
+	log = pathlib.Path(site.dir, "mail.log")
+	log.write_text("", encoding="utf-8")
+	r = site("audit", "--since", mail, str(log))
+	t.ok(r.rc == 0, "audit takes the same times", r)
+	site.refused(64, ["--fresh", "--resume"], "replay", "--all", "--fresh", "--resume", *out)
+	site.refused(64, ["--fresh", "--resume"], "replay", "--all", "--resume", "--fresh", *out)
+
+
+def sets(t, site):
+	two = os.path.join(site.dir, "two")
+	r = site("-j", two, "init")
+	t.need(r.rc == 0, "a second journal", r)
+	maildir(os.path.join(site.dir, "more"), 2, first=10)
+	site("-j", two, "import", f"maildir:{site.dir}/more", "--user", ALICE)
+	one = os.path.join(site.dir, "journal")
+	for verb, count in (("verify", "mails"), ("reindex", "records")):
+		r = site("-j", one, "-j", two, verb, "--json")
+		got = [o for o in r.json() or [] if o["message_type"] != "finding"]
+		t.ok(r.rc == 0 and [o["message_type"] for o in got] == ["journal", "journal", "summary"]
+		     and [o["journal"] for o in got[:2]] == [one, two]
+		     and got[2]["journals"] == 2 and got[2]["selected"] == sum(o[count] for o in got[:2]),
+		     f"{verb} of two journals: each, then one summary", r)
+		r = site("-j", one, verb, "--json")
+		got = [o for o in r.json() or [] if o["message_type"] != "finding"]
+		t.ok([o["message_type"] for o in got] == ["summary"] and got[0]["journal"] == one,
+		     f"{verb} of one: the summary alone", r)
+
+
+def main(t):
+	site = Site(t)
+	configuration(t, site)
+	making(t, site)
+	importing(t, site)
+	users(t, site)
+	selections(t, site)
+	sets(t, site)
+
+
+tap.run(main, seconds=60)
