@@ -2,6 +2,7 @@
 #include "replay/undo.h"
 
 #include "journal/base/util.h"
+#include "replay/queue.h"
 #include "replay/run.h"
 #include "replay/sink.h"
 #include "replay/target_args.h"
@@ -36,7 +37,8 @@ struct args {
 	const char *run; /* undo: which one */
 	struct mw_query q;
 	struct mw_target_opts t;
-	const char *to, *report, *state, *sink;
+	const char *to, *report, *state, *sink, *queue;
+	struct mw_queue *mta_queue;
 	bool dry, fresh, resume, resend, yes;
 	unsigned jobs;
 };
@@ -85,7 +87,7 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	    {"--state", &a->state, NULL},    {"--resend-doubtful", NULL, &a->resend},
 	    {"-n|--dry-run", NULL, &a->dry}, {"--fresh", NULL, &a->fresh},
 	    {"--sink", &a->sink, NULL},      {"--yes", NULL, &a->yes},
-	    {"--resume", NULL, &a->resume},
+	    {"--resume", NULL, &a->resume},  {"--queue", &a->queue, NULL},
 	};
 	const char *v;
 	for (size_t k = 0; k < MW_COUNT(opts); k++) {
@@ -318,6 +320,12 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 		               "%s cannot be read back: nothing to verify", a->to);
 	if (a->step == STEP_UNDO)
 		return undo(a, run, err);
+	if (!a->queue)
+		a->queue = cli->conf ? cli->conf->queue_command : "auto";
+	r = mw_queue_new(a->queue, &a->mta_queue, err);
+	if (r)
+		return r;
+	run->queue = a->mta_queue;
 	const struct mw_plan_opts po = {.cli = cli,
 	                                .query = &a->q,
 	                                .target = run->target,
@@ -326,7 +334,10 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	r = mw_plan_make(&po, &run->plan, err);
 	if (r)
 		return r;
-	return a->step == STEP_PREPARE ? prepare(run, err) : mw_run_all(run, err);
+	if (a->step == STEP_PREPARE)
+		return prepare(run, err);
+	r = run->plan->n_wanted ? mw_run_queue_first(run, err) : 0;
+	return r ? r : mw_run_all(run, err);
 }
 
 /* The end of steps that are no run. */
@@ -387,6 +398,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	             : mw_run_finish(&run, r, &err, a.report);
 	mw_target_free(run.target);
 	mw_sink_stop(a.t.sink);
+	mw_queue_free(a.mta_queue);
 	mw_plan_free(run.plan);
 	mw_run_done(&run);
 	mw_ledger_close(run.ledger);

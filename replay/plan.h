@@ -37,18 +37,26 @@ enum mw_fate {
 	MW_FATE_QUEUED /* the MTA will deliver it */
 };
 
+enum mw_waits {
+	MW_WAITS_NO,
+	MW_WAITS_YES, /* in the queue, not in the box: asked again at the end */
+	MW_WAITS_LEFT /* it was, and left: only another scan can tell */
+};
+
 struct mw_plan_copy {
 	uint32_t rec;
 	uint8_t fate; /* enum mw_fate; only for wanted ones */
 	bool sent, wanted, ambiguous;
 	bool filed;    /* given to the user's script; the next scan tells the rest */
 	uint8_t known; /* enum mw_known_class: what the MTA's log says of it */
+	uint8_t waits; /* enum mw_waits: what the MTA's queue says */
 };
 
 struct mw_plan_box {
 	const char *box, *mailbox;
 	struct mw_plan_copy *v; /* oldest first */
 	size_t n, cap, n_wanted;
+	bool again;    /* to be scanned once more: copies left the queue meanwhile */
 	bool bad_name; /* the mailbox cannot be a place of this target */
 	bool shared;   /* of several mailboxes: a report names the place */
 };

@@ -170,7 +170,7 @@ fail_box(struct mw_run *r, struct mw_plan_box *b, const char *reason)
 {
 	int q = 0;
 	for (size_t i = 0; i < b->n && !q; i++)
-		if (b->v[i].wanted &&
+		if (b->v[i].wanted && b->v[i].waits != MW_WAITS_YES &&
 		    (b->v[i].fate == MW_FATE_OPEN || b->v[i].fate == MW_FATE_TRIED))
 			q = mw_run_never_arrived(&b->v[i]) ||
 			            b->v[i].known == MW_KNOWN_QUEUED
@@ -254,6 +254,9 @@ take_box(struct mw_run *r, bool *give_up, struct mw_err *why)
 	(void)pthread_mutex_lock(&sh->mu);
 	if (mw_cli_stopped() && !sh->result)
 		sh->result = mw_fail(&sh->result_err, MW_ECANCEL, "interrupted");
+	while (sh->second && sh->next_box < r->plan->n_box &&
+	       !r->plan->box[sh->next_box].again)
+		sh->next_box++;
 	if (!sh->result && sh->next_box < r->plan->n_box) {
 		b = &r->plan->box[sh->next_box++];
 		mw_progress_what(&sh->progress, b->shared ? b->box : b->mailbox);
@@ -342,6 +345,20 @@ work_all(struct mw_run *r)
 	free(w);
 }
 
+/* The boxes of what has left the MTA's queue meanwhile, once more. */
+static void
+after_queue(struct mw_run *r)
+{
+	struct mw_run_shared *sh = r->shared;
+	bool any = false;
+	sh->result = mw_run_queue_again(r, &any, &sh->result_err);
+	if (sh->result || !any)
+		return;
+	sh->second = true;
+	sh->next_box = 0;
+	work_all(r);
+}
+
 int
 mw_run_all(struct mw_run *r, struct mw_err *err)
 {
@@ -360,6 +377,8 @@ mw_run_all(struct mw_run *r, struct mw_err *err)
 	(void)pthread_mutex_init(&sh->mu, NULL);
 	mw_progress_start(&sh->progress, p->n_wanted, r->cli->quiet || r->cli->json);
 	work_all(r);
+	if (!sh->result && r->queue)
+		after_queue(r);
 	mw_progress_clear(&sh->progress);
 	r->report->duration_us = clk->mono_us(clk) - start;
 	r->report->interrupted = sh->result == MW_ECANCEL;

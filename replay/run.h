@@ -24,6 +24,8 @@ enum {
 	MW_RUN_ATTEMPTS = 3 /* without progress, then a box is given up */
 };
 
+struct mw_queue;
+
 struct mw_run_shared { /* by all threads of a run, under mu */
 	pthread_mutex_t mu;
 	struct mw_progress progress;
@@ -34,6 +36,7 @@ struct mw_run_shared { /* by all threads of a run, under mu */
 	struct mw_err first_err;
 	struct mw_err away; /* of a box that may be reached later; code 0: none */
 	bool any_box_ok;
+	bool second; /* only boxes marked again */
 	uint64_t empty_boxes,
 	    empty_removed;             /* empty, yet copies count as removed there */
 	unsigned unreachable, refused; /* boxes in a row */
@@ -49,9 +52,10 @@ struct mw_run {
 	struct mw_report *report;
 	struct mw_progress progress;
 	bool dry, resend_doubtful;
-	bool check;    /* compare only; implies dry */
-	bool sieve;    /* copies are filed by their users' scripts */
-	unsigned jobs; /* boxes at a time; 0: MW_JOBS_DEFAULT */
+	bool check;             /* compare only; implies dry */
+	bool sieve;             /* copies are filed by their users' scripts */
+	struct mw_queue *queue; /* the MTA's; NULL: not asked (run_queue.c) */
+	unsigned jobs;          /* boxes at a time; 0: MW_JOBS_DEFAULT */
 	/* Called before copies of a box are put (each attempt), after all readers were
 	 * closed, so that it may write to a journal. 0, or why nothing may be put. NULL
 	 * ok.
@@ -110,6 +114,17 @@ void mw_run_close_stores(struct mw_run *r);
 /* After the run, which ended with r: errors, summary, the report file where one is
  * wanted. The exit status. */
 int mw_run_finish(struct mw_run *r, int result, struct mw_err *err, const char *report);
+/* Before mw_run_all: what is in the MTA's queue now. 0; the queue that somebody named
+ * cannot be read, MW_ECANCEL, MW_ENOMEM. One that was found and cannot be read is warned
+ * of and not asked any more. */
+int mw_run_queue_first(struct mw_run *r, struct mw_err *err) MW_CHECK;
+/* Of a copy that a scan did not see: sets its waits, and its known where the queue knows
+ * better. 0, MW_ENOMEM. */
+int mw_run_ask_queue(struct mw_run *r, const struct mw_plan_box *b,
+                     struct mw_plan_copy *p, struct mw_err *err) MW_CHECK;
+/* After all boxes: reads the queue again and settles what waits; *ret_any: there are
+ * boxes marked again. 0, MW_ECANCEL, MW_ENOMEM. */
+int mw_run_queue_again(struct mw_run *r, bool *ret_any, struct mw_err *err) MW_CHECK;
 /* The exit status that a finished report means. */
 int mw_run_exit(const struct mw_run *r);
 

@@ -12,6 +12,14 @@ enum {
 	NAP_MS = 500
 };
 
+/* To be looked for and put; what waits for the MTA's queue is not. */
+static bool
+is_open(const struct mw_plan_copy *p)
+{
+	return p->wanted && p->waits != MW_WAITS_YES &&
+	       (p->fate == MW_FATE_OPEN || p->fate == MW_FATE_TRIED);
+}
+
 /* Is another copy of the same message there? They stand side by side. */
 static bool
 sibling_there(const struct mw_look *l, size_t i)
@@ -37,6 +45,10 @@ settle(struct mw_look *l, size_t *ret_left, struct mw_err *err)
 		               !(l->r->plan->by_message && sibling_there(l, i));
 		if (missing && l->r->ask_known && p->fate == MW_FATE_OPEN)
 			p->known = (uint8_t)l->r->ask_known(l->r->arg, l->r, p);
+		if (missing)
+			q = mw_run_ask_queue(l->r, l->b, p, err);
+		if (q || p->waits == MW_WAITS_YES)
+			continue;
 		enum mw_fate known =
 		    p->fate == MW_FATE_OPEN ? mw_run_known_fate(p) : MW_FATE_OPEN;
 		if (p->filed) {
@@ -182,7 +194,7 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 	for (size_t i = 0; i < b->n && k < n; i++) {
 		struct mw_plan_copy *p = &b->v[i];
 		const struct mw_plan_rec *rec = &r->plan->rec[p->rec];
-		if (!p->wanted || (p->fate != MW_FATE_OPEN && p->fate != MW_FATE_TRIED))
+		if (!is_open(p))
 			continue;
 		v[k] = (struct mw_put){.time_us = rec->time_us,
 		                       .size = rec->size,
@@ -224,7 +236,7 @@ attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_er
 		return q;
 	if (r->dry) {
 		for (size_t i = 0; i < b->n && !q; i++)
-			if (b->v[i].wanted && b->v[i].fate == MW_FATE_OPEN)
+			if (is_open(&b->v[i]))
 				q = mw_run_fate(r, &b->v[i], MW_FATE_RESTORED, NULL);
 		return q ? mw_fail(err, q, "out of memory") : 0;
 	}
@@ -252,8 +264,7 @@ mw_run_open_copies(const struct mw_plan_box *b)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < b->n; i++)
-		n += b->v[i].wanted &&
-		     (b->v[i].fate == MW_FATE_OPEN || b->v[i].fate == MW_FATE_TRIED);
+		n += is_open(&b->v[i]);
 	return n;
 }
 

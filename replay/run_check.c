@@ -72,6 +72,9 @@ absent(struct mw_look *l)
 		struct mw_plan_copy *p = &l->b->v[i];
 		if (!p->wanted || p->fate != MW_FATE_OPEN || l->c[i].how != MW_RC_MISSING)
 			continue;
+		q = mw_run_ask_queue(l->r, l->b, p, l->err);
+		if (q || p->waits == MW_WAITS_YES)
+			continue;
 		enum mw_fate known = mw_run_known_fate(p);
 		q = known != MW_FATE_OPEN ? mw_run_fate(l->r, p, known, NULL)
 		                          : mw_run_fate(l->r, p, MW_FATE_FAILED,

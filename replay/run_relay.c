@@ -62,7 +62,13 @@ ledger_fates(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 		enum mw_ledger_state st =
 		    r->ledger ? mw_ledger_get(r->ledger, id, b->box, p->sent)
 		              : MW_LEDGER_NONE;
-		if (st == MW_LEDGER_NONE && mw_run_known_fate(p) != MW_FATE_OPEN)
+		if (st == MW_LEDGER_NONE)
+			q = mw_run_ask_queue(r, b, p, err);
+		if (q)
+			break;
+		if (p->waits == MW_WAITS_YES) /* no scan could tell more at the end */
+			q = mw_run_fate(r, p, MW_FATE_QUEUED, NULL);
+		else if (st == MW_LEDGER_NONE && mw_run_known_fate(p) != MW_FATE_OPEN)
 			q = mw_run_fate(r, p, mw_run_known_fate(p), NULL);
 		else if (p->sent)
 			q = mw_run_fate(r, p, MW_FATE_SKIPPED,

@@ -279,6 +279,10 @@ class Rig:
 		self._write_postfix()
 		self.write_conf()
 
+	def queue_command(self):
+		"""What lists the queue of this rig's MTA, for mailwal.conf."""
+		return f"{servers.POSTFIX_BIN}/postqueue -c {self.run}/postfix -j"
+
 	def write_conf(self):
 		"""mailwal.conf from this object's fields."""
 		servers.write(self.conf, f"""\
@@ -291,6 +295,7 @@ local_domains = {' '.join(self.domains)}
 identities = virtual:{self.alias_file}
 min_free = 1M
 log_target = stderr
+queue_command = {self.queue_command()}
 {self.conf_extra}
 """)
 

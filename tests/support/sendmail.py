@@ -229,6 +229,14 @@ class Sendmail(rigs.Rig):
 			raise rigs.RigError(f"m4: {r.stderr.decode()}")
 		servers.write(f"{self.sm}/sendmail.cf", r.stdout.decode())
 
+	def queue_command(self):
+		script = f"{self.run}/mailq"
+		servers.write(script, "#!/bin/sh\n"
+			      f"LD_PRELOAD={preload()} MW_SYSLOG={self.run}/maillog "
+			      f"MW_HOSTNAME=mx.{self.domains[0]} exec "
+			      f"{' '.join(self.argv('-bp'))}\n", 0o755)
+		return script
+
 	def write_conf(self):
 		super().write_conf()
 		with open(self.conf, encoding="utf-8") as f:

@@ -1,0 +1,24 @@
+/* output.h - what another program prints, as it prints it.
+ *
+ * No shell; nothing on its standard input; one thread for the length of the call.
+ */
+#ifndef MW_REPLAY_OUTPUT_H
+#define MW_REPLAY_OUTPUT_H
+
+#include "journal/base/err.h"
+
+#include <stddef.h>
+
+enum {
+	MW_OUTPUT_S = 120 /* in which it must end */
+};
+
+/* Runs argv and hands over its standard output in pieces, until cb fails (that code is
+ * returned, and the program ended) or it ends. MW_EUNAVAIL: it cannot be started, or ends
+ * with a status other than 0 (with the first words of its standard error); MW_ETIMEOUT;
+ * MW_ECANCEL once mw_cli_stopped(). */
+int mw_output_of(char *const argv[],
+                 int (*cb)(void *arg, const void *p, size_t n, struct mw_err *err),
+                 void *arg, struct mw_err *err) MW_CHECK;
+
+#endif

@@ -1,0 +1,237 @@
+/* The MTA's queue as its commands print it, and what they must not print. */
+#include "replay/queue.h"
+
+#include "replay/profile.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define S  INT64_C(1000000)
+#define AT (1700000000 * S)
+
+static const char json[] =
+    "{\"queue_name\": \"deferred\", \"queue_id\": \"4FDE1210\", \"arrival_time\": "
+    "1700000000, \"message_size\": 500, \"forced_expire\": false, \"sender\": "
+    "\"w@remote.test\", \"recipients\": [{\"address\": \"dora@example.test\", "
+    "\"delay_reason\": \"connect: \\\"x\\\" \\u0000\"}, {\"address\": "
+    "\"emil@example.test\"}]}\n"
+    "{\"queue_name\": \"hold\", \"queue_id\": \"3zXq2k1TxBz4w\", \"arrival_time\": "
+    "1700000500, \"message_size\": 500, \"sender\": \"\", \"recipients\": "
+    "[{\"address\": \"anna@example.test\"}]}\n";
+
+static const char postfix[] =
+    "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------\n"
+    "4FDE1210*      500 Tue Nov 14 22:13:20  w@remote.test\n"
+    "                      (connect to 127.0.0.1[127.0.0.1]:1: Connection refused)\n"
+    "                                         dora@example.test\n"
+    "(a reason that is longer than the line, so nothing stands before it)\n"
+    "                                         emil@example.test\n"
+    "\n"
+    "3zXq2k1TxBz4w!  500 Tue Nov 14 22:21:40  MAILER-DAEMON\n"
+    "                                         anna@example.test\n"
+    "\n"
+    "-- 1 Kbytes in 2 Requests.\n";
+
+static const char sendmail[] =
+    "\t\t/var/spool/mqueue (3 requests)\n"
+    "-----Q-ID----- --Size-- -----Q-Time----- ------------Sender/Recipient-----------\n"
+    "4FDE1210X           9 Sun Nov 22 18:00 <w@remote.test>\n"
+    "                 (Deferred: Connection refused by [127.0.0.1])\n"
+    "\t\t\t\t\t <dora@example.test>\n"
+    "                 (reply: 4.0.0)\n"
+    "\t\t\t\t\t <emil@example.te\n"
+    "3zXq2k1TxBz4w*      0 (no control file)\n"
+    "\t\t\t\t\t <anna@example.test>\n"
+    "7AMI0000000001-     9 Sun Nov 22 18:00 <w@remote.test>\n"
+    "\t\t\t\t\t <bert@example.test>\n"
+    "\t\tTotal requests: 3\n";
+
+static bool
+known(void *arg, uint64_t id)
+{
+	(void)arg;
+	return id == mw_hash64(MW_STR("4FDE1210")) ||
+	       id == mw_hash64(MW_STR("3zXq2k1TxBz4w"));
+}
+
+static bool
+is(void *arg, struct mw_str rcpt, bool cut)
+{
+	struct mw_str want = mw_strz(arg);
+	return cut ? mw_str_istarts(want, rcpt) : mw_str_ieq(want, rcpt);
+}
+
+static bool
+lists(const struct mw_queue *q, const char *id, int64_t time_us, const char *rcpt)
+{
+	union {
+		const char *in;
+		void *out;
+	} arg = {rcpt};
+	return mw_queue_lists(q, mw_hash64(mw_strz(id)), time_us, is, arg.out);
+}
+
+static struct mw_queue *
+make(const char *command)
+{
+	struct mw_queue *q = NULL;
+	struct mw_err err = {0};
+	assert_int_equal(mw_queue_new(command, &q, &err), 0);
+	return q;
+}
+
+/* The whole text, in pieces of that size; what the end says. */
+static int
+learn(struct mw_queue *q, const char *text, size_t n, size_t piece)
+{
+	struct mw_err err = {0};
+	for (size_t at = 0; at < n; at += piece) {
+		size_t k = n - at < piece ? n - at : piece;
+		int r = mw_queue_learn(q, text + at, k, known, NULL, &err);
+		if (r)
+			return r;
+	}
+	return mw_queue_learn(q, NULL, 0, known, NULL, &err);
+}
+
+static void
+reads(void **state)
+{
+	static const struct {
+		const char *text;
+		size_t n;
+		bool times;
+	} v[] = {{json, sizeof json - 1, true},
+	         {postfix, sizeof postfix - 1, false},
+	         {sendmail, sizeof sendmail - 1, false}};
+	(void)state;
+	for (size_t i = 0; i < 3; i++)
+		for (size_t piece = 1; piece < 4096; piece = piece * 3 + 1) {
+			struct mw_queue *q = make("x");
+			assert_int_equal(learn(q, v[i].text, v[i].n, piece), 0);
+			assert_int_equal(mw_queue_size(q), 2);
+			assert_true(lists(q, "4FDE1210", AT, "dora@example.test"));
+			assert_true(lists(q, "4FDE1210", AT, "Emil@Example.test"));
+			assert_false(lists(q, "4FDE1210", AT, "anna@example.test"));
+			assert_true(
+			    lists(q, "3zXq2k1TxBz4w", AT + 500 * S, "anna@example.test"));
+			assert_false(lists(q, "FFFFFFFF", AT, "dora@example.test"));
+			/* The ID of a message of another day. */
+			assert_int_equal(lists(q, "4FDE1210", AT + 90000 * S,
+			                       "dora@example.test"),
+			                 !v[i].times);
+			assert_int_equal(mw_queue_has(q, mw_hash64(MW_STR("4FDE1210")),
+			                              AT - 400 * S),
+			                 !v[i].times);
+			mw_queue_free(q);
+		}
+}
+
+static void
+refuses(void **state)
+{
+	static const struct {
+		const char *text;
+		int code;
+	} v[] = {
+	    {"", 0},
+	    {"Mail queue is empty\n", 0},
+	    {"/var/spool/mqueue is empty\n\t\tTotal requests: 0\n", 0},
+	    {"MSP Queue status...\n/var/spool/mqueue-client is empty\n", 0},
+	    {"permission denied\n", MW_EFORMAT},
+	    {"{\"queue_id\": \"4FDE1210\", \"recip", MW_EFORMAT}, /* cut off */
+	    {"{\"queue_id\": \"4FDE1210\"}\n{\n", MW_EFORMAT},
+	    {"{\"queue_id\": 7}\n", MW_EFORMAT},
+	    {"{\"queue_id\": \"4FDE1210\", \"arrival_time\": 1e300, \"recipients\": 7}\n",
+	     0},
+	    {"{\"queue_id\": \"4FDE1210\", \"arrival_time\": -9223372036854775808, "
+	     "\"recipients\": [7, {}, {\"address\": \"\"}]}\n",
+	     0},
+	    {"4FDE1210* 12\n <\n <>\n <a\n>\n", 0},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
+		struct mw_queue *q = make("x");
+		int r = learn(q, v[i].text, strlen(v[i].text), 7);
+		if (r != v[i].code)
+			print_error("%s: %d\n", v[i].text, r);
+		assert_int_equal(r, v[i].code);
+		/* and it is as good as new */
+		assert_int_equal(learn(q, json, sizeof json - 1, 100), 0);
+		mw_queue_free(q);
+	}
+}
+
+/* Programs: one that lists, one that fails, one that is not there, one that never ends
+ * its line. */
+static void
+runs(void **state)
+{
+	char path[] = "/tmp/mw-queue.XXXXXX", command[64];
+	struct mw_err err = {0};
+	(void)state;
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, json, sizeof json - 1), (ssize_t)(sizeof json - 1));
+	(void)close(fd);
+	(void)snprintf(command, sizeof command, "cat  %s", path);
+	struct mw_queue *q = make(command);
+	assert_int_equal(mw_queue_read(q, false, known, NULL, &err), 0);
+	assert_int_equal(mw_queue_size(q), 2);
+	assert_true(mw_queue_is_said(q));
+	assert_string_equal(mw_queue_command(q), command);
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(mw_queue_read(q, true, known, NULL, &err), 0);
+	assert_int_equal(mw_queue_size(q), 2); /* added up */
+	assert_int_equal(mw_queue_read(q, false, known, NULL, &err), 0);
+	assert_int_equal(mw_queue_size(q), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mw_queue_read(q, false, known, NULL, &err), MW_EUNAVAIL);
+	assert_non_null(strstr(err.msg, "No such file"));
+	mw_queue_free(q);
+	q = make("/nonexistent/postqueue -j");
+	assert_int_equal(mw_queue_read(q, false, known, NULL, &err), MW_EUNAVAIL);
+	mw_queue_free(q);
+	q = make("head -c 100000000 /dev/zero");
+	assert_int_equal(mw_queue_read(q, false, known, NULL, &err), MW_EFORMAT);
+	mw_queue_free(q);
+}
+
+static void
+commands(void **state)
+{
+	struct mw_queue *q;
+	struct mw_err err = {0};
+	char many[200] = "";
+	(void)state;
+	q = make("none");
+	assert_null(q);
+	assert_int_equal(mw_queue_new("  ", &q, &err), MW_EUSAGE);
+	for (int i = 0; i < 33; i++)
+		(void)snprintf(many + strlen(many), sizeof many - strlen(many), "a ");
+	assert_int_equal(mw_queue_new(many, &q, &err), MW_EUSAGE);
+	assert_null(q);
+	assert_int_equal(setenv("MAIL_CONFIG", "/nonexistent", 1), 0);
+	if (access("/etc/mail/sendmail.cf", R_OK) < 0) {
+		q = make("auto");
+		assert_null(q);
+	}
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(reads),
+	    cmocka_unit_test(refuses),
+	    cmocka_unit_test(runs),
+	    cmocka_unit_test(commands),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
