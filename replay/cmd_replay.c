@@ -381,6 +381,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	                     .dry = a.dry,
 	                     .check = report.check,
 	                     .resend_doubtful = a.resend,
+	                     .ask_live = !a.yes,
 	                     .jobs = a.jobs};
 	(void)signal(SIGPIPE, SIG_IGN); /* a broken connection is an error, not the end */
 	mw_cli_catch_signals();

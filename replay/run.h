@@ -26,6 +26,12 @@ enum {
 
 struct mw_queue;
 
+enum mw_live {
+	MW_LIVE_NOT_ASKED,
+	MW_LIVE_GO_ON,
+	MW_LIVE_STOP
+};
+
 struct mw_run_shared { /* by all threads of a run, under mu */
 	pthread_mutex_t mu;
 	struct mw_progress progress;
@@ -36,7 +42,8 @@ struct mw_run_shared { /* by all threads of a run, under mu */
 	struct mw_err first_err;
 	struct mw_err away; /* of a box that may be reached later; code 0: none */
 	bool any_box_ok;
-	bool second; /* only boxes marked again */
+	bool second;       /* only boxes marked again */
+	enum mw_live live; /* the answer to "a store in use: go on?" */
 	uint64_t empty_boxes,
 	    empty_removed;             /* empty, yet copies count as removed there */
 	unsigned unreachable, refused; /* boxes in a row */
@@ -56,6 +63,8 @@ struct mw_run {
 	bool sieve;             /* copies are filed by their users' scripts */
 	struct mw_queue *queue; /* the MTA's; NULL: not asked (run_queue.c) */
 	unsigned jobs;          /* boxes at a time; 0: MW_JOBS_DEFAULT */
+	/* warn, and ask on a terminal, before what looks like a store in use */
+	bool ask_live;
 	/* Called before copies of a box are put (each attempt), after all readers were
 	 * closed, so that it may write to a journal. 0, or why nothing may be put. NULL
 	 * ok.
@@ -86,6 +95,9 @@ void mw_run_done(struct mw_run *r);
 /* One box (run_box.c). 0; MW_ECANCEL; MW_ENOMEM; else why the box failed as a whole. */
 int mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_CHECK;
 
+/* run_live.c: before the first copy is put into a box. 0, or MW_ECANCEL: no. */
+int mw_run_may_put(struct mw_run *r, const struct mw_plan_box *b,
+                   struct mw_err *err) MW_CHECK;
 /* The same for a target that cannot be read back (run_relay.c). */
 int mw_run_write_only(struct mw_run *r, struct mw_plan_box *b,
                       struct mw_err *err) MW_CHECK;

@@ -240,6 +240,9 @@ attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_er
 				q = mw_run_fate(r, &b->v[i], MW_FATE_RESTORED, NULL);
 		return q ? mw_fail(err, q, "out of memory") : 0;
 	}
+	q = mw_run_may_put(r, b, err);
+	if (q)
+		return q;
 	q = mw_target_begin(r->target, err);
 	if (q > 0) { /* it moved on between the look and the lock */
 		q = mw_look(l, err);

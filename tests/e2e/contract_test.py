@@ -5,6 +5,7 @@ is said about mistakes. No servers."""
 import json
 import os
 import pathlib
+import pty
 import subprocess
 import sys
 import time
@@ -196,6 +197,73 @@ def sets(t, site):
 		     f"{verb} of one: the summary alone", r)
 
 
+def on_terminal(site, answer, *words):
+	"""The same with a terminal as standard input and error; stdout is not one."""
+	pid, fd = pty.fork()
+	if pid == 0:
+		os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+		os.execv(MAILWAL, [MAILWAL, "-c", site.conf, *words])
+	said = b""
+	asked = False
+	while True:
+		try:
+			more = os.read(fd, 4096)
+		except OSError:
+			break
+		if not more:
+			break
+		said += more
+		if b"[y/N]" in said and not asked:
+			asked = True
+			os.write(fd, answer + b"\n")
+	os.close(fd)
+	return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode(), asked
+
+
+def live_store(t, site):
+	"""A replay into a store that is in use, where a user has removed two messages."""
+	frida = "frida@example.org"
+	source = os.path.join(site.dir, "vmail", frida)
+	maildir(source, 12, first=100)
+	for i in range(100, 112):
+		os.utime(os.path.join(source, "cur", f"m{i}:2,S"), (1750000000 + i * 60,) * 2)
+	r = site("import", f"maildir:{site.dir}/vmail/%u")
+	store = os.path.join(site.dir, "store")
+	args = ["replay", "--user", frida, "--create", "--to", f"maildir:{store}/%u"]
+
+	def names():
+		return sorted(os.path.join(d, f) for d, _, files in os.walk(store) for f in files
+			      if os.path.basename(d) in ("cur", "new"))
+
+	r = site(*args)
+	t.need(r.rc == 0 and len(names()) == 12 and "in use" not in r.err,
+	       "an empty store is filled without a question", r)
+
+	def remove():
+		gone = [n for n in names() if b"number 101\r\n" in pathlib.Path(n).read_bytes()
+			or b"number 101\n" in pathlib.Path(n).read_bytes()]
+		os.remove(gone[0])
+
+	remove()
+	rc, said, asked = on_terminal(site, b"n", *args)
+	t.ok(rc == 130 and asked and "in use" in said and len(names()) == 11,
+	     "a store in use: no is no", f"{rc} {said}")
+	rc, said, asked = on_terminal(site, b"y", *args)
+	t.ok(rc == 0 and asked and len(names()) == 12, "a store in use: yes", f"{rc} {said}")
+	remove()
+	rc, said, asked = on_terminal(site, b"n", *args, "--yes")
+	t.ok(rc == 0 and not asked and len(names()) == 12, "--yes does not ask", f"{rc} {said}")
+	remove()
+	r = site(*args)
+	t.ok(r.rc == 0 and "in use" in r.err and len(names()) == 12,
+	     "without a terminal it is a warning", r)
+	for n in names()[6:]:
+		os.remove(n)
+	rc, said, asked = on_terminal(site, b"n", *args)
+	t.ok(rc == 0 and not asked and len(names()) == 12,
+	     "a restored store is filled without a question", f"{rc} {said}")
+
+
 def main(t):
 	site = Site(t)
 	configuration(t, site)
@@ -204,6 +272,7 @@ def main(t):
 	users(t, site)
 	selections(t, site)
 	sets(t, site)
+	live_store(t, site)
 
 
 tap.run(main, seconds=60)

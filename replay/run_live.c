@@ -1,0 +1,74 @@
+/* run_live.c - a store in use is not a restored backup: a replay into the former brings
+ * back what its users have removed. Told by what is there: of a restored store everything
+ * is missing from the backup on, until the server took mail again. */
+#include "replay/run.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+enum {
+	ENOUGH = 5 /* messages, so that a few that came meanwhile are no sign */
+};
+
+/* Copies that are there and newer than the oldest missing one, and the missing ones. */
+static void
+count(const struct mw_run *r, const struct mw_plan_box *b, size_t *ret_newer,
+      size_t *ret_missing)
+{
+	int64_t oldest = INT64_MAX;
+	*ret_newer = *ret_missing = 0;
+	for (size_t i = 0; i < b->n; i++) {
+		const struct mw_plan_copy *c = &b->v[i];
+		if (!c->wanted || c->fate != MW_FATE_OPEN)
+			continue;
+		++*ret_missing;
+		if (r->plan->rec[c->rec].time_us < oldest)
+			oldest = r->plan->rec[c->rec].time_us;
+	}
+	for (size_t i = 0; i < b->n; i++)
+		*ret_newer += b->v[i].wanted && b->v[i].fate == MW_FATE_PRESENT &&
+		              r->plan->rec[b->v[i].rec].time_us > oldest;
+}
+
+static bool
+ask(void)
+{
+	char line[16];
+	fputs("Put it all back all the same? [y/N] ", stderr);
+	if (!fgets(line, sizeof line, stdin))
+		return false;
+	return line[0] == 'y' || line[0] == 'Y';
+}
+
+int
+mw_run_may_put(struct mw_run *r, const struct mw_plan_box *b, struct mw_err *err)
+{
+	struct mw_run_shared *sh = r->shared;
+	size_t newer, missing;
+	int q = 0;
+	if (!r->ask_live)
+		return 0;
+	count(r, b, &newer, &missing);
+	if (newer < ENOUGH || newer <= missing)
+		return 0;
+	(void)pthread_mutex_lock(&sh->mu);
+	bool first = sh->live == MW_LIVE_NOT_ASKED;
+	bool terminal = isatty(STDIN_FILENO) == 1 && isatty(STDERR_FILENO) == 1;
+	if (first && (terminal || !r->cli->quiet)) {
+		MW_BUF_AUTO name = {0};
+		mw_text_safe(mw_strz(b->shared ? b->box : b->mailbox), false, &name);
+		mw_progress_clear(&sh->progress);
+		fprintf(stderr,
+		        "mailwal: warning: %s has %zu messages that are newer than what "
+		        "is missing there (%zu).\n"
+		        "  That is how a store in use looks, not one that was restored: "
+		        "what is missing may be what its users removed.\n",
+		        mw_buf_cstr(&name), newer, missing);
+	}
+	if (first)
+		sh->live = !terminal || ask() ? MW_LIVE_GO_ON : MW_LIVE_STOP;
+	if (sh->live == MW_LIVE_STOP)
+		q = mw_fail(err, MW_ECANCEL, "not confirmed");
+	(void)pthread_mutex_unlock(&sh->mu);
+	return q;
+}
