@@ -80,16 +80,26 @@ conn_again(struct conn *c)
 
 /* EPOLLOUT is asked for only while something is stuck: a unix socket tells it after each
  * read of the peer, which would be one useless wake-up per reply. */
+static int
+watch(struct conn *c)
+{
+	/* Edge-triggered: while a message waits for the store nothing is read, and no
+	 * event can spin. */
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
+	ev.data.ptr = c;
+	if (c->stuck)
+		ev.events |= EPOLLOUT;
+	int op = c->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	c->watched = true;
+	return epoll_ctl(c->loop->ep, op, c->fd, &ev);
+}
+
 static void
 want_writable(struct conn *c, bool want)
 {
-	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
-	ev.data.ptr = c;
-	if (want)
-		ev.events |= EPOLLOUT;
 	c->stuck = want;
-	/* fails for a bad descriptor only; the idle time-out would then end it */
-	(void)epoll_ctl(c->loop->ep, EPOLL_CTL_MOD, c->fd, &ev);
+	/* fails for a bad descriptor or without memory; the idle time-out then ends it */
+	(void)!watch(c);
 }
 
 /* Sends what is due. False: the connection was dropped. */
@@ -163,9 +173,9 @@ conn_recv(struct conn *c)
 	return k;
 }
 
-/* Reads and handles what there is, in turns. */
-void
-mw_conn_run(struct conn *c)
+/* Reads and handles what there is, in turns. False: dropped. */
+static bool
+read_turn(struct conn *c)
 {
 	int64_t now = mw_loop_now(c->loop);
 	for (int i = 0; c->readable && !c->proto.pending && !c->finish; i++) {
@@ -173,19 +183,19 @@ mw_conn_run(struct conn *c)
 			/* a peer that reads no replies is not read either */
 			if (c->proto.out.n <= MW_LOOP_SCRATCH || c->writable)
 				conn_again(c);
-			return;
+			return true;
 		}
 		struct mw_err err = {0};
 		ssize_t k = conn_recv(c);
 		if (k < 0 && errno == EAGAIN) {
 			c->readable = false;
-			return;
+			return true;
 		}
 		if (k <= 0) {
 			if (!c->proto.session)
 				mw_log(MW_LOG_DEBUG, NULL, "event=probe");
 			conn_drop(c);
-			return;
+			return false;
 		}
 		conn_active(c, now);
 		/* a short read has emptied the socket; what comes later is a new event */
@@ -193,8 +203,18 @@ mw_conn_run(struct conn *c)
 			c->readable = false;
 		int r = mw_proto_input(&c->proto, c->loop->scratch, (size_t)k, &err);
 		if (!conn_after(c, r, &err))
-			return;
+			return false;
 	}
+	return true;
+}
+
+void
+mw_conn_run(struct conn *c)
+{
+	/* A new one is read before it is watched: what its MTA wrote at once makes no
+	 * event then. */
+	if (read_turn(c) && !c->watched && c->fd >= 0 && watch(c) < 0)
+		conn_drop(c);
 }
 
 /* The store answered. */
@@ -233,17 +253,11 @@ mw_conn_new(struct loop *l, int fd, bool inet)
 		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 	}
 	mw_proto_init(&c->proto, l->engine->cap, on_done, c);
-	/* Edge-triggered: while a message waits for the store nothing is read, and no
-	 * event can spin. */
-	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
-	ev.data.ptr = c;
-	if (epoll_ctl(l->ep, EPOLL_CTL_ADD, fd, &ev) < 0) {
-		free(c);
-		return false;
-	}
+	c->readable = true; /* perhaps; see mw_conn_run */
 	c->active_us = mw_loop_now(l);
 	TAILQ_INSERT_TAIL(&l->conns, c, idle);
 	l->n_conns++;
 	atomic_fetch_add(&l->engine->open, 1);
+	conn_again(c);
 	return true;
 }

@@ -193,6 +193,7 @@ mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
 	if (s->too_many || (s->fail.code && !may_pass(s)))
 		return refused_at_end(s, ret);
 	s->state = MW_ST_PENDING;
+	mw_session_coming(s, false);
 	s->done = done;
 	s->done_arg = arg;
 	atomic_fetch_add(&s->cap->count.at_eom, 1);

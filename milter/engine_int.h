@@ -16,8 +16,8 @@ struct conn {
 	TAILQ_ENTRY(conn) turn; /* in loop->again, while `again` */
 	struct conn *next_done; /* in loop->done */
 	struct loop *loop;
-	int fd; /* -1: the peer is gone, an answer is still due */
-	bool inet;
+	int fd;             /* -1: the peer is gone, an answer is still due */
+	bool inet, watched; /* watched: by epoll */
 	bool writable, readable, again;
 	bool ending;                   /* the peer has closed its side: read to the end */
 	bool stuck;                    /* waits for EPOLLOUT */

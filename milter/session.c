@@ -86,10 +86,19 @@ uncharge(struct mw_session *s)
 	s->charged = 0;
 }
 
+void
+mw_session_coming(struct mw_session *s, bool on)
+{
+	if (s->coming != on)
+		mw_store_coming(s->cap->store, on ? 1 : -1);
+	s->coming = on;
+}
+
 /* Back to idle; keeps the connection's facts. */
 static void
 forget(struct mw_session *s)
 {
+	mw_session_coming(s, false);
 	mw_entry_free(s->entry);
 	s->entry = NULL;
 	uncharge(s);
@@ -276,6 +285,7 @@ mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
 	}
 	s->set = mw_capture_settings(s->cap);
 	s->state = MW_ST_ENVELOPE;
+	mw_session_coming(s, true);
 	const struct mw_conf *conf = s->set->conf;
 	s->arena =
 	    mw_arena_new(ARENA_BASE + (size_t)conf->recipient_limit * ARENA_PER_RCPT);

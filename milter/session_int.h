@@ -64,6 +64,7 @@ struct mw_session {
 	struct mw_settings *set; /* of this message; NULL when idle */
 	enum mw_state state;
 	bool exact;
+	bool coming; /* counted by mw_store_coming: from MAIL to the end of the content */
 	const char *front; /* of a proxy; NULL: milter */
 	/* the connection; malloc'd, NULL: not told */
 	char *conn_macro[MW_N_MACROS];
@@ -102,6 +103,8 @@ struct mw_session {
 
 void mw_session_clear(struct mw_session *s); /* back to idle, macros too */
 void mw_session_end_header(struct mw_session *s);
+/* Tells the store that a message is on its way, or no longer. */
+void mw_session_coming(struct mw_session *s, bool on);
 
 /* message.c */
 

@@ -13,6 +13,7 @@
 enum {
 	BATCH_FRAMES = 1024,
 	BATCH_BYTES = 8 << 20,
+	MIN_COMING = 2,     /* entries on their way that a commit waits for */
 	MIN_FILL = 16 << 20 /* prepare at least this much of a segment */
 };
 
@@ -186,12 +187,27 @@ wait_work(struct mw_store *st)
 	(void)pthread_cond_timedwait(&st->work, &st->mu, &ts);
 }
 
+/* Others are on their way: one sync for all of them is worth a moment. Not a wait for
+ * `work`, which would wake this thread for each that comes. With mu held. */
+static void
+gather(struct mw_store *st)
+{
+	int64_t us = atomic_load(&st->gather_us);
+	if (!st->head || st->stop || us <= 0 || atomic_load(&st->coming) < MIN_COMING)
+		return;
+	struct timespec ts = {us / 1000000, us % 1000000 * 1000};
+	(void)pthread_mutex_unlock(&st->mu);
+	(void)nanosleep(&ts, NULL);
+	(void)pthread_mutex_lock(&st->mu);
+}
+
 static void *
 committer(void *arg)
 {
 	struct mw_store *st = arg;
 	(void)pthread_mutex_lock(&st->mu);
 	for (;;) {
+		gather(st);
 		uint64_t bytes;
 		struct mw_entry *list = take_batch(st, &bytes);
 		bool roll = st->want_roll && !list, stop = st->stop;
@@ -352,6 +368,18 @@ mw_store_waiting_us(struct mw_store *st)
 	                             : 0;
 	(void)pthread_mutex_unlock(&st->mu);
 	return since ? st->clock->mono_us(st->clock) - since : 0;
+}
+
+void
+mw_store_set_gather(struct mw_store *st, int64_t us)
+{
+	atomic_store(&st->gather_us, us);
+}
+
+void
+mw_store_coming(struct mw_store *st, int change)
+{
+	atomic_fetch_add(&st->coming, change);
 }
 
 void

@@ -26,6 +26,7 @@ defaults(struct mw_store *st, const struct mw_store_opts *o)
 		(void)snprintf(st->delimiter, sizeof st->delimiter, "%s", o->delimiter);
 	st->o.delimiter = NULL;
 	atomic_store(&st->min_free, st->o.min_free);
+	atomic_store(&st->gather_us, st->o.gather_us);
 	st->tail = &st->head;
 }
 
@@ -160,6 +161,7 @@ mw_store_stats(struct mw_store *st, struct mw_store_stats *ret)
 	if (have >= 0)
 		st->stats.free_bytes = (uint64_t)have;
 	*ret = st->stats;
+	ret->coming = atomic_load(&st->coming);
 	if (st->durable_seq > st->indexed_seq)
 		ret->index_lag_records = (int64_t)(st->durable_seq - st->indexed_seq);
 	else

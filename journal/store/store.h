@@ -37,6 +37,7 @@ struct mw_store_opts {
 	uint64_t segment_size;        /* bytes; 0: 64 MiB */
 	int64_t segment_age_us;       /* close an open segment after this; 0: 1 h */
 	uint64_t min_free;            /* bytes; appends fail below with MW_ENOSPC */
+	int64_t gather_us;            /* see mw_store_coming; 0: commits do not wait */
 	int level;                    /* zstd level; 0: 3 */
 	bool dictionary;              /* writer: train dictionaries and use them */
 	/* Most percent of a segment that its dictionary may take; 0: 5; 100: any. */
@@ -180,8 +181,14 @@ int mw_store_ready(struct mw_store *st);
 /* How long the oldest entry that was submitted has waited for its answer; 0: none waits.
  */
 int64_t mw_store_waiting_us(struct mw_store *st);
-/* A new floor, at any time (a reload). */
+/* New values, at any time (a reload). */
 void mw_store_set_min_free(struct mw_store *st, uint64_t bytes);
+void mw_store_set_gather(struct mw_store *st, int64_t us);
+/* Group commit's hint: so many more (or, negative, fewer) entries are on their way, each
+ * counted from when its end can be foreseen until it is submitted or given up. While two
+ * or more are, a commit waits gather_us before it takes what was submitted: one write and
+ * one sync for several where each would have had its own. Any thread; cheap. */
+void mw_store_coming(struct mw_store *st, int change);
 
 struct mw_store_stats {
 	uint64_t records, mails, bytes_in, bytes_stored; /* since open, this process */
@@ -191,6 +198,7 @@ struct mw_store_stats {
 	int64_t last_mail_us; /* 0: none */
 	int64_t index_lag_records;
 	uint64_t free_bytes;
+	int coming; /* entries on their way, see mw_store_coming */
 };
 void mw_store_stats(struct mw_store *st, struct mw_store_stats *ret);
 

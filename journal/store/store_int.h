@@ -98,6 +98,8 @@ struct mw_store {
 	const struct mw_clock *clock;
 	struct mw_store_opts o;
 	_Atomic uint64_t min_free; /* o.min_free, which a reload changes */
+	_Atomic int64_t gather_us; /* o.gather_us, likewise */
+	atomic_int coming;         /* entries on their way, see mw_store_coming */
 	uint8_t id[MW_ID_LEN];
 	uint8_t token_key[32];
 	uint8_t sign_public[32];

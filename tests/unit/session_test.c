@@ -100,6 +100,9 @@ teardown(void **state)
 {
 	(void)state;
 	char cmd[128];
+	struct mw_store_stats stats;
+	mw_store_stats(store, &stats);
+	assert_int_equal(stats.coming, 0); /* each that began was counted out */
 	mw_store_close(store);
 	mw_capture_done(&cap);
 	free(journal);

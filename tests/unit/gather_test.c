@@ -1,0 +1,171 @@
+/* The group commit's wait: entries that come while others are on their way share a write
+ * and a sync; one that is alone does not wait. MW_TEST_THREADS */
+#include "journal/store/store.h"
+
+#include "journal/base/util.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum {
+	N = 5
+};
+
+static char dir[64], journal[80];
+static struct mw_store *store;
+
+static int
+setup(void **state)
+{
+	(void)state;
+	struct mw_err err = {0};
+	(void)snprintf(dir, sizeof dir, "/tmp/mw-gather-XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(journal, sizeof journal, "%s/j", dir);
+	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_WRITE};
+	if (mw_store_create(journal, NULL, NULL, &err) < 0 ||
+	    mw_store_open(&o, &store, &err) < 0)
+		fail_msg("%s", err.msg);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	char cmd[128];
+	mw_store_close(store);
+	(void)snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+	return system(cmd);
+}
+
+static struct mw_entry *
+entry(void)
+{
+	struct mw_err err = {0};
+	struct mw_entry *e = NULL;
+	struct mw_rcpt r = {.addr = MW_STR("u@example.test")};
+	struct mw_mail m = {.sender = MW_STR("s@x.test"), .rcpt = &r, .n_rcpt = 1};
+	assert_int_equal(mw_entry_new(store, MW_TYPE_MAIL, &e, &err), 0);
+	assert_int_equal(mw_entry_body(e, "A: b\r\n\r\nc\r\n", 11, &err), 0);
+	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
+	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
+	return e;
+}
+
+struct ticket {
+	struct mw_entry *e;
+	struct mw_commit c;
+	bool done;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+
+static void
+on_commit(void *arg, const struct mw_commit *c)
+{
+	struct ticket *t = arg;
+	pthread_mutex_lock(&lock);
+	t->c = *c;
+	t->done = true;
+	pthread_cond_broadcast(&cond);
+	pthread_mutex_unlock(&lock);
+}
+
+static void
+wait_for(struct ticket *t)
+{
+	pthread_mutex_lock(&lock);
+	while (!t->done)
+		pthread_cond_wait(&cond, &lock);
+	pthread_mutex_unlock(&lock);
+	assert_int_equal(t->c.code, 0);
+	mw_entry_free(t->e);
+}
+
+/* One a hundredth of a second; most records that shared a commit. */
+static uint32_t
+send_some(void)
+{
+	struct ticket t[N] = {{0}};
+	uint32_t most = 0;
+	for (int i = 0; i < N; i++) {
+		t[i].e = entry();
+		mw_store_submit(store, t[i].e, on_commit, &t[i]);
+		(void)usleep(10000);
+	}
+	for (int i = 0; i < N; i++) {
+		wait_for(&t[i]);
+		most = MW_MAX(most, t[i].c.batch_records);
+	}
+	return most;
+}
+
+static uint64_t
+batches(void)
+{
+	struct mw_store_stats s;
+	mw_store_stats(store, &s);
+	return s.batches;
+}
+
+static void
+shares_a_commit(void **state)
+{
+	(void)state;
+	mw_store_set_gather(store, 1000000);
+	mw_store_coming(store, 2);
+	assert_int_equal(send_some(), N);
+	assert_int_equal(batches(), 1);
+	mw_store_coming(store, -2);
+}
+
+static int64_t
+one_takes_us(void)
+{
+	struct timespec a, b;
+	struct ticket t = {.e = entry()};
+	(void)clock_gettime(CLOCK_MONOTONIC, &a);
+	mw_store_submit(store, t.e, on_commit, &t);
+	wait_for(&t);
+	(void)clock_gettime(CLOCK_MONOTONIC, &b);
+	return (int64_t)(b.tv_sec - a.tv_sec) * 1000000 + (b.tv_nsec - a.tv_nsec) / 1000;
+}
+
+/* With a wait of an hour: that it comes back at all is the proof. */
+static void
+alone_it_does_not_wait(void **state)
+{
+	(void)state;
+	mw_store_set_gather(store, INT64_C(3600) * 1000000);
+	(void)one_takes_us();
+	mw_store_coming(store, 1); /* one other is not worth it */
+	(void)one_takes_us();
+	mw_store_coming(store, -1);
+	mw_store_set_gather(store, 0);
+	mw_store_coming(store, 1000);
+	(void)one_takes_us();
+	mw_store_set_gather(store, 200000);
+	assert_true(one_takes_us() >= 200000);
+	mw_store_coming(store, -1000);
+	struct mw_store_stats s;
+	mw_store_stats(store, &s);
+	assert_int_equal(s.coming, 0);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup_teardown(shares_a_commit, setup, teardown),
+	    cmocka_unit_test_setup_teardown(alone_it_does_not_wait, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
