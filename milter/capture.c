@@ -9,10 +9,6 @@
 #include "milter/identity.h"
 #include "milter/pool.h"
 
-enum {
-	LOOKUP_THREADS = 4
-};
-
 static int
 settings_new(struct mw_conf *conf, struct mw_settings **ret, struct mw_err *err)
 {
@@ -175,13 +171,10 @@ mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *
 	atomic_store(&cap->loaded_us, cap->clock->now_us(cap->clock));
 	mw_guard_key(store, cap->guard_key);
 	cap->dir = strdup(mw_store_dir(store));
-	cap->pool = mw_pool_new(LOOKUP_THREADS);
 	cap->notes = mw_pool_new(1);
-	int r = cap->pool && cap->notes && cap->dir
-	            ? settings_new(conf, &cap->settings, err)
-	            : mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = cap->notes && cap->dir ? settings_new(conf, &cap->settings, err)
+	                               : mw_fail(err, MW_ENOMEM, "out of memory");
 	if (r < 0) {
-		mw_pool_free(cap->pool);
 		mw_pool_free(cap->notes);
 		free(cap->dir);
 		return r;
@@ -194,10 +187,9 @@ mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *
 void
 mw_capture_done(struct mw_capture *cap)
 {
-	mw_pool_free(cap->pool);
 	mw_pool_free(cap->notes); /* what is to be written is written first */
 	mw_settings_unref(cap->settings);
-	cap->pool = cap->notes = NULL;
+	cap->notes = NULL;
 	free(cap->dir);
 	explicit_bzero(cap->guard_key, sizeof cap->guard_key);
 	cap->settings = NULL;

@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 
 struct mw_classes;
+struct mw_expand;
 struct mw_identity;
 struct mw_verdict;
 
@@ -68,7 +69,7 @@ struct mw_capture {
 	const struct mw_clock *clock;
 	uint8_t guard_key[MW_GUARD_KEY];
 	int64_t started_mono_us;
-	struct mw_pool *pool;               /* look-ups in network tables */
+	struct mw_expand *_Atomic expand;   /* network tables; NULL: off */
 	struct mw_pool *notes;              /* writes `passed` */
 	struct mw_verdict *_Atomic verdict; /* SPF; NULL: off */
 	struct mw_counters count;

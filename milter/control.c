@@ -11,6 +11,7 @@
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "journal/store/control.h"
+#include "milter/expand.h"
 #include "milter/handover.h"
 #include "milter/intake.h"
 #include "milter/verdict.h"
@@ -102,6 +103,12 @@ mw_control_status(struct mw_capture *cap, struct mw_buf *out)
 	put_number(out, "spf_dropped", spf.dropped);
 	put_number(out, "spf_queued", spf.queued);
 	put_number(out, "spf_helper_deaths", spf.deaths);
+	struct mw_expand_stats ex;
+	mw_expand_stats(atomic_load(&cap->expand), &ex);
+	put_number(out, "expansions", ex.expanded);
+	put_number(out, "expansions_failed", ex.failed);
+	put_number(out, "expansions_dropped", ex.dropped);
+	put_number(out, "expansions_queued", ex.queued);
 	put_number(out, "records", st.records);
 	put_number(out, "mails", st.mails);
 	put_number(out, "bytes_in", st.bytes_in);

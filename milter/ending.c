@@ -3,6 +3,7 @@
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
+#include "milter/expand.h"
 #include "milter/identity.h"
 #include "milter/session_int.h"
 #include "milter/verdict.h"
@@ -110,7 +111,7 @@ static void
 seal_and_submit(struct mw_session *s)
 {
 	struct mw_commit none = {0};
-	mw_message_direct(s);
+	mw_message_direct(s->set->conf, &s->mail);
 	decide(s);
 	if (s->pass) {
 		none.code = s->pass == MW_PASS_FAILED ? s->fail.code : 0;
@@ -125,23 +126,24 @@ seal_and_submit(struct mw_session *s)
 	submit(s);
 }
 
+/* Tables in files and memory are asked at once. Those on a network are asked when the
+ * message has its answer; until then its recipients stand as they came. */
 static void
 resolve(struct mw_session *s)
 {
 	struct mw_err err = {0};
-	if (mw_identity_resolve(s->set->identity, s->arena, &s->mail, s->deadline_mono_us,
-	                        &err) < 0)
+	const struct mw_clock *c = s->cap->clock;
+	struct mw_until until = {c->mono_us(c) + s->set->conf->identities_timeout, NULL};
+	struct mw_mail *m = &s->mail;
+	if (mw_identity_network(s->set->identity)) {
+		for (size_t i = 0; i < m->n_rcpt; i++)
+			if (!(m->rcpt[i].flags & MW_RCPT_REFUSED))
+				m->rcpt[i].flags |= MW_RCPT_UNDECIDED | MW_RCPT_LATER;
+	} else if (mw_identity_resolve(s->set->identity, s->arena, m, &until, &err) < 0) {
 		mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
 		       "event=undecided error=%s reason=\"%s\"", mw_err_name(err.code),
 		       err.msg);
-}
-
-static void
-job_main(void *arg)
-{
-	struct mw_session *s = arg;
-	resolve(s);
-	seal_and_submit(s);
+	}
 }
 
 static int
@@ -198,16 +200,8 @@ mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
 	s->done_arg = arg;
 	atomic_fetch_add(&s->cap->count.at_eom, 1);
 	s->submit_mono_us = s->cap->clock->mono_us(s->cap->clock);
-	if (s->set->identity) {
-		const struct mw_clock *c = s->cap->clock;
-		s->deadline_mono_us = c->mono_us(c) + s->set->conf->identities_timeout;
-		s->job = (struct mw_job){.fn = job_main, .arg = s};
-		/* tables on the network must not hold up the other sessions */
-		if (mw_identity_network(s->set->identity) &&
-		    mw_pool_run(s->cap->pool, &s->job))
-			return 1;
+	if (s->set->identity)
 		resolve(s);
-	}
 	seal_and_submit(s);
 	return 1;
 }
@@ -273,6 +267,8 @@ mw_session_finish(struct mw_session *s, struct mw_answer *ret)
 		                     s->mail.time_us);
 		mw_verdict_ask(atomic_load(&s->cap->verdict), &s->mail,
 		               mw_entry_id(s->entry), s->commit.seq);
+		mw_expand_ask(atomic_load(&s->cap->expand), s->set, &s->mail,
+		              mw_entry_id(s->entry), s->commit.seq);
 	} else {
 		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
 		struct mw_failure f = {qid ? qid : "", s->class.on_failure};

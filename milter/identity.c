@@ -388,12 +388,13 @@ expand(struct run *r, struct mw_arena *a, struct mw_rcpt *rcpt, struct mw_err *e
 }
 
 static int
-begin(struct run *r, int64_t deadline, struct mw_err *err)
+begin(struct run *r, const struct mw_until *until, struct mw_err *err)
 {
 	for (size_t i = 0; i < r->id->n; i++) {
 		const struct table *t = &r->id->table[i];
 		r->use[i].fd = -1;
-		r->use[i].deadline_mono_us = deadline;
+		r->use[i].deadline_mono_us = until->mono_us;
+		r->use[i].hurry = until->hurry;
 		int q = t->kind->begin(t->t, &r->use[i], err);
 		if (q < 0)
 			return q;
@@ -404,11 +405,11 @@ begin(struct run *r, int64_t deadline, struct mw_err *err)
 
 int
 mw_identity_resolve(struct mw_identity *id, struct mw_arena *a, struct mw_mail *m,
-                    int64_t deadline_mono_us, struct mw_err *err)
+                    const struct mw_until *until, struct mw_err *err)
 {
 	struct run r = {.id = id, .key.max = VALUE_MAX, .value.max = VALUE_MAX};
 	struct mw_err first = {0};
-	if (begin(&r, deadline_mono_us, &first) < 0)
+	if (begin(&r, until, &first) < 0)
 		r.broken = true;
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		struct mw_rcpt *rcpt = &m->rcpt[i];

@@ -19,7 +19,14 @@
 #include "journal/base/arena.h"
 #include "journal/record/meta.h"
 
+#include <stdatomic.h>
+
 struct mw_identity;
+
+struct mw_until {
+	int64_t mono_us;          /* a time of the system's monotonic clock */
+	const atomic_bool *hurry; /* once it is true, that time has come; NULL ok */
+};
 
 enum {
 	MW_IDENTITY_DEPTH = 100,
@@ -38,9 +45,9 @@ bool mw_identity_network(const struct mw_identity *id);
 /* Sets mailbox[] and MW_RCPT_EXPANDED of every recipient that the MTA took, memory from
  * a. What fails gets MW_RCPT_UNDECIDED, and MW_MAIL_TABLES_FAILED if a table is the
  * cause; then the first reason is returned (MW_EUNAVAIL, MW_ETIMEOUT, MW_ELIMIT for a
- * loop or too many results, MW_ENOMEM). The deadline is of the system's monotonic clock.
+ * loop or too many results, MW_ENOMEM).
  */
 int mw_identity_resolve(struct mw_identity *id, struct mw_arena *a, struct mw_mail *m,
-                        int64_t deadline_mono_us, struct mw_err *err);
+                        const struct mw_until *until, struct mw_err *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include "journal/base/err.h"
 #include "journal/base/str.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 /* One table in use by one resolve: begin (zeroed) → lookup* → end. */
@@ -14,6 +15,7 @@ struct mw_use {
 	int fd;
 	bool failed; /* sticky: a table that failed once is not asked again */
 	int64_t deadline_mono_us;
+	const atomic_bool *hurry; /* NULL: none */
 };
 
 struct mw_table_kind {

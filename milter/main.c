@@ -17,6 +17,7 @@
 #include "journal/base/util.h"
 #include "milter/control.h"
 #include "milter/engine.h"
+#include "milter/expand.h"
 #include "milter/handover.h"
 #include "milter/identity.h"
 #include "milter/metrics.h"
@@ -312,6 +313,11 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 	if (r < 0)
 		return r;
 	atomic_store(&d->cap.verdict, verdict);
+	struct mw_expand *expand;
+	r = mw_expand_start(d->store, &expand, err);
+	if (r < 0)
+		return r;
+	atomic_store(&d->cap.expand, expand);
 	struct mw_err tables = {0};
 	if (d->cap.settings->identity &&
 	    mw_identity_check(d->cap.settings->identity, &tables) < 0)
@@ -350,8 +356,10 @@ stop(struct daemon *d, bool started)
 	mw_control_stop(d->control);
 	mw_metrics_stop(d->metrics);
 	mw_listen_close(&d->listeners);
-	if (d->has_cap)
+	if (d->has_cap) {
 		mw_verdict_stop(atomic_exchange(&d->cap.verdict, NULL));
+		mw_expand_stop(atomic_exchange(&d->cap.expand, NULL));
+	}
 	mw_publish_stop(d->publish);
 	bool idle = d->has_cap && atomic_load(&d->cap.count.open_sessions) == 0;
 	if (d->has_cap)

@@ -110,10 +110,8 @@ is_local(const struct mw_conf *conf, const struct mw_mail *m, const struct mw_rc
 }
 
 void
-mw_message_direct(struct mw_session *s)
+mw_message_direct(const struct mw_conf *conf, struct mw_mail *m)
 {
-	struct mw_mail *m = &s->mail;
-	const struct mw_conf *conf = s->set->conf;
 	bool remote = false;
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		if (is_local(conf, m, &m->rcpt[i]))

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "journal/base/util.h"
+#include "milter/expand.h"
 #include "milter/verdict.h"
 
 enum {
@@ -160,6 +161,19 @@ spf(struct mw_capture *cap, struct mw_buf *b)
 	number(b, M_mailwal_spf_helper_deaths_total, s.deaths);
 }
 
+static void
+expansions(struct mw_capture *cap, struct mw_buf *b)
+{
+	const enum metric m = M_mailwal_expansions_total;
+	struct mw_expand_stats s;
+	mw_expand_stats(atomic_load(&cap->expand), &s);
+	head(b, m);
+	labelled(b, m, "result", "expanded", s.expanded);
+	labelled(b, m, "result", "undecided", s.failed);
+	labelled(b, m, "result", "dropped", s.dropped);
+	number(b, M_mailwal_expansions_queued, s.queued);
+}
+
 /* The value on the line "key value" of what a drill left: digits and one point. */
 static bool
 drill_value(const char *text, const char *key, char out[32])
@@ -219,6 +233,7 @@ mw_metrics_text(struct mw_capture *cap, struct mw_buf *out)
 	messages(cap, out);
 	journal(cap, out);
 	spf(cap, out);
+	expansions(cap, out);
 	number(out, M_mailwal_config_reload_success,
 	       atomic_load(&cap->reload_refused) == 0);
 	seconds(out, M_mailwal_config_last_reload_timestamp_seconds,

@@ -15,7 +15,8 @@
 
 enum {
 	REPLY_LIMIT = 1 << 20,
-	SPEC_MAX = 512
+	SPEC_MAX = 512,
+	HURRY_MS = 100 /* how often a wait looks whether it is to end */
 };
 
 struct netmap {
@@ -38,11 +39,11 @@ wait_for(const struct netmap *t, const struct mw_use *u, short events, struct mw
 	const struct mw_clock *c = mw_clock_system();
 	for (;;) {
 		int64_t left = u->deadline_mono_us - c->mono_us(c);
-		if (left <= 0)
+		if (left <= 0 || (u->hurry && atomic_load(u->hurry)))
 			return mw_fail(err, MW_ETIMEOUT, "alias table %s: timed out",
 			               t->spec);
 		struct pollfd p = {.fd = u->fd, .events = events};
-		int r = poll(&p, 1, (int)MW_MIN(left / 1000 + 1, 60000));
+		int r = poll(&p, 1, (int)MW_MIN(left / 1000 + 1, HURRY_MS));
 		if (r > 0)
 			return 0;
 		if (r < 0 && errno != EINTR)

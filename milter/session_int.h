@@ -93,8 +93,6 @@ struct mw_session {
 	struct mw_commit commit;
 	struct mw_ticket *_Atomic ticket; /* with the store; NULL: not yet */
 	int64_t submit_mono_us;           /* end of message */
-	struct mw_job job;
-	int64_t deadline_mono_us; /* of the alias look-ups */
 	void (*done)(void *arg);
 	void *done_arg;
 };
@@ -116,6 +114,6 @@ struct mw_str mw_message_addr(struct mw_str a);
  * the session. */
 void mw_message_build(struct mw_session *s);
 /* MW_RCPT_LOCAL of each recipient and the direction, after alias expansion. */
-void mw_message_direct(struct mw_session *s);
+void mw_message_direct(const struct mw_conf *conf, struct mw_mail *m);
 
 #endif

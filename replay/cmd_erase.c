@@ -1,6 +1,8 @@
 /* cmd_erase.c - mailwal erase: one message, or one person's mail, out of the journal. */
 #include "journal/base/util.h"
 #include "journal/record/retire.h"
+#include "journal/store/later.h"
+#include "replay/later.h"
 #include "replay/retain.h"
 #include "replay/select.h"
 
@@ -17,6 +19,8 @@ struct erase {
 	struct mw_erase_list list;
 	size_t cap_whole, cap_part, cap_token;
 	size_t n_mail;       /* messages among list.whole */
+	uint64_t last;       /* records beyond it are not looked at */
+	int64_t newest_us;   /* of those selected; INT64_MIN: none */
 	size_t n_held;       /* of those selected */
 	size_t unknown;      /* could not be read */
 	struct mw_buf names; /* of holds that cover some */
@@ -75,7 +79,7 @@ static int
 is_held(struct erase *e, struct mw_store *st, const struct mw_record *r)
 {
 	MW_BUF_AUTO t = {0};
-	int k = mw_record_tokens(st, r, &t, e->err);
+	int k = mw_later_tokens(st, r, &t, e->err);
 	if (k < 0)
 		return k;
 	struct mw_traits traits = {t.p, t.n / 8, r->time_us, r->plain_len};
@@ -97,8 +101,10 @@ on_note(void *arg, const struct mw_record *r)
 {
 	struct erase *e = arg;
 	MW_BUF_AUTO t = {0};
+	if (r->type == MW_TYPE_EXPANSION) /* always of one mail */
+		return add_whole(e, r);
 	if (r->type != MW_TYPE_SPF && r->type != MW_TYPE_OUTCOME &&
-	    r->type != MW_TYPE_EXPANSION && r->type != MW_TYPE_RESTORE)
+	    r->type != MW_TYPE_RESTORE)
 		return 0;
 	int k = mw_record_tokens(e->cli->stores[0], r, &t, e->err);
 	if (k < 0)
@@ -110,6 +116,7 @@ on_note(void *arg, const struct mw_record *r)
 static int
 take_whole(struct erase *e, struct mw_store *st, const struct mw_record *r)
 {
+	e->newest_us = MW_MAX(e->newest_us, r->time_us);
 	int k = add_whole(e, r);
 	e->n_mail += k == 0;
 	if (k == 0)
@@ -158,6 +165,9 @@ on_item(void *arg, const struct mw_item *it)
 	struct mw_mail m = it->mail; /* its arrays live for this call, and are ours */
 	struct mw_copy *c = NULL;
 	size_t n = 0;
+	if (it->rec.seq > e->last)
+		return 0;
+	e->newest_us = MW_MAX(e->newest_us, it->rec.time_us);
 	int r = is_held(e, it->store, &it->rec);
 	if (r != 0)
 		return r < 0 ? r : 0;
@@ -267,12 +277,10 @@ take_id(struct erase *e, const char *text)
 }
 
 static int
-choose(struct erase *e)
+choose_now(struct erase *e)
 {
 	struct mw_store *st = e->cli->stores[0];
-	int r = mw_holds_load(st, &e->holds, e->err);
-	if (r < 0)
-		return r;
+	int r = 0;
 	e->q.delimiter = e->cli->conf->recipient_delimiter;
 	if (e->q.n_user) {
 		char type = MW_TYPE_RESTORE;
@@ -286,6 +294,39 @@ choose(struct erase *e)
 	}
 	for (size_t i = 0; r == 0 && i < e->q.n_id; i++)
 		r = take_id(e, e->q.id[i]);
+	return r;
+}
+
+static void
+unchoose(struct erase *e)
+{
+	e->list.n_whole = e->list.n_part = e->list.n_token = 0;
+	e->n_mail = e->n_held = e->unknown = 0;
+	e->newest_us = INT64_MIN;
+	mw_buf_clear(&e->names);
+}
+
+/* What comes in meanwhile is left alone: of the newest of what there is, expansions may
+ * still be on their way, and these are to go too. */
+static int
+choose(struct erase *e)
+{
+	struct mw_store *st = e->cli->stores[0];
+	struct mw_record last = {.seq = 0};
+	int r = mw_holds_load(st, &e->holds, e->err);
+	if (r == 0)
+		r = mw_store_last(st, UINT64_MAX, &last, e->err);
+	if (r < 0)
+		return r;
+	e->last = last.seq;
+	e->newest_us = INT64_MIN;
+	r = choose_now(e);
+	if (r == 0 && !e->dry && e->newest_us != INT64_MIN &&
+	    mw_later_wait(e->cli->conf, e->newest_us, mw_cli_stopped)) {
+		unchoose(e);
+		r = mw_cli_stopped() ? mw_fail(e->err, MW_ECANCEL, "interrupted")
+		                     : choose_now(e);
+	}
 	return r;
 }
 

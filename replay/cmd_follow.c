@@ -128,7 +128,8 @@ work(struct mw_follow *f, struct args *a, struct mw_err *err)
 	size_t n = f->cli->n_journals;
 	f->pos = calloc(n, sizeof *f->pos);
 	f->cursor = calloc(n, sizeof(void *));
-	if (!f->pos || !f->cursor)
+	f->wait = calloc(n, sizeof *f->wait);
+	if (!f->pos || !f->cursor || !f->wait)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	int r = open_state(f, a, err);
 	if (r < 0)
@@ -204,6 +205,7 @@ mw_cmd_follow(struct mw_cli *cli, int argc, char **argv)
 	mw_ledger_close(f.ledger);
 	free(f.pos);
 	free(f.cursor);
+	free(f.wait);
 	mw_buf_free(&a.selection);
 	if (status == mw_err_exit(MW_ECANCEL) && mw_cli_flush(&err) < 0)
 		return mw_cli_error(cli, &err);

@@ -200,7 +200,7 @@ static int
 print_kept(struct list *l)
 {
 	MW_ARENA_AUTO *a = mw_arena_new(256U << 20);
-	struct mw_erased erased = {NULL, 0};
+	struct mw_erased erased = {.v = NULL};
 	size_t from = 0, to = l->n_ref;
 	int r = a ? 0 : MW_ENOMEM;
 	if (l->n_ref && l->cli->n_journals > 1)

@@ -160,7 +160,9 @@ print_rcpt(const struct mw_rcpt *r)
 		mw_buf_puts(&b, " (not local)");
 	if (r->flags & MW_RCPT_EXCLUDED)
 		mw_buf_puts(&b, " (excluded by a capture section: no copy is put back)");
-	if (r->flags & MW_RCPT_UNDECIDED)
+	if (r->flags & MW_RCPT_LATER)
+		mw_buf_puts(&b, " (not expanded: no alias table has answered)");
+	else if (r->flags & MW_RCPT_UNDECIDED)
 		mw_buf_puts(&b, " (alias table failed at capture)");
 	for (size_t k = 0; k < r->n_mailbox; k++) {
 		mw_buf_puts(&b, k ? ", " : " -> ");
@@ -375,7 +377,7 @@ mw_cmd_show(struct mw_cli *cli, int argc, char **argv)
 	enum what what = SUMMARY;
 	const char *id = NULL;
 	struct found f = {.n = 0};
-	struct mw_erased erased = {NULL, 0};
+	struct mw_erased erased = {.v = NULL};
 	struct mw_query q;
 	struct mw_err err = {0};
 	int status = parse(cli, argc, argv, &what, &id);

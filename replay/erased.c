@@ -13,8 +13,14 @@ mw_erased_gone(struct mw_erased *e, struct mw_store *st, size_t k,
 		if (!v)
 			return mw_fail(err, MW_ENOMEM, "out of memory");
 		e->v = v;
-		while (e->n <= k)
+		struct mw_laters *w = reallocarray(e->later, k + 1, sizeof *w);
+		if (!w)
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+		e->later = w;
+		while (e->n <= k) {
+			e->later[e->n] = (struct mw_laters){.v = NULL};
 			e->v[e->n++] = NULL;
+		}
 	}
 	int r = e->v[k] ? 0 : mw_gone_load(st, &e->v[k], err);
 	if (r == 0)
@@ -38,6 +44,8 @@ mw_erased_mail(struct mw_erased *e, struct mw_store *st, size_t k,
 	}
 	s = mw_record_mail(st, r, a, ret, err);
 	if (s == 0)
+		s = mw_laters_apply(&e->later[k], st, r, a, ret, err);
+	if (s == 0)
 		(void)mw_erased_strip(g, st, r->seq, ret);
 	return s;
 }
@@ -45,9 +53,13 @@ mw_erased_mail(struct mw_erased *e, struct mw_store *st, size_t k,
 void
 mw_erased_done(struct mw_erased *e)
 {
-	for (size_t k = 0; k < e->n; k++)
+	for (size_t k = 0; k < e->n; k++) {
 		mw_gone_free(e->v[k]);
+		mw_laters_done(&e->later[k]);
+	}
 	free(e->v);
+	free(e->later);
 	e->v = NULL;
+	e->later = NULL;
 	e->n = 0;
 }

@@ -5,18 +5,20 @@
 #ifndef MW_REPLAY_ERASED_H
 #define MW_REPLAY_ERASED_H
 
-#include "journal/store/store.h"
+#include "replay/later.h"
 
 struct mw_erased { /* tombstones of each journal, loaded on first use */
 	struct mw_gone **v;
+	struct mw_laters *later; /* as many */
 	size_t n;
 };
 
 /* What tombstones of this journal (position k in the set) say; owned by e. */
 int mw_erased_gone(struct mw_erased *e, struct mw_store *st, size_t k,
                    const struct mw_gone **ret, struct mw_err *err) MW_CHECK;
-/* mw_record_mail, without the recipients whose copies were erased. MW_EERASED where a
- * tombstone names the record, even if its key slot is still to be wiped. */
+/* mw_record_mail, its recipients as expanded later, without the recipients whose copies
+ * were erased. MW_EERASED where a tombstone names the record, even if its key slot is
+ * still to be wiped. */
 int mw_erased_mail(struct mw_erased *e, struct mw_store *st, size_t k,
                    const struct mw_record *r, struct mw_arena *a, struct mw_mail *ret,
                    struct mw_err *err) MW_CHECK;

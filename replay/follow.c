@@ -124,6 +124,7 @@ careful(struct mw_follow *f, bool first, struct mw_err *err)
 	size_t n = f->cli->n_journals;
 	MW_AUTOFREE struct mw_span *span = calloc(n, sizeof *span);
 	MW_AUTOFREE struct mw_follow_pos *end = calloc(n, sizeof *end);
+	int64_t newest_us = INT64_MIN;
 	bool any = false;
 	if (!span || !end)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -137,10 +138,13 @@ careful(struct mw_follow *f, bool first, struct mw_err *err)
 			end[k].next = last.seq + 1;
 			memcpy(end[k].last, last.id, MW_ID_LEN);
 			end[k].has_last = true;
+			newest_us = MW_MAX(newest_us, last.time_us);
 		}
 		span[k] = (struct mw_span){f->pos[k].next, end[k].next};
 		any = any || span[k].from < span[k].to;
 	}
+	if (any) /* expansions of the newest may be on their way */
+		(void)mw_later_wait(f->cli->conf, newest_us, mw_cli_stopped);
 	int r = any ? run_span(f, span, first, err) : 0;
 	if (r != 0)
 		return r;
@@ -200,6 +204,7 @@ close_cursors(struct mw_follow *f)
 	for (size_t k = 0; k < f->cli->n_journals; k++) {
 		mw_cursor_free(f->cursor[k]);
 		f->cursor[k] = NULL;
+		f->wait[k].since_us = 0;
 	}
 }
 

@@ -16,6 +16,7 @@
 #ifndef MW_REPLAY_FOLLOW_H
 #define MW_REPLAY_FOLLOW_H
 
+#include "replay/later.h"
 #include "replay/ledger.h"
 #include "replay/plan.h"
 
@@ -40,6 +41,10 @@ struct mw_follow {
 	bool own_state;            /* it lies in the journal's directory */
 	struct mw_follow_pos *pos; /* by journal */
 	struct mw_cursor **cursor;
+	struct mw_follow_wait { /* for the expansion of the mail that is next */
+		struct mw_record rec;
+		int64_t since_us; /* monotonic; 0: none waits */
+	} * wait;                 /* by journal */
 	struct mw_follow_sum sum;
 	struct mw_arena *arena; /* of one message */
 	struct mw_follow_session *session;

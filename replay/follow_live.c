@@ -187,7 +187,7 @@ take_record(struct step *s, size_t journal, const struct mw_record *rec,
 	if (rec->type != MW_TYPE_MAIL)
 		return 0;
 	mw_arena_reset(s->tmp);
-	int r = mw_record_mail(f->cli->stores[journal], rec, s->tmp, &s->mail, &why);
+	int r = mw_later_mail(f->cli->stores[journal], rec, s->tmp, &s->mail, &why);
 	if (r == MW_EKEY || r == MW_ENOMEM) {
 		*err = why;
 		return r;
@@ -200,6 +200,43 @@ take_record(struct step *s, size_t journal, const struct mw_record *rec,
 	                                                : 0;
 }
 
+/* The next one of a journal, or the one that was left waiting. */
+static int
+next_record(struct mw_follow *f, size_t k, struct mw_record *ret, struct mw_err *err)
+{
+	if (f->wait[k].since_us) {
+		*ret = f->wait[k].rec;
+		return 1;
+	}
+	return mw_cursor_next(f->cursor[k], ret, err);
+}
+
+/* Is the expansion of this mail still to come? Then what follows waits with it, for as
+ * long as it may take and no longer. */
+static bool
+awaits(struct step *s, size_t k, const struct mw_record *rec)
+{
+	struct mw_follow *f = s->f;
+	const struct mw_clock *c = mw_clock_system();
+	struct mw_follow_wait *w = &f->wait[k];
+	int64_t within = mw_later_within_us(f->cli->conf), age;
+	bool yes = false;
+	if (rec->type == MW_TYPE_MAIL && within > 0 &&
+	    !__builtin_sub_overflow(c->now_us(c), rec->time_us, &age) &&
+	    age < within + f->cli->conf->commit_timeout &&
+	    (!w->since_us || now_mono() - w->since_us < within)) {
+		mw_arena_reset(s->tmp);
+		yes =
+		    mw_later_mail(f->cli->stores[k], rec, s->tmp, &s->mail, NULL) == 0 &&
+		    mw_expansion_awaited(&s->mail);
+	}
+	if (!yes)
+		w->since_us = 0;
+	else if (!w->since_us)
+		*w = (struct mw_follow_wait){*rec, MW_MAX(now_mono(), INT64_C(1))};
+	return yes;
+}
+
 static int
 gather(struct step *s, struct mw_err *err)
 {
@@ -209,7 +246,7 @@ gather(struct step *s, struct mw_err *err)
 		while (s->n_rec < BATCH) {
 			struct mw_record rec;
 			struct mw_err why = {0};
-			int r = mw_cursor_next(f->cursor[k], &rec, &why);
+			int r = next_record(f, k, &rec, &why);
 			if (r == 0)
 				break;
 			if (r < 0) { /* damage: verify tells of it */
@@ -220,6 +257,8 @@ gather(struct step *s, struct mw_err *err)
 				f->sum.unreadable++;
 				continue;
 			}
+			if (awaits(s, k, &rec))
+				break;
 			s->n_rec++;
 			s->pos[k].next = rec.seq + 1;
 			memcpy(s->pos[k].last, rec.id, MW_ID_LEN);
@@ -242,7 +281,7 @@ load(struct step *s, const struct copy *c, struct mw_err *err)
 	s->loaded = NULL;
 	mw_arena_reset(s->tmp);
 	int r =
-	    mw_record_mail(s->f->cli->stores[c->journal], &c->rec, s->tmp, &s->mail, err);
+	    mw_later_mail(s->f->cli->stores[c->journal], &c->rec, s->tmp, &s->mail, err);
 	if (r == 0)
 		s->loaded = c;
 	return r;

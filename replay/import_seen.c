@@ -4,6 +4,7 @@
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
 #include "journal/record/header.h"
+#include "journal/store/later.h"
 #include "replay/imap_parse.h"
 #include "replay/select.h"
 
@@ -96,7 +97,7 @@ tokens_of_owner(const struct ask *q, const struct mw_record *rec)
 	const char *pattern = conf->mailbox_name ? conf->mailbox_name : "%u";
 	bool any_domain = !strstr(pattern, "%u") && !strstr(pattern, "%d");
 	MW_BUF_AUTO t = {0};
-	if (mw_record_tokens(q->s->st, rec, &t, NULL) < 0)
+	if (mw_later_tokens(q->s->st, rec, &t, NULL) < 0)
 		return false;
 	if (token_in(&t, q->s->st, MW_KEY_RCPT, owner) ||
 	    token_in(&t, q->s->st, MW_KEY_OWNER, owner) ||
@@ -173,7 +174,7 @@ is_it(struct ask *q, const struct mw_record *rec)
 	int64_t at = q->received_us != INT64_MIN ? q->received_us : q->m->time_us;
 	if (q->rule == BY_QUEUE && !near(at, rec->time_us, DAY_US))
 		return false;
-	int r = s->no_key ? MW_EKEY : mw_record_mail(s->st, rec, s->arena, &mail, &why);
+	int r = s->no_key ? MW_EKEY : mw_later_mail(s->st, rec, s->arena, &mail, &why);
 	s->no_key = s->no_key || r == MW_EKEY;
 	if (r == MW_EKEY) {
 		bool same_id = !q->message_id.n ||

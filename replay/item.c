@@ -2,6 +2,7 @@
 
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
+#include "journal/record/expansion.h"
 
 #include <string.h>
 
@@ -81,6 +82,8 @@ set_mailboxes(json_t *o, const struct mw_cli *cli, const struct mw_mail *m,
 	size_t n = 0;
 	json_t *list = json_array();
 	bool undecided = false;
+	if (mw_expansion_awaited(m)) /* it is on its way, or was lost */
+		(void)json_object_set_new(o, "expansion_missing", json_true());
 	if (mw_copies(cli->conf, m, a, &c, &n, NULL) < 0)
 		n = 0;
 	for (size_t i = 0; i < n; i++) {

@@ -199,11 +199,20 @@ on_record(void *arg, const struct mw_record *r)
 	struct mw_err err = {0};
 	if (mw_cli_stopped())
 		return MW_ECANCEL;
-	if (r->type != MW_TYPE_MAIL)
-		return 0;
 	mw_arena_reset(l->mail);
 	l->it.rec = *r;
-	if (mw_erased_mail(&l->erased, l->it.store, l->it.journal, r, l->mail,
+	if (r->type == MW_TYPE_EXPANSION) {
+		struct mw_expansion x;
+		int k = mw_later_read(l->it.store, r, l->mail, &x, &err);
+		if (k == 1)
+			k = mw_later_of(l->it.store, &x, &l->it.rec, &err);
+		if (k <= 0)
+			return k == MW_ENOMEM ? mw_fail(l->w->err, k, "out of memory")
+			                      : 0;
+	} else if (r->type != MW_TYPE_MAIL) {
+		return 0;
+	}
+	if (mw_erased_mail(&l->erased, l->it.store, l->it.journal, &l->it.rec, l->mail,
 	                   &l->it.mail, &err) == 0)
 		return on_item(l->w, &l->it);
 	on_bad(l->w, &err);

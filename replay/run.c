@@ -2,6 +2,7 @@
 
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
+#include "journal/store/later.h"
 #include "replay/known.h"
 
 #include <stdio.h>
@@ -42,7 +43,7 @@ mw_run_load(struct mw_run *r, const struct mw_plan_rec *rec, struct mw_err *err)
 		return err && err->code ? err->code : MW_EIO;
 	mw_arena_reset(r->arena);
 	int q = mw_store_get(st, rec->loc, &r->rec, err);
-	return q ? q : mw_record_mail(st, &r->rec, r->arena, &r->mail, err);
+	return q ? q : mw_later_mail(st, &r->rec, r->arena, &r->mail, err);
 }
 
 int

@@ -158,6 +158,7 @@ walk_log(struct walk *w, uint64_t from, struct mw_err *err)
 struct ref {
 	uint64_t seq;
 	struct mw_loc loc;
+	bool later; /* an expansion: its mail is meant */
 };
 
 struct refs {
@@ -180,8 +181,8 @@ gather(void *arg, const struct mw_record *r)
 		f->v = v;
 		f->cap = cap;
 	}
-	if (r->type == MW_TYPE_MAIL)
-		f->v[f->n++] = (struct ref){r->seq, r->loc};
+	if (r->type == MW_TYPE_MAIL || r->type == MW_TYPE_EXPANSION)
+		f->v[f->n++] = (struct ref){r->seq, r->loc, r->type == MW_TYPE_EXPANSION};
 	return 0;
 }
 
@@ -275,14 +276,43 @@ find_refs(struct walk *w, struct refs *f, struct mw_err *err)
 	return r < 0 ? r : 1;
 }
 
+/* The mails of the expansions that were found, in their stead. */
 static int
-walk_refs(struct walk *w, struct refs *f)
+follow_later(struct walk *w, struct refs *f, struct mw_err *err)
+{
+	for (size_t k = 0; k < f->n; k++) {
+		struct mw_record rec, mail;
+		struct mw_expansion x;
+		struct mw_err e = {0};
+		if (!f->v[k].later)
+			continue;
+		mw_arena_reset(w->arena);
+		int r = mw_store_get(w->it.store, f->v[k].loc, &rec, &e);
+		if (r == 0)
+			r = mw_later_read(w->it.store, &rec, w->arena, &x, &e);
+		if (r == 1)
+			r = mw_later_of(w->it.store, &x, &mail, &e);
+		if (r == MW_ENOMEM)
+			return mw_fail(err, r, "out of memory");
+		/* One that cannot be read was erased with its mail, or is damaged, which
+		 * verify tells. */
+		f->v[k].seq = r == 1 ? mail.seq : 0;
+		f->v[k].loc = r == 1 ? mail.loc : f->v[k].loc;
+	}
+	return 0;
+}
+
+static int
+walk_refs(struct walk *w, struct refs *f, struct mw_err *err)
 {
 	uint64_t last = 0;
+	int q = follow_later(w, f, err);
+	if (q < 0)
+		return q;
 	if (f->n)
 		qsort(f->v, f->n, sizeof *f->v, by_seq);
 	for (size_t k = 0; k < f->n; k++) {
-		if (f->v[k].seq == last)
+		if (f->v[k].seq == last) /* or 0: no mail */
 			continue;
 		last = f->v[k].seq;
 		struct mw_record rec;
@@ -305,7 +335,7 @@ walk_store(struct walk *w, struct mw_err *err)
 	struct refs f = {0};
 	int r = find_refs(w, &f, err);
 	if (r > 0)
-		r = walk_refs(w, &f);
+		r = walk_refs(w, &f, err);
 	else if (r == 0)
 		r = walk_log(w, first_seq(w), err);
 	free(f.v);

@@ -47,7 +47,8 @@ enum mw_rcpt_flag {
 	MW_RCPT_LOCAL = 2,     /* has, or may have, a mailbox here */
 	MW_RCPT_EXPANDED = 4,  /* mailbox[] is the expansion at capture (may be empty) */
 	MW_RCPT_UNDECIDED = 8, /* an alias table failed: mailbox[] is not to be trusted */
-	MW_RCPT_EXCLUDED = 16  /* the settings (capture) leave its copies out */
+	MW_RCPT_EXCLUDED = 16, /* the settings (capture) leave its copies out */
+	MW_RCPT_LATER = 32     /* with UNDECIDED: the expansion is in a later record */
 };
 
 struct mw_rcpt {

@@ -159,6 +159,79 @@ walk(struct walk *w, bool (*stopped)(void))
 	return r;
 }
 
+/* ---- expansions ---- */
+
+struct by_token {
+	const uint8_t *token;
+	size_t i;
+};
+
+static int
+cmp_token(const void *a, const void *b)
+{
+	return memcmp(((const struct by_token *)a)->token,
+	              ((const struct by_token *)b)->token, 8);
+}
+
+/* The mail as its expansion x has it: rules go by that, holds by both. */
+static int
+expand_mail(struct walk *w, const struct mw_retain_rec *x, struct mw_retain_rec *mail)
+{
+	struct mw_loc loc = {mail->segment, mail->offset};
+	struct mw_record r;
+	MW_BUF_AUTO both = {0};
+	struct mw_traits t = {x->tokens, x->n_tokens, mail->time_us, 0};
+	if (!mail->expanded) /* the first counts */
+		mail->rules = mw_rules_match(w->rules, &t, &mail->ruled);
+	mail->expanded = true;
+	int k = mw_store_get(w->st, loc, &r, NULL);
+	if (k == 0)
+		k = mw_record_tokens(w->st, &r, &both, NULL);
+	mw_buf_put(&both, x->tokens, (size_t)x->n_tokens * 8);
+	if (k == MW_ENOMEM || mw_buf_ok(&both) < 0)
+		return no_memory(w);
+	t = (struct mw_traits){both.p, both.n / 8, mail->time_us, r.plain_len};
+	if (k < 0)
+		mail->broken = true; /* it was readable a moment ago */
+	else
+		mail->held = mail->held || mw_holds_match(w->holds, &t) != NULL;
+	return 0;
+}
+
+/* Recipients that were expanded later: their records say for whom the mail is. */
+static int
+take_expansions(struct walk *w)
+{
+	struct mw_retain_log *l = w->l;
+	size_t n = 0, n_x = 0;
+	int r = 0;
+	for (size_t i = 0; i < l->n; i++)
+		n_x += l->rec[i].type == MW_TYPE_EXPANSION && l->rec[i].n_tokens;
+	if (n_x == 0)
+		return 0;
+	MW_AUTOFREE struct by_token *v = calloc(l->n, sizeof *v);
+	if (!v)
+		return no_memory(w);
+	for (size_t i = 0; i < l->n; i++)
+		if (l->rec[i].type == MW_TYPE_MAIL && !l->rec[i].gone)
+			v[n++] = (struct by_token){l->rec[i].token, i};
+	if (n)
+		qsort(v, n, sizeof *v, cmp_token);
+	for (size_t i = 0; r == 0 && i < l->n; i++) {
+		const struct mw_retain_rec *x = &l->rec[i];
+		if (x->type != MW_TYPE_EXPANSION || x->gone)
+			continue;
+		for (uint32_t k = 0; r == 0 && n && k < x->n_tokens; k++) {
+			struct by_token want = {x->tokens + 8 * (size_t)k, 0};
+			const struct by_token *m =
+			    bsearch(&want, v, n, sizeof want, cmp_token);
+			if (m)
+				r = expand_mail(w, x, &l->rec[m->i]);
+		}
+	}
+	return r;
+}
+
 int
 mw_retain_gather(struct mw_store *st, const struct mw_rules *rules,
                  const struct mw_holds *holds, bool (*stopped)(void),
@@ -175,6 +248,8 @@ mw_retain_gather(struct mw_store *st, const struct mw_rules *rules,
 		r = mw_store_segment_info(st, &w.l->seg, &w.l->n_seg, err);
 	if (r == 0)
 		r = walk(&w, stopped);
+	if (r == 0)
+		r = take_expansions(&w);
 	mw_gone_free(w.gone);
 	for (size_t k = 0; r == 0 && k < w.l->n_note; k++)
 		if (w.l->note[k].type == MW_TYPE_AUDIT)

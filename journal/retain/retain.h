@@ -78,6 +78,7 @@ struct mw_retain_rec {
 	uint8_t type, verdict;                 /* enum mw_type, enum mw_verdict */
 	bool ruled, held, gone, wiped, broken; /* broken: its slot fails its check */
 	bool imported;
+	bool expanded; /* a mail whose rules are those of its expansion */
 };
 
 struct mw_retain_limits {

@@ -145,6 +145,9 @@ int mw_entry_finish(struct mw_entry *e, int64_t time_us, const void *cbor, size_
 void mw_entry_imported(struct mw_entry *e);
 /* Before finishing: whoever looks for the record `id` finds this one as well. */
 void mw_entry_refer(struct mw_entry *e, const uint8_t id[MW_ID_LEN]);
+/* Before finishing an EXPANSION: it is found by the people of its mail, and rules and
+ * holds go by it. */
+void mw_entry_people(struct mw_entry *e, const struct mw_mail *m);
 const uint8_t *mw_entry_id(const struct mw_entry *e);
 void mw_entry_free(struct mw_entry *e); /* NULL ok; before submit, or after its answer */
 

@@ -215,6 +215,11 @@ bool mw_type_of_host(enum mw_type t);
 int mw_seal_put(struct mw_entry *e, struct mw_sealing *s, const void *p, size_t n,
                 struct mw_err *err) MW_CHECK;
 
+/* token.c: onto an entry that is not finished; a failure stays in its buffer. */
+void mw_token_add(struct mw_entry *e, enum mw_key kind, struct mw_str value);
+void mw_token_mail(struct mw_entry *e, const struct mw_mail *m);
+void mw_token_unique(struct mw_buf *b); /* sorts, too */
+
 /* commit.c */
 int mw_commit_start(struct mw_store *st, struct mw_err *err) MW_CHECK;
 void mw_commit_stop(struct mw_store *st);

@@ -39,7 +39,7 @@ class Conn:
 			assert got == b"c", got
 
 	def envelope(self, queue_id, body=b"body\r\n", sender="a@remote.test", addr="192.0.2.1",
-		     helo="client.test", connect=True):
+		     helo="client.test", connect=True, rcpts=("anna@example.test",)):
 		"""Everything up to, not including, end of message."""
 		if connect:
 			family = b"6" if ":" in addr else b"4"
@@ -47,7 +47,8 @@ class Conn:
 				  + addr.encode() + b"\0", 0x1000)
 			self.step(b"H", helo.encode("latin-1") + b"\0", 0x2000)
 		self.step(b"M", b"<" + sender.encode("latin-1") + b">\0", 0x4000)
-		self.step(b"R", b"<anna@example.test>\0", 0x8000)
+		for rcpt in rcpts:
+			self.step(b"R", b"<" + rcpt.encode("latin-1") + b">\0", 0x8000)
 		self.send(b"D", b"Ti\0" + queue_id.encode() + b"\0")
 		self.step(b"T", b"", 0x10000)
 		self.step(b"L", b"Subject\0 x\0", 0x80)

@@ -84,7 +84,9 @@ resolve_in(struct mw_identity *id, const char *addr, int64_t timeout_us,
 	struct mw_rcpt r = {.addr = mw_strz(addr)};
 	struct mw_mail m = {.rcpt = &r, .n_rcpt = 1};
 	struct mw_err err = {0};
-	int q = mw_identity_resolve(id, a, &m, c->mono_us(c) + timeout_us, &err);
+	int q = mw_identity_resolve(id, a, &m,
+	                            &(struct mw_until){c->mono_us(c) + timeout_us, NULL},
+	                            &err);
 	if (ret_flags)
 		*ret_flags = m.flags;
 	if (r.flags & MW_RCPT_UNDECIDED) {
@@ -233,7 +235,9 @@ limits(void **state)
 	struct mw_rcpt r[2] = {{.addr = MW_STR("big@y.test")},
 	                       {.addr = MW_STR("x@y.test"), .flags = MW_RCPT_REFUSED}};
 	struct mw_mail m = {.rcpt = r, .n_rcpt = 2};
-	assert_int_equal(mw_identity_resolve(id, a, &m, INT64_MAX, NULL), 0);
+	assert_int_equal(mw_identity_resolve(id, a, &m,
+	                                     &(struct mw_until){INT64_MAX, NULL}, NULL),
+	                 0);
 	assert_int_equal(r[0].n_mailbox, 10000);
 	assert_int_equal(r[1].flags, MW_RCPT_REFUSED);
 	site_close(&s, id);
@@ -463,7 +467,9 @@ one_deadline(void **state)
 	struct mw_mail m = {.rcpt = r, .n_rcpt = N};
 	const struct mw_clock *c = mw_clock_system();
 	int64_t t = c->mono_us(c);
-	assert_int_equal(mw_identity_resolve(id, a, &m, t + 200000, NULL), MW_ETIMEOUT);
+	assert_int_equal(mw_identity_resolve(id, a, &m,
+	                                     &(struct mw_until){t + 200000, NULL}, NULL),
+	                 MW_ETIMEOUT);
 	assert_true(c->mono_us(c) - t < 1500000);
 	for (int i = 0; i < N; i++)
 		assert_int_equal(r[i].flags, MW_RCPT_UNDECIDED);

@@ -1,0 +1,325 @@
+#!/usr/bin/python3
+"""Alias tables on a network: the mail is answered at once, its recipients are expanded in a
+record of their own; a table that is slow, hangs or is gone leaves them as they came."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import milterclient
+import rig as rigs
+import tap
+
+FAST = 1.0  # seconds: far less than a table is given
+TABLE = {
+	"team@example.test": "anna@example.test, crew@example.test",
+	"crew@example.test": "berta@example.test",
+	"boss@example.test": "anna@example.test",
+	"shop@elsewhere.test": "anna@example.test",
+	"loop@example.test": "pool@example.test",
+	"pool@example.test": "loop@example.test",
+	"out@example.test": "x@far.test",
+}
+
+
+class Table:
+	"""A socketmap server; gate holds every answer back until it is set."""
+
+	def __init__(self, path, table):
+		self.table, self.gate, self.asked = dict(table), threading.Event(), 0
+		self.gate.set()
+		self.sock = socket.socket(socket.AF_UNIX)
+		self.sock.bind(path)
+		self.sock.listen(100)
+		threading.Thread(target=self._accept, daemon=True).start()
+
+	def _accept(self):
+		while True:
+			try:
+				conn = self.sock.accept()[0]
+			except OSError:
+				return
+			threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
+
+	def _serve(self, conn):
+		with conn, conn.makefile("rb") as f:
+			while True:
+				n = b""
+				while not n.endswith(b":"):
+					c = f.read(1)
+					if not c:
+						return
+					n += c
+				name, _, key = f.read(int(n[:-1])).decode().partition(" ")
+				assert f.read(1) == b"," and name == "m", name
+				self.asked += 1
+				self.gate.wait()
+				hit = self.table.get(key)
+				out = f"OK {hit}" if hit else "NOTFOUND "
+				try:
+					conn.sendall(f"{len(out)}:{out},".encode())
+				except OSError:
+					return
+
+
+class Site:
+	"""mailwald alone, with one table on a socket."""
+
+	def __init__(self, directory, *settings, serve=True):
+		self.dir = pathlib.Path(directory)
+		self.journal = self.dir / "journal"
+		self.sock = f"/tmp/mw-ident-{os.getpid()}-{self.dir.name}.sock"
+		self.map = self.sock + ".map"
+		self.table = Table(self.map, TABLE) if serve else None
+		self.conf = self.dir / "conf"
+		self.log = self.dir / "log"
+		lines = [f'journal_dir = "{self.journal}"', f"milter_listen = unix:{self.sock}",
+			 "min_free = 0", "log_target = stderr", "local_domains = example.test",
+			 f"identities = socketmap:unix:{self.map}:m", *settings]
+		self.conf.write_text("\n".join(lines) + "\n", encoding="utf-8")
+		self.proc = None
+
+	def __enter__(self):
+		assert self.mailwal("init")[0] == 0
+		self.start()
+		return self
+
+	def start(self):
+		with open(self.log, "ab") as log:
+			self.proc = subprocess.Popen([rigs.find_program("mailwald"), "-c", self.conf],
+						     stderr=log, stdin=subprocess.DEVNULL,
+						     preexec_fn=rigs.die_with_parent)
+		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), 20, self.proc)
+
+	def end(self, sig=signal.SIGTERM):
+		"""Its exit status, and how long it took to end."""
+		began = time.monotonic()
+		self.proc.send_signal(sig)
+		return self.proc.wait(90), time.monotonic() - began
+
+	def __exit__(self, *_):
+		if self.table:
+			self.table.gate.set()
+			self.table.sock.close()
+		if self.proc and self.proc.poll() is None:
+			self.proc.kill()
+			self.proc.wait()
+		for p in (self.sock, self.map):
+			if os.path.exists(p):
+				os.unlink(p)
+
+	def mailwal(self, *args):
+		p = subprocess.run([rigs.find_program("mailwal"), "-c", self.conf, *map(str, args)],
+				   capture_output=True, timeout=90, check=False)
+		return p.returncode, p.stdout.decode(), p.stderr.decode()
+
+	def lines(self, *args):
+		rc, out, err = self.mailwal("--json", *args)
+		assert rc in (0, 3), (rc, err)
+		return [json.loads(x) for x in out.splitlines()]
+
+	def status(self):
+		with socket.socket(socket.AF_UNIX) as s:
+			s.settimeout(20)
+			s.connect(str(self.journal / "control.sock"))
+			s.sendall(b"status\n")
+			out = b""
+			while not out.endswith(b"\n"):
+				out += s.recv(65536)
+		return json.loads(out.split(b" ", 1)[1])
+
+	def send(self, queue_id, *rcpts):
+		"""Seconds until the end of message was answered."""
+		c = milterclient.Conn(self.sock)
+		c.envelope(queue_id, rcpts=rcpts)
+		began = time.monotonic()
+		got = c.end()
+		c.sock.close()
+		assert got == b"c", got
+		return time.monotonic() - began
+
+	def settled(self, n, seconds=30):
+		"""Waits until n expansions are in the journal, or were given up."""
+		def done():
+			s = self.status()
+			return (s["expansions"] + s["expansions_failed"] +
+				s["expansions_dropped"]) >= n and s["expansions_queued"] == 0
+		rigs.wait_for(f"{n} expansions", done, seconds, self.proc)
+
+	def show(self, queue_id):
+		return json.loads(self.mailwal("show", queue_id, "--json")[1])
+
+
+def found(site, *selection):
+	return sorted(o["queue_id"] for o in site.lines("list", *selection) if "queue_id" in o)
+
+
+def stored(place):
+	return sorted(p.parent.parent.name for p in pathlib.Path(place).rglob("new/*")) + sorted(
+		p.parent.parent.name for p in pathlib.Path(place).rglob("cur/*"))
+
+
+def expanded(t):
+	with Site(t.sub("expanded")) as s:
+		s.send("Q1", "team@example.test", "zoe@example.test")
+		s.send("Q2", "boss+x@example.test")
+		s.send("Q3", "shop@elsewhere.test")
+		s.send("Q4", "loop@example.test", "anna@example.test")
+		s.send("Q5", "out@example.test")
+		s.settled(5)
+		s.table.table.clear()  # from now on everybody leads to himself
+		t.equal(s.show("Q1")["mailboxes"],
+			["anna@example.test", "berta@example.test", "zoe@example.test"],
+			"a nested group, expanded in a later record")
+		t.equal(s.show("Q2")["mailboxes"], ["anna@example.test"], "an alias with an extension")
+		t.equal(s.show("Q3")["mailboxes"], ["anna@example.test"],
+			"an address that looks foreign and leads here")
+		q4 = s.show("Q4")
+		t.ok(q4.get("mailboxes_undecided") and "expansion_missing" not in q4 and
+		     q4["mailboxes"] == ["loop@example.test", "anna@example.test"],
+		     "a loop leaves its recipient as it came, and no other", q4)
+		t.equal(s.show("Q5")["mailboxes"], [], "an alias that leads away has no mailbox here")
+		st = s.status()
+		t.equal((st["expansions"], st["expansions_failed"]), (4, 1), "status counts them")
+		t.equal(found(s, "--user", "anna@example.test"), ["Q1", "Q2", "Q3", "Q4"],
+			"list --user finds expanded mailboxes")
+		t.equal(found(s, "--user", "berta@example.test"), ["Q1"], "and nobody else's")
+		t.equal(s.mailwal("verify")[0], 0, "verify finds nothing wrong")
+		for again in ("", " after the index was built anew"):
+			out = f"{t.dir}/recover{bool(again)}"
+			rc, text, err = s.mailwal("recover", "--user", "berta@example.test", "--all",
+						  "--to", f"maildir:{out}/%u", "--create")
+			t.ok(rc == 0 and stored(out) == ["berta@example.test"],
+			     "recover finds it by the mailbox" + again, (rc, text, err, stored(out)))
+			t.equal(s.mailwal("reindex")[0], 0, "reindex")
+		out = f"{t.dir}/replay"
+		rc, text, err = s.mailwal("replay", "--all", "--to", f"maildir:{out}/%u", "--create")
+		t.equal(stored(out), sorted(["anna@example.test"] * 4 + [
+			"berta@example.test", "loop@example.test",
+			"zoe@example.test"]), f"replay puts them where they went then: {rc} {err}")
+
+
+def erased(t):
+	with Site(t.sub("erased"), "identities_timeout = 500ms") as s:
+		s.send("TEAM", "team@example.test")
+		s.send("BOSS", "boss@example.test")
+		s.send("CREW", "crew@example.test")
+		s.settled(3)
+		t.equal(s.mailwal("hold", "add", "case", "--user", "anna@example.test")[0], 0,
+			"a hold on a mailbox")
+		rc, _, err = s.mailwal("erase", "BOSS", "--yes")
+		t.ok(rc == 77 and "case" in err, "what the tables led to it is held", (rc, err))
+		t.equal(s.mailwal("erase", "CREW", "--yes")[0], 0, "and other mail is not")
+		t.equal(s.mailwal("hold", "rm", "case")[0], 0, "hold rm")
+		records = s.lines("verify")[-1]
+		rc, out, err = s.mailwal("erase", "--user", "anna@example.test", "--yes")
+		t.ok(rc == 0 and "1 message erased" in out, "erase --user finds it by the mailbox",
+		     (rc, out, err))
+		t.equal(found(s, "--all"), ["TEAM"], "what others have too stays")
+		t.equal(s.show("TEAM")["mailboxes"], ["berta@example.test"], "for them alone")
+		after = s.lines("verify")[-1]
+		t.equal(after["erased"] - records["erased"], 2,
+			"the expansion is wiped with its mail")
+		t.equal(s.mailwal("verify")[0], 0, "verify finds nothing wrong")
+		# The expansion comes when the erasure has begun: it goes all the same.
+		s.table.gate.clear()
+		s.send("LATE", "boss@example.test")
+		rc, out, err = s.mailwal("erase", "LATE", "--yes")
+		s.table.gate.set()
+		t.ok(rc == 0, "erase of a mail whose tables hang", (rc, out, err))
+		s.settled(4)
+		t.equal(s.lines("verify")[-1]["erased"] - after["erased"], 2,
+			"its expansion did not outlive it")
+
+
+def slow(t):
+	with Site(t.sub("slow"), "identities_timeout = 2s") as s:
+		s.table.gate.clear()
+		took = [s.send(f"S{i}", "team@example.test") for i in range(30)]
+		t.ok(max(took) < FAST, "no answer waits for a table that hangs", max(took))
+		s.settled(30)
+		o = s.show("S29")
+		t.ok(o["mailboxes"] == ["team@example.test"] and "tables_failed" in o["flags"] and
+		     o["mailboxes_undecided"] and "expansion_missing" not in o,
+		     "at the deadline the record says that the table failed", o)
+		t.ok("alias table failed" in s.mailwal("show", "S0")[1], "show says so")
+		s.table.gate.set()
+		s.send("GOOD", "team@example.test")
+		s.settled(31)
+		t.equal(s.show("GOOD")["mailboxes"], ["anna@example.test", "berta@example.test"],
+			"a table that is back is asked again")
+	with Site(t.sub("gone"), "identities_timeout = 2s", serve=False) as s:
+		t.ok(s.send("GONE", "team@example.test") < FAST, "nor for one that is not there")
+		s.settled(1)
+		t.ok("tables_failed" in s.show("GONE")["flags"], "which the record says, too")
+
+
+def cut(t):
+	with Site(t.sub("cut"), "identities_timeout = 60s") as s:
+		s.table.gate.clear()
+		s.send("CUT", "team@example.test")
+		rigs.wait_for("the question", lambda: s.table.asked, 20, s.proc)
+		o = s.show("CUT")
+		t.ok(o.get("expansion_missing") and o["mailboxes"] == ["team@example.test"],
+		     "until the table answers the recipient stands as it came", o)
+		s.end(signal.SIGKILL)
+		s.start()
+		o = s.show("CUT")
+		t.ok(o.get("expansion_missing") and o.get("mailboxes_undecided"),
+		     "killed before the table answered: it is said that the expansion is missing", o)
+		t.ok("not expanded" in s.mailwal("show", "CUT")[1], "show says so")
+		out = f"{t.dir}/cut-replay"
+		rc, text, err = s.mailwal("replay", "--all", "--to", f"maildir:{out}/%u", "--create")
+		t.ok(stored(out) == ["team@example.test"], "replay uses the address as it came",
+		     (rc, text, err))
+		s.send("STOP", "team@example.test")
+		rigs.wait_for("the question", lambda: s.table.asked > 1, 20, s.proc)
+		rc, took = s.end()
+		t.ok(rc == 0 and took < 15, "an end does not wait for a table that hangs", (rc, took))
+		o = s.show("STOP")
+		t.ok("tables_failed" in o["flags"] and "expansion_missing" not in o,
+		     "and what was asked is recorded as undecided", o)
+
+
+def followed(t):
+	with Site(t.sub("followed"), "identities_timeout = 20s") as s:
+		out = f"{t.dir}/standby"
+		p = subprocess.Popen([rigs.find_program("mailwal"), "-c", s.conf, "follow", "--to",
+				      f"maildir:{out}/%u", "--create"], stdin=subprocess.DEVNULL,
+				     stderr=subprocess.PIPE, preexec_fn=rigs.die_with_parent)
+		try:
+			first = p.stderr.readline()
+			t.ok(b"current" in first, "follow is current", first)
+			s.table.gate.clear()
+			s.send("F1", "team@example.test")
+			s.send("F2", "zoe@example.test")
+			rigs.wait_for("the questions", lambda: s.table.asked >= 2, 20, s.proc)
+			time.sleep(1)  # long enough for a follower that does not wait
+			t.equal(stored(out), [], "follow waits for the expansion")
+			s.table.gate.set()
+			rigs.wait_for("three copies", lambda: len(stored(out)) == 3, 20, p)
+			t.equal(stored(out), ["anna@example.test", "berta@example.test",
+					      "zoe@example.test"], "and puts mail where it goes")
+		finally:
+			p.terminate()
+			p.wait(20)
+
+
+def main(t):
+	expanded(t)
+	erased(t)
+	slow(t)
+	cut(t)
+	followed(t)
+
+
+if __name__ == "__main__":
+	sys.exit(tap.run(main, 110))
