@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "journal/base/clock.h"
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "milter/proto.h"
@@ -402,6 +403,33 @@ run(void *arg)
 		mw_log(MW_LOG_ERR, NULL, "event=libmilter_failed");
 	atomic_store(&ended, true);
 	return NULL;
+}
+
+/* libmilter polls and accepts in a circle when no descriptor is left, as fast as the
+ * processor can. The dynamic linker gives it this accept in place of the C library's: it
+ * waits a little then, and they wait in the listen queue. */
+__attribute__((visibility("default"))) int
+accept(int fd, __SOCKADDR_ARG addr, socklen_t *restrict len)
+{
+	enum {
+		NAP_US = 100 * 1000,
+		WARN_EVERY_US = 60 * 1000 * 1000
+	};
+	static atomic_int_least64_t warned;
+	int conn = accept4(fd, addr, len, 0);
+	if (conn >= 0 ||
+	    (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM))
+		return conn;
+	int saved = errno;
+	const struct mw_clock *clock = mw_clock_system();
+	int_least64_t now = clock->mono_us(clock), last = atomic_load(&warned);
+	if ((!last || now - last >= WARN_EVERY_US) &&
+	    atomic_compare_exchange_strong(&warned, &last, now))
+		mw_log(MW_LOG_ERR, NULL, "event=accept_paused reason=\"%s\"",
+		       strerror(saved));
+	(void)usleep(NAP_US);
+	errno = saved;
+	return conn;
 }
 
 int

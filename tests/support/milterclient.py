@@ -7,13 +7,19 @@ import threading
 import time
 
 
+def connect(where):
+	"""To a path, or a host and port."""
+	sock = socket.socket(socket.AF_UNIX if isinstance(where, str) else socket.AF_INET)
+	sock.settimeout(60)
+	sock.connect(where)
+	return sock
+
+
 class Conn:
 	"""One connection that has negotiated and asks for as few replies as it may."""
 
-	def __init__(self, path):
-		self.sock = socket.socket(socket.AF_UNIX)
-		self.sock.settimeout(60)
-		self.sock.connect(path)
+	def __init__(self, where):
+		self.sock = connect(where)
 		self.send(b"O", struct.pack(">III", 6, 0x1ff, 0x1fffff))
 		cmd, data = self.reply()
 		assert cmd == b"O", cmd
