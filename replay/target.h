@@ -31,6 +31,13 @@ enum mw_filing { /* where what is not a Sent copy goes, on IMAP */
 	MW_FILE_SIEVE   /* where the user's script says */
 };
 
+enum mw_layout { /* of a Maildir's folders */
+	MW_LAYOUT_AUTO,
+	MW_LAYOUT_PLUS,   /* Maildir++ as Dovecot has it */
+	MW_LAYOUT_FS,     /* Dovecot's LAYOUT=fs */
+	MW_LAYOUT_COURIER /* Maildir++ as Courier has it */
+};
+
 struct mw_target_opts {
 	enum mw_filing filing;
 	const char *delimiter; /* of MW_FILE_DETAIL: recipient_delimiter */
@@ -38,7 +45,8 @@ struct mw_target_opts {
 	const char *password_file, *auth_user, *user_passwords, *tls_ca;
 	bool separator; /* --auth-style separator: login "mailbox*name" */
 	bool insecure;
-	bool create;       /* file targets: make the box where it is missing */
+	bool create; /* file targets: make the box where it is missing */
+	enum mw_layout layout;
 	bool plain_dir;    /* export: the path is the box, whatever the mailbox */
 	bool side_effects; /* --accept-side-effects */
 	bool keep_sender;  /* LMTP, SMTP: the captured sender, not the null sender */

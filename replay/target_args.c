@@ -5,6 +5,18 @@
 
 #include <string.h>
 
+static int
+layout(struct mw_target_opts *t, const char *v, struct mw_err *err)
+{
+	static const char *const names[] = {"auto", "maildir++", "fs", "courier"};
+	for (size_t i = 0; i < MW_COUNT(names); i++)
+		if (strcmp(v, names[i]) == 0) {
+			t->layout = (enum mw_layout)i;
+			return 1;
+		}
+	return mw_fail(err, MW_EUSAGE, "--layout is auto, maildir++, fs or courier");
+}
+
 int
 mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
                  struct mw_err *err)
@@ -32,7 +44,10 @@ mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
 		if (r)
 			return r;
 	}
-	int r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
+	int r = mw_cli_option(argc, argv, i, "--layout", &v, err);
+	if (r)
+		return r > 0 ? layout(t, v, err) : r;
+	r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
 	if (r <= 0)
 		return r;
 	t->separator = strcmp(v, "separator") == 0;

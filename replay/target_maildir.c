@@ -1,9 +1,8 @@
-#include "replay/target_files.h"
+#include "replay/target_maildir.h"
 
 #include "journal/base/buf.h"
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
-#include "replay/imap_parse.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -12,47 +11,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A Maildir and its Maildir++ folders (".Sent"). Files are written into tmp, synced,
- * dated, renamed into new; the directory is synced before a copy counts as put. Bytes are
- * the captured ones, CRLF included, which Dovecot and Courier read as they do LF. The
- * server's own index files are left to the server. */
+/* A Maildir and its folders. Files are written into tmp, synced, dated, renamed into new;
+ * the directory is synced before a copy counts as put. Bytes are the captured ones, CRLF
+ * included, which Dovecot and Courier read as they do LF. The server's own index files
+ * are left to the server. */
 
 enum {
 	BATCH = 64 /* renames under one sync of the directory */
 };
 
-struct message {
-	uint32_t folder;
-	bool in_new;
-	char *name;
-};
-
-struct folder {
-	char *path;
-	bool sent;
-};
-
-struct maildir {
-	char *path;
-	char *sent; /* its path */
-	char *dest; /* of --folder; NULL: the Maildir itself, or Sent */
-	struct folder *folder;
-	size_t n_folder;
-	struct message *msg;
-	size_t n_msg, cap_msg;
-	mode_t file_mode;
-	uid_t uid;
-	gid_t gid;
-	bool missing; /* dry run: it would be made */
-	unsigned counter;
-};
-
 static void
-forget(struct maildir *m)
+forget(struct mw_mdir *m)
 {
 	for (size_t i = 0; i < m->n_msg; i++)
 		free(m->msg[i].name);
@@ -66,44 +38,21 @@ forget(struct maildir *m)
 static void
 maildir_free(struct mw_target *t)
 {
-	struct maildir *m = t->own;
+	struct mw_mdir *m = t->own;
 	t->own = NULL;
 	if (!m)
 		return;
 	forget(m);
+	while (m->place) {
+		struct mw_mdir_place *p = m->place;
+		m->place = p->next;
+		free(p->name);
+		free(p->path);
+		free(p);
+	}
 	free(m->msg);
 	free(m->path);
-	free(m->sent);
-	free(m->dest);
 	free(m);
-}
-
-static int
-make_maildir(const char *path, struct mw_err *err)
-{
-	static const char *const sub[] = {"tmp", "new", "cur"};
-	char buf[PATH_MAX];
-	for (size_t i = 0; i < MW_COUNT(sub); i++) {
-		if (snprintf(buf, sizeof buf, "%s/%s", path, sub[i]) >= (int)sizeof buf)
-			return mw_fail(err, MW_ECREATE, "path too long: %.100s", path);
-		int r = mw_files_mkdirs(buf, err);
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-/* ".Sent"; "/" in the name is a level of Maildir++. */
-static char *
-folder_path(const char *path, const char *name)
-{
-	MW_BUF_AUTO b = {0}, n = {0};
-	if (!mw_imap_utf7(mw_strz(name), &n))
-		return NULL;
-	mw_buf_printf(&b, "%s/.", path);
-	for (size_t i = 0; i < n.n; i++)
-		mw_buf_putc(&b, n.p[i] == '/' ? '.' : (char)n.p[i]);
-	return b.failed || n.failed ? NULL : strdup(mw_buf_cstr(&b));
 }
 
 static bool
@@ -118,24 +67,8 @@ parent_exists(const char *path)
 	return access(buf, F_OK) == 0;
 }
 
-/* Root must not be led elsewhere by the owner of a Maildir: its parts are directories,
- * not links to some. */
 static int
-no_links(const char *path, struct mw_err *err)
-{
-	static const char *const sub[] = {"", "/tmp", "/new", "/cur"};
-	char buf[PATH_MAX];
-	struct stat st;
-	for (size_t i = 0; i < MW_COUNT(sub); i++) {
-		(void)snprintf(buf, sizeof buf, "%.3000s%s", path, sub[i]);
-		if (lstat(buf, &st) == 0 && S_ISLNK(st.st_mode) && (i || geteuid() == 0))
-			return mw_fail(err, MW_EPERM, "%s is a symbolic link", buf);
-	}
-	return 0;
-}
-
-static int
-find_box(struct mw_target *t, struct maildir *m, bool dry, struct mw_err *err)
+find_box(struct mw_target *t, struct mw_mdir *m, bool dry, struct mw_err *err)
 {
 	struct stat st;
 	char cur[PATH_MAX];
@@ -150,11 +83,11 @@ find_box(struct mw_target *t, struct maildir *m, bool dry, struct mw_err *err)
 		m->missing = dry;
 		if (dry)
 			return 0;
-		int r = make_maildir(m->path, err);
+		int r = mw_mdir_make(m->path, err);
 		if (r)
 			return r;
 	}
-	int links = no_links(m->path, err);
+	int links = mw_mdir_no_links(m->path, err);
 	if (links)
 		return links;
 	if (stat(m->path, &st) < 0)
@@ -170,20 +103,22 @@ maildir_open(struct mw_target *t, const char *mailbox, const char *box, bool dry
              struct mw_err *err)
 {
 	(void)mailbox;
-	struct maildir *m = calloc(1, sizeof *m);
+	struct mw_mdir *m = calloc(1, sizeof *m);
+	struct mw_mdir_place *p;
 	if (!m)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	const char *sent =
-	    t->o.sent_folder && *t->o.sent_folder ? t->o.sent_folder : "Sent";
-	const char *dest = t->o.folder;
+	m->sent = t->o.sent_folder && *t->o.sent_folder ? t->o.sent_folder : "Sent";
+	m->dest = t->o.folder;
 	t->own = m;
 	m->path = strdup(box);
-	m->sent = m->path ? folder_path(box, sent) : NULL;
-	if (m->sent && dest)
-		m->dest =
-		    strcasecmp(dest, "INBOX") == 0 ? strdup(box) : folder_path(box, dest);
-	int r = m->sent && !(dest && !m->dest) ? find_box(t, m, dry, err)
-	                                       : mw_fail(err, MW_ENOMEM, "out of memory");
+	int r =
+	    m->path ? find_box(t, m, dry, err) : mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!r) {
+		mw_mdir_layout(m, t->o.layout);
+		r = mw_mdir_place(m, m->sent, &p, err);
+	}
+	if (!r && m->dest)
+		r = mw_mdir_place(m, m->dest, &p, err);
 	if (r)
 		maildir_free(t);
 	return r;
@@ -192,49 +127,7 @@ maildir_open(struct mw_target *t, const char *mailbox, const char *box, bool dry
 /* ---- scan ---- */
 
 static int
-add_folder(struct maildir *m, const char *path)
-{
-	void *p = realloc(m->folder, (m->n_folder + 1) * sizeof *m->folder);
-	char *copy = strdup(path);
-	if (p)
-		m->folder = p;
-	if (!p || !copy) {
-		free(copy);
-		return MW_ENOMEM;
-	}
-	/* What was put into Sent by wish is looked for there like anywhere else. */
-	bool plain = m->dest && strcmp(m->dest, m->sent) == 0;
-	m->folder[m->n_folder++] =
-	    (struct folder){copy, !plain && strcmp(path, m->sent) == 0};
-	return 0;
-}
-
-static int
-list_folders(struct maildir *m, struct mw_err *err)
-{
-	char path[PATH_MAX];
-	int r = add_folder(m, m->path);
-	DIR *d = opendir(m->path);
-	struct dirent *e;
-	if (!d)
-		return mw_fail_errno(err, "cannot look into %s", m->path);
-	while (!r && (e = readdir(d))) {
-		if (e->d_name[0] != '.' || !e->d_name[1] || strcmp(e->d_name, "..") == 0)
-			continue;
-		if (snprintf(path, sizeof path, "%s/%s/cur", m->path, e->d_name) >=
-		    (int)sizeof path)
-			continue;
-		if (access(path, F_OK) < 0)
-			continue;
-		path[strlen(path) - 4] = '\0';
-		r = add_folder(m, path);
-	}
-	(void)closedir(d);
-	return r ? mw_fail(err, r, "out of memory") : 0;
-}
-
-static int
-add_message(struct maildir *m, size_t folder, bool in_new, const char *name)
+add_message(struct mw_mdir *m, size_t folder, bool in_new, const char *name)
 {
 	if (m->n_msg == m->cap_msg) {
 		size_t cap = m->cap_msg ? m->cap_msg * 2 : 256;
@@ -247,12 +140,12 @@ add_message(struct maildir *m, size_t folder, bool in_new, const char *name)
 	char *copy = strdup(name);
 	if (!copy)
 		return MW_ENOMEM;
-	m->msg[m->n_msg++] = (struct message){(uint32_t)folder, in_new, copy};
+	m->msg[m->n_msg++] = (struct mw_mdir_message){(uint32_t)folder, in_new, copy};
 	return 0;
 }
 
 static int
-list_messages(struct maildir *m, size_t folder, bool in_new, struct mw_err *err)
+list_messages(struct mw_mdir *m, size_t folder, bool in_new, struct mw_err *err)
 {
 	char path[PATH_MAX];
 	int r = 0;
@@ -287,7 +180,7 @@ name_order(const char *name, long long out[3])
 static int
 by_delivery(const void *x, const void *y)
 {
-	const struct message *a = x, *b = y;
+	const struct mw_mdir_message *a = x, *b = y;
 	long long u[3], v[3];
 	if (a->folder != b->folder)
 		return a->folder < b->folder ? -1 : 1;
@@ -301,7 +194,7 @@ by_delivery(const void *x, const void *y)
 
 /* The file of a message, which a reader may have moved from new to cur meanwhile. */
 static int
-open_message(const struct maildir *m, const struct message *msg)
+open_message(const struct mw_mdir *m, const struct mw_mdir_message *msg)
 {
 	char path[PATH_MAX];
 	const char *dir = m->folder[msg->folder].path;
@@ -327,7 +220,7 @@ open_message(const struct maildir *m, const struct message *msg)
 }
 
 static int
-show(struct maildir *m, size_t i, struct mw_buf *header,
+show(struct mw_mdir *m, size_t i, struct mw_buf *header,
      int (*cb)(void *, const struct mw_found *), void *arg, struct mw_err *err)
 {
 	struct stat st;
@@ -348,12 +241,12 @@ static int
 maildir_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *), void *arg,
              struct mw_err *err)
 {
-	struct maildir *m = t->own;
+	struct mw_mdir *m = t->own;
 	MW_BUF_AUTO header = {0};
 	if (m->missing)
 		return 0;
 	forget(m);
-	int r = list_folders(m, err);
+	int r = mw_mdir_folders(m, err);
 	for (size_t i = 0; i < m->n_folder && !r; i++) {
 		r = list_messages(m, i, true, err);
 		if (!r)
@@ -371,7 +264,7 @@ maildir_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
               int (*cb)(void *, uint64_t, struct mw_profile *), void *arg,
               struct mw_err *err)
 {
-	struct maildir *m = t->own;
+	struct mw_mdir *m = t->own;
 	int r = 0;
 	for (size_t i = 0; i < n && !r; i++) {
 		struct mw_profile *p;
@@ -389,23 +282,24 @@ maildir_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
 
 struct pending {
 	const struct mw_put *put;
+	const char *dir;
 	char tmp[PATH_MAX], final[PATH_MAX];
 };
 
-/* The directory that a copy goes into. */
-static const char *
-place_of(const struct maildir *m, const struct mw_put *p)
+/* The folder that a copy goes into. */
+static int
+place_of(struct mw_mdir *m, const struct mw_put *p, struct mw_mdir_place **ret,
+         struct mw_err *err)
 {
-	return m->dest ? m->dest : p->sent ? m->sent : m->path;
+	return mw_mdir_place(m, m->dest ? m->dest : p->sent ? m->sent : "", ret, err);
 }
 
 static void
-file_names(struct maildir *m, const struct mw_put *p, struct pending *f)
+file_names(struct mw_mdir *m, const struct mw_put *p, const char *dir, struct pending *f)
 {
 	char host[128] = "localhost", id[MW_ID_TEXT + 1], base[400];
 	const struct mw_clock *clk = mw_clock_system();
 	int64_t now = clk->now_us(clk);
-	const char *dir = place_of(m, p);
 	(void)gethostname(host, sizeof host - 1);
 	for (char *c = host; *c; c++)
 		if (*c == '/' || *c == ':' || *c == ',')
@@ -420,10 +314,11 @@ file_names(struct maildir *m, const struct mw_put *p, struct pending *f)
 	(void)snprintf(f->tmp, sizeof f->tmp, "%.3000s/tmp/%s", dir, base);
 	(void)snprintf(f->final, sizeof f->final, "%.3000s/new/%s", dir, base);
 	f->put = p;
+	f->dir = dir;
 }
 
 static int
-write_file(struct maildir *m, const struct pending *f, const struct mw_put_io *io,
+write_file(struct mw_mdir *m, const struct pending *f, const struct mw_put_io *io,
            struct mw_err *err)
 {
 	MW_AUTOCLOSE int fd = open(f->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -450,73 +345,92 @@ write_file(struct maildir *m, const struct pending *f, const struct mw_put_io *i
 	return 0;
 }
 
+/* Is it the first of its directory? */
+static bool
+first_of_dir(const struct pending *v, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (v[k].dir == v[i].dir)
+			return false;
+	return true;
+}
+
 static int
-commit(struct maildir *m, struct pending *v, size_t n, const struct mw_put_io *io,
+commit(struct mw_mdir *m, struct pending *v, size_t n, const struct mw_put_io *io,
        struct mw_err *err)
 {
 	char dir[PATH_MAX];
-	const char *done[2] = {NULL, NULL};
+	uint64_t bytes = 0;
 	int r = 0;
-	for (size_t i = 0; i < n && !r; i++)
+	for (size_t i = 0; i < n && !r; i++) {
+		bytes += v[i].put->size;
 		if (rename(v[i].tmp, v[i].final) < 0)
 			r = mw_fail_errno(err, "cannot rename to %s", v[i].final);
-	for (size_t i = 0; i < n && !r; i++) {
-		const char *place = place_of(m, v[i].put);
-		if (place == done[0] || place == done[1])
-			continue;
-		done[done[0] != NULL] = place;
-		(void)snprintf(dir, sizeof dir, "%.3000s/new", place);
-		r = mw_files_sync_dir(dir, err);
 	}
 	for (size_t i = 0; i < n && !r; i++) {
-		struct mw_put_place place = {place_of(m, v[i].put), 0, 0, 0};
+		if (!first_of_dir(v, i))
+			continue;
+		(void)snprintf(dir, sizeof dir, "%.3000s/new", v[i].dir);
+		r = mw_files_sync_dir(dir, err);
+	}
+	if (n && !r)
+		mw_mdir_count(m, bytes, n);
+	for (size_t i = 0; i < n && !r; i++) {
+		struct mw_put_place place = {v[i].dir, 0, 0, 0};
 		r = io->done(io->arg, v[i].put, 0, NULL, &place);
 	}
 	return r;
+}
+
+/* One message into tmp: 1 it waits for its commit, 0 it was refused. */
+static int
+put_one(struct mw_target *t, const struct mw_put *one, const struct mw_put_io *io,
+        struct pending *f, struct mw_err *err)
+{
+	struct mw_mdir *m = t->own;
+	struct mw_mdir_place *p;
+	struct mw_err why = {0};
+	int r = place_of(m, one, &p, &why);
+	if (r == MW_EUSAGE)
+		return io->done(io->arg, one, MW_EREFUSED, why.msg, NULL);
+	if (r)
+		return mw_fail(err, r, "%s", why.msg);
+	r = mw_mdir_ready(t, m, p, err);
+	if (r)
+		return r;
+	file_names(m, one, p->path, f);
+	if (io->intent && (r = io->intent(io->arg, &one, 1, err)))
+		return r;
+	r = write_file(m, f, io, &why);
+	if (!r)
+		return 1;
+	(void)unlink(f->tmp);
+	return io->done(io->arg, one, r, why.msg, NULL);
 }
 
 static int
 maildir_put(struct mw_target *t, const struct mw_put *v, size_t n,
             const struct mw_put_io *io, struct mw_err *err)
 {
-	struct maildir *m = t->own;
-	bool have = false; /* the folder beside the Maildir itself is there */
+	struct mw_mdir *m = t->own;
 	size_t k = 0;
 	int r = 0;
 	MW_AUTOFREE struct pending *f = calloc(BATCH, sizeof *f);
 	if (!f)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	for (size_t i = 0; i < n && !r; i++) {
+	for (size_t i = 0; i < n && r >= 0; i++) {
 		if (t->o.stopped && t->o.stopped()) {
 			r = commit(m, f, k, io, err);
 			return r ? r : mw_fail(err, MW_ECANCEL, "interrupted");
 		}
-		const char *place = place_of(m, &v[i]);
-		bool apart = strcmp(place, m->path) != 0;
-		if (apart && !have)
-			r = make_maildir(place, err);
-		if (!r && apart && !have)
-			r = no_links(place, err);
-		have = have || apart;
-		if (r)
-			break;
-		struct mw_err why = {0};
-		const struct mw_put *one = &v[i];
-		file_names(m, one, &f[k]);
-		if (io->intent && (r = io->intent(io->arg, &one, 1, err)))
-			break;
-		int q = write_file(m, &f[k], io, &why);
-		if (q) {
-			(void)unlink(f[k].tmp);
-			r = io->done(io->arg, one, q, why.msg, NULL);
-			continue;
-		}
-		if (++k == BATCH) {
+		r = put_one(t, &v[i], io, &f[k], err);
+		k += r > 0;
+		if (r >= 0 && k == BATCH) {
 			r = commit(m, f, k, io, err);
 			k = 0;
 		}
 	}
-	return r ? r : commit(m, f, k, io, err);
+	return r < 0 ? r : commit(m, f, k, io, err);
 }
 
 static int

@@ -340,6 +340,119 @@ a_folder_takes_everything(void **state)
 }
 
 static void
+write_text(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+	assert_non_null(f);
+	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void
+assert_text(const char *path, const char *want)
+{
+	char got[500];
+	FILE *f = fopen(path, "r");
+	if (!f)
+		fail_msg("%s is not there", path);
+	got[fread(got, 1, sizeof got - 1, f)] = '\0';
+	(void)fclose(f);
+	assert_string_equal(got, want);
+}
+
+/* Maildirs as servers leave them: the file that settles the layout, where the folder lies
+ * then, and what the list of subscriptions says afterwards. */
+static void
+layouts(void **state)
+{
+	static const struct {
+		enum mw_layout wish;
+		const char *file, *text; /* that stands there before */
+		const char *folder;      /* a directory that stands there before */
+		const char *path, *list, *listed;
+	} v[] = {
+	    {MW_LAYOUT_AUTO, "courierimapsubscribed", "INBOX.Sent\n", NULL,
+	     ".A&APw-.b/new", "courierimapsubscribed", "INBOX.Sent\nINBOX.A&APw-.b\n"},
+	    {MW_LAYOUT_AUTO, "courierimapuiddb", "1 1 1\n", NULL, ".A&APw-.b/new",
+	     "courierimapsubscribed", "INBOX.A&APw-.b\n"},
+	    {MW_LAYOUT_COURIER, "x", "", NULL, ".A&APw-.b/new", "courierimapsubscribed",
+	     "INBOX.A&APw-.b\n"},
+	    {MW_LAYOUT_AUTO, "subscriptions", "V\t2\n\nSent\n", NULL, ".A&APw-.b/new",
+	     "subscriptions", "V\t2\n\nSent\nA&APw-\tb\n"},
+	    {MW_LAYOUT_AUTO, "subscriptions", "Sent", NULL, ".A&APw-.b/new",
+	     "subscriptions", "Sent\nA&APw-.b\n"},
+	    {MW_LAYOUT_AUTO, "subscriptions", "A&APw-.b\n", NULL, ".A&APw-.b/new",
+	     "subscriptions", "A&APw-.b\n"},
+	    {MW_LAYOUT_AUTO, "x", "", NULL, ".A&APw-.b/new", "subscriptions",
+	     "A&APw-.b\n"},
+	    {MW_LAYOUT_AUTO, "x", "", "Old/2020", "A&APw-/b/new", "subscriptions",
+	     "A&APw-/b\n"},
+	    {MW_LAYOUT_FS, "x", "", NULL, "A&APw-/b/new", "subscriptions", "A&APw-/b\n"},
+	    {MW_LAYOUT_PLUS, "x", "", "Old", ".A&APw-.b/new", "subscriptions",
+	     "A&APw-.b\n"},
+	};
+	(void)state;
+	for (size_t k = 0; k < MW_COUNT(v); k++) {
+		char text[200], path[400], cmd[600];
+		struct mw_err err = {0};
+		struct mw_target *t = NULL;
+		struct mw_target_opts o = {.create = true,
+		                           .layout = v[k].wish,
+		                           .folder = "A\xc3\xbc/b"};
+		struct world w = {.fail_at = -1};
+		(void)snprintf(cmd, sizeof cmd,
+		               "mkdir -p '%s/lay%zu/cur' '%s/lay%zu/new' '%s/lay%zu/tmp' "
+		               "'%s/lay%zu/%s/cur' '%s/lay%zu/%s/new'",
+		               dir, k, dir, k, dir, k, dir, k,
+		               v[k].folder ? v[k].folder : "", dir, k,
+		               v[k].folder ? v[k].folder : "");
+		assert_int_equal(system(cmd), 0);
+		(void)snprintf(path, sizeof path, "%s/lay%zu/%s", dir, k, v[k].file);
+		write_text(path, v[k].text);
+		(void)snprintf(path, sizeof path, "%s/lay%zu/maildirsize", dir, k);
+		write_text(path, "1000S\n0 0\n");
+		(void)snprintf(text, sizeof text, "maildir:%s/lay%zu", dir, k);
+		assert_int_equal(mw_target_new(text, &o, &t, &err), 0);
+		put_all(t, &w);
+		assert_int_equal(w.done, N);
+		(void)snprintf(path, sizeof path, "%s/lay%zu/%s", dir, k, v[k].path);
+		for (size_t i = 0; i < N; i++)
+			assert_true(holds(path, messages[i]));
+		(void)snprintf(path, sizeof path, "%s/lay%zu/%s", dir, k, v[k].list);
+		assert_text(path, v[k].listed);
+		(void)snprintf(path, sizeof path, "%s/lay%zu/%.10s/maildirfolder", dir, k,
+		               v[k].path);
+		assert_int_equal(access(path, F_OK), v[k].path[0] == '.' ? 0 : -1);
+		look(t, &w);
+		assert_int_equal(w.found, N);
+		forget(&w);
+		mw_target_free(t);
+	}
+}
+
+/* A folder that is reached by several links is one, and a circle ends. */
+static void
+links_are_followed_once(void **state)
+{
+	char text[200], cmd[900];
+	struct mw_err err = {0};
+	struct mw_target *t = NULL;
+	struct mw_target_opts o = {.create = true, .layout = MW_LAYOUT_FS, .folder = "A"};
+	struct world w = {.fail_at = -1};
+	(void)state;
+	(void)snprintf(text, sizeof text, "maildir:%s/ring", dir);
+	assert_int_equal(mw_target_new(text, &o, &t, &err), 0);
+	put_all(t, &w);
+	(void)snprintf(cmd, sizeof cmd,
+	               "cd '%s/ring' && ln -s A B && ln -s .. A/up && ln -s . self", dir);
+	assert_int_equal(system(cmd), 0);
+	look(t, &w);
+	assert_int_equal(w.found, N);
+	forget(&w);
+	mw_target_free(t);
+}
+
+static void
 a_folder_name_is_checked(void **state)
 {
 	(void)state;
@@ -514,6 +627,8 @@ main(void)
 	                                    teardown),
 	    cmocka_unit_test_setup_teardown(a_folder_takes_everything, setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_folder_name_is_checked, setup, teardown),
+	    cmocka_unit_test_setup_teardown(layouts, setup, teardown),
+	    cmocka_unit_test_setup_teardown(links_are_followed_once, setup, teardown),
 	    cmocka_unit_test(a_target_is_understood_or_refused_clearly),
 	    cmocka_unit_test(a_mailbox_name_never_leaves_its_place),
 	    cmocka_unit_test_setup_teardown(passwords_are_found_by_mailbox, setup,
