@@ -21,7 +21,7 @@ class LaterFilter(Witness):
 	def _change(self, c, msg):
 		body = b"".join(msg.body)
 		subject = [h for h in msg.head if h.lower().startswith(b"subject:")]
-		self._send(c, b"h", b"X-Spam-Status\0 No, score=0.1\r\n\ttests=NONE\0")
+		self._send(c, b"h", b"X-Spam-Status\0 No, score=0.1\r\n\trequired=5.0\0")
 		self._send(c, b"h", b"X-Virus-Scanned\0 by a later filter\0")
 		if subject:
 			old = subject[0].partition(b":")[2].strip()
