@@ -203,7 +203,7 @@ find(const struct mw_holds *holds, const char *name)
 static int
 change(struct mw_cli *cli, const struct ask *a, struct mw_hold *h, struct mw_err *err)
 {
-	struct mw_retain_job j;
+	struct mw_retain_job j = {.lock = -1};
 	struct mw_holds *holds = NULL;
 	MW_BUF_AUTO cbor = {0};
 	int r = mw_retain_begin(cli, true, &j, err);
@@ -220,7 +220,10 @@ change(struct mw_cli *cli, const struct ask *a, struct mw_hold *h, struct mw_err
 	mw_holds_free(holds);
 	if (r == 0)
 		r = mw_retain_write(cli, &j, err);
-	h->by = mw_strz(j.by);
+	const char *by = mw_arena_strdup(a->arena, j.by); /* the caller tells it, too */
+	if (r == 0 && !by)
+		r = mw_fail(err, MW_ENOMEM, "out of memory");
+	h->by = mw_strz(by ? by : "");
 	h->time_us = j.owner.now_us;
 	if (r == 0 && mw_hold_encode(h, &cbor) < 0)
 		r = mw_fail(err, MW_ENOMEM, "out of memory");

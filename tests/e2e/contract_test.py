@@ -197,6 +197,14 @@ def sets(t, site):
 		     f"{verb} of one: the summary alone", r)
 
 
+def holds(t, site):
+	for verb, state in (("add", "held"), ("rm", "released")):
+		r = site("--json", "hold", verb, "case-1")
+		got = (r.json() or [{}])[0]
+		t.ok(r.rc == 0 and got.get("by") == f"uid {os.getuid()}" and got.get("state") == state
+		     and got.get("name") == "case-1", f"hold {verb}: who did it", r)
+
+
 def on_terminal(site, answer, *words):
 	"""The same with a terminal as standard input and error; stdout is not one."""
 	pid, fd = pty.fork()
@@ -272,6 +280,7 @@ def main(t):
 	users(t, site)
 	selections(t, site)
 	sets(t, site)
+	holds(t, site)
 	live_store(t, site)
 
 
