@@ -126,6 +126,37 @@ word(struct args *a, const char *arg, int i)
 	return 1;
 }
 
+/* Without a selection: what a backup that ended well cannot have, by the newest mark that
+ * says so. 0, or the exit status. */
+static int
+by_default(struct mw_cli *cli, struct args *a)
+{
+	int64_t newest = INT64_MIN;
+	struct mw_err err = {0};
+	if (a->step == STEP_UNDO || a->q.any_term || a->q.all)
+		return 0;
+	for (size_t k = 0; k < cli->n_journals; k++) {
+		struct mw_mark_info *v;
+		size_t n;
+		if (mw_marks(cli->stores[k], a->q.arena, &v, &n, &err) < 0)
+			return mw_cli_error(cli, &err);
+		for (size_t i = 0; i < n; i++)
+			if (v[i].state == MW_MARK_COMPLETE && v[i].start_us > newest) {
+				newest = v[i].start_us;
+				a->q.since_mark = v[i].name;
+			}
+	}
+	if (!a->q.since_mark)
+		return mw_cli_usage(cli, self(),
+		                    "no backup is marked as completed; say what to put "
+		                    "back: --since-mark NAME, --user ADDR, … or --all");
+	a->q.any_term = true;
+	if (!cli->quiet)
+		fprintf(stderr, "mailwal: since mark %s, the last that was completed\n",
+		        a->q.since_mark);
+	return 0;
+}
+
 static int
 parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 {
@@ -158,11 +189,7 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 		                    "undo takes away what one run put back; a "
 		                    "selection has no meaning there");
 	a->dry = a->dry || a->step == STEP_PLAN || a->step == STEP_VERIFY;
-	if (a->step != STEP_UNDO && !a->q.any_term && !a->q.all)
-		return mw_cli_usage(cli, self(),
-		                    "say what to put back: --since-mark NAME, "
-		                    "--user ADDR, … or --all");
-	return 0;
+	return by_default(cli, a);
 }
 
 static void

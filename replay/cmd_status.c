@@ -143,7 +143,7 @@ followers_json(const struct mw_status *s)
 }
 
 static void
-print_journal(const struct mw_status *s)
+print_journal(const struct mw_conf *conf, const struct mw_status *s)
 {
 	char size[32], free_bytes[32], since[32] = "";
 	mw_size_human(size, sizeof size, s->disk_bytes);
@@ -173,6 +173,7 @@ print_journal(const struct mw_status *s)
 	}
 	print_drill(s);
 	print_followers(s);
+	mw_status_print_kept(conf, s);
 	printf("  Keys      %s\n", s->encrypted ? "encrypted to recovery keys"
 	                                        : "readable: no recovery key configured");
 	for (size_t i = 0; i < s->n_problems; i++)
@@ -210,7 +211,7 @@ set_number(json_t *o, const char *key, uint64_t v)
 }
 
 static void
-print_json(struct mw_status *s)
+print_json(const struct mw_conf *conf, struct mw_status *s)
 {
 	json_t *o = json_object(), *problems = json_array();
 	(void)json_object_set_new(o, "journal", mw_json_str(mw_strz(s->dir)));
@@ -249,6 +250,12 @@ print_json(struct mw_status *s)
 		(void)json_object_set_new(o, "running_mark", mark_json(&s->running));
 		(void)json_object_set_new(o, "last_drill", drill_json(s));
 		(void)json_object_set_new(o, "standbys", followers_json(s));
+		json_t *holds = json_array();
+		for (size_t i = 0; i < s->n_hold; i++)
+			(void)json_array_append_new(holds,
+			                            mw_json_str(mw_strz(s->hold[i])));
+		(void)json_object_set_new(o, "holds", holds);
+		(void)json_object_set_new(o, "retention", mw_status_retention(conf));
 		(void)json_object_set_new(o, "last_audit", time_json(s->audit_us));
 		(void)json_object_set_new(o, "audit_holes",
 		                          s->audit_us ? json_integer(s->audit_holes)
@@ -326,11 +333,11 @@ one(struct mw_cli *cli, size_t k, struct nagios *n, bool nagios)
 	if (nagios)
 		nagios_add(n, &s);
 	else if (cli->json)
-		print_json(&s);
+		print_json(cli->conf, &s);
 	if (!nagios && !s.opened)
 		status = mw_cli_error(cli, &s.err);
 	else if (!nagios && !cli->json)
-		print_journal(&s);
+		print_journal(cli->conf, &s);
 	if (status == 0 && s.n_problems)
 		status = 1;
 	mw_status_done(&s);

@@ -276,6 +276,14 @@ ask_drill(const struct mw_conf *conf, struct mw_status *s, struct mw_store *st)
 	mw_drill_kept_done(&k);
 }
 
+static void
+ask_holds(struct mw_status *s, struct mw_store *st)
+{
+	struct mw_err err = {0};
+	if (mw_status_holds(s, st, &err) < 0)
+		add(s, 1, "the holds: %s", err.msg);
+}
+
 /* ---- daemon ---- */
 
 static int64_t
@@ -432,6 +440,7 @@ mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret
 	ask_marks(ret, st);
 	ask_audit(ret);
 	ask_drill(cli->conf, ret, st);
+	ask_holds(ret, st);
 	ask_followers(ret, st);
 	tell_passed(ret);
 	if (ret->index_lag > 10000)

@@ -49,6 +49,8 @@ struct mw_status {
 	double drill_rto, drill_rpo; /* seconds; RPO -1: not measured */
 	struct mw_status_follow follow[MW_STATUS_FOLLOWERS];
 	size_t n_follow;
+	const char **hold; /* names of those in force; in the arena */
+	size_t n_hold;
 	struct mw_status_problem problem[MW_STATUS_PROBLEMS];
 	size_t n_problems;
 	struct mw_arena *arena;
@@ -58,6 +60,11 @@ void mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status
 void mw_status_done(struct mw_status *s);
 /* Fills follow (status_follow.c). */
 void mw_status_followers(struct mw_status *s, struct mw_store *st);
+/* status_keep.c: fills hold; the rules as JSON; both as lines for people. */
+int mw_status_holds(struct mw_status *s, struct mw_store *st,
+                    struct mw_err *err) MW_CHECK;
+json_t *mw_status_retention(const struct mw_conf *conf);
+void mw_status_print_kept(const struct mw_conf *conf, const struct mw_status *s);
 /* An operator has taken note of what passed without a record. */
 int mw_status_acknowledge(const char *dir, struct mw_err *err) MW_CHECK;
 /* When the newest mail was captured; 0: there is none. */

@@ -205,6 +205,32 @@ def holds(t, site):
 		     and got.get("name") == "case-1", f"hold {verb}: who did it", r)
 
 
+def marks(t, site):
+	"""Without a selection a replay goes by the last backup that ended well."""
+	to = ["--to", f"eml:{site.dir}/since"]
+	site.refused(64, ["completed", "--since-mark"], "replay", *to)
+	site("mark", "first")
+	site.refused(64, ["completed", "--since-mark"], "replay", *to)
+	site("mark", "first", "--complete")
+	maildir(os.path.join(site.dir, "vmail", "gina@example.org"), 2, first=50)
+	site("import", f"maildir:{site.dir}/vmail/%u")
+	site("mark", "second")
+	r = site("--json", "replay", *to)
+	t.ok(r.rc == 0 and (r.json() or [{}])[-1].get("selected") == 2 and "mark first" in r.err,
+	     "replay without a selection: since the last completed mark", r)
+
+
+def state(t, site):
+	site("hold", "add", "case-2", "--user", ALICE)
+	r = site("--json", "status")
+	got = (r.json() or [{}])[0]
+	t.ok(got.get("holds") == ["case-2"] and got.get("retention")
+	     == [{"name": "default", "keep": "30d"}], "status --json has retention and holds", r)
+	r = site("status")
+	t.ok("Holds     case-2" in r.out and "Retention default: keep 30d" in r.out,
+	     "status tells them", r)
+
+
 def on_terminal(site, answer, *words):
 	"""The same with a terminal as standard input and error; stdout is not one."""
 	pid, fd = pty.fork()
@@ -280,7 +306,9 @@ def main(t):
 	users(t, site)
 	selections(t, site)
 	sets(t, site)
+	marks(t, site)
 	holds(t, site)
+	state(t, site)
 	live_store(t, site)
 
 
