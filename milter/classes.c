@@ -169,6 +169,16 @@ mw_classes_may_pass(const struct mw_classes *c)
 	return false;
 }
 
+int
+mw_classes_strictest(const struct mw_classes *c, int global)
+{
+	for (size_t i = 0; c && i < c->n; i++)
+		if (c->v[i].conf->journal &&
+		    c->v[i].conf->on_failure == MW_CLASS_TEMPFAIL)
+			return MW_ON_FAILURE_TEMPFAIL;
+	return global;
+}
+
 const char *
 mw_classes_name(const struct mw_classes *c, size_t section)
 {

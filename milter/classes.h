@@ -33,6 +33,9 @@ void mw_classes_free(struct mw_classes *c); /* NULL ok */
 /* Can a mail that cannot be journaled pass in spite of on_failure = tempfail? Then that
  * is not known before its end. */
 bool mw_classes_may_pass(const struct mw_classes *c); /* NULL: no */
+/* What is to be told of a mail whose class cannot be found out: the strictest that it may
+ * have. c NULL: global. Both are enum mw_on_failure. */
+int mw_classes_strictest(const struct mw_classes *c, int global);
 const char *mw_classes_name(const struct mw_classes *c, size_t section);
 
 /* What header: and spam: words ask, found out as the content streams by. */

@@ -158,7 +158,9 @@ refused_at_end(struct mw_session *s, struct mw_answer *ret)
 		       s->mail.n_rcpt);
 	} else {
 		const char *qid = s->macro[MW_MACRO_QUEUE_ID];
-		struct mw_failure f = {qid ? qid : "", s->set->conf->on_failure};
+		struct mw_failure f = {qid ? qid : "",
+		                       mw_classes_strictest(s->set->classes,
+		                                            s->set->conf->on_failure)};
 		mw_policy_failed(s->cap, s->set->conf, &f, &s->fail, ret);
 	}
 	mw_session_clear(s);

@@ -115,14 +115,77 @@ take(size_t i, struct mw_listener *ret)
 	inherited.v[i] = inherited.v[--inherited.n];
 }
 
+/* What a place of the configuration means as an address; false: that cannot be told. */
 static bool
-take_named(const char *name, struct mw_listener *ret)
+resolve(const struct mw_place *p, struct sockaddr_storage *ret)
 {
-	for (size_t i = 0; i < inherited.n; i++)
-		if (strcmp(inherited.v[i].name, name) == 0) {
+	memset(ret, 0, sizeof *ret);
+	if (p->path) {
+		struct sockaddr_un un = {.sun_family = AF_UNIX};
+		memcpy(un.sun_path, p->path, strlen(p->path)); /* length: checked */
+		memcpy(ret, &un, sizeof un);
+		return true;
+	}
+	struct addrinfo hint = {.ai_family = p->family,
+	                        .ai_socktype = SOCK_STREAM,
+	                        .ai_flags = AI_PASSIVE},
+	                *ai = NULL;
+	if (getaddrinfo(p->host[0] ? p->host : "127.0.0.1", p->port, &hint, &ai) != 0)
+		return false;
+	memcpy(ret, ai->ai_addr, ai->ai_addrlen);
+	freeaddrinfo(ai);
+	return true;
+}
+
+/* Two spellings of a path are one socket; one that was removed is none. */
+static bool
+same_file(const char *a, const char *b)
+{
+	struct stat x, y;
+	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev &&
+	       x.st_ino == y.st_ino;
+}
+
+static bool
+same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	if (a->ss_family != b->ss_family)
+		return false;
+	if (a->ss_family == AF_UNIX)
+		return same_file(((const struct sockaddr_un *)(const void *)a)->sun_path,
+		                 ((const struct sockaddr_un *)(const void *)b)->sun_path);
+	if (a->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *x = (const void *)a, *y = (const void *)b;
+		return x->sin6_port == y->sin6_port &&
+		       x->sin6_scope_id == y->sin6_scope_id &&
+		       memcmp(&x->sin6_addr, &y->sin6_addr, sizeof x->sin6_addr) == 0;
+	}
+	const struct sockaddr_in *x = (const void *)a, *y = (const void *)b;
+	return x->sin_port == y->sin_port && x->sin_addr.s_addr == y->sin_addr.s_addr;
+}
+
+/* The inherited socket at this place, however either of them is written. By name only
+ * where the place has no address of its own: port 0, or a host that does not resolve. */
+static bool
+take_place(const struct mw_place *p, const char *name, struct mw_listener *ret)
+{
+	struct sockaddr_storage want;
+	bool known = resolve(p, &want), any_port = !p->path && strcmp(p->port, "0") == 0;
+	for (size_t i = 0; i < inherited.n; i++) {
+		struct sockaddr_storage have = {0};
+		socklen_t n = sizeof have;
+		if (strncmp(inherited.v[i].name, "systemd:", 8) == 0)
+			continue;
+		bool same = known && !any_port
+		                ? getsockname(inherited.v[i].fd, (struct sockaddr *)&have,
+		                              &n) == 0 &&
+		                      same_address(&have, &want)
+		                : strcmp(inherited.v[i].name, name) == 0;
+		if (same) {
 			take(i, ret);
 			return true;
 		}
+	}
 	return false;
 }
 
@@ -144,11 +207,9 @@ listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *re
 	    socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot make a socket");
-	/* Nobody gets in before group and mode are set. No other thread runs yet. */
-	mode_t old = umask(0177);
-	int r = bind(fd, (const struct sockaddr *)&un, sizeof un);
-	(void)umask(old);
-	if (r < 0)
+	/* Nobody gets in before group and mode are set: Linux gives the file the mode of
+	 * the descriptor. The umask is every thread's. */
+	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&un, sizeof un) < 0)
 		return mw_fail_errno(err, "cannot listen on unix:%s", path);
 	if (*conf->milter_socket_group) {
 		const struct group *g = getgrnam(conf->milter_socket_group);
@@ -237,7 +298,7 @@ mw_listen_at(const struct mw_conf *conf, const char *spec, struct mw_listener *r
 		(void)snprintf(name, sizeof name, "unix:%s", p.path);
 	else
 		(void)snprintf(name, sizeof name, "inet:%.80s:%.30s", p.host, p.port);
-	if (take_named(name, ret))
+	if (take_place(&p, name, ret))
 		return 0;
 	return p.path ? listen_unix(conf, p.path, ret, err) : listen_inet(&p, ret, err);
 }

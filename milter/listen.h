@@ -42,8 +42,8 @@ int mw_listen_check(const struct mw_conf *conf, struct mw_err *err) MW_CHECK;
 int mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret,
                    struct mw_err *err) MW_CHECK;
 /* Sockets that another mailwald has handed over (taken over by this): mw_listen_open and
- * mw_listen_at use them where their names fit, and make none anew. Then _done closes, and
- * removes, what nobody wanted. At the start, by the only thread. */
+ * mw_listen_at use them where their addresses fit, and make none anew. Then _done closes,
+ * and removes, what nobody wanted. At the start, by the only thread. */
 void mw_listen_inherit(const struct mw_listeners *l);
 void mw_listen_inherit_done(void);
 /* Will all these sockets be there when we are gone, held by systemd? */

@@ -47,7 +47,8 @@ mw_control_listen(const char *dir, struct mw_err *err)
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot create a control socket");
 	(void)unlinkat(dirfd, "control.sock", 0);
-	if (bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 ||
+	/* the mode from its first moment on: Linux takes the descriptor's */
+	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 ||
 	    fchmodat(dirfd, "control.sock", 0660, 0) < 0 || listen(fd, 16) < 0)
 		return mw_fail_errno(err, "cannot listen on %s/control.sock", dir);
 	return MW_TAKE_FD(fd);

@@ -383,6 +383,8 @@ def smuggling(t):
 
 def client_load(port, names, results):
 	for name in names:
+		# while nobody listens nothing is under way that could be lost
+		rigs.wait_for("the proxy", lambda: rigs.connects(port), 30)
 		try:
 			with smtp.Client(port, timeout=10) as c:
 				got = c.mail(message(name, b"z" * 3000 + b"\r\n"), "s@remote.test",

@@ -1,6 +1,6 @@
 /* Mail that passes without a record: by a capture section, or because mailwal put it
  * back; and what both mean when the journal cannot take mail. MW_TEST_THREADS */
-#include "milter/session.h"
+#include "milter/session_int.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -336,6 +336,42 @@ trouble_meets_each_class_as_it_should(void **state)
 	atomic_store(&free_mib, 1 << 20);
 }
 
+/* Memory ran out before the envelope was whole: nobody knows the mail's class. */
+static void
+an_unknown_class_is_met_with_the_strictest(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *conf, *code;
+	} cases[] = {
+	    {"", "451"},
+	    {"on_failure = accept\n", "250"},
+	    {"on_failure = accept\ncapture law { match = rcpt:law@b.test; on_failure = "
+	     "tempfail }\n",
+	     "451"},
+	    {"on_failure = accept\ncapture soft { match = rcpt:x@b.test; on_failure = "
+	     "accept }\n",
+	     "250"},
+	    {"on_failure = tempfail\ncapture soft { match = rcpt:x@b.test; on_failure = "
+	     "accept }\n",
+	     "451"},
+	};
+	for (size_t i = 0; i < MW_COUNT(cases); i++) {
+		use(cases[i].conf);
+		struct mw_session *s = mw_session_new(&cap);
+		struct mw_str from[] = {MW_STR("<a@b.test>")},
+		              to[] = {MW_STR("<x@b.test>")};
+		struct mw_answer a;
+		assert_int_equal(mw_session_mail(s, from, 1, true, &a), 0);
+		assert_int_equal(mw_session_rcpt(s, to, 1, false, &a), 0);
+		s->lost = true;
+		const char *got = eom(s);
+		if (strcmp(got, cases[i].code) != 0)
+			fail_msg("case %zu: %s, not %s", i, got, cases[i].code);
+		mw_session_free(s);
+	}
+}
+
 static void
 token_for(const char *rcpt, const char *content, char envid[MW_GUARD_TOKEN + 8])
 {
@@ -539,6 +575,7 @@ main(void)
 	    cmocka_unit_test(excluded_mail_leaves_a_count_and_no_record),
 	    cmocka_unit_test(one_who_is_kept_keeps_the_mail),
 	    cmocka_unit_test(trouble_meets_each_class_as_it_should),
+	    cmocka_unit_test(an_unknown_class_is_met_with_the_strictest),
 	    cmocka_unit_test(what_mailwal_puts_back_is_not_journaled_again),
 	    cmocka_unit_test(through_a_proxy_too),
 	    cmocka_unit_test(what_passed_is_remembered_until_told),
