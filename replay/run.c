@@ -376,6 +376,7 @@ mw_run_all(struct mw_run *r, struct mw_err *err)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	struct mw_run_shared *sh = r->shared;
 	(void)pthread_mutex_init(&sh->mu, NULL);
+	mw_rate_init(&sh->rate, &r->target->o.rate);
 	mw_progress_start(&sh->progress, p->n_wanted, r->cli->quiet || r->cli->json);
 	work_all(r);
 	if (!sh->result && r->queue)
@@ -392,8 +393,10 @@ void
 mw_run_done(struct mw_run *r)
 {
 	thread_done(r);
-	if (r->shared)
+	if (r->shared) {
 		(void)pthread_mutex_destroy(&r->shared->mu);
+		mw_rate_done(&r->shared->rate);
+	}
 	free(r->shared);
 	r->shared = NULL;
 }

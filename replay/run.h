@@ -42,7 +42,8 @@ struct mw_run_shared { /* by all threads of a run, under mu */
 	struct mw_err first_err;
 	struct mw_err away; /* of a box that may be reached later; code 0: none */
 	bool any_box_ok;
-	bool second;       /* only boxes marked again */
+	bool second; /* only boxes marked again */
+	struct mw_rate rate;
 	enum mw_live live; /* the answer to "a store in use: go on?" */
 	uint64_t empty_boxes,
 	    empty_removed;             /* empty, yet copies count as removed there */
@@ -81,7 +82,8 @@ struct mw_run {
 	struct mw_arena *arena;   /* of one message */
 	/* the box at work */
 	struct mw_plan_box *box;
-	struct mw_plan_copy *broken; /* its content could not be read */
+	const struct mw_plan_copy *charged; /* whose bytes went last: counted once */
+	struct mw_plan_copy *broken;        /* its content could not be read */
 	struct mw_err broken_err;
 	struct mw_mail mail;
 	struct mw_record rec;

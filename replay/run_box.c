@@ -110,12 +110,15 @@ struct tap { /* tells a journal's failure from the target's */
 	int (*sink)(void *, const void *, size_t);
 	void *arg;
 	bool sink_failed;
+	struct mw_rate *rate; /* NULL: these bytes were counted */
 };
 
 static int
 tap(void *arg, const void *p, size_t n)
 {
 	struct tap *t = arg;
+	if (t->rate)
+		mw_rate_wait(t->rate, 0, n, mw_cli_stopped);
 	int q = t->sink(t->arg, p, n);
 	t->sink_failed = t->sink_failed || q;
 	return q;
@@ -126,8 +129,13 @@ io_content(void *arg, const struct mw_put *p, int (*sink)(void *, const void *, 
            void *sarg, struct mw_err *err)
 {
 	struct mw_run *r = arg;
-	struct tap t = {sink, sarg, false};
+	struct tap t = {sink, sarg, false, NULL};
 	struct mw_err why = {0};
+	if (r->charged != copy_of(p)) { /* LMTP and SMTP look at a message first */
+		r->charged = copy_of(p);
+		t.rate = &r->shared->rate;
+		mw_rate_wait(t.rate, 1, 0, mw_cli_stopped);
+	}
 	int q = mw_run_content(r, rec_of(r, p), tap, &t, &why);
 	if (q && !t.sink_failed) {
 		r->broken = copy_of(p);

@@ -18,6 +18,7 @@
 #include "journal/base/err.h"
 #include "journal/record/meta.h"
 #include "replay/profile.h"
+#include "replay/rate.h"
 
 #include <stdbool.h>
 
@@ -47,6 +48,7 @@ struct mw_target_opts {
 	bool insecure;
 	bool create; /* file targets: make the box where it is missing */
 	enum mw_layout layout;
+	struct mw_rate_limits rate; /* of what is put, all clones together */
 	bool plain_dir;    /* export: the path is the box, whatever the mailbox */
 	bool side_effects; /* --accept-side-effects */
 	bool keep_sender;  /* LMTP, SMTP: the captured sender, not the null sender */

@@ -47,6 +47,11 @@ mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
 	int r = mw_cli_option(argc, argv, i, "--layout", &v, err);
 	if (r)
 		return r > 0 ? layout(t, v, err) : r;
+	r = mw_cli_option(argc, argv, i, "--rate", &v, err);
+	if (r > 0)
+		r = mw_rate_parse(v, &t->rate, err) ? MW_EUSAGE : 1;
+	if (r)
+		return r;
 	r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
 	if (r <= 0)
 		return r;
