@@ -61,9 +61,19 @@ mw_dialog_free(struct mw_dialog *d)
 	mw_assert(d->state != MW_DI_COMMIT);
 	mw_session_free(d->session);
 	mw_arena_free(d->arena);
-	struct mw_buf *all[] = {&d->to_client, &d->to_next, &d->in,      &d->reply_in,
-	                        &d->reply,     &d->line,    &d->content, &d->head,
-	                        &d->greeting,  &d->held};
+	struct mw_buf *all[] = {&d->to_client,
+	                        &d->to_next,
+	                        &d->in,
+	                        &d->reply_in,
+	                        &d->reply,
+	                        &d->line,
+	                        &d->content,
+	                        &d->head,
+	                        &d->greeting,
+	                        &d->held,
+	                        &d->kept.greeting,
+	                        &d->kept.hello,
+	                        &d->kept.hello_reply};
 	for (size_t i = 0; i < MW_COUNT(all); i++)
 		mw_buf_free(all[i]);
 	memset(d, 0, sizeof *d);
@@ -137,6 +147,7 @@ mw_dialog_hungry(const struct mw_dialog *d)
 void
 mw_dialog_forward(struct mw_dialog *d, struct mw_str line, enum mw_verb verb)
 {
+	mw_dialog_keep_said(d, verb);
 	mw_buf_putstr(&d->to_next, line);
 	mw_buf_put(&d->to_next, "\r\n", 2);
 	mw_buf_clear(&d->line);
@@ -255,6 +266,16 @@ command_data(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 		mw_dialog_forward(d, line, MW_VERB_DATA);
 }
 
+/* What may be said on a connection on which another client has said its EHLO. */
+static bool
+before_hello(enum mw_verb verb)
+{
+	/* BDAT: not offered yet, so its bytes are not taken for commands */
+	return verb == MW_VERB_BDAT || verb == MW_VERB_HELO || verb == MW_VERB_EHLO ||
+	       verb == MW_VERB_LHLO || verb == MW_VERB_QUIT || verb == MW_VERB_STARTTLS ||
+	       verb == MW_VERB_NOOP || verb == MW_VERB_RSET;
+}
+
 static void
 command(struct mw_dialog *d, struct mw_str line)
 {
@@ -272,6 +293,13 @@ command(struct mw_dialog *d, struct mw_str line)
 		mw_dialog_bye(d, verb == MW_VERB_QUIT ? "221 2.0.0 Bye" : mw_dialog_lost);
 		return;
 	}
+	if (d->used && !d->hello && !before_hello(verb)) {
+		mw_dialog_junk(d, d->o.lmtp ? "503 5.5.1 Say LHLO first"
+		                            : "503 5.5.1 Say EHLO first");
+		return;
+	}
+	if (mw_dialog_keep_hello(d, line, verb))
+		return;
 	switch (verb) {
 	case MW_VERB_MAIL:
 		command_mail(d, line, rest);
@@ -302,7 +330,11 @@ command(struct mw_dialog *d, struct mw_str line)
 		mw_dialog_junk(d, "502 5.5.1 Command not known here");
 		return;
 	case MW_VERB_QUIT:
-		mw_dialog_forward(d, line, verb);
+		d->quit = d->in_at == d->in.n;
+		if (mw_dialog_keep_end(d))
+			mw_dialog_bye(d, "221 2.0.0 Bye");
+		else
+			mw_dialog_forward(d, line, verb);
 		return;
 	default:
 		if ((verb == MW_VERB_LHLO && !d->o.lmtp) ||
@@ -368,8 +400,11 @@ mw_dialog_run(struct mw_dialog *d)
 		mw_buf_clear(&d->in);
 		d->in_at = 0;
 	}
-	if (d->eof && (d->state == MW_DI_COMMAND || d->state == MW_DI_CONTENT))
+	if (d->eof && (d->state == MW_DI_COMMAND || d->state == MW_DI_CONTENT)) {
+		if (d->state == MW_DI_COMMAND)
+			(void)mw_dialog_keep_end(d);
 		mw_dialog_bye(d, NULL);
+	}
 	if (d->state != MW_DI_CLOSED && d->state != MW_DI_COMMIT &&
 	    (mw_buf_ok(&d->in) < 0 || mw_buf_ok(&d->to_next) < 0 ||
 	     mw_buf_ok(&d->to_client) < 0 || mw_buf_ok(&d->line) < 0)) {
@@ -402,7 +437,7 @@ mw_dialog_client_eof(struct mw_dialog *d)
 void
 mw_dialog_next_down(struct mw_dialog *d, const char *why)
 {
-	if (d->close_next || d->state == MW_DI_CLOSED)
+	if (d->close_next || d->state == MW_DI_CLOSED || mw_dialog_keep_again(d))
 		return;
 	mw_log(MW_LOG_WARN, NULL, "event=nexthop_failed on=%s nexthop=%s reason=\"%s\"",
 	       d->o.on, d->o.next, why);

@@ -37,8 +37,12 @@ struct mw_dialog_opts {
 	bool tls;     /* STARTTLS is offered to the client */
 	enum mw_next_tls next_tls; /* asked of the next server, before anything else */
 	bool next_local;           /* the next server is on this host */
-	const char *on, *next;     /* names for the log and the record; borrowed */
-	struct mw_str peer;        /* address; empty: a unix socket */
+	/* The connection to the next server may serve another client afterwards: when a
+	 * session ends right after a message that went well, and had neither AUTH nor
+	 * XCLIENT nor a refusal, QUIT is answered here and keep_next is set. */
+	bool keep;
+	const char *on, *next; /* names for the log and the record; borrowed */
+	struct mw_str peer;    /* address; empty: a unix socket */
 	unsigned peer_port;
 	void (*done)(
 	    void *arg); /* the record's fate is known: call mw_dialog_committed */
@@ -70,12 +74,20 @@ struct mw_chunk {    /* of content that comes by BDAT */
 	uint64_t left;
 };
 
+struct mw_used { /* what is known of a connection that has served another client */
+	struct mw_buf greeting;
+	struct mw_buf hello, hello_reply; /* its last EHLO, without CR LF */
+};
+
 struct mw_dialog {
 	/* for the owner */
 	struct mw_buf to_client, to_next;
+	bool quit;           /* the client has said so, and nothing behind it */
 	bool close_client;   /* when to_client is out */
 	bool close_next;     /* at once, whatever is in to_next */
 	int64_t deadline_us; /* monotonic; 0: none. Then mw_dialog_timeout. */
+	bool keep_next;      /* take that connection away before close_next closes it */
+	bool reconnect; /* a used one was gone: make a new one, or mw_dialog_next_down */
 	/* Begin TLS on that side when what is to be sent there is out: as its server; as
 	 * its client. Then mw_dialog_tls_up, mw_dialog_next_tls_up. */
 	bool start_tls, start_next_tls;
@@ -91,6 +103,16 @@ struct mw_dialog {
 	bool tls_up, next_tls_up, authing;
 	int greeted; /* what has been said to the next server before the client's turn */
 	struct mw_buf greeting;
+	struct mw_used kept; /* of the next server, where `keep` */
+	bool used;           /* the connection has served another client */
+	bool hello;          /* EHLO or the like was said by this one */
+	bool heard;          /* something of this one was answered */
+	int again; /* of another connection: 1 the greeting, 2 the reply to EHLO is to
+	              come */
+	bool odd;  /* nobody else may have the connection */
+	bool after_message; /* nothing was said since one that went well */
+	bool forwarded;     /* XFORWARD was said */
+	unsigned relayed;   /* messages that went well */
 	char mech[24], login_try[256];
 	char tls_version[16], tls_cipher[64], tls_bits[8];
 	enum mw_verb verb; /* that the next server is to answer */
@@ -115,6 +137,9 @@ struct mw_dialog {
 
 int mw_dialog_init(struct mw_dialog *d, const struct mw_dialog_opts *o,
                    struct mw_err *err) MW_CHECK;
+/* After init, in place of a connection and a greeting: what another session has left. The
+ * same EHLO as its last one is answered from memory. Copied. */
+void mw_dialog_next_used(struct mw_dialog *d, const struct mw_used *u);
 void mw_dialog_free(struct mw_dialog *d);
 /* No connection, a lost one, or one that takes too long; why is for the log. */
 void mw_dialog_next_down(struct mw_dialog *d, const char *why);
@@ -144,6 +169,19 @@ void mw_dialog_bye(struct mw_dialog *d, const char *line);
 void mw_dialog_wait(struct mw_dialog *d, enum mw_dialog_state state, int times);
 void mw_dialog_message_over(struct mw_dialog *d);
 void mw_dialog_data_begin(struct mw_dialog *d);
+/* dialog_keep.c: a command goes to the next server, a reply has come from there; may the
+ * connection serve others now; a used one is gone: can another take its place? */
+void mw_dialog_keep_said(struct mw_dialog *d, enum mw_verb verb);
+void mw_dialog_keep_heard(struct mw_dialog *d);
+bool mw_dialog_keep_end(struct mw_dialog *d);
+bool mw_dialog_keep_again(struct mw_dialog *d);
+/* The new connection's greeting, in d->reply. */
+void mw_dialog_keep_greeted(struct mw_dialog *d);
+/* EHLO can be answered without the next server, and was; it was answered by it. */
+bool mw_dialog_keep_hello(struct mw_dialog *d, struct mw_str line, enum mw_verb verb);
+void mw_dialog_keep_note_hello(struct mw_dialog *d);
+/* dialog_next.c: the reply in d->reply is that to the command in d->line. */
+void mw_dialog_reply(struct mw_dialog *d);
 /* dialog_tls.c: STARTTLS and AUTH of the client; a line while AUTH goes on; the replies
  * to both; what the next server says before the client's turn. */
 void mw_dialog_starttls(struct mw_dialog *d, struct mw_str rest);

@@ -79,6 +79,7 @@ chunk_begin(struct mw_dialog *d, struct mw_str line)
 {
 	struct mw_chunk *c = &d->chunk;
 	d->verb = MW_VERB_BDAT;
+	mw_dialog_keep_said(d, MW_VERB_BDAT);
 	if (!c->begun)
 		mw_dialog_data_begin(d);
 	c->begun = true;

@@ -290,6 +290,8 @@ message_sent(struct mw_dialog *d, unsigned code)
 	       "queued_as=%s",
 	       id, d->o.on, d->o.next, d->accepted, d->failed, code, d->queued_as);
 	write_outcome(d);
+	d->after_message = d->failed == 0;
+	d->relayed++;
 	mw_dialog_message_over(d);
 	mw_dialog_wait(d, MW_DI_COMMAND, 1);
 }

@@ -54,6 +54,8 @@ reply_hello(struct mw_dialog *d)
 {
 	struct mw_str rest;
 	(void)mw_smtp_verb(mw_buf_str(&d->line), &rest);
+	d->hello = true;
+	mw_dialog_keep_note_hello(d);
 	d->chunking = d->verb != MW_VERB_HELO &&
 	              mw_smtp_offers(mw_buf_str(&d->reply), MW_STR("CHUNKING"));
 	(void)snprintf(d->base.helo, sizeof d->base.helo, "%.*s", (int)rest.n, rest.p);
@@ -133,8 +135,8 @@ relay(struct mw_dialog *d)
 		mw_buf_putstr(&d->to_client, mw_buf_str(&d->reply));
 }
 
-static void
-reply_to_command(struct mw_dialog *d)
+void
+mw_dialog_reply(struct mw_dialog *d)
 {
 	unsigned code = d->reply_code;
 	bool good = code < 300, data = d->verb == MW_VERB_DATA;
@@ -185,12 +187,15 @@ reply_early(struct mw_dialog *d)
 static void
 reply_done(struct mw_dialog *d)
 {
+	if (d->reply_code == 421 && mw_dialog_keep_again(d))
+		return;
+	mw_dialog_keep_heard(d);
 	switch (d->state) {
 	case MW_DI_GREETING:
 		mw_dialog_greeted(d);
 		break;
 	case MW_DI_REPLY:
-		reply_to_command(d);
+		mw_dialog_reply(d);
 		break;
 	case MW_DI_FINAL:
 		mw_dialog_final_reply(d);

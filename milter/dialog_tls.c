@@ -45,7 +45,7 @@ mw_dialog_tls_up(struct mw_dialog *d, const char *version, const char *cipher,
 	(void)snprintf(d->tls_cipher, sizeof d->tls_cipher, "%s", cipher);
 	(void)snprintf(d->tls_bits, sizeof d->tls_bits, "%u", bits);
 	d->base.helo[0] = d->base.login[0] = 0;
-	d->chunking = false;
+	d->chunking = d->hello = false;
 	mw_dialog_message_over(d);
 	mw_dialog_run(d);
 }
@@ -146,7 +146,13 @@ mw_dialog_greeted(struct mw_dialog *d)
 	unsigned code = d->reply_code;
 	switch (d->greeted) {
 	case SAID_NOTHING:
+		if (d->again) {
+			mw_dialog_keep_greeted(d);
+			return;
+		}
 		mw_buf_putstr(&d->greeting, mw_buf_str(&d->reply));
+		if (d->o.keep)
+			mw_buf_putstr(&d->kept.greeting, mw_buf_str(&d->reply));
 		if (code != 220) {
 			mw_buf_putstr(&d->to_client, mw_buf_str(&d->reply));
 			mw_dialog_bye(d, NULL);

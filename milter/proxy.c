@@ -16,6 +16,7 @@
 
 enum {
 	STACK = 512 * 1024, /* getaddrinfo wants much of it */
+	IDLE_S = 5,         /* that a thread waits for another connection */
 	PAUSE_MS = 200,     /* when no descriptor or thread can be had */
 	STOP_S = 6,         /* for replies to ends of messages */
 	DRAIN_S = 3,        /* for sessions to end, when others accept in our place */
@@ -29,21 +30,55 @@ wake(int fd, uint64_t v)
 
 /* ---- connections ---- */
 
+static void
+conn_over(struct mw_proxy_conn *c)
+{
+	struct mw_proxy *p = c->proxy;
+	TAILQ_REMOVE(&p->conns, c, link);
+	(void)close(c->wake); /* under the lock: stop may write to it */
+	free(c);
+	/* At the limit the listening thread waits for this. */
+	if (p->n_conns-- >= p->limit)
+		wake(p->wake, 1);
+}
+
+/* Called with the lock: the next connection for this thread; NULL: it is to end. */
+static struct mw_proxy_conn *
+next_conn(struct mw_proxy *p)
+{
+	struct timespec until;
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += IDLE_S;
+	int r = 0;
+	p->n_idle++;
+	while (!p->n_fresh && !atomic_load(&p->no_more) && r == 0)
+		r = pthread_cond_timedwait(&p->work, &p->lock, &until);
+	p->n_idle--;
+	struct mw_proxy_conn *c = TAILQ_FIRST(&p->fresh);
+	if (c) {
+		TAILQ_REMOVE(&p->fresh, c, fresh);
+		p->n_fresh--;
+	}
+	return c;
+}
+
 static void *
 conn_main(void *arg)
 {
 	struct mw_proxy_conn *c = arg;
 	struct mw_proxy *p = c->proxy;
-	mw_proxy_serve(c);
-	pthread_mutex_lock(&p->lock);
-	TAILQ_REMOVE(&p->conns, c, link);
-	(void)close(c->wake); /* under the lock: stop may write to it */
-	free(c);
-	/* At the limit the listening thread waits for this. */
-	wake(p->wake, 1);
-	p->n_conns--;
-	pthread_cond_signal(&p->gone);
-	pthread_mutex_unlock(&p->lock); /* after this p may be gone */
+	while (c) {
+		mw_proxy_serve(c);
+		pthread_mutex_lock(&p->lock);
+		conn_over(c);
+		pthread_cond_signal(&p->gone);
+		c = next_conn(p);
+		if (!c) {
+			p->n_threads--;
+			pthread_cond_signal(&p->gone);
+		}
+		pthread_mutex_unlock(&p->lock); /* after the last one p may be gone */
+	}
 	return NULL;
 }
 
@@ -63,6 +98,32 @@ start_thread(struct mw_proxy_conn *c)
 	return r == 0 ? 0 : -1;
 }
 
+/* Gives c to a thread that waits, or to a new one. False: there is none to be had. */
+static bool
+conn_start(struct mw_proxy *p, struct mw_proxy_conn *c)
+{
+	pthread_mutex_lock(&p->lock);
+	TAILQ_INSERT_TAIL(&p->conns, c, link);
+	p->n_conns++;
+	bool waits = p->n_idle > p->n_fresh;
+	if (waits) {
+		TAILQ_INSERT_TAIL(&p->fresh, c, fresh);
+		p->n_fresh++;
+		pthread_cond_signal(&p->work);
+	} else {
+		p->n_threads++;
+	}
+	pthread_mutex_unlock(&p->lock);
+	if (waits || start_thread(c) == 0)
+		return true;
+	pthread_mutex_lock(&p->lock);
+	TAILQ_REMOVE(&p->conns, c, link);
+	p->n_conns--;
+	p->n_threads--;
+	pthread_mutex_unlock(&p->lock);
+	return false;
+}
+
 /* Takes fd over; false: there is no room for it now. */
 static bool
 conn_new(struct mw_proxy *p, const struct mw_way *w, int fd)
@@ -74,26 +135,14 @@ conn_new(struct mw_proxy *p, const struct mw_way *w, int fd)
 		    .proxy = p, .way = w, .client = fd, .next = -1, .wake = -1};
 		c->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	}
-	if (!c || c->wake < 0) {
-		free(c);
-		(void)close(fd);
-		return false;
-	}
 	if (w->listener.inet)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	pthread_mutex_lock(&p->lock);
-	TAILQ_INSERT_TAIL(&p->conns, c, link);
-	p->n_conns++;
-	pthread_mutex_unlock(&p->lock);
-	if (start_thread(c) == 0)
+	if (c && c->wake >= 0 && conn_start(p, c))
 		return true;
-	pthread_mutex_lock(&p->lock);
-	TAILQ_REMOVE(&p->conns, c, link);
-	p->n_conns--;
-	pthread_mutex_unlock(&p->lock);
-	(void)close(c->wake);
-	(void)close(fd);
+	if (c && c->wake >= 0)
+		(void)close(c->wake);
 	free(c);
+	(void)close(fd);
 	return false;
 }
 
@@ -139,6 +188,7 @@ proxy_main(void *arg)
 		int64_t now = p->cap->clock->mono_us(p->cap->clock);
 		if (now >= flush_us) {
 			mw_outbox_flush(&p->outbox);
+			mw_proxy_expire(p, false);
 			flush_us = now + MW_OUTBOX_FLUSH_MS * INT64_C(1000);
 		}
 		pause = false;
@@ -260,6 +310,7 @@ way_open(const struct mw_conf *conf, const char *spec, struct mw_way *w,
 static void
 proxy_free(struct mw_proxy *p)
 {
+	mw_proxy_expire(p, true);
 	for (size_t i = 0; i < p->n_ways; i++) {
 		struct mw_listener *l = &p->way[i].listener;
 		if (l->unlink)
@@ -278,6 +329,7 @@ proxy_free(struct mw_proxy *p)
 	if (p->wake >= 0)
 		(void)close(p->wake);
 	pthread_cond_destroy(&p->gone);
+	pthread_cond_destroy(&p->work);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
@@ -290,6 +342,7 @@ init_sync(struct mw_proxy *p)
 	(void)pthread_condattr_init(&a);
 	(void)pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
 	(void)pthread_cond_init(&p->gone, &a);
+	(void)pthread_cond_init(&p->work, &a);
 	(void)pthread_condattr_destroy(&a);
 }
 
@@ -297,6 +350,7 @@ static int
 open_all(struct mw_proxy *p, const struct mw_conf *conf, struct mw_err *err)
 {
 	p->limit = (uint64_t)conf->session_limit;
+	p->keep_us = conf->proxy_keep_next;
 	p->way = calloc(conf->proxy_listen.n, sizeof *p->way);
 	p->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (!p->way)
@@ -331,6 +385,8 @@ mw_proxy_start(struct mw_capture *cap, struct mw_proxy **ret, struct mw_err *err
 			p->cap = cap;
 			p->wake = -1;
 			TAILQ_INIT(&p->conns);
+			TAILQ_INIT(&p->kept);
+			TAILQ_INIT(&p->fresh);
 			init_sync(p);
 			mw_outbox_init(&p->outbox, cap->store, cap->clock);
 			r = open_all(p, s->conf, err);
@@ -402,7 +458,8 @@ mw_proxy_stop(struct mw_proxy *p, bool drain)
 	wait_gone(p, STOP_S);
 	if (p->n_conns)
 		tell_all(p, 2);
-	while (p->n_conns) /* the store answers, in the end */
+	pthread_cond_broadcast(&p->work);
+	while (p->n_threads) /* the store answers, in the end */
 		(void)pthread_cond_wait(&p->gone, &p->lock);
 	pthread_mutex_unlock(&p->lock);
 	proxy_free(p);

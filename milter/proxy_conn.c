@@ -109,6 +109,18 @@ connect_next(struct mw_proxy_conn *c, char *why, size_t n)
 	return fd;
 }
 
+static void
+connect_or_tell(struct mw_proxy_conn *c)
+{
+	char why[160];
+	close_fd(&c->next);
+	mw_proxy_unkeep(c);
+	c->dialog.reconnect = false;
+	c->next = connect_next(c, why, sizeof why);
+	if (c->next < 0)
+		mw_dialog_next_down(&c->dialog, why);
+}
+
 /* ---- both ways ---- */
 
 /* Sends what can be sent now. False: that side takes no more. */
@@ -258,6 +270,8 @@ flush_both(struct mw_proxy_conn *c)
 			from_next(c, buf, (size_t)n);
 		mw_dialog_next_down(d, "it takes no more data");
 	}
+	if (d->keep_next)
+		mw_proxy_park(c);
 	if (d->close_next) {
 		close_fd(&c->next);
 		mw_buf_clear(&d->to_next);
@@ -300,6 +314,10 @@ turn(struct mw_proxy_conn *c)
 	if (stop)
 		mw_dialog_stop(d);
 	flush_both(c);
+	if (d->reconnect) {
+		connect_or_tell(c);
+		flush_both(c);
+	}
 	if (d->state != MW_DI_COMMIT && (stop > 1 || (d->close_client && !owed(c))))
 		return false;
 	struct pollfd p[3] = {{.fd = -1}, {.fd = -1}, {.fd = c->wake, .events = POLLIN}};
@@ -386,7 +404,7 @@ is_local(int fd)
 void
 mw_proxy_serve(struct mw_proxy_conn *c)
 {
-	char peer[64], why[160];
+	char peer[64];
 	struct mw_dialog_opts o = {.cap = c->proxy->cap,
 	                           .outbox = &c->proxy->outbox,
 	                           .lmtp = c->way->lmtp,
@@ -397,6 +415,7 @@ mw_proxy_serve(struct mw_proxy_conn *c)
 	struct mw_err err = {0};
 	o.tls = c->proxy->cert_file != NULL;
 	o.next_tls = c->way->next.path ? MW_NEXT_TLS_NONE : c->proxy->next_tls;
+	o.keep = c->proxy->keep_us > 0 && o.next_tls == MW_NEXT_TLS_NONE;
 	who(c->client, &o, peer);
 	if (mw_dialog_init(&c->dialog, &o, &err) < 0) {
 		mw_log(MW_LOG_ERR, NULL, "event=session_failed on=%s error=%s", o.on,
@@ -404,14 +423,17 @@ mw_proxy_serve(struct mw_proxy_conn *c)
 		close_fd(&c->client);
 		return;
 	}
-	c->next = connect_next(c, why, sizeof why);
-	if (c->next < 0)
-		mw_dialog_next_down(&c->dialog, why);
+	if (o.keep && mw_proxy_reuse(c, o.trusted))
+		mw_dialog_next_used(&c->dialog, &c->kept->known);
+	else
+		connect_or_tell(c);
 	c->dialog.o.next_local = c->way->next.path || is_local(c->next);
 	while (turn(c))
 		;
 	close_fd(&c->next);
-	linger(c);
+	mw_proxy_unkeep(c);
+	if (!c->dialog.quit)
+		linger(c);
 	close_fd(&c->client);
 	mw_dialog_free(&c->dialog);
 	mw_tls_free(c->tls);

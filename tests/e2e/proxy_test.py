@@ -6,6 +6,7 @@ smuggling gets no further; mailwald killed at each step never loses what it ackn
 """
 
 import collections
+import itertools
 import json
 import os
 import pathlib
@@ -38,7 +39,7 @@ class Sink:
 	def __init__(self, greeting=b"220 sink ESMTP\r\n"):
 		self.raw, self.lost, self.taken, self.held = [], [], set(), 0
 		self.delay, self.greeting = (lambda: 0), greeting
-		self.lock = threading.Lock()
+		self.lock, self.open, self.carriers = threading.Lock(), set(), set()
 		self.sock = socket.create_server(("127.0.0.1", rigs.free_ports(1)[0]))
 		self.port = self.sock.getsockname()[1]
 		threading.Thread(target=self._accept, daemon=True).start()
@@ -55,14 +56,24 @@ class Sink:
 				return
 			threading.Thread(target=self._serve, args=(c,), daemon=True).start()
 
+	def hang_up(self):
+		"""Every connection that is there."""
+		with self.lock:
+			for c in self.open:
+				c.shutdown(socket.SHUT_RDWR)
+
 	def _serve(self, c):
 		c.settimeout(30)
+		with self.lock:
+			self.open.add(c)
 		try:
 			c.sendall(self.greeting)
 			self._session(c, c.makefile("rb"))
 		except OSError:
 			pass
 		finally:
+			with self.lock:
+				self.open.discard(c)
 			c.close()
 
 	def _session(self, c, f):
@@ -102,6 +113,7 @@ class Sink:
 			self.held -= 1
 			self.raw.append(data[:-3])
 			self.taken.add(mailbox.message_id(data))
+			self.carriers.add(c)
 		c.sendall(b"250 2.0.0 Ok: queued as SINK\r\n")
 		return True
 
@@ -402,19 +414,29 @@ def kills(t):
 	rig, port = relay_rig(t, "kills", sink)
 	rounds = [0, 0, 0.002, 0.01, 0.05, 0.2]
 	with rig:
-		results, threads = {}, []
+		results, threads, done = {}, [], threading.Event()
+
+		def good():
+			return sum(r[0] == 250 for r in list(results.values()))
+
+		def endless(k):
+			for i in itertools.takewhile(lambda _: not done.is_set(), itertools.count()):
+				yield f"k{k}-{i}"
 		for k in range(6):
-			names = [f"k{k}-{i}" for i in range(60)]
+			names = endless(k)
 			threads.append(threading.Thread(target=client_load, args=(port, names, results)))
 		for th in threads:
 			th.start()
 		for k in range(12):
 			sink.delay = lambda k=k: rounds[k % len(rounds)]
-			time.sleep(0.05 + 0.02 * (k % 4))
+			before = good()
+			rigs.wait_for("two acknowledgements", lambda n=before: good() > n + 1)
+			time.sleep(0.02 * (k % 4))
 			rig.end("mailwald", signal.SIGKILL)
 			p = rig.spawn("mailwald", [rig.mailwald_bin, "-c", rig.conf])
 			rigs.wait_for("the proxy", lambda: rigs.connects(port), alive=p)
 		sink.delay = lambda: 0
+		done.set()
 		for th in threads:
 			th.join(60)
 		told = {f"<{n}@remote.test>" for n, r in results.items() if r[0] == 250}
@@ -486,6 +508,42 @@ def steps(t, rig, port, sink):
 		t.equal((code, *copies(step)), (250, records + 1, taken + 1), "sent again")
 
 
+def one_after_another(t):
+	"""One connection to the next server serves several clients."""
+	sink = Sink()
+	rig, port = relay_rig(t, "kept", sink, "proxy_keep_next = 30s\n")
+	with rig:
+		def client(name, helo="a.remote.test"):
+			with smtp.Client(port, helo=helo) as c:
+				got = c.mail(message(name), "s@remote.test", ["b@example.test"])[0]
+				c.quit()
+				return got
+		got = [client(f"kept{i}") for i in range(8)] + [client("kept8", "b.remote.test")]
+		t.equal((got, len(sink.carriers)), ([250] * 9, 1),
+			"replies to nine clients, connections for them")
+		helos = {e["id"]: rig.mailwal("show", e["id"], "--envelope").out
+			 for e in events(rig, "journaled")}
+		t.equal([sum(h in x for x in helos.values()) for h in ("a.remote.test",
+			 "b.remote.test")], [8, 1], "each record has its own client's name")
+		sink.hang_up()
+		t.equal(client("kept9"), 250, "closed by the next server: the next client is served")
+		with smtp.Client(port) as c:
+			c.cmd(b"MAIL FROM:<s@remote.test>", 250)
+		t.equal((client("kept10"), len(sink.carriers)), (250, 3),
+			"after a message that was broken off there is a new one")
+		threads = [threading.Thread(target=client, args=(f"many{i}",)) for i in range(8)]
+		for th in threads:
+			th.start()
+		for th in threads:
+			th.join(30)
+		rigs.wait_for("the sink", lambda: len(sink.taken) == 19)
+		t.equal(len(rig.journaled()), 19, "records")
+		rc = rig.end("mailwald")
+		rigs.wait_for("all connections to be ended", lambda: not sink.open)
+		t.equal(rc, 0, "exit status")
+	sink.close()
+
+
 def limits(t):
 	"""Clients that say nothing, or a byte at a time; more of them than session_limit."""
 	sink = Sink()
@@ -553,6 +611,7 @@ def main(t):
 	lmtp(t)
 	smuggling(t)
 	kills(t)
+	one_after_another(t)
 	limits(t)
 
 

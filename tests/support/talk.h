@@ -125,12 +125,28 @@ commit(struct talk *t)
  *   k: the record's fate is known, text is not used
  *   e: the client's side ends     x: the next server is gone     t: the time is over
  *   s: the daemon ends            q: closed for the client (text "1") or not ("0")
+ *   K: the connection may serve another ("1") or not ("0")
+ *   R: a new one was asked for in place of a used one, and is made
  *   T: TLS is up with the client, which was to be begun; U: with the next server
  * A '|' stands for CR LF. */
 static struct {
-	bool tls, next_local;
+	bool tls, next_local, keep, used;
 	enum mw_next_tls next_tls;
 } with;
+
+/* The connection of a client that has said "EHLO me". */
+static inline void
+next_used(struct mw_dialog *d, bool lmtp)
+{
+	struct mw_used u = {0};
+	mw_buf_puts(&u.greeting, "220 mx\r\n");
+	mw_buf_puts(&u.hello, lmtp ? "LHLO me" : "EHLO me");
+	mw_buf_puts(&u.hello_reply, "250-mx\r\n250-XFORWARD NAME\r\n250 CHUNKING\r\n");
+	mw_dialog_next_used(d, &u);
+	mw_buf_free(&u.greeting);
+	mw_buf_free(&u.hello);
+	mw_buf_free(&u.hello_reply);
+}
 
 static inline void
 play(const char *name, bool lmtp, bool trusted, const char *const *steps)
@@ -142,6 +158,7 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 	                           .tls = with.tls,
 	                           .next_tls = with.next_tls,
 	                           .next_local = with.next_local,
+	                           .keep = with.keep,
 	                           .lmtp = lmtp,
 	                           .trusted = trusted,
 	                           .on = "inet:here",
@@ -151,6 +168,8 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 	                           .done = on_done,
 	                           .arg = &t};
 	assert_int_equal(mw_dialog_init(&t.d, &o, NULL), 0);
+	if (with.used)
+		next_used(&t.d, lmtp);
 	for (size_t i = 0; steps[i]; i++) {
 		MW_BUF_AUTO text = {0};
 		for (const char *p = steps[i] + 2; *p; p++) {
@@ -190,6 +209,15 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 			break;
 		case 't':
 			mw_dialog_timeout(&t.d);
+			break;
+		case 'K':
+			if (t.d.keep_next != (steps[i][2] == '1'))
+				fail_msg("%s, step %zu: keep_next is %d", name, i,
+				         t.d.keep_next);
+			break;
+		case 'R':
+			assert_true(t.d.reconnect);
+			t.d.reconnect = false;
 			break;
 		case 'T':
 			assert_true(t.d.start_tls);

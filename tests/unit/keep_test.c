@@ -1,0 +1,222 @@
+/* Connections to the next server that serve one client after the other: when one may be
+ * given away, what the next client may say on it, and one that was closed meanwhile.
+ * MW_TEST_THREADS */
+#include "tests/support/talk.h"
+
+#define GREET                                                                            \
+	"n:220 mx|", "C:220 mx|", "c:EHLO me|", "N:EHLO me|", "n:250-mx|250 CHUNKING|",  \
+	    "C:250-mx|250 CHUNKING|"
+#define OK      "n:250 Ok|", "C:250 Ok|"
+#define CONTENT DATA, "c:x|.|", "k:", "N:x|.|"
+#define SENT    MAIL, RCPT("c@d"), CONTENT, OK
+#define BYE     "c:QUIT|", "N:", "C:221 2.0.0 Bye|", "q:1", "K:1"
+#define NO_BYE  "c:QUIT|", "N:QUIT|", "n:221 bye|", "C:221 bye|", "q:1", "K:0"
+#define ANSWER  "C:250-mx|250-XFORWARD NAME|250 CHUNKING|"
+
+static void
+given_away(void **state)
+{
+	(void)state;
+	static const struct script scripts[] = {
+	    {"after a message", false, 1, {GREET, SENT, BYE, NULL}},
+	    {"after two, and XFORWARD, RSET, NOOP before",
+	     false,
+	     2,
+	     {GREET, SENT, "c:NOOP|", "N:NOOP|", OK, "c:RSET|", "N:RSET|", OK,
+	      "c:XFORWARD NAME=x|", "N:XFORWARD NAME=x|", OK, SENT, BYE, NULL}},
+	    {"after a message in chunks",
+	     false,
+	     1,
+	     {GREET, MAIL, RCPT("c@d"), "c:BDAT 2|ab", "N:BDAT 2|ab", OK,
+	      "c:BDAT 0 LAST|", "k:", "N:BDAT 0 LAST|", OK, BYE, NULL}},
+	    {"the client goes without a word",
+	     false,
+	     1,
+	     {GREET, SENT, "e:", "q:1", "K:1", "N:", NULL}},
+	    {"not without a message", false, 0, {GREET, NO_BYE, NULL}},
+	    {"not with something said since",
+	     false,
+	     1,
+	     {GREET, SENT, "c:XFORWARD NAME=x|", "N:XFORWARD NAME=x|", OK, NO_BYE, NULL}},
+	    {"not within a message",
+	     false,
+	     1,
+	     {GREET, SENT, MAIL, "e:", "q:1", "K:0", NULL}},
+	    {"not within a chunk",
+	     false,
+	     1,
+	     {GREET, SENT, MAIL, RCPT("c@d"), "c:BDAT 9|x", "e:", "q:1", "K:0", NULL}},
+	    {"not after a refusal",
+	     false,
+	     1,
+	     {GREET, MAIL, "c:RCPT TO:<x@y>|", "N:RCPT TO:<x@y>|", "n:550 no|",
+	      "C:550 no|", RCPT("c@d"), CONTENT, OK, NO_BYE, NULL}},
+	    {"not after a refused message",
+	     false,
+	     1,
+	     {GREET, MAIL, RCPT("c@d"), CONTENT, "n:554 no|", "C:554 no|", NO_BYE, NULL}},
+	    {"not after XCLIENT",
+	     false,
+	     1,
+	     {GREET, "c:XCLIENT NAME=x|", "N:XCLIENT NAME=x|", "n:220 mx|", "C:220 mx|",
+	      SENT, NO_BYE, NULL}},
+	    {"not after VRFY",
+	     false,
+	     1,
+	     {GREET, "c:VRFY x|", "N:VRFY x|", "n:252 Ok|", "C:252 Ok|", SENT, NO_BYE,
+	      NULL}},
+	    {"not when it has failed",
+	     false,
+	     1,
+	     {GREET, MAIL, RCPT("c@d"), CONTENT, "x:",
+	      "C:451 4.4.2 Connection to the next server lost after the end of the "
+	      "message|",
+	      "c:QUIT|", "C:221 2.0.0 Bye|", "q:1", "K:0", NULL}},
+	    {"LMTP: not when one recipient failed",
+	     true,
+	     1,
+	     {"n:220 mx|", "C:220 mx|", "c:LHLO me|", "N:LHLO me|", "n:250 mx|",
+	      "C:250 mx|", MAIL, RCPT("a@d"), RCPT("b@d"), CONTENT, OK,
+	      "n:452 4.2.2 full|", "C:452 4.2.2 full|", NO_BYE, NULL}},
+	};
+	with.keep = true;
+	run_scripts(scripts, MW_COUNT(scripts));
+	memset(&with, 0, sizeof with);
+	static const struct script never[] = {
+	    {"not where it is not wanted", false, 1, {GREET, SENT, NO_BYE, NULL}}};
+	run_scripts(never, MW_COUNT(never));
+}
+
+static void
+taken(void **state)
+{
+	(void)state;
+	static const struct script scripts[] = {
+	    {"the same EHLO is answered at once",
+	     false,
+	     1,
+	     {"C:220 mx|", "c:EHLO me|", "N:", ANSWER, SENT, BYE, NULL}},
+	    {"another EHLO is not",
+	     false,
+	     1,
+	     {"C:220 mx|", "c:EHLO you|", "N:EHLO you|", "n:250 mx|", "C:250 mx|", SENT,
+	      BYE, NULL}},
+	    {"a second EHLO is not, and offers count",
+	     false,
+	     0,
+	     {"C:220 mx|", "c:EHLO me|", ANSWER, "c:EHLO me|", "N:EHLO me|", "n:250 mx|",
+	      "C:250 mx|", MAIL, RCPT("c@d"), "c:BDAT 1 LAST|",
+	      "C:421 5.5.1 BDAT is not offered here|", "q:1", "K:0", NULL}},
+	    {"chunks after an EHLO from memory",
+	     false,
+	     1,
+	     {"C:220 mx|", "c:EHLO me|", ANSWER, MAIL, RCPT("c@d"), "c:BDAT 1 LAST|x",
+	      "k:", "N:BDAT 1 LAST|x", OK, BYE, NULL}},
+	    {"nothing is said for another's EHLO",
+	     false,
+	     0,
+	     {"C:220 mx|", "c:MAIL FROM:<a@b>|XFORWARD NAME=x|AUTH PLAIN x|", "N:",
+	      "C:503 5.5.1 Say EHLO first|503 5.5.1 Say EHLO first|503 5.5.1 Say EHLO "
+	      "first|",
+	      "c:BDAT 6|QUIT|", "C:421 5.5.1 BDAT is not offered here|", "q:1", "K:0",
+	      NULL}},
+	    {"LMTP: the same",
+	     true,
+	     1,
+	     {"C:220 mx|", "c:MAIL FROM:<a@b>|", "C:503 5.5.1 Say LHLO first|",
+	      "c:LHLO me|", "N:", ANSWER, SENT, BYE, NULL}},
+	    {"untouched: given away again",
+	     false,
+	     0,
+	     {"C:220 mx|", "e:", "q:1", "K:1", NULL}},
+	    {"greeted and left",
+	     false,
+	     0,
+	     {"C:220 mx|", "c:EHLO me|", ANSWER, BYE, NULL}},
+	};
+	with.keep = with.used = true;
+	run_scripts(scripts, MW_COUNT(scripts));
+	memset(&with, 0, sizeof with);
+}
+
+#define LOST "421 4.4.2 Connection to the next server lost, try again later|"
+
+static void
+gone_meanwhile(void **state)
+{
+	(void)state;
+	static const struct script scripts[] = {
+	    {"before anything was said",
+	     false,
+	     1,
+	     {"C:220 mx|", "x:", "q:0", "R:", "c:EHLO me|", "n:220 mx|",
+	      "C:", "N:EHLO me|", "n:250 mx|", "C:250 mx|", SENT, BYE, NULL}},
+	    {"after an EHLO from memory",
+	     false,
+	     1,
+	     {"C:220 mx|", "c:EHLO me|", ANSWER, "x:", "R:", "c:MAIL FROM:<a@b>|", "N:",
+	      "n:220 mx|", "N:EHLO me|", "n:250-mx|250 CHUNKING|", "N:MAIL FROM:<a@b>|",
+	      "n:250 Ok|", "C:250 Ok|", RCPT("c@d"), CONTENT, OK, BYE, NULL}},
+	    {"at the first command",
+	     false,
+	     1,
+	     {"C:220 mx|", "c:EHLO me|", ANSWER, "c:XFORWARD NAME=x|",
+	      "N:XFORWARD NAME=x|", "x:", "R:", "n:220 mx|", "N:EHLO me|", "n:250 mx|",
+	      "N:XFORWARD NAME=x|", OK, SENT, BYE, NULL}},
+	    {"it says 421 to the first command",
+	     false,
+	     1,
+	     {"C:220 mx|", "c:EHLO you|", "N:EHLO you|", "n:421 4.4.2 idle too long|",
+	      "C:", "R:", "n:220 mx|", "N:EHLO you|", "n:250 mx|", "C:250 mx|", SENT, BYE,
+	      NULL}},
+	    {"and says 421 unasked",
+	     false,
+	     0,
+	     {"C:220 mx|", "n:421 4.4.2 idle too long|", "C:", "R:", "n:220 mx|",
+	      "c:EHLO me|", "N:EHLO me|", NULL}},
+	    {"the second is no better",
+	     false,
+	     0,
+	     {"C:220 mx|", "c:EHLO you|", "N:EHLO you|", "x:", "R:", "x:",
+	      "C:421 4.4.1 The next server cannot be reached, try again later|", "q:1",
+	      NULL}},
+	    {"the second does not want to",
+	     false,
+	     0,
+	     {"C:220 mx|", "c:EHLO you|", "N:EHLO you|", "x:", "R:", "n:554 no|",
+	      "C:" LOST, "q:1", NULL}},
+	    {"the second does not know EHLO",
+	     false,
+	     0,
+	     {"C:220 mx|", "c:EHLO me|", ANSWER, "x:", "R:", "n:220 mx|", "N:EHLO me|",
+	      "n:502 what|", "C:" LOST, "q:1", NULL}},
+	    {"later it is as with any other",
+	     false,
+	     0,
+	     {"C:220 mx|", "c:EHLO me|", ANSWER, MAIL, "x:", "C:" LOST, "q:1", NULL}},
+	};
+	with.keep = with.used = true;
+	run_scripts(scripts, MW_COUNT(scripts));
+	/* A secret is not remembered, and so not said again. */
+	static const struct script auth[] = {
+	    {"AUTH as the first command",
+	     false,
+	     0,
+	     {"C:220 mx|", "c:EHLO me|", ANSWER, "c:AUTH PLAIN eA==|",
+	      "N:AUTH PLAIN eA==|", "x:", "C:" LOST, "q:1", NULL}}};
+	with.next_local = true;
+	run_scripts(auth, MW_COUNT(auth));
+	memset(&with, 0, sizeof with);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(given_away),
+	    cmocka_unit_test(taken),
+	    cmocka_unit_test(gone_meanwhile),
+	};
+	mw_log_open("test", false, (enum mw_level)0);
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
