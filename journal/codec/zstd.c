@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <zdict.h>
+#define ZSTD_STATIC_LINKING_ONLY /* a CDict in memory of ours, see new_cdict */
 #include <zstd.h>
+#include <zstd_errors.h>
 
 enum {
 	STREAM_WINDOW_LOG = 18, /* 256 KiB: bounds a session's memory */
@@ -17,7 +19,8 @@ enum {
 };
 
 struct mw_zdict {
-	ZSTD_CDict *c;
+	const ZSTD_CDict *c;
+	void *c_mem; /* where it is */
 	ZSTD_DDict *d;
 };
 
@@ -103,6 +106,41 @@ mw_zc_put(struct mw_zc *z, const void *p, size_t n, bool end, mw_zstd_sink *sink
 	}
 }
 
+/* zstd only says that it made none: for want of memory, or is it no dictionary? */
+static int
+new_ddict(const void *p, size_t n, struct mw_zdict *ret)
+{
+	static const uint8_t empty[] = {0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0};
+	char out[1];
+	ret->d = ZSTD_createDDict(p, n);
+	if (ret->d)
+		return 0;
+	ZSTD_DCtx *d = ZSTD_createDCtx();
+	if (!d)
+		return MW_ENOMEM;
+	size_t k =
+	    ZSTD_decompress_usingDict(d, out, sizeof out, empty, sizeof empty, p, n);
+	(void)ZSTD_freeDCtx(d);
+	return ZSTD_isError(k) && ZSTD_getErrorCode(k) != ZSTD_error_memory_allocation
+	           ? MW_EDAMAGED
+	           : MW_ENOMEM;
+}
+
+/* ZSTD_createCDict of zstd 1.5.4 follows a null pointer where memory is wanting: so the
+ * memory is ours. 513 is the source size that it reckons with. */
+static int
+new_cdict(const void *p, size_t n, int level, struct mw_zdict *ret)
+{
+	ZSTD_compressionParameters par = ZSTD_getCParams(level, 513, n);
+	size_t size = ZSTD_estimateCDictSize_advanced(n, par, ZSTD_dlm_byCopy);
+	ret->c_mem = malloc(size);
+	if (!ret->c_mem)
+		return MW_ENOMEM;
+	ret->c = ZSTD_initStaticCDict(ret->c_mem, size, p, n, ZSTD_dlm_byCopy,
+	                              ZSTD_dct_fullDict, par);
+	return ret->c ? 0 : MW_EDAMAGED;
+}
+
 int
 mw_zdict_new(const void *p, size_t n, int level, struct mw_zdict **ret)
 {
@@ -112,14 +150,12 @@ mw_zdict_new(const void *p, size_t n, int level, struct mw_zdict **ret)
 	if (!d)
 		return MW_ENOMEM;
 	/* zstd takes whatever does not begin with its number for plain text. */
-	bool good = memcmp(p, "\x37\xa4\x30\xec", 4) == 0;
-	if (good && level)
-		d->c = ZSTD_createCDict(p, n, level);
-	else if (good)
-		d->d = ZSTD_createDDict(p, n);
-	if (!d->c && !d->d) {
+	int r = memcmp(p, "\x37\xa4\x30\xec", 4) != 0 ? MW_EDAMAGED
+	        : level                               ? new_cdict(p, n, level, d)
+	                                              : new_ddict(p, n, d);
+	if (r < 0) {
 		mw_zdict_free(d);
-		return MW_EDAMAGED;
+		return r;
 	}
 	*ret = d;
 	return 0;
@@ -130,7 +166,7 @@ mw_zdict_free(struct mw_zdict *d)
 {
 	if (!d)
 		return;
-	(void)ZSTD_freeCDict(d->c);
+	free(d->c_mem);
 	(void)ZSTD_freeDDict(d->d);
 	free(d);
 }

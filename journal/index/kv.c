@@ -20,6 +20,10 @@ struct mw_kv {
 	MDB_dbi dbi;
 	uint64_t map;
 	bool dead; /* its pages led LMDB astray: it is not touched again */
+	dev_t dev;
+	ino_t ino;
+	bool listed;
+	struct mw_kv *next;
 };
 
 struct mw_kv_txn {
@@ -97,6 +101,52 @@ broken(struct mw_kv *kv, struct mw_err *err)
 	return mw_fail(err, MW_EDAMAGED, "index: its pages are garbled");
 }
 
+/* ---- once in a process ---- */
+
+/* LMDB's locks are the process's: a second environment on the same file would think that
+ * it is alone and set up the table of readers anew, and closing either lets go of both.
+ */
+static pthread_mutex_t open_mu = PTHREAD_MUTEX_INITIALIZER;
+static struct mw_kv *open_list; /* guarded by open_mu */
+
+/* Notes that this file is open here; MW_ELOCKED: it was. One that does not exist yet is
+ * noted once it does. */
+static int
+list_in(struct mw_kv *kv, const char *path, struct mw_err *err)
+{
+	struct stat st;
+	int r = 0;
+	if (kv->listed || stat(path, &st) < 0)
+		return 0;
+	(void)pthread_mutex_lock(&open_mu);
+	for (struct mw_kv *k = open_list; k; k = k->next)
+		if (k->dev == st.st_dev && k->ino == st.st_ino)
+			r = MW_ELOCKED;
+	if (r == 0) {
+		kv->dev = st.st_dev;
+		kv->ino = st.st_ino;
+		kv->listed = true;
+		kv->next = open_list;
+		open_list = kv;
+	}
+	(void)pthread_mutex_unlock(&open_mu);
+	return r == 0
+	           ? 0
+	           : mw_fail(err, r, "index: %s is open in this process already", path);
+}
+
+static void
+list_out(struct mw_kv *kv)
+{
+	(void)pthread_mutex_lock(&open_mu);
+	for (struct mw_kv **p = &open_list; *p; p = &(*p)->next)
+		if (*p == kv) {
+			*p = kv->next;
+			break;
+		}
+	(void)pthread_mutex_unlock(&open_mu);
+}
+
 static int
 open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 {
@@ -149,14 +199,19 @@ mw_kv_open(const char *path, int flags, struct mw_kv **ret, struct mw_err *err)
 		return r;
 	}
 	sigjmp_buf here;
+	const int listed = flags & MW_KV_FOREIGN ? 0 : list_in(kv, path, err);
 	int r;
-	if (sigsetjmp(here, 0)) {
+	if (listed < 0) {
+		r = listed;
+	} else if (sigsetjmp(here, 0)) {
 		r = broken(kv, err);
 	} else {
 		guard(&here);
 		r = open_env(kv, path, flags, err);
 		guarded = NULL;
 	}
+	if (r == 0 && !(flags & MW_KV_FOREIGN))
+		r = list_in(kv, path, err); /* made just now */
 	if (r < 0) {
 		mw_kv_close(kv);
 		return r;
@@ -170,8 +225,11 @@ mw_kv_close(struct mw_kv *kv)
 {
 	if (!kv)
 		return;
+	if (kv->dead && kv->listed) /* what it had open stays so, and told as open */
+		return;
 	if (kv->env && !kv->dead)
 		mdb_env_close(kv->env);
+	list_out(kv);
 	free(kv);
 }
 

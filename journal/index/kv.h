@@ -1,9 +1,9 @@
 /* kv.h - LMDB in the small: the only room file that sees lmdb.h is kv.c.
  *
- * A map file is opened once per process and path. Write transactions are serialised by
- * LMDB; a full map is grown and the transaction run again, so write callbacks must be
- * repeatable. Read transactions live inside one call; values are copied out. Map files
- * must be on a local file system. Not across fork.
+ * A map file is open once in a process: the second to ask gets MW_ELOCKED. Write
+ * transactions are serialised by LMDB; a full map is grown and the transaction run again,
+ * so write callbacks must be repeatable. Read transactions live inside one call; values
+ * are copied out. Map files must be on a local file system. Not across fork.
  *
  * LMDB has no checksums and trusts its pages. A fault (SIGSEGV, SIGBUS) or an assertion
  * inside one of these calls becomes MW_EDAMAGED; such a map is left as it is, its memory
@@ -26,8 +26,8 @@ enum {
 };
 
 /* MW_KV_READ opens for reading only; MW_KV_FOREIGN: a map of another program (a Postfix
- * lmdb: table): read without a lock file. MW_ENOTFOUND, MW_EPERM, MW_EDAMAGED (no LMDB
- * file, or another version's), MW_EIO. */
+ * lmdb: table): read without a lock file, as often as wanted. MW_ENOTFOUND, MW_EPERM,
+ * MW_ELOCKED, MW_EDAMAGED (no LMDB file, or another version's), MW_EIO. */
 int mw_kv_open(const char *path, int flags, struct mw_kv **ret,
                struct mw_err *err) MW_CHECK;
 void mw_kv_close(struct mw_kv *kv); /* NULL ok */

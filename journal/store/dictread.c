@@ -23,11 +23,11 @@ load_at(struct mw_store *st, uint64_t segment, uint64_t off, uint32_t at,
 	if (e == 0) {
 		e = mw_zdict_new(bytes.p, bytes.n, 0, ret);
 		if (e < 0)
-			(void)mw_fail(err, e,
-			              "segment %llu, offset %llu: its content is no "
-			              "dictionary",
+			(void)mw_fail(err, e, "segment %llu, offset %llu: %s",
 			              (unsigned long long)segment,
-			              (unsigned long long)off);
+			              (unsigned long long)off,
+			              e == MW_ENOMEM ? "out of memory for a dictionary"
+			                             : "its content is no dictionary");
 	}
 	mw_buf_wipe(&bytes);
 	return e;

@@ -64,7 +64,7 @@ scan(struct find *f, const struct mw_index_point *from, uint64_t last, struct mw
 		f->done = rec.seq + 1;
 		struct mw_err e = {0};
 		r = has_token(f, &rec, &e);
-		if (r == MW_ENOMEM)
+		if (r == MW_ENOMEM || r == MW_EIO) /* nobody knows whether it has */
 			return mw_fail(err, r, "%s", e.msg);
 		if (r == 1) {
 			r = f->cb(f->arg, &rec);
@@ -170,6 +170,21 @@ find_part(struct find *f, uint64_t first, struct mw_err *err)
 	return r < 0 ? r : scan(f, &point, last, err);
 }
 
+/* LMDB wants a file opened once in a process: a writer's index thread has it. */
+int
+mw_store_index(struct mw_store *st, struct mw_index **ret, struct mw_err *err)
+{
+	int r = 0;
+	if (!st->index && st->o.mode == MW_STORE_READ && !st->o.no_index)
+		r = mw_index_open(st->dir, st->id, 0, &st->index, err);
+	if (r == MW_ENOMEM)
+		return r;
+	mw_err_clear(err);
+	if (ret)
+		*ret = st->index;
+	return 0;
+}
+
 int
 mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
               int (*cb)(void *arg, const struct mw_record *r), void *arg,
@@ -187,11 +202,9 @@ mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
 	MW_AUTOFREE uint64_t *v = NULL;
 	size_t n;
 	mw_store_token(st, key, value, f.token);
-	int r = st->index ? 0 : mw_index_open(st->dir, st->id, 0, &st->index, err);
-	if (r == MW_ENOMEM)
-		return r;
-	mw_err_clear(err);
-	r = mw_seg_list(st->fs, st->dir, &v, &n, err);
+	int r = mw_store_index(st, NULL, err);
+	if (r == 0)
+		r = mw_seg_list(st->fs, st->dir, &v, &n, err);
 	for (size_t i = 0; r == 0 && i < n && f.done < before;) {
 		r = find_part(&f, v[i], err);
 		uint64_t last = part_last(v[i]);
@@ -207,11 +220,9 @@ mw_store_indexed(struct mw_store *st, uint64_t *ret_seq, struct mw_err *err)
 	MW_AUTOFREE uint64_t *v = NULL;
 	uint64_t seq = 1;
 	size_t n;
-	int r = st->index ? 0 : mw_index_open(st->dir, st->id, 0, &st->index, err);
-	if (r == MW_ENOMEM)
-		return r;
-	mw_err_clear(err);
-	r = mw_seg_list(st->fs, st->dir, &v, &n, err);
+	int r = mw_store_index(st, NULL, err);
+	if (r == 0)
+		r = mw_seg_list(st->fs, st->dir, &v, &n, err);
 	for (size_t i = 0; r == 0 && st->index && i < n;) {
 		struct mw_index_point point;
 		struct mw_open_seg *o;

@@ -31,13 +31,14 @@ flush(struct mw_index *ix, struct chunk *c, const struct mw_index_point *point,
 }
 
 static int
-add(struct mw_store *st, struct chunk *c, const struct mw_record *rec)
+add(struct mw_store *st, struct chunk *c, const struct mw_record *rec, struct mw_err *err)
 {
 	size_t before = c->tokens.n;
-	int r = mw_record_tokens(st, rec, &c->tokens, NULL);
-	if (r == MW_ENOMEM)
-		return r;
-	if (r < 0) { /* its slot is damaged: verify tells; it has no tokens */
+	int r = mw_record_tokens(st, rec, &c->tokens, err);
+	if (r < 0 && r != MW_EDAMAGED)
+		return r; /* it may pass: what was not read is not called indexed */
+	if (r < 0) {      /* its slot is damaged: verify tells; it has no tokens */
+		mw_err_clear(err);
 		c->tokens.n = before;
 		c->tokens.failed = false;
 	}
@@ -79,14 +80,16 @@ index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
 			r = r < 0 ? r : 0;
 			break;
 		}
-		r = add(st, c, &rec);
+		r = add(st, c, &rec, err);
+		if (r < 0)
+			break;
 		point = (struct mw_index_point){.segment = rec.loc.segment,
 		                                .offset = rec.loc.offset + rec.frame_len,
 		                                .next_seq = rec.seq + 1,
 		                                .last = rec.loc.offset};
 		memcpy(point.chain, rec.chain, sizeof point.chain);
 		++*ret_n;
-		if (r == 0 && c->n == BATCH)
+		if (c->n == BATCH)
 			r = flush(ix, c, &point, err);
 	}
 	if (r == 0 && c->n)
@@ -147,8 +150,9 @@ open_reader(struct mw_store *st, struct mw_err *err)
 	o.mode = MW_STORE_READ;
 	o.dir = st->dir;
 	o.note = NULL;
+	o.no_index = true; /* the thread has it */
 	int r = mw_store_open(&o, &st->ix_reader, err);
-	if (r == 0) /* a look-up would open the index twice in one process */
+	if (r == 0) /* a look-up would walk all of the log at each hole */
 		st->ix_reader->loading_gone = true;
 	return r;
 }
@@ -282,13 +286,17 @@ int
 mw_store_reindex(struct mw_store *st, uint64_t *ret_records, struct mw_err *err)
 {
 	struct mw_index *ix = NULL;
+	bool none = st->o.no_index, loading = st->loading_gone;
 	mw_index_close(st->index);
 	st->index = NULL;
+	st->o.no_index = st->loading_gone = true; /* ours alone, as in open_reader */
 	int r = mw_index_open(st->dir, st->id, 1, &ix, err);
 	if (r == 0)
 		r = mw_index_wipe(ix, err);
 	if (r == 0)
 		r = mw_index_catch_up(st, ix, UINT64_MAX, ret_records, err);
 	mw_index_close(ix);
+	st->o.no_index = none;
+	st->loading_gone = loading;
 	return r;
 }

@@ -43,7 +43,7 @@ struct mw_store_opts {
 	/* Most percent of a segment that its dictionary may take; 0: 5; 100: any. */
 	unsigned dict_share;
 	uint64_t spill_above; /* stored bytes of one entry kept in memory; 0: 256 KiB */
-	bool no_index;        /* writer: do not maintain the index (tests) */
+	bool no_index; /* writer: do not maintain the index; reader: do not use it */
 	/* Writer: characters that part an address extension from the local part; a
 	 * recipient is found without its extension too. NULL: none. Copied. */
 	const char *delimiter;
@@ -310,8 +310,13 @@ int mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_b
 
 /* Was the index made of this log as it is now? 1; 0 it is of another state of it (a log
  * or an index that was put back from a copy); MW_ENOMEM. */
+struct mw_index;
 struct mw_index_point;
 int mw_store_index_fits(struct mw_store *st, const struct mw_index_point *p) MW_CHECK;
+/* The reader's own handle of the index, NULL where it has none or is a writer: LMDB wants
+ * a file opened once in a process. MW_ENOMEM. */
+int mw_store_index(struct mw_store *st, struct mw_index **ret,
+                   struct mw_err *err) MW_CHECK;
 /* Throws the index away and builds it again from the log. */
 int mw_store_reindex(struct mw_store *st, uint64_t *ret_records,
                      struct mw_err *err) MW_CHECK;

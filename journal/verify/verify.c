@@ -468,11 +468,10 @@ mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
 		mw_seg_free(s);
 	}
 	if (mw_gone_load(st, &v.gone, NULL) == MW_ENOMEM ||
-	    mw_index_open(v.dir, mw_store_id(st), 0, &v.index, NULL) == MW_ENOMEM)
+	    mw_store_index(st, &v.index, NULL) == MW_ENOMEM)
 		r = mw_verify_no_memory(&v);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = check_segment(&v, list[i], i + 1 < n ? list[i + 1] : 0);
-	mw_index_close(v.index);
 	mw_gone_free(v.gone);
 	if (r == 0)
 		check_reach(&v);

@@ -8,6 +8,7 @@
 
 #include "journal/base/util.h"
 #include "journal/codec/hpke.h"
+#include "journal/codec/zstd.h"
 #include "journal/retain/retain.h"
 #include "journal/verify/verify.h"
 
@@ -20,14 +21,15 @@
 #include <cmocka.h>
 
 enum {
-	MAILS = 6,
-	SLICE = 30, /* failures of each kind that the short form tries */
+	MAILS = 8,
+	ALL = 2 * MAILS + 1, /* that are ever written */
+	SLICE = 30,          /* failures of each kind that the short form tries */
 	STEPS_MOST = 1 << 20
 };
 
 static char root[64], base[80], work[80];
 static uint8_t sk[2 * 32], pk[2 * 32];
-static bool encrypted;
+static bool encrypted, with_dict;
 static int64_t now_us;
 static struct mw_fs fs;
 
@@ -68,6 +70,12 @@ content_of(unsigned k, struct mw_buf *out)
 	mw_buf_printf(
 	    out, "Subject: %u\r\nFrom: a%u@alloc.test\r\nMessage-ID: <%0*u@x>\r\n\r\n", k,
 	    k, k % 2 ? 700 : 8, k);
+	uint64_t y = 1;
+	for (unsigned i = 0; i < 200; i++) { /* what they share */
+		y = y * 6364136223846793005ULL + 1442695040888963407ULL;
+		mw_buf_printf(out, "%llx%s", (unsigned long long)(y >> 20),
+		              i % 8 == 7 ? "\r\n" : " ");
+	}
 	uint64_t x = k + 7;
 	size_t n = k % 3 == 2 ? 200000 : 300 + k * 31;
 	for (size_t i = 0; i < n; i++) {
@@ -86,7 +94,9 @@ open_writer(const char *dir, struct mw_store **ret, struct mw_err *err)
 	                          .spill_above = 65536,
 	                          .recovery = encrypted ? pk : NULL,
 	                          .n_recovery = encrypted ? 2 : 0,
-	                          .delimiter = "+"};
+	                          .delimiter = "+",
+	                          .dictionary = with_dict,
+	                          .dict_share = 100};
 	return mw_store_open(&o, ret, err);
 }
 
@@ -101,12 +111,12 @@ open_reader(const char *dir, struct mw_store **ret, struct mw_err *err)
 }
 
 struct ledger {
-	bool acked[MAILS * 2];
-	uint64_t seq[MAILS * 2];
+	bool acked[ALL];
+	uint64_t seq[ALL];
 };
 
 /* Contents, made beforehand so that only the product allocates. */
-static struct mw_buf content[MAILS * 2];
+static struct mw_buf content[ALL];
 
 static int
 append(struct mw_store *st, unsigned k, struct ledger *l, struct mw_err *err)
@@ -209,7 +219,7 @@ read_one(struct mw_store *st, const struct mw_record *r, unsigned *ret_k,
 	if (q < 0)
 		return q;
 	unsigned k = (unsigned)strtoul(m.queue_id.p + 1, NULL, 10);
-	require(k < MAILS * 2 && got.n == content[k].n &&
+	require(k < ALL && got.n == content[k].n &&
 	            memcmp(got.p, content[k].p, got.n) == 0,
 	        "mail %u is not what it was", k);
 	require(m.n_rcpt == 3 && m.sender.n == 15 && m.message_id.n > 8 && m.subject.n,
@@ -227,7 +237,7 @@ check(const char *dir, const struct ledger *l)
 	MW_CURSOR_AUTO *c = NULL;
 	struct mw_record r;
 	struct mw_verify_result res;
-	bool seen[MAILS * 2] = {false};
+	bool seen[ALL] = {false};
 	unsigned k;
 	int q;
 	require(open_reader(dir, &st, &err) == 0, "does not open: %s", err.msg);
@@ -239,7 +249,7 @@ check(const char *dir, const struct ledger *l)
 		seen[k] = seen[k] || l->seq[k] == r.seq;
 	}
 	require(q == 0, "called damage: %s", err.msg);
-	for (k = 0; k < MAILS * 2; k++)
+	for (k = 0; k < ALL; k++)
 		require(!l->acked[k] || seen[k], "acknowledged mail %u is gone", k);
 	require(verify(st, &res, &err) == 0, "verify finds damage: %s", err.msg);
 }
@@ -286,7 +296,8 @@ each(const char *name, void (*prepare)(void), void (*one)(void), void (*after)(v
 		if (!failed)
 			break;
 	}
-	print_message("%s: %llu allocations, %llu made to fail\n", name,
+	print_message("%s%s%s: %llu allocations, %llu made to fail\n", name,
+	              encrypted ? ", keys" : "", with_dict ? ", dictionary" : "",
 	              (unsigned long long)calls, (unsigned long long)hit);
 }
 
@@ -336,9 +347,11 @@ write_one(void)
 	enomem(r, &err);
 	if (r < 0)
 		return;
-	for (unsigned k = MAILS; k < MAILS + 4; k++) {
+	for (unsigned k = MAILS; k < (with_dict ? ALL - 1 : MAILS + 4); k++) {
 		mw_err_clear(&err);
 		enomem(append(st, k, &now, &err), &err);
+		if (with_dict && k == MAILS + 5) /* which the next mails bring along */
+			(void)mw_store_train(st);
 		if (k != MAILS + 2)
 			continue;
 		enomem(mark(st, &err), &err);
@@ -351,7 +364,7 @@ static void
 write_after(void)
 {
 	check(work, &now);
-	goes_on(work, &now, MAILS + 5);
+	goes_on(work, &now, ALL - 1);
 }
 
 /* Read, every way there is; a wrong answer is worse than none. */
@@ -382,15 +395,18 @@ walk(struct mw_store *st, struct mw_err *err)
 {
 	MW_CURSOR_AUTO *c = NULL;
 	struct mw_record r;
-	unsigned k, n = 0;
+	unsigned k, n = 0, dicts = 0;
 	int q = mw_cursor_new(st, 1, &c, err);
 	while (q == 0 && (q = mw_cursor_next(c, &r, err)) == 1) {
 		q = r.type == MW_TYPE_MAIL ? read_one(st, &r, &k, err) : 0;
 		n += r.type == MW_TYPE_MAIL;
+		dicts += r.type == MW_TYPE_MAIL && r.dict;
 		if (q < 0)
 			return q;
 	}
 	require(q < 0 || n == MAILS, "%u mails, not %u", n, MAILS);
+	require(q < 0 || dicts == (with_dict ? 2 : 0), "%u mails with a dictionary",
+	        dicts);
 	return q;
 }
 
@@ -582,7 +598,7 @@ journal(void **state)
 	now_us = mw_clock_system()->now_us(mw_clock_system());
 	memset(&in_base, 0, sizeof in_base);
 	assert_int_equal(mw_store_create(base, &fs, NULL, &err), 0);
-	for (unsigned k = 0; k < MAILS; k++) { /* three segments, the last one killed */
+	for (unsigned k = 0; k < MAILS; k++) { /* segments of two, the last killed */
 		if (!st)
 			assert_int_equal(open_writer(base, &st, &err), 0);
 		assert_int_equal(append(st, k, &in_base, &err), 0);
@@ -592,6 +608,12 @@ journal(void **state)
 			continue;
 		if (k == MAILS - 1)
 			break;
+		if (with_dict) { /* which is its writer's: one for all */
+			if (k == 5)
+				assert_int_equal(mw_store_train(st), 1);
+			assert_int_equal(mw_store_roll(st, &err), 0);
+			continue;
+		}
 		mw_store_close(st);
 		st = NULL;
 	}
@@ -601,14 +623,12 @@ journal(void **state)
 	shell("cp -a '%s' '%s.k'", base, base); /* as after a SIGKILL */
 	mw_store_close(st);
 	shell("rm -rf '%s' && mv '%s.k' '%s'", base, base, base);
-	each(encrypted ? "create, keys" : "create", nothing_there, create_one,
-	     create_after);
-	each(encrypted ? "write, keys" : "write", fresh_copy, write_one, write_after);
-	each(encrypted ? "read, keys" : "read", nothing, read_one_way, nothing);
-	each(encrypted ? "reindex, keys" : "reindex", fresh_copy, reindex_one,
-	     reindex_after);
-	each(encrypted ? "prune, keys" : "prune", fresh_copy, prune_one, prune_after);
-	each(encrypted ? "erase, keys" : "erase", fresh_copy, erase_one, erase_after);
+	each("create", nothing_there, create_one, create_after);
+	each("write", fresh_copy, write_one, write_after);
+	each("read", nothing, read_one_way, nothing);
+	each("reindex", fresh_copy, reindex_one, reindex_after);
+	each("prune", fresh_copy, prune_one, prune_after);
+	each("erase", fresh_copy, erase_one, erase_after);
 }
 
 static void
@@ -623,6 +643,46 @@ encrypted_journal(void **state)
 {
 	encrypted = true;
 	journal(state);
+}
+
+/* Dictionaries are trained, stored, read back and erased. */
+static void
+journal_with_a_dictionary(void **state)
+{
+	encrypted = with_dict = true;
+	journal(state);
+	with_dict = false;
+}
+
+/* Want of memory is not called damage, nor damage want of memory. */
+static void
+dictionary(void **state)
+{
+	(void)state;
+	MW_BUF_AUTO d = {0};
+	size_t len[8];
+	for (size_t i = 0; i < MW_COUNT(len); i++)
+		len[i] = 250;
+	struct mw_str text = mw_str((const char *)content[0].p, 2000);
+	assert_int_equal(mw_zdict_make(text, text.p, len, MW_COUNT(len), 3, &d), 0);
+	for (int level = 0; level <= 3; level += 3) {
+		uint64_t failed = 1;
+		for (uint64_t n = 1; failed; n++) {
+			struct mw_zdict *z = NULL;
+			alloc_fail_at(n, 1);
+			int r = mw_zdict_new(d.p, d.n, level, &z);
+			failed = alloc_fail_off();
+			assert_int_equal(r, failed ? MW_ENOMEM : 0);
+			mw_zdict_free(z);
+		}
+		for (size_t at = 8; at < 12; at++) {
+			struct mw_zdict *z = NULL;
+			uint8_t was = d.p[at];
+			d.p[at] = 0xff;
+			assert_int_equal(mw_zdict_new(d.p, d.n, level, &z), MW_EDAMAGED);
+			d.p[at] = was;
+		}
+	}
 }
 
 static int
@@ -641,7 +701,7 @@ setup(void **state)
 	fs = *mw_fs_posix();
 	fs.sync = no_sync;
 	fs.sync_dir = no_sync_dir;
-	for (unsigned k = 0; k < MAILS * 2; k++)
+	for (unsigned k = 0; k < ALL; k++)
 		content_of(k, &content[k]);
 	for (size_t i = 0; i < 2; i++) {
 		memset(sk + i * 32, (int)i + 1, 32);
@@ -655,7 +715,7 @@ static int
 teardown(void **state)
 {
 	(void)state;
-	for (unsigned k = 0; k < MAILS * 2; k++)
+	for (unsigned k = 0; k < ALL; k++)
 		mw_buf_free(&content[k]);
 	shell("rm -rf '%s'", root);
 	return 0;
@@ -665,8 +725,10 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(dictionary),
 	    cmocka_unit_test(plain_journal),
 	    cmocka_unit_test(encrypted_journal),
+	    cmocka_unit_test(journal_with_a_dictionary),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
