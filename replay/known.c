@@ -279,6 +279,17 @@ mw_known_copy(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq
 	return MW_KNOWN_NOTHING;
 }
 
+int64_t
+mw_known_newest(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
+                const struct mw_copy *c, struct mw_arena *tmp)
+{
+	const struct about *a = k ? &k->v[slot(k, seq)] : NULL;
+	struct tally t = {.newest_us = INT64_MIN};
+	if (a && a->seq && !c->sent)
+		gather(k, conf, a, c, tmp, &t);
+	return t.newest_us;
+}
+
 static int
 by_u64(const void *x, const void *y)
 {

@@ -15,8 +15,10 @@ enum mw_known_class {
 	MW_KNOWN_REFUSED, /* refused behind the capture, or discarded as configured */
 	MW_KNOWN_BOUNCED, /* the sender was told that it did not arrive; or expired */
 	MW_KNOWN_QUEUED,  /* the MTA has it still, and will deliver it */
-	MW_KNOWN_OLD      /* delivered before the mark: the backup has it, unless the user
+	MW_KNOWN_OLD,     /* delivered before the mark: the backup has it, unless the user
 	                   * had removed it */
+	MW_KNOWN_UNSURE   /* nothing; but if it is missing, its user may have removed it
+	                   * before the backup came to it */
 };
 
 struct mw_known;
@@ -34,6 +36,10 @@ void mw_known_free(struct mw_known *k); /* NULL ok */
 enum mw_known_class mw_known_copy(const struct mw_known *k, const struct mw_conf *conf,
                                   uint64_t seq, const struct mw_copy *c, int64_t mark_us,
                                   struct mw_arena *tmp);
+/* The newest stamp of what is known of that copy, in whole seconds with some servers; it
+ * was not delivered before. INT64_MIN: nothing is known. */
+int64_t mw_known_newest(const struct mw_known *k, const struct mw_conf *conf,
+                        uint64_t seq, const struct mw_copy *c, struct mw_arena *tmp);
 /* Records before a sequence number of which something was delivered or handed on at
  * mark_us or later, or was still to be when the logs were read: the backup may lack them.
  * Sorted, malloc'd; NULL when there are none. */
@@ -47,6 +53,7 @@ bool mw_known_is_fresh(const char *journal_dir, struct mw_store *st);
 struct mw_known_set {
 	struct mw_known **known; /* by journal */
 	int64_t *mark_us;        /* when the completed mark began; INT64_MIN: none */
+	int64_t *end_us;         /* and when it was completed; INT64_MIN: none */
 	struct mw_late *late;    /* for mw_query */
 	size_t n;
 };

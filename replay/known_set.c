@@ -2,15 +2,18 @@
  */
 #include "replay/known.h"
 
+#include "journal/base/util.h"
+
 #include <stdlib.h>
 
-/* When the backup began: by the completed mark of each journal; in one that lacks it, by
- * the earliest in the set (as the selection does). An uncompleted mark proves nothing. */
+/* When the backup began and ended: by the completed mark of each journal; in one that
+ * lacks it, by the earliest in the set (as the selection does). An uncompleted mark
+ * proves nothing. */
 static int
 find_marks(const struct mw_cli *cli, const char *name, struct mw_known_set *s,
            uint64_t *seq, struct mw_err *err)
 {
-	int64_t earliest = INT64_MAX;
+	int64_t earliest = INT64_MAX, latest = INT64_MIN;
 	bool doubt = false;
 	for (size_t k = 0; k < s->n; k++) {
 		struct mw_mark_info m;
@@ -26,14 +29,17 @@ find_marks(const struct mw_cli *cli, const char *name, struct mw_known_set *s,
 		doubt = doubt || m.state != MW_MARK_COMPLETE;
 		seq[k] = m.start_seq;
 		s->mark_us[k] = m.start_us;
-		if (m.start_us < earliest)
-			earliest = m.start_us;
+		s->end_us[k] = m.end_us;
+		earliest = MW_MIN(earliest, m.start_us);
+		latest = MW_MAX(latest, m.end_us);
 	}
 	for (size_t k = 0; k < s->n; k++) {
-		if (doubt || earliest == INT64_MAX)
-			s->mark_us[k] = INT64_MIN;
-		else if (seq[k] == UINT64_MAX)
+		if (doubt || earliest == INT64_MAX) {
+			s->mark_us[k] = s->end_us[k] = INT64_MIN;
+		} else if (seq[k] == UINT64_MAX) {
 			s->mark_us[k] = earliest;
+			s->end_us[k] = latest;
+		}
 	}
 	return 0;
 }
@@ -46,12 +52,13 @@ mw_known_set_load(const struct mw_cli *cli, const char *since_mark,
 	uint64_t *seq = calloc(s.n + 1, sizeof *seq);
 	s.known = calloc(s.n + 1, sizeof(struct mw_known *));
 	s.mark_us = calloc(s.n + 1, sizeof *s.mark_us);
+	s.end_us = calloc(s.n + 1, sizeof *s.end_us);
 	s.late = calloc(s.n + 1, sizeof *s.late);
-	int r = seq && s.known && s.mark_us && s.late
+	int r = seq && s.known && s.mark_us && s.end_us && s.late
 	            ? 0
 	            : mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t k = 0; k < s.n && r == 0; k++) {
-		s.mark_us[k] = INT64_MIN;
+		s.mark_us[k] = s.end_us[k] = INT64_MIN;
 		r = mw_known_load(cli->stores[k],
 		                  mw_known_is_fresh(cli->journals[k], cli->stores[k]),
 		                  &s.known[k], err);
@@ -81,6 +88,7 @@ mw_known_set_done(struct mw_known_set *s)
 	}
 	free(s->known);
 	free(s->mark_us);
+	free(s->end_us);
 	free(s->late);
 	*s = (struct mw_known_set){0};
 }

@@ -254,8 +254,15 @@ known_of(struct walk *w, const struct mw_item *it, const struct mw_copy *c)
 {
 	if (w->o->mailbox)
 		return MW_KNOWN_NOTHING;
-	return mw_known_copy(w->known.known[it->journal], w->cli->conf, it->rec.seq, c,
-	                     w->known.mark_us[it->journal], w->tmp);
+	const struct mw_known *known = w->known.known[it->journal];
+	const struct mw_conf *conf = w->cli->conf;
+	enum mw_known_class k = mw_known_copy(known, conf, it->rec.seq, c,
+	                                      w->known.mark_us[it->journal], w->tmp);
+	int64_t end = w->known.end_us[it->journal];
+	if (k == MW_KNOWN_NOTHING && it->mail.time_us <= end &&
+	    mw_known_newest(known, conf, it->rec.seq, c, w->tmp) <= end)
+		return MW_KNOWN_UNSURE;
+	return k;
 }
 
 static int

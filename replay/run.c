@@ -72,13 +72,16 @@ count_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
 	case MW_FATE_RESTORED:
 		rep->restored++;
 		rep->bytes += rec->size;
-		if (c->ambiguous) {
-			rep->ambiguous++;
-			kind = "ambiguous";
-			reason =
-			    "a message with the same Message-ID is there, but cannot be "
-			    "told to be this one; put back";
-		}
+		if (!c->ambiguous && c->known != MW_KNOWN_UNSURE)
+			break;
+		rep->ambiguous++;
+		kind = "ambiguous";
+		reason =
+		    c->ambiguous
+		        ? "a message with the same Message-ID is there, but cannot "
+		          "be told to be this one; put back"
+		        : "it came before the backup had ended and is not in it: its "
+		          "user may have removed it; put back";
 		break;
 	case MW_FATE_FAILED:
 		rep->failed++;
@@ -153,6 +156,7 @@ mw_run_known_fate(const struct mw_plan_copy *c)
 	case MW_KNOWN_OLD:
 		return MW_FATE_REMOVED;
 	case MW_KNOWN_NOTHING:
+	case MW_KNOWN_UNSURE:
 		break;
 	}
 	return MW_FATE_OPEN;

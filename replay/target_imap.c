@@ -57,9 +57,12 @@ on_list(void *arg, struct mw_imap_cur cur)
 		return 0;
 	char *q = quoted(l.name);
 	if (!q)
-		return 0; /* a name that no command can hold */
-	if (strcmp(q, b->staging) == 0) {
-		b->staging_seen = true;
+		return 0;                  /* a name that no command can hold */
+	size_t n = strlen(b->staging) - 1; /* without the last quote */
+	bool ours = strcmp(q, b->staging) == 0;
+	if (ours || (strncmp(q, b->staging, n) == 0 &&
+	             strncmp(q + n, MW_STAGING_BROKEN, strlen(MW_STAGING_BROKEN)) == 0)) {
+		b->staging_seen = b->staging_seen || ours;
 		free(q);
 		return 0;
 	}

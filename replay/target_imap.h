@@ -14,6 +14,8 @@
 
 /* One name for all runs and hosts: its creation is the lock. */
 #define MW_STAGING_NAME "mailwal-staging"
+/* Behind that name, before a number: one that the server can neither open nor delete. */
+#define MW_STAGING_BROKEN "-broken-"
 
 struct mw_imap_folder {
 	char *name;   /* as the server writes it */

@@ -230,14 +230,49 @@ put_marker(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	return 0;
 }
 
-int
-mw_imap_staging_begin(struct mw_target *t, struct mw_err *err)
+/* A folder in whose deletion the server's process was killed: Dovecot lists it, and
+ * neither opens nor deletes it, nor lets another be made in its place. It is put aside.
+ */
+static int
+put_aside(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
-	struct mw_imap_box *b = mw_imap_box(t);
+	char text[400];
+	const struct mw_clock *clk = mw_clock_system();
+	long long now = (long long)(clk->now_us(clk) / 1000);
+	int n = (int)strlen(b->staging) - 1; /* without the last quote */
+	int r = mw_imap_do(b->c, err, "RENAME %s %.*s" MW_STAGING_BROKEN "%lld\"",
+	                   b->staging, n, b->staging, now);
+	if (r == MW_EREFUSED)
+		return mw_imap_refused(b->c, err,
+		                       "put the broken folder " MW_STAGING_NAME " aside");
+	if (r)
+		return r;
+	(void)snprintf(
+	    text, sizeof text,
+	    "warning: mailbox %.100s has a folder " MW_STAGING_NAME MW_STAGING_BROKEN
+	    "%lld that the server can neither open nor delete: "
+	    "it was killed while it deleted it. Remove it on the server's disk",
+	    b->mailbox, now);
+	if (t->o.note)
+		t->o.note(t->o.note_arg, text);
+	r = mw_imap_do(b->c, err, "CREATE %s", b->staging);
+	return r == MW_EREFUSED
+	           ? mw_imap_refused(b->c, err, "create the folder " MW_STAGING_NAME)
+	           : r;
+}
+
+/* Makes the folder. Refused because it is there, though it cannot be looked at:
+ * somebody's deletion is under way, or never comes to an end. */
+static int
+create_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
 	struct mw_imap *c = b->c;
-	int r = mw_imap_do(c, err, "CREATE %s", b->staging);
-	if (r == MW_EREFUSED) {
-		char first[600];
+	char first[600];
+	for (int i = 0; i < SETTLE_ROUNDS; i++) {
+		int r = mw_imap_do(c, err, "CREATE %s", b->staging);
+		if (r != MW_EREFUSED)
+			return r;
+		bool there = c->last.no == MW_NO_ALREADYEXISTS;
 		(void)mw_imap_refused(c, err, "create the folder " MW_STAGING_NAME);
 		(void)snprintf(first, sizeof first, "%s", err ? err->msg : "");
 		struct mw_imap_counts n = {0};
@@ -249,8 +284,20 @@ mw_imap_staging_begin(struct mw_target *t, struct mw_err *err)
 			               "mailbox %s is being replayed by "
 			               "another run",
 			               b->mailbox);
-		return r == MW_EREFUSED ? mw_fail(err, r, "%s", first) : r;
+		if (r != MW_EREFUSED)
+			return r;
+		if (!there)
+			return mw_fail(err, r, "%s", first);
+		nap(t, SETTLE_MS);
 	}
+	return put_aside(t, b, err);
+}
+
+int
+mw_imap_staging_begin(struct mw_target *t, struct mw_err *err)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	int r = create_staging(t, b, err);
 	if (r)
 		return r;
 	b->locked = true;

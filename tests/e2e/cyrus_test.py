@@ -5,9 +5,7 @@ only, no such mailbox."""
 
 import collections
 import os
-import pathlib
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import cyrus
 import mailbox
-import rig as rigs
+import stores
 import tap
 import workload
 from mailbox import Expected
@@ -46,12 +44,6 @@ def messages(rnd, n):
 			    f"X-Text: {name}\r\nDate: Mon, 05 Jan 2026 10:00:00 +0000\r\n\r\n"
 			    + f"text of number {i}\r\n" * rnd.randint(1, 60)).encode())
 	return out
-
-
-def kept(data):
-	"""What Cyrus keeps of it: 8-bit header bytes become X."""
-	head, sep, body = data.partition(b"\r\n\r\n")
-	return bytes(c if c < 128 else ord("X") for c in head) + sep + body
 
 
 def text_of(data):
@@ -103,7 +95,7 @@ def disaster(t, rnd):
 		had = {(k, s.uid) for k, v in restored.items() for s in v}
 		new = [(k, s) for k, v in after.items() for s in v if (k, s.uid) not in had]
 		wrong = [s.uid for k, s in new if k[1] != "INBOX" or not any(
-			kept(j.data) == s.data and abs(s.date + 0.5 - j.acked_at) < 1.6
+			stores.cyrus_keeps(j.data) == s.data and abs(s.date + 0.5 - j.acked_at) < 1.6
 			for j in jobs[140:])]
 		t.ok(len(new) == 100 and not wrong, "put back with the captured bytes, in INBOX, "
 		     "with the date of arrival: 100", wrong)
@@ -113,7 +105,7 @@ def disaster(t, rnd):
 		t.ok(not rig.sent_outside(), "no mail was sent out", rig.sent_outside()[:3])
 
 
-def wanted(jobs, sent, change=kept):
+def wanted(jobs, sent, change=stores.cyrus_keeps):
 	out = {}
 	for j in jobs:
 		for u in j.owners:
@@ -152,8 +144,7 @@ def kills(t, rig, want, folders, whole, rnd):
 			continue
 		who = "Cyrus' process" if hit % 2 else "the run"
 		if hit % 2:
-			for pid in children(rig.procs["cyrus"].pid):
-				os.kill(pid, signal.SIGKILL)
+			stores.kill(stores.children(rig.procs["cyrus"].pid, "imapd"))
 			p.communicate(timeout=60)
 			rig.end("cyrus")  # after some dead children its master gives the port up
 			rig.start_cyrus()
@@ -166,20 +157,6 @@ def kills(t, rig, want, folders, whole, rnd):
 		if not check(t, rig, want, f"kill {hit}, {who}: every copy once", folders):
 			raise tap.Fatal("one kill is enough")
 	t.ok(hit == KILLS, f"{hit} kills hit a replay at work, of {tries} tries")
-
-
-def children(parent):
-	"""The imapd processes of that master."""
-	out = []
-	for p in pathlib.Path("/proc").iterdir():
-		try:
-			stat = (p / "stat").read_text().rpartition(")")[2].split()
-			if p.name.isdigit() and int(stat[1]) == parent and (
-					p / "comm").read_text().strip() == "imapd":
-				out.append(int(p.name))
-		except (OSError, IndexError):
-			pass
-	return out
 
 
 def exactly_once(t, rnd, alt):

@@ -4,10 +4,12 @@
 The mailboxes are emptied before each round, so that each kill hits a replay at work.
 """
 
+import imaplib
 import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import mailbox
 import rig as rigs
+import stores
 import tap
 import workload
 from mailbox import Expected
@@ -81,6 +84,7 @@ def main(t):
 			     f"race {k + 1}: two at once end with 0 and 0 or 75", f"{codes} {outs}")
 			check(t, rig, want, f"race {k + 1}: every copy once")
 		two_hosts(t, rig, want)
+		half_deleted(t, rig, want)
 
 
 def kills(t, rig, want, whole, rnd):
@@ -128,6 +132,43 @@ def two_hosts(t, rig, want):
 		out = again.communicate(timeout=120)
 		t.ok(again.returncode == 0, f"two hosts {k + 1}: the next run exits 0", out)
 		check(t, rig, want, f"two hosts {k + 1}: every copy once")
+
+
+def half_deleted(t, rig, want):
+	"""Dovecot killed in the middle of deleting the staging folder: it lists it from then on,
+	and neither opens nor deletes it."""
+	empty(rig)
+	user, name = rig.users[0], "mailwal-staging"
+	c = mailbox.login(rig, user)
+	c.create(name)
+	c.append(name, None, None, b"Subject: x\r\n\r\nx\r\n")
+	pids = stores.children(rig.procs["dovecot"].pid, "imap")
+	argv = ["strace", "-o", f"{rig.dir}/strace", "-e", "trace=rename",
+		"-e", "inject=rename:signal=KILL"]
+	p = subprocess.Popen(argv + [x for k in pids for x in ("-p", str(k))],
+			     stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+	for _ in pids:
+		p.stderr.readline()  # attached
+	try:
+		c.delete(name)
+	except imaplib.IMAP4.abort:
+		pass
+	p.send_signal(signal.SIGINT)
+	p.communicate(timeout=30)
+	for lock in pathlib.Path(rig.store).rglob("*.lock"):
+		lock.unlink()
+	c = mailbox.login(rig, user)
+	t.need(c.status(name, "(MESSAGES)")[0] == "NO" and c.create(name)[0] == "NO",
+	       "a half-deleted staging folder is there")
+	c.logout()
+	r = rig.replay("--all")
+	t.ok(r.rc == 0 and f"{name}-broken-" in r.err, "a replay puts it aside and names it", r)
+	r = rig.replay("--all")
+	t.ok(r.rc == 0 and (r.summary or {}).get("restored") == 0
+	     and "broken" not in r.err, "the next one passes it by", r)
+	for d in pathlib.Path(rig.store).rglob(f".{name}-broken-*"):
+		shutil.rmtree(d)
+	check(t, rig, want, "every copy once")
 
 
 tap.run(main, seconds=450)

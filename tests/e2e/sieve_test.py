@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import mailbox
 import rig as rigs
+import stores
 import tap
 import workload
 from replaytool import empty
@@ -87,21 +88,6 @@ def scripts(rig):
 		home.mkdir(parents=True, exist_ok=True)
 		(home / ".dovecot.sieve").write_text(text, encoding="utf-8")
 	subprocess.run(["chown", "-R", "nobody:nogroup", rig.store + "/"], check=True)
-
-
-def quiet(rig, sink):
-	"""The instance as mailwal makes it, out of this rig's Dovecot."""
-	(port,) = rigs.free_ports(1)
-	where = f"{rig.run}/quiet"
-	os.mkdir(where)
-	r = rig.mailwal("setup", "dovecot", "--quiet-instance", "--dovecot-config",
-			f"{rig.run}/dovecot.conf", "--dir", where, "--port", port, "--sink", sink)
-	conf = pathlib.Path(where + ".conf")
-	conf.write_text(r.out, encoding="utf-8")
-	if r.rc == 0:
-		p = rig.spawn("quiet", ["/usr/sbin/dovecot", "-F", "-c", str(conf)])
-		rigs.wait_for("the quiet instance", lambda: rigs.connects(port), alive=p)
-	return port, r
 
 
 def expected(jobs):
@@ -251,7 +237,7 @@ plugin {
 		rig.wait_queue()
 		sent = len(rig.sent_outside())
 		rig.sent_outside = lambda: rigs.Rig.sent_outside(rig)[sent:]
-		port, r = quiet(rig, sink)
+		port, r = stores.quiet_instance(rig, sink)
 		t.need(r.rc == 0 and "submission_host" in r.out, "setup makes the quiet instance", r)
 		whole(t, rig, jobs, port, sink)
 		kills(t, rig, jobs, port, sink, rnd)

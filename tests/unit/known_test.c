@@ -264,6 +264,44 @@ classes(void **state)
 	}
 }
 
+/* What was not delivered before some moment cannot have been removed before it. */
+static void
+newest(void **state)
+{
+	(void)state;
+	struct {
+		struct mw_outcome_rcpt r;
+		int64_t s; /* then; 0: nothing is known */
+	} step[] = {
+	    {{.addr = A("bert"), .fact = MW_FACT_DELIVERED, .time_us = 999 * S}, 0},
+	    {{.addr = MW_STR(ANNA), .fact = MW_FACT_DEFERRED, .time_us = 500 * S}, 500},
+	    {{.addr = MW_STR(ANNA), .fact = MW_FACT_DELIVERED, .time_us = 700 * S}, 700},
+	    {{.addr = MW_STR(ANNA),
+	      .original = A("info"),
+	      .fact = MW_FACT_DELIVERED,
+	      .time_us = 600 * S},
+	     700},
+	};
+	struct mw_outcome o[MW_COUNT(step)];
+	memset(o, 0, sizeof o);
+	for (size_t n = 1; n <= MW_COUNT(step); n++) {
+		MW_ARENA_AUTO *a = mw_arena_new(0);
+		struct mw_copy c = {.mailbox = ANNA, .rcpt = MW_STR(ANNA)};
+		struct mw_known *k;
+		struct mw_err err;
+		o[n - 1] =
+		    (struct mw_outcome){.seq = 7, .rcpt = &step[n - 1].r, .n_rcpt = 1};
+		assert_int_equal(mw_known_new(o, n, true, &k, &err), 0);
+		int64_t want = step[n - 1].s ? step[n - 1].s * S : INT64_MIN;
+		assert_true(mw_known_newest(k, conf, 7, &c, a) == want);
+		assert_true(mw_known_newest(k, conf, 8, &c, a) == INT64_MIN);
+		c.sent = true;
+		assert_true(mw_known_newest(k, conf, 7, &c, a) == INT64_MIN);
+		assert_true(mw_known_newest(NULL, conf, 7, &c, a) == INT64_MIN);
+		mw_known_free(k);
+	}
+}
+
 static void
 late(void **state)
 {
@@ -316,6 +354,7 @@ main(void)
 	}
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(classes),
+	    cmocka_unit_test(newest),
 	    cmocka_unit_test(late),
 	};
 	r = cmocka_run_group_tests(tests, NULL, NULL);
