@@ -31,4 +31,4 @@ def main(t):
 		t.note(f"{p.what}: {p.first.summary}")
 
 
-tap.run(main, seconds=300)
+tap.run(main, seconds=500)
