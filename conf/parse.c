@@ -349,6 +349,23 @@ end_section(struct mw_conf_load *l, struct mw_conf_file *f,
 		mw_conf_diag(l, MW_CONF_ERROR, line, at, 1, "'}' closes no section");
 }
 
+/* Where the word before the '=' at `eq` begins, if it is a setting of the open section
+ * and something stands before it; else 0. */
+static size_t
+word_before(const struct mw_conf_file *f, struct mw_str t, size_t from, size_t eq)
+{
+	size_t end = eq;
+
+	while (end > from && mw_conf_is_blank(t.p[end - 1]))
+		end--;
+	size_t at = end;
+	while (at > from && !mw_conf_is_blank(t.p[at - 1]))
+		at--;
+	bool known =
+	    mw_conf_find(f->kind->opts, f->kind->n_opts, mw_str(t.p + at, end - at));
+	return known && mw_conf_trim(t, from, at).len ? at : 0;
+}
+
 /* One statement without the braces that close a section after it. */
 static void
 statement(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_line *line,
@@ -367,9 +384,15 @@ statement(struct mw_conf_load *l, struct mw_conf_file *f, const struct mw_conf_l
 	if (f->open.file && f->open.no == line->no) {
 		/* retain x { keep = 1d max_size = 1G } */
 		size_t more = mw_conf_find_plain(line->text, eq + 1, end, "=");
-		if (more < end) {
+		size_t next = more < end ? word_before(f, line->text, eq + 1, more) : 0;
+		if (more < end && !next) {
 			mw_conf_diag(l, MW_CONF_ERROR, line, more, 1,
 			             "two settings on one line need a ';' between them");
+			return;
+		}
+		if (next) {
+			setting(l, f, line, s.at, eq, next);
+			statement(l, f, line, next, end);
 			return;
 		}
 	}

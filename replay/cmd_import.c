@@ -269,11 +269,11 @@ tell(const struct job *j, int64_t took_us)
 	char size[32], time[32];
 	mw_size_human(size, sizeof size, s->bytes);
 	mw_duration_human(time, sizeof time, took_us);
-	printf("%llu messages: %llu %s (%s), %llu in the journal already, %llu failed; "
+	printf("%llu message%s: %llu %s (%s), %llu in the journal already, %llu failed; "
 	       "%llu left out; %s\n",
-	       (unsigned long long)s->selected, (unsigned long long)s->imported,
-	       j->dry ? "would be imported" : "imported", size,
-	       (unsigned long long)s->already_there, (unsigned long long)s->failed,
+	       (unsigned long long)s->selected, s->selected == 1 ? "" : "s",
+	       (unsigned long long)s->imported, j->dry ? "would be imported" : "imported",
+	       size, (unsigned long long)s->already_there, (unsigned long long)s->failed,
 	       (unsigned long long)s->skipped, time);
 }
 

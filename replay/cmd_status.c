@@ -161,7 +161,8 @@ print_journal(const struct mw_conf *conf, const struct mw_status *s)
 	print_passed(s);
 	printf("  Disk      %s free\n", free_bytes);
 	if (s->index_lag > 0)
-		printf("  Index     %lld records behind\n", (long long)s->index_lag);
+		printf("  Index     %lld record%s behind\n", (long long)s->index_lag,
+		       s->index_lag == 1 ? "" : "s");
 	else if (s->daemon == 1)
 		puts("  Index     up to date");
 	print_marks(s);

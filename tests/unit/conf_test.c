@@ -138,6 +138,10 @@ good_files_load(void **state)
 	     "retain x { match = rcpt:a@b, sender:c@d.org; keep = 30d; max_size = 1G }\n",
 	     "retain x {\n  match = rcpt:a@b sender:c@d.org\n  keep = 30d\n"
 	     "  max_size = 1G\n}\n"},
+	    {"section on one line, as blanks part it",
+	     "retain x { match = rcpt:a@b, sender:c@d.org  keep = 30d max_size=1G }\n",
+	     "retain x {\n  match = rcpt:a@b sender:c@d.org\n  keep = 30d\n"
+	     "  max_size = 1G\n}\n"},
 	    {"section closed on the last setting", "retain x {\nkeep = 1d }\n",
 	     "retain x {\n  keep = 1d\n}\n"},
 	    {"two sections",
@@ -354,7 +358,7 @@ mistakes_are_told(void **state)
 	     "^~~~~~~~~~~~~~~~~~~~"},
 	    {"retain a { keep = 1d } x = y\n", "1:24: error: nothing may follow '}'",
 	     "                       ^~~~~"},
-	    {"retain a { keep = 1d max_size = 1G }\n",
+	    {"retain a { keep = 1d max_sise = 1G }\n",
 	     "1:31: error: two settings on one line need a ';' between them",
 	     "                              ^"},
 	    {"retain a { keep = 1d }\nretain a { keep = 1d }\n",
