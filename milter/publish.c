@@ -25,6 +25,7 @@ enum {
 
 struct mw_publish {
 	struct mw_store *store;
+	char *journal;    /* its directory */
 	char *dir, *name; /* of the file; NULL: none */
 	char *words;      /* of the command, cut in place; NULL: none */
 	char *argv[WORDS + 1];
@@ -38,6 +39,7 @@ struct mw_publish {
 static void
 publish_free(struct mw_publish *p)
 {
+	free(p->journal);
 	free(p->dir);
 	free(p->name);
 	free(p->words);
@@ -158,6 +160,22 @@ make(struct mw_publish *p, struct mw_record *r, struct mw_buf *note, struct mw_e
 	return e < 0 ? e : r->seq != 0;
 }
 
+/* For 'mailwal status'. */
+static void
+keep_note(struct mw_publish *p, uint64_t seq, bool file, bool command)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	struct mw_published note = {.seq = seq, .time_us = clock->now_us(clock)};
+	struct mw_err err = {0};
+	if (p->name && file)
+		(void)snprintf(note.file, sizeof note.file, "%s%s%s", p->dir,
+		               p->dir[1] ? "/" : "", p->name);
+	if (p->words && command) /* its arguments are nobody's business */
+		(void)snprintf(note.command, sizeof note.command, "%s", p->argv[0]);
+	if (mw_published_write(p->journal, &note, &err) < 0)
+		failed(&err);
+}
+
 static void
 publish(struct mw_publish *p, int seconds)
 {
@@ -184,6 +202,8 @@ publish(struct mw_publish *p, int seconds)
 		if (command < 0)
 			failed(&err);
 	}
+	if ((p->name && file == 0) || (p->words && command == 0))
+		keep_note(p, r.seq, file == 0, command == 0);
 	if (file == 0 && command == 0)
 		mw_log(MW_LOG_DEBUG, NULL, "event=checkpoint seq=%llu",
 		       (unsigned long long)r.seq);
@@ -287,7 +307,8 @@ mw_publish_start(struct mw_store *store, const struct mw_conf *conf,
 	(void)pthread_condattr_destroy(&at);
 	p->store = store;
 	p->interval_us = conf->checkpoint_interval;
-	int r = cut(p, conf, err);
+	p->journal = strdup(mw_store_dir(store));
+	int r = p->journal ? cut(p, conf, err) : mw_fail(err, MW_ENOMEM, "out of memory");
 	if (r == 0 && pthread_create(&p->thread, NULL, publisher, p) != 0)
 		r = mw_fail(err, MW_ENOMEM, "cannot start a thread");
 	if (r < 0) {

@@ -2,6 +2,7 @@
 #include "journal/base/util.h"
 #include "journal/record/retire.h"
 #include "journal/store/later.h"
+#include "replay/erase_outcomes.h"
 #include "replay/later.h"
 #include "replay/retain.h"
 #include "replay/select.h"
@@ -17,6 +18,7 @@ struct erase {
 	struct mw_holds *holds;
 	struct mw_arena *tmp; /* of one mail */
 	struct mw_erase_list list;
+	struct mw_renew renew; /* records that speak of others too */
 	size_t cap_whole, cap_part, cap_token;
 	size_t n_mail;       /* messages among list.whole */
 	uint64_t last;       /* records beyond it are not looked at */
@@ -109,8 +111,22 @@ on_note(void *arg, const struct mw_record *r)
 	int k = mw_record_tokens(e->cli->stores[0], r, &t, e->err);
 	if (k < 0)
 		return k;
+	if (t.n == 0)
+		return 0;
 	/* own ID, type, and the mail's ID */
-	return t.n > 0 && t.n <= (size_t)3 * 8 ? add_whole(e, r) : 0;
+	if (t.n <= (size_t)3 * 8)
+		return add_whole(e, r);
+	return r->type == MW_TYPE_OUTCOME ? mw_renew_note(&e->renew, r, e->err) : 0;
+}
+
+/* Of a mail that others keep: what became of this person's copy goes too. */
+static int
+on_outcome(void *arg, const struct mw_record *r)
+{
+	struct erase *e = arg;
+	int k = r->type == MW_TYPE_OUTCOME ? mw_record_wiped(e->cli->stores[0], r, e->err)
+	                                   : 1;
+	return k == 0 ? mw_renew_note(&e->renew, r, e->err) : MW_MIN(k, 0);
 }
 
 static int
@@ -184,7 +200,8 @@ on_item(void *arg, const struct mw_item *it)
 		return no_memory(e);
 	e->list.part = p;
 	e->list.part[e->list.n_part++] = it->rec.seq;
-	return 0;
+	return mw_store_find(it->store, MW_KEY_ID, mw_str((const char *)it->rec.id, 6),
+	                     on_outcome, e, e->err);
 }
 
 /* What says that mail was put back for this person names him. */
@@ -363,31 +380,55 @@ tell(const struct erase *e)
 		       part, "that", e->dry ? "would be gone" : "gone");
 }
 
+/* What records of outcomes say of other mail, gathered; they go with the rest. */
 static int
-run(struct erase *e, struct mw_retain_job *j)
+gather_outcomes(struct erase *e)
 {
-	int r = mw_retain_begin(e->cli, !e->dry, j, e->err);
-	if (r == 0)
-		r = choose(e);
-	if (r != 0)
-		return r;
+	int r = mw_renew_prepare(&e->renew, e->cli->stores[0], &e->list, &e->q, e->err);
+	if (r == MW_EKEY)
+		return mw_err_hint(e->err, "nothing was erased; give --key FILE");
+	for (size_t i = 0; r == 0 && i < e->renew.n_rec; i++)
+		r = add_whole(e, &e->renew.rec[i]);
+	return r;
+}
+
+static int
+refuse(struct erase *e)
+{
 	if (e->unknown)
 		return mw_fail(e->err, MW_EKEY,
 		               "%zu messages could not be read, so nobody knows whether "
 		               "they are this person's; nothing was erased",
 		               e->unknown);
-	if (e->n_held) {
-		(void)mw_fail(e->err, MW_EPERM,
-		              "%zu messages are under hold (%s); nothing was erased",
-		              e->n_held, mw_buf_cstr(&e->names));
-		return mw_err_hint(e->err, "'mailwal hold rm NAME' releases a hold");
-	}
-	size_t n = e->n_mail + e->list.n_part;
-	if (n == 0 || e->dry)
+	if (e->n_held == 0)
 		return 0;
+	(void)mw_fail(e->err, MW_EPERM,
+	              "%zu messages are under hold (%s); nothing was erased", e->n_held,
+	              mw_buf_cstr(&e->names));
+	return mw_err_hint(e->err, "'mailwal hold rm NAME' releases a hold");
+}
+
+static int
+run(struct erase *e, struct mw_retain_job *j)
+{
+	MW_AUTOCLOSE int lock = -1;
+	int r = mw_retain_begin(e->cli, !e->dry, j, e->err);
+	if (r == 0 && !e->dry)
+		r = mw_outcomes_lock(e->cli->journals[0], &lock, e->err);
+	if (r == 0)
+		r = choose(e);
+	if (r == 0)
+		r = refuse(e);
+	size_t n = e->n_mail + e->list.n_part;
+	if (r == 0 && n)
+		r = gather_outcomes(e);
+	if (r != 0 || n == 0 || e->dry)
+		return r;
 	r = mw_retain_confirm(n, e->yes, "erase", e->err);
 	if (r == 0)
 		r = mw_retain_write(e->cli, j, e->err);
+	if (r == 0)
+		r = mw_renew_write(&e->renew, &j->owner, e->err);
 	if (r == 0)
 		r = mw_erase_run(&j->owner, &e->list, e->err);
 	return r;
@@ -459,6 +500,7 @@ mw_cmd_erase(struct mw_cli *cli, int argc, char **argv)
 		status = mw_cli_error(cli, &err);
 	else
 		tell(&e);
+	mw_renew_done(&e.renew);
 	mw_holds_free(e.holds);
 	mw_buf_free(&e.names);
 	free(e.list.whole);

@@ -117,6 +117,64 @@ drill_json(const struct mw_status *s)
 }
 
 static void
+print_checkpoint(const struct mw_status *s)
+{
+	const struct mw_published *p = &s->checkpoint;
+	char when[32];
+	MW_BUF_AUTO to = {0};
+	if (p->seq == 0)
+		return;
+	mw_time_local(when, sizeof when, p->time_us);
+	mw_text_safe(mw_strz(p->file), false, &to);
+	if (p->file[0] && p->command[0])
+		mw_buf_puts(&to, " and ");
+	mw_text_safe(mw_strz(p->command), false, &to);
+	printf("  Anchor    %s: checkpoint of record %llu, to %s\n", when,
+	       (unsigned long long)p->seq, mw_buf_cstr(&to));
+}
+
+static void
+print_prune(const struct mw_status *s)
+{
+	char when[32], freed[32];
+	if (s->prune_us == 0)
+		return;
+	mw_time_local(when, sizeof when, s->prune_us);
+	mw_size_human(freed, sizeof freed, s->prune_freed);
+	printf("  Prune     %s: %llu message%s removed, %llu segment file%s (%s)\n", when,
+	       (unsigned long long)s->prune_mails, s->prune_mails == 1 ? "" : "s",
+	       (unsigned long long)s->prune_segments, s->prune_segments == 1 ? "" : "s",
+	       freed);
+}
+
+/* Members that say when something was last done; null: never. */
+static void
+last_json(json_t *o, const struct mw_status *s)
+{
+	const struct mw_published *p = &s->checkpoint;
+	char when[40];
+	json_t *c = json_null(), *r = json_null();
+	if (p->seq) {
+		mw_time_rfc3339(when, sizeof when, p->time_us);
+		c = json_pack("{s:I, s:s, s:o, s:o}", "seq", (json_int_t)p->seq, "time",
+		              when, "file",
+		              p->file[0] ? mw_json_str(mw_strz(p->file)) : json_null(),
+		              "command",
+		              p->command[0] ? mw_json_str(mw_strz(p->command))
+		                            : json_null());
+	}
+	if (s->prune_us) {
+		mw_time_rfc3339(when, sizeof when, s->prune_us);
+		r = json_pack("{s:s, s:I, s:I, s:I}", "time", when, "removed",
+		              (json_int_t)s->prune_mails, "segments_removed",
+		              (json_int_t)s->prune_segments, "bytes_freed",
+		              (json_int_t)s->prune_freed);
+	}
+	(void)json_object_set_new(o, "last_checkpoint", c);
+	(void)json_object_set_new(o, "last_prune", r);
+}
+
+static void
 print_followers(const struct mw_status *s)
 {
 	for (size_t i = 0; i < s->n_follow; i++) {
@@ -173,6 +231,8 @@ print_journal(const struct mw_conf *conf, const struct mw_status *s)
 		       (long long)s->audit_accepted, (long long)s->audit_holes);
 	}
 	print_drill(s);
+	print_checkpoint(s);
+	print_prune(s);
 	print_followers(s);
 	mw_status_print_kept(conf, s);
 	printf("  Keys      %s\n", s->encrypted ? "encrypted to recovery keys"
@@ -236,6 +296,7 @@ print_json(const struct mw_conf *conf, struct mw_status *s)
 	if (s->opened) {
 		set_number(o, "records", s->records);
 		set_number(o, "mails", s->mails);
+		set_number(o, "erased_records", s->erased);
 		set_number(o, "segments", s->segments);
 		set_number(o, "size_bytes", s->disk_bytes);
 		set_number(o, "free_bytes", s->free_bytes);
@@ -250,6 +311,7 @@ print_json(const struct mw_conf *conf, struct mw_status *s)
 		                          mark_json(&s->complete));
 		(void)json_object_set_new(o, "running_mark", mark_json(&s->running));
 		(void)json_object_set_new(o, "last_drill", drill_json(s));
+		last_json(o, s);
 		(void)json_object_set_new(o, "standbys", followers_json(s));
 		json_t *holds = json_array();
 		for (size_t i = 0; i < s->n_hold; i++)

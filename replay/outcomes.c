@@ -4,9 +4,14 @@
 #include "journal/store/control.h"
 #include "replay/profile.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 enum {
 	FULL_BYTES = 150000, /* a record's size, about */
@@ -477,6 +482,28 @@ mw_gather_full(const struct mw_gather *g)
 }
 
 int
+mw_outcomes_lock(const char *dir, int *ret_fd, struct mw_err *err)
+{
+	char path[PATH_MAX];
+	if (snprintf(path, sizeof path, "%s/ledger/outcomes.lock", dir) >=
+	    (int)sizeof path)
+		return mw_fail(err, MW_EUSAGE, "path too long: %s", dir);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	if (fd < 0)
+		return mw_fail_errno(err, "cannot open %s", path);
+	while (flock(fd, LOCK_EX) < 0) {
+		if (errno == EINTR && !mw_cli_stopped())
+			continue;
+		int r = errno == EINTR ? mw_fail(err, MW_ECANCEL, "interrupted")
+		                       : mw_fail_errno(err, "cannot lock %s", path);
+		(void)close(fd);
+		return r;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+int
 mw_gather_flush(struct mw_gather *g, struct mw_err *err)
 {
 	const struct mw_clock *clock = mw_clock_system();
@@ -490,7 +517,10 @@ mw_gather_flush(struct mw_gather *g, struct mw_err *err)
 		/* Without a daemon the note opens the journal itself: one open at a time.
 		 */
 		mw_store_close(MW_TAKE(g->st));
+		MW_AUTOCLOSE int lock = -1;
 		r = mw_cli_as_owner(g->cli->journals[0], err);
+		if (r == 0)
+			r = mw_outcomes_lock(g->cli->journals[0], &lock, err);
 		if (r == 0)
 			r = mw_control_note(g->cli->journals[0], MW_TYPE_OUTCOME,
 			                    o.time_us, cbor.p, cbor.n, &seq, err);

@@ -34,6 +34,12 @@ int mw_outcomes_record(struct mw_store *st, struct mw_str queue_id, int64_t not_
 /* All that is known of one message: 1, 0 nothing. In the arena. */
 int mw_outcomes_of(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                    struct mw_outcome *ret);
+/* Adds what o says to what is known; later facts count. *cap_rcpt begins at 0. */
+int mw_outcomes_merge(struct mw_arena *a, struct mw_outcome *into, size_t *cap_rcpt,
+                      const struct mw_outcome *o) MW_CHECK;
+/* Held by who writes outcomes, for a moment, and by who writes some anew, meanwhile; it
+ * waits. As the journal's owner. MW_ECANCEL. */
+int mw_outcomes_lock(const char *dir, int *ret_fd, struct mw_err *err) MW_CHECK;
 /* Adds the member "outcomes" where there are some; o may be NULL. */
 json_t *mw_outcomes_add(json_t *o, struct mw_store *st, const struct mw_record *r,
                         struct mw_arena *a);

@@ -12,19 +12,56 @@ struct one {
 };
 
 static struct mw_outcome_rcpt *
-entry(struct one *w, const struct mw_outcome_rcpt *r)
+entry(struct mw_arena *a, struct mw_outcome *o, size_t *cap,
+      const struct mw_outcome_rcpt *r)
 {
-	struct mw_outcome *o = w->ret;
 	for (size_t i = 0; i < o->n_rcpt; i++)
 		if (mw_str_eq(o->rcpt[i].addr, r->addr) &&
 		    mw_str_eq(o->rcpt[i].original, r->original))
 			return &o->rcpt[i];
 	struct mw_outcome_rcpt *v =
-	    mw_arena_grow(w->arena, o->rcpt, &w->cap, o->n_rcpt + 1, sizeof *v);
+	    mw_arena_grow(a, o->rcpt, cap, o->n_rcpt + 1, sizeof *v);
 	if (!v)
 		return NULL;
 	o->rcpt = v;
 	return &v[o->n_rcpt++];
+}
+
+int
+mw_outcomes_merge(struct mw_arena *a, struct mw_outcome *into, size_t *cap_rcpt,
+                  const struct mw_outcome *o)
+{
+	if (o->whole) {
+		into->whole = o->whole;
+		into->whole_us = o->whole_us;
+		into->freed = false;
+	}
+	if (o->freed) {
+		into->freed = true;
+		if (into->whole == MW_FACT_HELD)
+			into->whole = MW_FACT_UNKNOWN;
+	}
+	if (o->done) {
+		into->done = true;
+		into->done_us = o->done_us;
+	}
+	for (size_t i = 0; i < o->n_rcpt; i++) {
+		const struct mw_outcome_rcpt *r = &o->rcpt[i];
+		struct mw_outcome_rcpt *e = entry(a, into, cap_rcpt, r);
+		if (!e)
+			return MW_ENOMEM;
+		*e = (struct mw_outcome_rcpt){.addr = mw_arena_str(a, r->addr),
+		                              .original = mw_arena_str(a, r->original),
+		                              .fact = r->fact,
+		                              .time_us = r->time_us,
+		                              .dsn = mw_arena_str(a, r->dsn),
+		                              .relay = mw_arena_str(a, r->relay),
+		                              .text = mw_arena_str(a, r->text)};
+		if (!e->addr.p || !e->original.p || !e->dsn.p || !e->relay.p ||
+		    !e->text.p)
+			return MW_ENOMEM;
+	}
+	return 0;
 }
 
 static int
@@ -34,31 +71,7 @@ on_outcome(void *arg, const struct mw_outcome *o)
 	if (o->seq != w->seq)
 		return 0;
 	w->found = true;
-	if (o->whole) {
-		w->ret->whole = o->whole;
-		w->ret->whole_us = o->whole_us;
-	}
-	if (o->freed && w->ret->whole == MW_FACT_HELD)
-		w->ret->whole = MW_FACT_UNKNOWN;
-	if (o->done) {
-		w->ret->done = true;
-		w->ret->done_us = o->done_us;
-	}
-	for (size_t i = 0; i < o->n_rcpt; i++) {
-		const struct mw_outcome_rcpt *r = &o->rcpt[i];
-		struct mw_outcome_rcpt *e = entry(w, r);
-		if (!e)
-			return MW_ENOMEM;
-		*e = (struct mw_outcome_rcpt){.addr = mw_arena_str(w->arena, r->addr),
-		                              .original =
-		                                  mw_arena_str(w->arena, r->original),
-		                              .fact = r->fact,
-		                              .time_us = r->time_us,
-		                              .dsn = mw_arena_str(w->arena, r->dsn),
-		                              .relay = mw_arena_str(w->arena, r->relay),
-		                              .text = mw_arena_str(w->arena, r->text)};
-	}
-	return 0;
+	return mw_outcomes_merge(w->arena, w->ret, &w->cap, o);
 }
 
 int

@@ -1,6 +1,7 @@
 #include "replay/status.h"
 
 #include "journal/base/util.h"
+#include "journal/record/retire.h"
 #include "journal/store/control.h"
 #include "replay/drill_report.h"
 
@@ -75,12 +76,19 @@ ask_disk(const struct mw_cli *cli, struct mw_status *s)
 
 /* ---- log ---- */
 
+struct others { /* records that are not mail */
+	const struct mw_gone *gone;
+	uint64_t n;
+	struct mw_record prune; /* the newest AUDIT; seq 0: none */
+};
+
 static int
 count_record(void *arg, const struct mw_record *r)
 {
-	uint64_t *n = arg;
-	(void)r;
-	++*n;
+	struct others *o = arg;
+	if (r->type == MW_TYPE_AUDIT)
+		o->prune = *r;
+	o->n += !mw_gone_record(o->gone, r->seq); /* one to be wiped yet is gone */
 	return 0;
 }
 
@@ -178,24 +186,64 @@ mw_status_newest_mail(struct mw_store *st)
 }
 
 static void
+ask_prune(struct mw_status *s, struct mw_store *st, const struct mw_record *r)
+{
+	MW_BUF_AUTO cbor = {0};
+	struct mw_err err = {0};
+	struct mw_audit a;
+	if (r->seq == 0)
+		return;
+	if (mw_record_meta(st, r, &cbor, &err) < 0 ||
+	    mw_audit_decode(cbor.p, cbor.n, s->arena, &a, &err) < 0) {
+		add(s, 1, "the last prune: %s", err.msg);
+		return;
+	}
+	s->prune_us = a.time_us;
+	s->prune_mails = a.records;
+	s->prune_segments = a.segments;
+	s->prune_freed = a.freed;
+}
+
+static void
 ask_log(struct mw_status *s, struct mw_store *st)
 {
-	uint64_t first = first_seq(st), other = 0;
+	MW_GONE_AUTO *gone = NULL;
+	struct others other = {.n = 0};
+	struct mw_err err = {0};
+	uint64_t first = first_seq(st), removed = 0;
 	if (first == 0)
 		return;
+	if (mw_gone_load(st, &gone, &err) < 0) {
+		add(s, 1, "%s", err.msg);
+		return;
+	}
 	uint64_t last = last_seq(st, first);
-	s->records = last - first + 1;
-	/* The index knows every record that is not mail; the rest is mail. */
+	mw_gone_tally(gone, first, last, &removed, &s->erased);
+	s->records = last - first + 1 - removed;
+	/* The index knows every record that is not mail; the rest is mail, but for what
+	 * was erased, of which nobody can tell any more. */
+	other.gone = gone;
 	for (int type = MW_TYPE_MAIL + 1; type <= MW_TYPE_RESTORE; type++) {
 		char key = (char)type;
-		struct mw_err err = {0};
+		mw_err_clear(&err);
 		if (mw_store_find(st, MW_KEY_TYPE, mw_str(&key, 1), count_record, &other,
 		                  &err) < 0)
 			add(s, 1, "%s", err.msg);
 	}
-	s->mails = s->records > other ? s->records - other : 0;
+	other.n += s->erased;
+	s->mails = s->records > other.n ? s->records - other.n : 0;
 	s->oldest_us = mail_time(st, first, false);
 	s->newest_us = s->mails ? newest_mail(st, first, last) : 0;
+	ask_prune(s, st, &other.prune);
+}
+
+static void
+ask_checkpoint(struct mw_status *s)
+{
+	struct mw_err err = {0};
+	int r = mw_published_read(s->dir, &s->checkpoint, &err);
+	if (r < 0 && r != MW_EPERM)
+		add(s, 1, "%s", err.msg);
 }
 
 static void
@@ -439,6 +487,7 @@ mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret
 	ask_log(ret, st);
 	ask_marks(ret, st);
 	ask_audit(ret);
+	ask_checkpoint(ret);
 	ask_drill(cli->conf, ret, st);
 	ask_holds(ret, st);
 	ask_followers(ret, st);

@@ -6,6 +6,7 @@
 #define MW_REPLAY_STATUS_H
 
 #include "journal/store/passed.h"
+#include "journal/verify/checkpoint.h"
 #include "replay/select.h"
 
 enum {
@@ -31,10 +32,11 @@ struct mw_status {
 	int64_t now_us;
 	int daemon; /* 1 runs, 0 does not, -1 could not ask */
 	char daemon_text[300];
-	json_t *daemon_json; /* its own answer, or NULL */
-	bool opened;         /* what follows is known */
-	struct mw_err err;   /* why not */
-	uint64_t records, mails, segments;
+	json_t *daemon_json;               /* its own answer, or NULL */
+	bool opened;                       /* what follows is known */
+	struct mw_err err;                 /* why not */
+	uint64_t records, mails, segments; /* mails: that can still be read */
+	uint64_t erased;                   /* records there whose key is gone */
 	uint64_t disk_bytes, free_bytes;
 	int64_t index_lag;
 	int64_t oldest_us, newest_us; /* 0: no mail */
@@ -42,6 +44,9 @@ struct mw_status {
 	struct mw_passed passed;                       /* what went past the journal */
 	struct mw_mark_info complete, running;         /* newest; name NULL: none */
 	int64_t audit_us, audit_accepted, audit_holes; /* last audit; 0: never */
+	struct mw_published checkpoint; /* the newest that mailwald published */
+	int64_t prune_us;               /* last prune; 0: never */
+	uint64_t prune_mails, prune_segments, prune_freed;
 	char drill[48]; /* name of the last drill; "": none yet */
 	int64_t drill_us;
 	bool drill_passed, drill_forged; /* forged: its signature does not hold */

@@ -199,6 +199,32 @@ mw_gone_stretch(const struct mw_gone *g, uint64_t first, uint64_t last, uint8_t 
 	return 0;
 }
 
+static uint64_t
+overlap(uint64_t a, uint64_t b, uint64_t first, uint64_t last)
+{
+	a = MW_MAX(a, first);
+	b = MW_MIN(b, last);
+	return a <= b ? b - a + 1 : 0;
+}
+
+void
+mw_gone_tally(const struct mw_gone *g, uint64_t first, uint64_t last,
+              uint64_t *ret_removed, uint64_t *ret_erased)
+{
+	*ret_removed = *ret_erased = 0;
+	for (size_t i = 0; i < g->audit.n_gone; i++)
+		*ret_removed += overlap(g->audit.gone[i].first_seq,
+		                        g->audit.gone[i].last_seq, first, last);
+	for (size_t k = 0; k < g->n_whole; k++) {
+		uint64_t a = MW_MAX(g->whole[k].first, first);
+		uint64_t b = MW_MIN(g->whole[k].last, last);
+		*ret_erased += overlap(a, b, first, last);
+		for (size_t i = 0; a <= b && i < g->audit.n_gone; i++)
+			*ret_erased -= overlap(g->audit.gone[i].first_seq,
+			                       g->audit.gone[i].last_seq, a, b);
+	}
+}
+
 const struct mw_gone_segs *
 mw_gone_segments(const struct mw_gone *g, size_t *ret_n)
 {

@@ -363,6 +363,10 @@ bool mw_gone_token(const struct mw_gone *g, uint64_t seq, const uint8_t *token);
  * chain, if not NULL, is that of the last one. */
 int mw_gone_stretch(const struct mw_gone *g, uint64_t first, uint64_t last,
                     uint8_t chain[32]);
+/* Of the records first … last: how many went with their segments, and how many of those
+ * that are still there a tombstone names whole. */
+void mw_gone_tally(const struct mw_gone *g, uint64_t first, uint64_t last,
+                   uint64_t *ret_removed, uint64_t *ret_erased);
 /* The removed stretches of the newest audit record; owned by g. */
 struct mw_gone_segs;
 const struct mw_gone_segs *mw_gone_segments(const struct mw_gone *g, size_t *ret_n);

@@ -6,6 +6,8 @@
 #include "journal/codec/sign.h"
 #include "journal/verify/note.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -82,4 +84,72 @@ mw_checkpoint_parse(struct mw_str text, const uint8_t *pk, struct mw_checkpoint 
 		    "altered");
 	*ret = c;
 	return 0;
+}
+
+/* ---- where it went ---- */
+
+static const char state_name[] = "checkpoint.state";
+
+int
+mw_published_write(const char *dir, const struct mw_published *p, struct mw_err *err)
+{
+	char ledger[PATH_MAX];
+	MW_BUF_AUTO b = {0};
+	if (snprintf(ledger, sizeof ledger, "%s/ledger", dir) >= (int)sizeof ledger)
+		return mw_fail(err, MW_EUSAGE, "path too long: %.80s", dir);
+	mw_buf_printf(&b, "seq %llu\ntime_us %lld\nfile %s\ncommand %s\n",
+	              (unsigned long long)p->seq, (long long)p->time_us, p->file,
+	              p->command);
+	if (mw_buf_ok(&b) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = mw_fs_write_file(mw_fs_posix(), ledger, state_name, b.p, b.n);
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot write %s/%s", ledger, state_name);
+	}
+	return 0;
+}
+
+static bool
+take_line(struct mw_published *p, struct mw_str line)
+{
+	struct mw_str name, v;
+	if (!mw_str_cut(line, ' ', &name, &v) || v.n >= sizeof p->file)
+		return false;
+	if (mw_str_eq(name, MW_STR("seq")))
+		p->seq = strtoull(v.p, NULL, 10); /* a newline ends it */
+	else if (mw_str_eq(name, MW_STR("time_us")))
+		p->time_us = strtoll(v.p, NULL, 10);
+	else if (mw_str_eq(name, MW_STR("file")))
+		memcpy(p->file, v.p, v.n);
+	else if (mw_str_eq(name, MW_STR("command")))
+		memcpy(p->command, v.p, v.n);
+	return true;
+}
+
+int
+mw_published_read(const char *dir, struct mw_published *ret, struct mw_err *err)
+{
+	char path[PATH_MAX];
+	MW_AUTOFREE void *text = NULL;
+	size_t n;
+	memset(ret, 0, sizeof *ret);
+	if (snprintf(path, sizeof path, "%s/ledger/%s", dir, state_name) >=
+	    (int)sizeof path)
+		return mw_fail(err, MW_EUSAGE, "path too long: %.80s", dir);
+	int r = mw_fs_read_file(mw_fs_posix(), path, 8192, &text, &n);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot read %s", path);
+	}
+	struct mw_str rest = mw_str(text, n), line;
+	bool good = true;
+	while (good && rest.n && mw_str_cut(rest, '\n', &line, &rest))
+		good = take_line(ret, line);
+	if (good && rest.n == 0 && ret->seq)
+		return 0;
+	memset(ret, 0, sizeof *ret);
+	return mw_fail(err, MW_EDAMAGED, "%s is not what mailwald wrote", path);
 }

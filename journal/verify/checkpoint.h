@@ -24,4 +24,18 @@ int mw_checkpoint_make(struct mw_store *st, const struct mw_record *r, int64_t n
 int mw_checkpoint_parse(struct mw_str text, const uint8_t *pk, struct mw_checkpoint *ret,
                         struct mw_err *err) MW_CHECK;
 
+/* Where the newest checkpoint was put: a note in the directory ledger of the journal, for
+ * whoever asks how things are; a text file, replaced as a whole. */
+struct mw_published {
+	uint64_t seq;       /* 0: none yet */
+	int64_t time_us;    /* when it was put there */
+	char file[1024];    /* empty: to none */
+	char command[1024]; /* its program; empty: to none */
+};
+int mw_published_write(const char *dir, const struct mw_published *p,
+                       struct mw_err *err) MW_CHECK;
+/* Zeros where there is none yet; MW_EDAMAGED. */
+int mw_published_read(const char *dir, struct mw_published *ret,
+                      struct mw_err *err) MW_CHECK;
+
 #endif

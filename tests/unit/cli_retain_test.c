@@ -3,6 +3,8 @@
 #include "journal/base/buf.h"
 #include "journal/base/util.h"
 #include "journal/codec/hpke.h"
+#include "journal/codec/keyring.h"
+#include "journal/record/outcome.h"
 #include "journal/store/store.h"
 
 #include <dirent.h>
@@ -446,6 +448,169 @@ erase_encrypted(void **state)
 	assert_true(says("\"erased\":1,"));
 }
 
+/* ---- outcomes of several mails in one record ---- */
+
+static int
+keep_record(void *arg, const struct mw_record *r)
+{
+	*(struct mw_record *)arg = *r;
+	return r->type == MW_TYPE_MAIL;
+}
+
+/* What is said of one mail: of its recipients, and of all of it. */
+static struct mw_outcome
+outcome_of(struct mw_store *st, const char *qid, struct mw_outcome_rcpt *r, size_t n)
+{
+	struct mw_record rec = {.seq = 0};
+	struct mw_err err = {0};
+	struct mw_outcome o = {.rcpt = r, .n_rcpt = n, .queue_id = mw_strz(qid)};
+	assert_int_equal(mw_store_find(st, MW_KEY_QUEUE_ID, mw_strz(qid), keep_record,
+	                               &rec, &err),
+	                 1);
+	o.seq = rec.seq;
+	memcpy(o.id, rec.id, sizeof o.id);
+	return o;
+}
+
+static void
+note_outcomes(struct mw_store *st, struct mw_outcome *v, size_t n)
+{
+	struct mw_outcomes o = {now_us, v, n};
+	struct mw_err err = {0};
+	MW_BUF_AUTO b = {0};
+	assert_int_equal(mw_outcomes_encode(&o, &b), 0);
+	assert_int_equal(mw_store_note(st, MW_TYPE_OUTCOME, now_us, b.p, b.n, NULL, &err),
+	                 0);
+}
+
+/* Three records: the first and the last speak of several mails. */
+static void
+make_outcomes(const uint8_t *recovery)
+{
+	struct fake f = {.now = now_us};
+	struct mw_store *st = writer(&f, recovery);
+	struct mw_outcome_rcpt alice = {.addr = MW_STR("alice@example.org"),
+	                                .fact = MW_FACT_DEFERRED,
+	                                .dsn = MW_STR("4.2.2"),
+	                                .relay = MW_STR("box.example.org"),
+	                                .text = MW_STR("no room for Alice@example.org")};
+	struct mw_outcome_rcpt hr = alice, both[2], hr_done;
+	hr.addr = MW_STR("hr@example.org");
+	hr.text = MW_STR("no room");
+	both[0] = alice;
+	both[1] = hr;
+	both[1].original = MW_STR("alice@example.org"); /* she has it sent on */
+	hr_done = hr;
+	hr_done.fact = MW_FACT_DELIVERED;
+	hr_done.dsn = MW_STR("2.0.0");
+	struct mw_outcome first[] = {outcome_of(st, "4XA07q", &alice, 1),
+	                             outcome_of(st, "4XH07q", &hr, 1),
+	                             outcome_of(st, "4XB07q", both, 2),
+	                             outcome_of(st, "4XH08q", NULL, 0)};
+	first[3].whole = MW_FACT_HELD;
+	struct mw_outcome second = outcome_of(st, "4XH07q", &hr_done, 1);
+	struct mw_outcome last[] = {outcome_of(st, "4XA08q", &alice, 1),
+	                            outcome_of(st, "4XH08q", NULL, 0)};
+	last[1].freed = true;
+	note_outcomes(st, first, MW_COUNT(first));
+	note_outcomes(st, &second, 1);
+	note_outcomes(st, last, MW_COUNT(last));
+	mw_store_close(st);
+}
+
+/* How many outcomes can be read, and how many of them name alice. */
+static unsigned
+outcomes_left(const uint8_t *sk, unsigned *ret_alice)
+{
+	struct mw_store_opts o = {.dir = journal, .secret = sk, .n_secret = sk ? 1 : 0};
+	struct mw_err err = {0};
+	MW_STORE_AUTO *st = NULL;
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_record r;
+	unsigned n = 0;
+	*ret_alice = 0;
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	assert_int_equal(mw_cursor_new(st, 1, &c, &err), 0);
+	while (mw_cursor_next(c, &r, &err) == 1) {
+		MW_BUF_AUTO b = {0};
+		if (r.type != MW_TYPE_OUTCOME || mw_record_meta(st, &r, &b, &err) < 0)
+			continue;
+		n++;
+		*ret_alice += memmem(b.p, b.n, "lice", 4) != NULL;
+	}
+	return n;
+}
+
+static void
+outcomes_are_erased(const uint8_t *sk, const uint8_t *pk)
+{
+	unsigned alice = 0;
+	char key[300], args[600];
+	make(pk);
+	make_outcomes(pk);
+	write_conf("");
+	key[0] = '\0';
+	if (sk) {
+		(void)snprintf(key, sizeof key, "--key %.250s/key", root);
+		want(77, "erase 4XA07q --yes"); /* which others share a record with */
+		assert_true(says("nothing was erased"));
+	}
+	assert_int_equal(outcomes_left(sk, &alice), 3);
+	assert_int_equal(alice, 2);
+	(void)snprintf(args, sizeof args, "%s erase --user alice@example.org --yes", key);
+	want(0, args);
+	assert_true(outcomes_left(sk, &alice) > 0);
+	assert_int_equal(alice, 0);
+	/* of the others all is known that was known, and the latest counts */
+	(void)snprintf(args, sizeof args, "%s show 4XH07q", key);
+	want(0, args);
+	assert_true(says("delivered"));
+	assert_false(says("deferred"));
+	(void)snprintf(args, sizeof args, "%s show 4XB07q", key);
+	want(0, args);
+	assert_true(says("deferred"));
+	assert_true(says("no room"));
+	assert_false(says("lice"));
+	(void)snprintf(args, sizeof args, "%s show 4XH08q", key);
+	want(0, args);
+	assert_false(says("held"));
+	(void)snprintf(args, sizeof args, "%s verify", key);
+	want(0, args);
+}
+
+static void
+erase_outcomes(void **state)
+{
+	(void)state;
+	outcomes_are_erased(NULL, NULL);
+	/* status counts what can be read, and nothing else as mail */
+	(void)run("status --json");
+	assert_true(says("\"mails\":100,"));
+	assert_true(says("\"erased_records\":102,"));
+	assert_true(says("\"last_prune\":null"));
+	write_conf("retain all { keep = 20d }\n");
+	want(0, "prune --yes");
+	(void)run("status --json");
+	assert_true(says("\"mails\":40,"));
+	assert_true(says("\"last_prune\":{\"time\":"));
+	assert_true(says("\"removed\":60,"));
+	(void)run("status");
+	assert_true(says("60 messages removed"));
+}
+
+static void
+erase_outcomes_encrypted(void **state)
+{
+	(void)state;
+	uint8_t sk[32], pk[32];
+	char path[300];
+	struct mw_err err = {0};
+	(void)snprintf(path, sizeof path, "%s/key", root);
+	assert_int_equal(mw_keyring_new(path, MW_STR(""), pk, &err), 0);
+	assert_int_equal(mw_keyring_load_secret(path, MW_STR(""), sk, &err), 0);
+	outcomes_are_erased(sk, pk);
+}
+
 /* A slot wiped by hand is tampering. */
 static void
 wiped_by_hand(void **state)
@@ -632,6 +797,8 @@ main(void)
 	    cmocka_unit_test(limits),
 	    cmocka_unit_test(erase),
 	    cmocka_unit_test(erase_encrypted),
+	    cmocka_unit_test(erase_outcomes),
+	    cmocka_unit_test(erase_outcomes_encrypted),
 	    cmocka_unit_test(wiped_by_hand),
 	    cmocka_unit_test(through_the_daemon),
 	    cmocka_unit_test(one_at_a_time),

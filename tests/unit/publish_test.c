@@ -136,6 +136,12 @@ to_a_file(void **state)
 	struct mw_store_opts o = {.dir = dir};
 	struct mw_store *rd = NULL;
 	struct mw_err err = {0};
+	struct mw_published noted; /* for whoever asks */
+	assert_int_equal(mw_published_read(dir, &noted, &err), 0);
+	assert_int_equal(noted.seq, 3);
+	assert_true(noted.time_us >= c.time_us);
+	assert_string_equal(noted.file, file);
+	assert_string_equal(noted.command, "");
 	struct mw_verify_opts vo = {.sample = 100, .checkpoint = &c, .n_checkpoint = 1};
 	struct mw_verify_result res;
 	assert_int_equal(mw_store_open(&o, &rd, &err), 0);
