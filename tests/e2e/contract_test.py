@@ -312,4 +312,4 @@ def main(t):
 	live_store(t, site)
 
 
-tap.run(main, seconds=60)
+tap.run(main, seconds=180)

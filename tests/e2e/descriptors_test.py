@@ -89,4 +89,4 @@ def main(t):
 			scarce(t, rig, engine)
 
 
-tap.run(main, seconds=120)
+tap.run(main, seconds=240)
