@@ -738,6 +738,51 @@ one_at_a_time(void **state)
 	want(0, "prune --yes");
 }
 
+/* Keys are added to segments while others prune and erase: one waits for the other, and
+ * what is left is whole and opens with the new key. */
+static void
+rewrap_beside_prune_and_erase(void **state)
+{
+	(void)state;
+	uint8_t pk[32], fresh[32];
+	struct mw_err err = {0};
+	char old_key[300], new_key[300], args[900], cmd[3000], path[400];
+	(void)snprintf(old_key, sizeof old_key, "%s/old", root);
+	(void)snprintf(new_key, sizeof new_key, "%s/new", root);
+	assert_int_equal(mw_keyring_new(old_key, MW_STR(""), pk, &err), 0);
+	assert_int_equal(mw_keyring_new(new_key, MW_STR(""), fresh, &err), 0);
+	make(pk);
+	write_conf("retain all { keep = 20d }\n");
+	(void)snprintf(args, sizeof args, "--key %s keys rewrap %s.pub", old_key,
+	               new_key);
+	(void)snprintf(path, sizeof path, "%s/retain.lock", journal);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	assert_true(fd >= 0);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	want(75, args);
+	(void)close(fd);
+	(void)snprintf(cmd, sizeof cmd,
+	               "m='%s/replay/mailwal -c %s'\n"
+	               "again() { until $m \"$@\" </dev/null >/dev/null 2>&1; do\n"
+	               "  [ $? = 75 ] || exit 9; done; }\n"
+	               "(again prune --yes) & p=$!\n"
+	               "(again --key %s erase --user alice@example.org --yes) & e=$!\n"
+	               "(again %s; again %s) & w=$!\n"
+	               "wait $p && wait $e && wait $w",
+	               MW_BINARY_DIR, conf, old_key, args, args);
+	assert_int_equal(system(cmd), 0);
+	(void)snprintf(args, sizeof args, "--key %s verify", new_key);
+	want(0, args);
+	(void)snprintf(args, sizeof args, "--key %s list --all --no-header -o tsv",
+	               new_key);
+	assert_int_equal(lines(args), 40); /* of 20 days: to hr, alone and with alice */
+	(void)snprintf(cmd, sizeof cmd,
+	               "cd '%s/segments' && for k in *.keys; do "
+	               "test -e \"${k%%.keys}.seg\" || exit 1; done",
+	               journal);
+	assert_int_equal(system(cmd), 0);
+}
+
 /* A host that was off for days, or a clock that jumped: the first run removes nothing and
  * says so; the next one, a day's records later, goes on. */
 static void
@@ -802,6 +847,7 @@ main(void)
 	    cmocka_unit_test(wiped_by_hand),
 	    cmocka_unit_test(through_the_daemon),
 	    cmocka_unit_test(one_at_a_time),
+	    cmocka_unit_test(rewrap_beside_prune_and_erase),
 	    cmocka_unit_test(clock_ahead),
 	    cmocka_unit_test(holds),
 	};
