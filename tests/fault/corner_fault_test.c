@@ -37,7 +37,11 @@ static pthread_t main_thread;
 static atomic_int stage;          /* 1: the trainer's next calloc waits … */
 static atomic_bool close_is_near; /* … for this, and fails */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                     \
+    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define CALLOC_FAILS 0 /* they bring their own */
 #else
 #define CALLOC_FAILS 1
