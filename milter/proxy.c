@@ -17,6 +17,7 @@
 enum {
 	STACK = 512 * 1024, /* getaddrinfo wants much of it */
 	IDLE_S = 5,         /* that a thread waits for another connection */
+	FULL_MS = 1000,     /* at session_limit until clients are turned away */
 	PAUSE_MS = 200,     /* when no descriptor or thread can be had */
 	STOP_S = 6,         /* for replies to ends of messages */
 	DRAIN_S = 3,        /* for sessions to end, when others accept in our place */
@@ -146,11 +147,32 @@ conn_new(struct mw_proxy *p, const struct mw_way *w, int fd)
 	return false;
 }
 
+/* One more than session_limit is told so, and does not take a thread. */
+static void
+turn_away(struct mw_proxy *p, const struct mw_way *w, int fd)
+{
+	static const char text[] = "421 4.3.2 Too many sessions, try again later\r\n";
+	int64_t now = p->cap->clock->mono_us(p->cap->clock);
+	if (now >= p->warn_us) {
+		p->warn_us = now + FULL_MS * INT64_C(1000);
+		mw_log(MW_LOG_WARN, NULL,
+		       "event=accept_failed on=%s reason=\"session_limit reached\"",
+		       w->listener.name);
+	}
+	(void)!send(fd, text, sizeof text - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)shutdown(fd, SHUT_WR);
+	(void)close(fd);
+}
+
 /* Accepts what waits on one socket. False: no more for a while. */
 static bool
-accept_some(struct mw_proxy *p, const struct mw_way *w)
+accept_some(struct mw_proxy *p, const struct mw_way *w, bool full)
 {
 	int fd = accept4(w->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0 && full) {
+		turn_away(p, w, fd);
+		return true;
+	}
 	if (fd >= 0 && conn_new(p, w, fd))
 		return true;
 	if (fd < 0 && errno != EMFILE && errno != ENFILE && errno != ENOMEM &&
@@ -167,7 +189,7 @@ proxy_main(void *arg)
 {
 	struct mw_proxy *p = arg;
 	bool pause = false;
-	int64_t flush_us = 0;
+	int64_t flush_us = 0, full_us = 0;
 	struct pollfd *v = calloc(p->n_ways + 1, sizeof *v);
 	if (!v) {
 		mw_log(MW_LOG_ERR, NULL, "event=accept_failed reason=\"out of memory\"");
@@ -177,14 +199,19 @@ proxy_main(void *arg)
 		pthread_mutex_lock(&p->lock);
 		bool full = p->n_conns >= p->limit;
 		pthread_mutex_unlock(&p->lock);
+		int64_t before = p->cap->clock->mono_us(p->cap->clock);
+		if (!full || !full_us)
+			full_us = full ? before : 0;
+		/* for a moment they wait in the queue: perhaps somebody goes */
+		bool hold = full && before - full_us < FULL_MS * INT64_C(1000);
 		v[0] = (struct pollfd){.fd = p->wake, .events = POLLIN};
 		for (size_t i = 0; i < p->n_ways; i++)
 			v[i + 1] =
-			    (struct pollfd){.fd = full || pause ? -1
+			    (struct pollfd){.fd = hold || pause ? -1
 			                                        : p->way[i].listener.fd,
 			                    .events = POLLIN};
 		int r = poll(v, (nfds_t)(p->n_ways + 1),
-		             pause ? PAUSE_MS : MW_OUTBOX_FLUSH_MS);
+		             pause || hold ? PAUSE_MS : MW_OUTBOX_FLUSH_MS);
 		int64_t now = p->cap->clock->mono_us(p->cap->clock);
 		if (now >= flush_us) {
 			mw_outbox_flush(&p->outbox);
@@ -199,7 +226,7 @@ proxy_main(void *arg)
 			(void)!read(p->wake, &n, sizeof n); /* only to reset it */
 		for (size_t i = 0; i < p->n_ways && !pause; i++)
 			if (v[i + 1].revents)
-				pause = !accept_some(p, &p->way[i]);
+				pause = !accept_some(p, &p->way[i], full);
 	}
 	free(v);
 	return NULL;
@@ -223,25 +250,42 @@ cert_time(const struct mw_proxy *p)
 	return file_time(p->cert_file) + file_time(p->key_file);
 }
 
+/* Reads the files again, which one thread does for all, while the others go on with what
+ * there is. */
+static void
+renew(struct mw_proxy *p, int64_t now)
+{
+	struct mw_err err = {0};
+	struct mw_tls_ctx *fresh = NULL;
+	if (mw_tls_server(p->cert_file, p->key_file, &fresh, &err) < 0) {
+		mw_log(MW_LOG_WARN, NULL, "event=certificate_refused reason=\"%s\"",
+		       err.msg);
+		return;
+	}
+	pthread_mutex_lock(&p->lock);
+	if (p->cert_time == now) { /* else they have changed once more */
+		struct mw_tls_ctx *old = p->ctx;
+		p->ctx = fresh;
+		fresh = old;
+	}
+	pthread_mutex_unlock(&p->lock);
+	mw_tls_ctx_free(fresh);
+}
+
 struct mw_tls *
 mw_proxy_tls(struct mw_proxy *p)
 {
-	struct mw_err err = {0};
-	struct mw_tls_ctx *fresh;
-	pthread_mutex_lock(&p->lock);
 	int64_t now = cert_time(p);
-	if (now && now != p->cert_time) {
+	pthread_mutex_lock(&p->lock);
+	bool mine = now && now != p->cert_time;
+	if (mine)
 		p->cert_time = now;
-		if (mw_tls_server(p->cert_file, p->key_file, &fresh, &err) == 0) {
-			mw_tls_ctx_free(p->ctx);
-			p->ctx = fresh;
-		}
-	}
+	pthread_mutex_unlock(&p->lock);
+	if (mine)
+		renew(p, now);
+	pthread_mutex_lock(&p->lock);
 	struct mw_tls *t = mw_tls_new(p->ctx, NULL);
 	pthread_mutex_unlock(&p->lock);
-	if (err.code)
-		mw_log(MW_LOG_WARN, NULL, "event=certificate_refused reason=\"%s\"",
-		       err.msg);
 	return t;
 }
 

@@ -52,6 +52,7 @@ struct mw_proxy {
 	int64_t keep_us;             /* proxy_keep_next */
 	pthread_t thread;
 	bool running;
+	int64_t warn_us; /* the listening thread's: when it may complain again */
 	int wake;
 	atomic_bool no_more;  /* connections are to be accepted */
 	atomic_int stop;      /* 1: end soon, 2: end now */

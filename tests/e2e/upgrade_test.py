@@ -15,6 +15,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import mailbox
 import rig as rigs
 import smtp
 import tap
@@ -55,6 +56,58 @@ class Taken(rigs.Rig):
 		if old.returncode or new.poll() is not None:
 			raise rigs.RigError(f"old: {old.returncode}, new: {new.poll()}, after "
 					    f"{time.monotonic() - began:.1f} s")
+
+
+class ProxyLoad:
+	"""Clients of a proxy, each message with a name of its own."""
+
+	def __init__(self, port):
+		self.port, self.stop, self.lock = port, threading.Event(), threading.Lock()
+		self.jobs = {"new": [], "kept": []}
+		self.threads = [threading.Thread(target=self.work, args=a, daemon=True)
+				for a in (("new", 3, 1), ("kept", 1, 100000))]
+		for t in self.threads:
+			t.start()
+
+	def source(self, kind):
+		while not self.stop.is_set():
+			n = len(self.jobs[kind])
+			data = (f"Message-ID: <{kind}{n}@proxy.test>\r\nSubject: {kind}\r\n\r\n"
+				f"{'x' * 3000}\r\n").encode()
+			job = smtp.Job(data, "proxy@else.test", ["anna@example.test"],
+				       mode="BDAT" if n % 2 else "DATA")
+			job.name = f"<{kind}{n}@proxy.test>"
+			self.jobs[kind].append(job)
+			yield job
+
+	def work(self, kind, sessions, each):
+		smtp.send_all(self.source(kind), lambda j: self.port, None, sessions=sessions,
+			      per_connection=each)
+
+	def check(self, t, name, rig):
+		self.stop.set()
+		for th in self.threads:
+			th.join(60)
+		new, kept = ([j for j in self.jobs[k] if j.code is not None]
+			     for k in ("new", "kept"))
+		refused = [(j.code, j.text) for j in new if j.code != 250]
+		t.ok(len(new) > 5 * RESTARTS and not refused,
+		     f"{name}: {len(new)} new sessions of a proxy, none refused", refused[:5])
+		odd = [(j.code, j.text) for j in kept if j.code not in (250, 421)]
+		again = sum(j.code != 250 for j in kept)
+		t.ok(len(kept) > RESTARTS and not odd and again <= 2 * RESTARTS,
+		     f"{name}: a kept one is told to come back at worst ({again} of {len(kept)})",
+		     odd[:5])
+		acked = {j.name for j in new + kept if j.code == 250}
+		rows = [o["message_id"] for o in rig.journaled("--sender", "proxy@else.test")]
+		t.ok(acked <= set(rows), f"{name}: what a proxy acknowledged is journaled",
+		     sorted(acked - set(rows))[:5])
+		t.ok(len(rows) == len(set(rows)), f"{name}: once", len(rows) - len(set(rows)))
+		rig.wait_queue(60)
+		box = "\n".join(m.data.decode("latin-1") for m in mailbox.dump(rig).get(
+			("anna@example.test", "INBOX"), []))
+		t.ok(all(a in box for a in acked), f"{name}: and delivered",
+		     [a for a in acked if a not in box][:5])
 
 
 class Load:
@@ -119,8 +172,18 @@ def slow_sessions(t, rig, name):
 
 def one(t, kind, name):
 	with kind(t.sub(name), postfix="smtpd_client_connection_count_limit = 0") as rig:
+		proxy, back = rigs.free_ports(2)
+		if kind is Taken:
+			rig.configure(conf=f"proxy_listen = smtp:inet:127.0.0.1:{proxy}"
+					   f"->inet:127.0.0.1:{back}",
+				      master=f"127.0.0.1:{back} inet n - n - - smtpd\n"
+					     "  -o smtpd_milters=\n")
 		rig.start()
+		if kind is Taken:
+			rigs.wait_for("the proxy and its next server",
+				      lambda: rigs.connects(proxy) and rigs.connects(back))
 		load = Load(rig)
+		relayed = ProxyLoad(proxy) if kind is Taken else None
 		slowest = 0.0
 		for _ in range(RESTARTS):
 			time.sleep(0.4)
@@ -132,6 +195,8 @@ def one(t, kind, name):
 			slowest = max(slowest, time.monotonic() - began)
 		slow_sessions(t, rig, name)
 		load.end()
+		if relayed:
+			relayed.check(t, name, rig)
 		new, kept = load.done("new"), load.done("kept")
 		refused = [(j.code, j.text) for j in new if j.code != 250]
 		t.note(f"{name}: {RESTARTS} restarts, {len(new)} new sessions, {len(kept)} messages "

@@ -462,6 +462,14 @@ journal_trouble(void **state)
 	assert_int_equal(mw_capture_reload(&cap, settings(), NULL), 0);
 	for (int i = 0; i < 200 && mw_store_ready(store) < 0; i++)
 		(void)usleep(10000);
+	/* before memory runs out a new message is told to come back */
+	static const char *const much[] = {HELLO, "c:MAIL FROM:<a@b>|", "N:",
+	                                   "C:451 4.3.0 Mail journal unavailable, try "
+	                                   "again later|",
+	                                   NULL};
+	atomic_store(&cap.count.in_flight, UINT64_C(1) << 50);
+	play("memory_limit", false, true, much);
+	atomic_store(&cap.count.in_flight, 0);
 }
 
 static void
