@@ -92,6 +92,8 @@ bool mw_rfc5322_date(struct mw_str s, int64_t *ret_us);
 
 /* Folder name, UTF-8 → modified UTF-7 (RFC 3501 §5.1.3). False if it is no UTF-8. */
 bool mw_imap_utf7(struct mw_str utf8, struct mw_buf *out);
+/* And back. False if it is not what mw_imap_utf7 would write. */
+bool mw_imap_from_utf7(struct mw_str utf7, struct mw_buf *out);
 /* A name as a quoted string; names with CR, LF or NUL are refused (false). */
 bool mw_imap_quote(struct mw_str name, struct mw_buf *out);
 

@@ -145,13 +145,14 @@ mw_rfc5322_date(struct mw_str s, int64_t *ret_us)
 	return finish(&tm, year, zone(&c), ret_us);
 }
 
+static const char alphabet[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
+
 /* ---- folder names ---- */
 
 static void
 base64_flush(struct mw_buf *out, uint32_t *bits, int *n, bool last)
 {
-	static const char alphabet[] =
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
 	while (*n >= 6) {
 		*n -= 6;
 		mw_buf_putc(out, alphabet[*bits >> *n & 63]);
@@ -224,6 +225,70 @@ mw_imap_utf7(struct mw_str s, struct mw_buf *out)
 		mw_buf_putc(out, '-');
 	}
 	return true;
+}
+
+static void
+utf8_put(struct mw_buf *out, uint32_t v)
+{
+	if (v < 0x80) {
+		mw_buf_putc(out, (char)v);
+		return;
+	}
+	int more = v < 0x800 ? 1 : v < 0x10000 ? 2 : 3;
+	static const unsigned char lead[] = {0, 0xc0, 0xe0, 0xf0};
+	mw_buf_putc(out, (char)(lead[more] | v >> (6 * more)));
+	while (more--)
+		mw_buf_putc(out, (char)(0x80 | (v >> (6 * more) & 0x3f)));
+}
+
+/* What stands between '&' and '-': UTF-16 in base64. */
+static void
+unshift(struct mw_str s, struct mw_buf *out)
+{
+	uint32_t bits = 0, high = 0;
+	int n = 0;
+	for (size_t i = 0; i < s.n; i++) {
+		const char *at = s.p[i] ? strchr(alphabet, s.p[i]) : NULL;
+		bits = (bits << 6 | (uint32_t)(at ? at - alphabet : 0)) & 0x3fffff;
+		n += 6;
+		if (n < 16)
+			continue;
+		n -= 16;
+		uint32_t unit = bits >> n & 0xffff;
+		if (unit >= 0xd800 && unit < 0xdc00) {
+			high = unit;
+			continue;
+		}
+		bool low = high && unit >= 0xdc00 && unit < 0xe000;
+		utf8_put(out, low ? 0x10000 + ((high - 0xd800) << 10) + (unit - 0xdc00)
+		                  : unit);
+		high = 0;
+	}
+}
+
+bool
+mw_imap_from_utf7(struct mw_str s, struct mw_buf *out)
+{
+	MW_BUF_AUTO back = {0};
+	size_t start = out->n;
+	for (size_t i = 0; i < s.n; i++) {
+		if (s.p[i] != '&') {
+			mw_buf_putc(out, s.p[i]);
+			continue;
+		}
+		const char *end = memchr(s.p + i, '-', s.n - i);
+		size_t len = end ? (size_t)(end - s.p) - i : s.n - i;
+		if (len == 1)
+			mw_buf_putc(out, '&');
+		else
+			unshift(mw_str(s.p + i + 1, len - 1), out);
+		i += len;
+	}
+	/* One way of writing each name: anything else is told by this. */
+	return !out->failed &&
+	       mw_imap_utf7(mw_str((const char *)out->p + start, out->n - start),
+	                    &back) &&
+	       mw_str_eq(mw_buf_str(&back), s);
 }
 
 bool

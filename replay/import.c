@@ -2,6 +2,7 @@
 #include "replay/import.h"
 
 #include "journal/base/util.h"
+#include "replay/imap_parse.h"
 #include "replay/select.h"
 
 #include <dirent.h>
@@ -74,6 +75,28 @@ mw_import_folder(const struct mw_conf *conf, struct mw_str name, char delim)
 		if (mw_str_ieq(last, mw_strz(sent[i])))
 			return MW_IMPORT_SENT;
 	return MW_IMPORT_INBOX;
+}
+
+const char *
+mw_import_folder_name(struct mw_str name, char delim, bool utf7, char *room,
+                      size_t room_n)
+{
+	MW_BUF_AUTO b = {0};
+	struct mw_err ignored = {0};
+	/* A level with "/" in it would be two. */
+	if (!name.n || mw_str_ieq(name, MW_STR("INBOX")) ||
+	    (delim != '/' && memchr(name.p, '/', name.n)) || memchr(name.p, '\0', name.n))
+		return NULL;
+	if (!utf7)
+		mw_buf_putstr(&b, name);
+	else if (!mw_imap_from_utf7(name, &b))
+		return NULL;
+	if (b.failed || b.n >= room_n)
+		return NULL;
+	for (size_t i = 0; i < b.n; i++)
+		room[i] = delim && b.p[i] == delim ? '/' : (char)b.p[i];
+	room[b.n] = '\0';
+	return mw_target_folder_check(room, &ignored) == 0 ? room : NULL;
 }
 
 /* ---- places ---- */

@@ -30,6 +30,7 @@ struct mw_import_msg {
 	const char *name;    /* for people: a path, a folder and a number */
 	const char *owner;   /* address */
 	const char *mailbox; /* login name (mw_mailbox_name) */
+	const char *folder;  /* other than INBOX and Sent: see struct mw_mail; or NULL */
 	bool sent;
 	int64_t time_us;      /* arrival; INT64_MIN: as the header says */
 	bool no_zone;         /* time_us was written without its zone */
@@ -104,6 +105,11 @@ enum mw_import_folder {
 /* By its last part, as clients name such folders. */
 enum mw_import_folder mw_import_folder(const struct mw_conf *conf, struct mw_str name,
                                        char delim);
+
+/* A folder's name in a store as a record has it, into room: NULL for INBOX and for what
+ * could not be put back under that name. utf7: names are in modified UTF-7. */
+const char *mw_import_folder_name(struct mw_str name, char delim, bool utf7, char *room,
+                                  size_t room_n);
 
 /* Line ends to CRLF: a message whose first line ends in CRLF stays as it is, in any other
  * each lone LF gets its CR. */

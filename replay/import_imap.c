@@ -28,6 +28,8 @@ struct folder {
 	const struct mw_import_box *b;
 	struct mw_imap *c;
 	const struct mw_imap_folder *f;
+	const char *as; /* its name in a record; or NULL */
+	char room[512];
 	bool sent;
 	struct one *v;
 	size_t n, cap;
@@ -80,6 +82,7 @@ message(const struct folder *w, const struct one *o, char name[NAME_ROOM],
 	*ret = (struct mw_import_msg){.name = name,
 	                              .owner = w->b->owner,
 	                              .mailbox = w->b->mailbox,
+	                              .folder = w->as,
 	                              .sent = w->sent,
 	                              .time_us = o->date_us,
 	                              .size = o->size,
@@ -267,6 +270,12 @@ mw_import_imap(const struct mw_import_src *s, const struct mw_import_box *b,
 		enum mw_import_folder kind =
 		    mw_import_folder(s->cli->conf, mw_strz(w.f->name), box->c->delim);
 		w.sent = s->sent || w.f->sent || kind == MW_IMPORT_SENT;
+		struct mw_str name = mw_strz(w.f->name), own = mw_strz(box->c->prefix);
+		if (own.n && mw_str_starts(name, own))
+			name = mw_str(name.p + own.n, name.n - own.n);
+		w.as = w.sent ? NULL
+		              : mw_import_folder_name(name, box->c->delim, true, w.room,
+		                                      sizeof w.room);
 		bool left = (w.f->leave || (kind == MW_IMPORT_LEAVE && !w.f->sent)) &&
 		            !s->all_folders;
 		r = left ? leave(&w, &why) : one_folder(&w, &why);

@@ -90,6 +90,8 @@ file_time(const struct stat *st)
 struct maildir {
 	const struct mw_import_src *s;
 	const struct mw_import_box *b;
+	const char *name; /* of the folder, as a record has it; or NULL */
+	bool sent;        /* it is Sent */
 	struct mw_err *err;
 };
 
@@ -125,7 +127,7 @@ open_message(int folder, const char *sub, const char *name)
 
 static int
 one_message(const struct maildir *m, int folder, const char *path, const char *sub,
-            const char *file, bool sent)
+            const char *file)
 {
 	const struct mw_import_sink *sink = m->s->sink;
 	char name[PATH_MAX];
@@ -141,7 +143,8 @@ one_message(const struct maildir *m, int folder, const char *path, const char *s
 	struct mw_import_msg msg = {.name = name,
 	                            .owner = m->b->owner,
 	                            .mailbox = m->b->mailbox,
-	                            .sent = sent || m->s->sent,
+	                            .folder = m->name,
+	                            .sent = m->sent || m->s->sent,
 	                            .time_us = file_time(&st)};
 	return mw_import_file(m->s, fd, &msg);
 }
@@ -173,8 +176,7 @@ one_folder(const struct maildir *m, const char *path, enum mw_import_folder kind
 			if (kind == MW_IMPORT_LEAVE)
 				left++;
 			else
-				r = one_message(m, folder, path, subs[k], l.v[i],
-				                kind == MW_IMPORT_SENT);
+				r = one_message(m, folder, path, subs[k], l.v[i]);
 		}
 		names_free(&l);
 	}
@@ -187,7 +189,8 @@ int
 mw_import_maildir(const struct mw_import_src *s, const struct mw_import_box *b,
                   struct mw_err *err)
 {
-	struct maildir m = {s, b, err};
+	struct maildir m = {s, b, NULL, false, err};
+	char room[512];
 	struct names l = {0};
 	char path[PATH_MAX];
 	struct stat st;
@@ -211,6 +214,10 @@ mw_import_maildir(const struct mw_import_src *s, const struct mw_import_box *b,
 		    mw_import_folder(s->cli->conf, mw_strz(l.v[i] + 1), '.');
 		if (kind == MW_IMPORT_LEAVE && s->all_folders)
 			kind = MW_IMPORT_INBOX;
+		m.sent = kind == MW_IMPORT_SENT;
+		m.name = m.sent ? NULL
+		                : mw_import_folder_name(mw_strz(l.v[i] + 1), '.', true,
+		                                        room, sizeof room);
 		r = one_folder(&m, path, kind);
 	}
 	names_free(&l);

@@ -226,7 +226,8 @@ begin(void *arg, const struct mw_import_msg *m)
 	p->msg.owner = mw_arena_strdup(p->arena, m->owner);
 	if (m->sender.p)
 		p->msg.sender = mw_arena_str(p->arena, m->sender);
-	if (!p->msg.name || !p->msg.mailbox || !p->msg.owner)
+	p->msg.folder = m->folder ? mw_arena_strdup(p->arena, m->folder) : "";
+	if (!p->msg.name || !p->msg.mailbox || !p->msg.owner || !p->msg.folder)
 		return give_up(p, MW_ENOMEM);
 	mw_buf_clear(&p->data);
 	p->size = 0;
@@ -275,6 +276,7 @@ commit(struct mw_import_put *p, struct mw_str header)
 	                    .rcpt = &rcpt,
 	                    .n_rcpt = p->msg.sent ? 0 : 1,
 	                    .front = MW_STR("import"),
+	                    .folder = mw_strz(p->msg.folder),
 	                    .direction = p->msg.sent ? MW_DIR_OUT : MW_DIR_IN};
 	if (p->msg.sent)
 		m.auth_user = owner;

@@ -21,6 +21,7 @@ struct walk {
 	struct mw_arena *tmp; /* of one message */
 	struct chosen *chosen;
 	size_t n_chosen, cap_chosen;
+	const char *folder; /* of the record before */
 	struct mw_err *err;
 	bool second;
 	bool everything; /* --all alone: one walk does */
@@ -148,6 +149,27 @@ copy_named(struct walk *w, const struct mw_copy *c)
 	return mw_plan_named(w->cli->conf, &w->q, c, w->tmp);
 }
 
+/* The folder of imported mail, kept once for all that follow each other from it. One that
+ * no target could have (a record's bytes may be anything) is none. */
+static int
+folder_of(struct walk *w, const struct mw_mail *m, const char **ret)
+{
+	struct mw_err ignored = {0};
+	*ret = NULL;
+	if (!m->folder.n || w->o->export || memchr(m->folder.p, '\0', m->folder.n))
+		return 0;
+	if (w->folder && mw_str_eq(mw_strz(w->folder), m->folder)) {
+		*ret = w->folder;
+		return 0;
+	}
+	struct mw_str s = mw_arena_str(w->plan->arena, m->folder);
+	if (!s.p)
+		return MW_ENOMEM;
+	if (mw_target_folder_check(s.p, &ignored) == 0)
+		*ret = w->folder = s.p;
+	return 0;
+}
+
 static int
 add_rec(struct walk *w, const struct mw_item *it)
 {
@@ -157,6 +179,9 @@ add_rec(struct walk *w, const struct mw_item *it)
 		return mw_fail(w->err, MW_ENOMEM, "out of memory");
 	p->rec = v;
 	const struct mw_mail *m = &it->mail;
+	const char *folder;
+	if (folder_of(w, m, &folder))
+		return mw_fail(w->err, MW_ENOMEM, "out of memory");
 	struct mw_plan_rec *r = &p->rec[p->n_rec++];
 	*r = (struct mw_plan_rec){
 	    .loc = it->rec.loc,
@@ -165,6 +190,7 @@ add_rec(struct walk *w, const struct mw_item *it)
 	    .size = m->size,
 	    .msgid = mw_msgid_hash(m->message_id),
 	    .queue = m->queue_id.n ? mw_hash64(m->queue_id) : 0,
+	    .folder = folder,
 	    .journal = (uint32_t)it->journal,
 	};
 	memcpy(r->id, it->rec.id, sizeof r->id);

@@ -19,6 +19,7 @@ struct mw_plan_rec {
 	int64_t time_us;
 	uint64_t size;
 	uint64_t msgid, queue; /* hashes, see profile.h */
+	const char *folder;    /* where imported mail was; NULL: INBOX or Sent */
 	uint32_t journal;
 };
 

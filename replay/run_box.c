@@ -207,6 +207,7 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 		v[k] = (struct mw_put){.time_us = rec->time_us,
 		                       .size = rec->size,
 		                       .sent = p->sent,
+		                       .folder = p->sent ? NULL : rec->folder,
 		                       .ref = p};
 		memcpy(v[k++].id, rec->id, MW_ID_LEN);
 	}

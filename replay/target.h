@@ -117,7 +117,9 @@ struct mw_put { /* one copy to put */
 	int64_t time_us;
 	uint64_t size; /* content bytes */
 	bool sent;
-	void *ref; /* the caller's */
+	const char
+	    *folder; /* UTF-8 with "/", where the target has folders; NULL: INBOX */
+	void *ref;   /* the caller's */
 };
 
 struct mw_put_place {       /* where it went, as far as the target says */

@@ -190,6 +190,9 @@ box_free(struct mw_imap_box *b)
 	free(b->staging);
 	free(b->sent);
 	free(b->dest);
+	for (size_t i = 0; i < b->n_other; i++)
+		free(b->other[i]);
+	free(b->other);
 	free(b->mailbox);
 	free(b);
 }

@@ -33,9 +33,11 @@ struct mw_imap_box {
 	char *mailbox;
 	struct mw_imap_folder *folder;
 	size_t n_folder, cap_folder;
-	char *staging;        /* quoted */
-	char *sent;           /* quoted name of the Sent folder, NULL until known */
-	char *dest;           /* of --folder; NULL: INBOX or Sent */
+	char *staging; /* quoted */
+	char *sent;    /* quoted name of the Sent folder, NULL until known */
+	char *dest;    /* of --folder; NULL: INBOX or Sent */
+	char **other;  /* quoted names of folders that copies ask for */
+	size_t n_other;
 	bool staging_seen;    /* the folder list has it */
 	bool locked;          /* it is ours */
 	bool selected;        /* it is selected */

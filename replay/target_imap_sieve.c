@@ -266,17 +266,45 @@ detail_folder(struct mw_target *t, const struct mw_put_io *io, const struct mw_p
 	return 0;
 }
 
+/* The folder that imported mail was in, as one pointer for all of it. A name that this
+ * server cannot have means INBOX. */
+static int
+other_folder(struct mw_imap_box *b, const char *folder, const char **ret,
+             struct mw_err *err)
+{
+	char *name = mw_imap_dest_name(b->c, folder);
+	*ret = mw_imap_inbox;
+	if (!name)
+		return 0;
+	for (size_t i = 0; i < b->n_other; i++)
+		if (strcmp(b->other[i], name) == 0) {
+			free(name);
+			*ret = b->other[i];
+			return 0;
+		}
+	char **v = reallocarray(b->other, b->n_other + 1, sizeof *v);
+	if (!v) {
+		free(name);
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	}
+	b->other = v;
+	*ret = v[b->n_other++] = name;
+	return 0;
+}
+
 int
 mw_imap_destinations(struct mw_target *t, const struct mw_put_io *io,
                      const struct mw_put *v, size_t n, const char **to,
                      struct mw_err *err)
 {
-	const struct mw_imap_box *b = mw_imap_box(t);
+	struct mw_imap_box *b = mw_imap_box(t);
 	bool detail = t->o.filing == MW_FILE_DETAIL && io->address;
 	int r = 0;
 	for (size_t i = 0; i < n && !r; i++) {
 		to[i] = b->dest ? b->dest : v[i].sent ? b->sent : mw_imap_inbox;
-		if (detail && to[i] == mw_imap_inbox)
+		if (to[i] == mw_imap_inbox && v[i].folder)
+			r = other_folder(b, v[i].folder, &to[i], err);
+		else if (detail && to[i] == mw_imap_inbox)
 			r = detail_folder(t, io, &v[i], &to[i], err);
 	}
 	return r;

@@ -291,7 +291,8 @@ static int
 place_of(struct mw_mdir *m, const struct mw_put *p, struct mw_mdir_place **ret,
          struct mw_err *err)
 {
-	return mw_mdir_place(m, m->dest ? m->dest : p->sent ? m->sent : "", ret, err);
+	const char *folder = p->folder ? p->folder : "";
+	return mw_mdir_place(m, m->dest ? m->dest : p->sent ? m->sent : folder, ret, err);
 }
 
 static void
@@ -395,9 +396,11 @@ put_one(struct mw_target *t, const struct mw_put *one, const struct mw_put_io *i
 		return io->done(io->arg, one, MW_EREFUSED, why.msg, NULL);
 	if (r)
 		return mw_fail(err, r, "%s", why.msg);
-	r = mw_mdir_ready(t, m, p, err);
+	r = mw_mdir_ready(t, m, p, &why);
+	if (r && one->folder) /* no fault of the rest */
+		return io->done(io->arg, one, MW_EREFUSED, why.msg, NULL);
 	if (r)
-		return r;
+		return mw_fail(err, r, "%s", why.msg);
 	file_names(m, one, p->path, f);
 	if (io->intent && (r = io->intent(io->arg, &one, 1, err)))
 		return r;

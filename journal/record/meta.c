@@ -65,7 +65,7 @@ static const struct frow mail_rows[] = {
     ROW("r", F_RCPT, rcpt),           ROW("size", F_U64, size),
     ROW("hsize", F_U64, header_size), ROW("sha", F_HASH, sha256),
     ROW("dig", F_HASH, digest),       ROW("dir", F_ENUM, direction),
-    ROW("fl", F_U32, flags),
+    ROW("fl", F_U32, flags),          ROW("fold", F_STR, folder),
 };
 #undef ROW
 

@@ -89,6 +89,9 @@ struct mw_mail {
 	uint8_t digest[32];   /* of the canonical form (FORMAT.md §7) */
 	enum mw_direction direction;
 	uint32_t flags; /* enum mw_mail_flag */
+	/* Of imported mail: the folder it was in, UTF-8 with "/" between levels; empty:
+	 * INBOX or Sent. */
+	struct mw_str folder;
 };
 
 /* Appends the deterministic CBOR form. 0, MW_ENOMEM or MW_ELIMIT. */

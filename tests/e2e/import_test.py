@@ -131,6 +131,53 @@ def over_imap(t, rig):
 	     "byte for byte, and each once")
 
 
+def in_folders(t, rig):
+	"""What was in a folder comes back into it, made anew where it is gone."""
+	emil, fred = rig.users[4:6]
+	there = {(emil, "INBOX"): ("ei", 3), (emil, "Archive/2020"): ("ea", 4),
+		 (emil, "Entw&APw-rfe"): ("ee", 2), (emil, "Junk"): ("ej", 2),
+		 (emil, "Sent"): ("es", 2), (fred, "Projekte/&ZeVnLIqe-/x &- y"): ("fp", 5)}
+	empty(rig)
+	for (user, folder), (tag, n) in there.items():
+		put_history(rig, user, history(n, tag),
+			    None if folder == "INBOX" else folder.replace("/", "."))
+	r = rig.mailwal("--json", "import", f"maildir:{rig.run}/store/%d/%n", "--user", emil,
+			"--all-folders")
+	t.ok(r.rc == 0 and r.summary["imported"] == 13, "a Maildir with folders", r)
+	r = rig.mailwal("--json", *imap_args(rig, fred))
+	t.ok(r.rc == 0 and r.summary["imported"] == 5, "folders over IMAP", r)
+	empty(rig, (emil, fred))
+	for user, folder in there:
+		c = mailbox.login(rig, user)
+		if folder not in ("INBOX", "Sent"):
+			t.need(c.delete(f'"{folder}"')[0] == "OK", f"{folder} is deleted")
+		c.logout()
+	ids = [o["id"] for o in imported(rig) if o["message_id"][1:3] in {v[0] for v in there.values()}]
+	r = rig.replay("--since", "2019-03-05", "--until", "2019-03-06",
+		       "--larger", "150", "--user", emil,
+		       "--user", fred)
+	want = {k: [mailbox.Expected(f"{tag} {i}", d, OLD + 60 * i)
+		    for i, d in enumerate(history(n, tag))] for k, (tag, n) in there.items()}
+	state = {k: v for k, v in mailbox.dump(rig, (emil, fred)).items() if v}
+	got = mailbox.compare(want, state, dates=2)
+	t.ok(r.rc == 0 and r.summary["restored"] == len(ids) == 18 and got.ok,
+	     "each is back in its folder, with its date", f"{got}\n{r}")
+	c = mailbox.login(rig, fred)
+	t.ok(any(b"&ZeVnLIqe-" in x for x in c.lsub()[1] if x), "which is subscribed", c.lsub())
+	c.logout()
+	r = rig.replay("--since", "2019-03-05", "--until", "2019-03-06",
+		       "--larger", "150", "--user", emil,
+		       "--user", fred)
+	t.ok(r.rc == 0 and r.summary["restored"] == 0, "and a second run puts back 0", r)
+	r = rig.mailwal("--json", "replay", "--user", emil, "--since", "2019-03-05", "--until",
+			"2019-03-06", "--larger", "150", "--create", "--to", f"maildir:{t.dir}/out/%u")
+	files = {k[1]: len(list(pathlib.Path(t.dir, "out", emil, "" if k[1] == "INBOX" else
+					     "." + k[1].replace("/", ".")).glob("new/*")))
+		 for k in there if k[0] == emil}
+	t.ok(r.rc == 0 and files == {k[1]: v[1] for k, v in there.items() if k[0] == emil},
+	     "files too", f"{files}\n{r}")
+
+
 def killed(t, rig, user, tag, rnd, rounds):
 	"""Killed at random moments: what came in stays, nothing is doubled or lost."""
 	old = history(400, tag)
@@ -246,6 +293,7 @@ def main(t):
 		killed(t, rig, rig.users[3], "d", rnd, 5)
 		mboxes(t, rig)
 		wrong(t, rig)
+		in_folders(t, rig)
 		rig.end("mailwald")
 		killed(t, rig, rig.users[8], "e", rnd, 5)
 		retention(t, rig)

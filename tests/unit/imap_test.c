@@ -157,6 +157,19 @@ folder_names_become_modified_utf7(void **state)
 		MW_BUF_AUTO b = {0};
 		assert_true(mw_imap_utf7(mw_strz(t[i][0]), &b));
 		assert_string_equal(mw_buf_cstr(&b), t[i][1]);
+		MW_BUF_AUTO back = {0};
+		assert_true(mw_imap_from_utf7(mw_strz(t[i][1]), &back));
+		assert_string_equal(mw_buf_cstr(&back), t[i][0]);
+	}
+	static const char *const wrong[] = {"A&B",       "&",     "&APw",
+	                                    "&AEE-",     "&APx-", "Entw\xc3\xbc",
+	                                    "&2D0-",     "&3gA-", "&AP*-",
+	                                    "&APwA-",    "a\x01", "&,,,-",
+	                                    "&APw-&APw-"};
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+		MW_BUF_AUTO back = {0};
+		if (mw_imap_from_utf7(mw_strz(wrong[i]), &back))
+			fail_msg("%s", wrong[i]);
 	}
 	MW_BUF_AUTO b = {0};
 	assert_false(mw_imap_utf7(MW_STR("\xff"), &b));

@@ -42,7 +42,8 @@ random_mail(struct mw_arena *a, struct mw_mail *m)
 	                      &m->helo,      &m->tls_version, &m->tls_cipher,
 	                      &m->auth_type, &m->auth_user,   &m->auth_sender,
 	                      &m->daemon,    &m->mta,         &m->hostname,
-	                      &m->front,     &m->sender,      &m->sender_args};
+	                      &m->front,     &m->sender,      &m->sender_args,
+	                      &m->folder};
 	for (size_t i = 0; i < MW_COUNT(s); i++)
 		*s[i] = random_str(a);
 	m->n_rcpt = dice(4);

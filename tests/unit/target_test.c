@@ -176,6 +176,7 @@ put_all(struct mw_target *t, struct world *w)
 		                       T + (int64_t)i * 61000000,
 		                       strlen(messages[i]),
 		                       false,
+		                       NULL,
 		                       u.out};
 	}
 	assert_int_equal(mw_target_box(t, "alice@x", a, &box, &err), 0);
