@@ -96,7 +96,36 @@ def send(main, jobs, part, n):
 	return out
 
 
+def passed_over(t):
+	"""A mailbox that cannot be looked at for now is waited for, also when another one, which
+	never will be there, had failed before it."""
+	users = tuple(f"{n}@example.test" for n in ("anna", "bert"))
+	with rigs.Rig(t.sub("over"), users=users, postfix="virtual_transport = discard:") as rig:
+		rig.start()
+		jobs = [workload.Mail(f"o{i}", b"Subject: %d\r\n\r\ntext\r\n" % i, "w@remote.test",
+				      [users[i % 2]], {}, users) for i in range(4)]
+		t.need(all(j.code == 250 for j in rig.send(jobs)), "4 messages captured")
+		boxes = f"{rig.run}/boxes/bert"
+		os.makedirs(boxes)
+		os.symlink("Maildir", f"{boxes}/Maildir")  # leads nowhere, for now
+		f = Follower(rig, rig)
+		f.argv = rig.mailwal_argv("--json", "-v", "follow", "--to",
+					  f"maildir:{rig.run}/boxes/%n/Maildir")
+		f.start()
+		try:
+			time.sleep(2)  # it has looked at both by then, or looks later
+			os.unlink(f"{boxes}/Maildir")
+			for sub in ("cur", "new", "tmp"):
+				os.makedirs(f"{boxes}/Maildir/{sub}", exist_ok=True)
+			rigs.wait_for("bert's two", lambda: len(os.listdir(f"{boxes}/Maildir/new")) == 2,
+				      40, f.p)
+			t.ok(True, "what a mailbox missed while it was away is put there")
+		finally:
+			f.end()
+
+
 def main_test(t):
+	passed_over(t)
 	rnd = random.Random(int(os.environ.get("MW_SEED", "1")))
 	messages, _ = workload.bulk(300, seed=11, largest=100000)
 	drop = "virtual_transport = discard:\nmessage_drop_headers ="
