@@ -3,6 +3,7 @@
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
 #include "journal/index/kv.h"
+#include "journal/index/run.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,17 +14,18 @@
 #include <sys/stat.h>
 
 enum {
-	VERSION = 3,
+	VERSION = 4,
 	OPEN_MOST = 8,
-	POINT_LEN = 1 + MW_ID_LEN + 32 + 32 + 8,
-	CHECK_MOST = 64 << 20 /* a reader looks through a partition up to this size */
+	POINT_LEN = 1 + MW_ID_LEN + 32 + 32 + 4, /* then the runs, and a checksum */
+	RUN_LEN = 28,
+	MERGE = 8, /* so many runs of a size become one */
+	TOP = 5    /* … unless they have MERGE^TOP records: these stay */
 };
 
 struct part {
 	uint64_t number;
 	struct mw_kv *kv;
 	uint64_t used; /* for closing the one not used for longest */
-	uint64_t sum;  /* over all its entries, see entry_sum */
 };
 
 struct mw_index {
@@ -32,6 +34,15 @@ struct mw_index {
 	int writable;
 	uint64_t tick;
 	struct part open[OPEN_MOST];
+	uint64_t *whole; /* a writer: partitions that were looked through */
+	size_t n_whole;
+};
+
+/* What a partition states of itself, under the least key. */
+struct state {
+	struct mw_index_point point;
+	struct mw_run *run; /* malloc'd; ascending, one goes on where the last ended */
+	uint32_t n;
 };
 
 static uint64_t
@@ -131,6 +142,7 @@ mw_index_close(struct mw_index *ix)
 		dirty_path(ix, path);
 		(void)unlink(path);
 	}
+	free(ix->whole);
 	free(ix);
 }
 
@@ -151,47 +163,147 @@ part_unlink(struct mw_index *ix, uint64_t number)
 		(void)unlink(lock);
 }
 
-/* What an entry adds to the sum over a partition; the sum is kept beside the point. LMDB
- * has no checksums: so a key that a garbled page has lost is noticed. */
-static uint64_t
-entry_sum(struct mw_str key, struct mw_str v)
+/* ---- a partition's state ---- */
+
+static struct mw_str
+state_key(void)
 {
-	uint64_t h = 14695981039346656037U + key.n;
-	for (size_t i = 0; i < key.n; i++)
-		h = (h ^ (uint8_t)key.p[i]) * 1099511628211U;
-	for (size_t i = 0; i < v.n; i++)
-		h = (h ^ (uint8_t)v.p[i]) * 1099511628211U;
-	return h ^ h >> 32;
+	return MW_STR("\0");
 }
 
-struct summing {
-	uint64_t sum, stated;
-};
+static void
+state_free(struct state *s)
+{
+	free(s->run);
+	s->run = NULL;
+}
 
 static int
-sum_one(void *arg, struct mw_str key, struct mw_str v)
+state_decode(const uint8_t journal[MW_ID_LEN], struct mw_str v, struct state *ret)
 {
-	struct summing *s = arg;
-	if (key.n > 1)
-		s->sum += entry_sum(key, v);
-	else if (v.n == POINT_LEN)
-		s->stated = mw_get64((const uint8_t *)v.p + 81);
+	const uint8_t *p = (const uint8_t *)v.p;
+	if (v.n < POINT_LEN + 4 || p[0] != VERSION ||
+	    memcmp(p + 1, journal, MW_ID_LEN) != 0 ||
+	    mw_get32(p + v.n - 4) != mw_crc32c(0, p, v.n - 4))
+		return MW_EDAMAGED;
+	struct state s = {.n = mw_get32(p + 81)};
+	if ((v.n - POINT_LEN - 4) / RUN_LEN != s.n)
+		return MW_EDAMAGED;
+	s.run = calloc(s.n + 2, sizeof *s.run); /* room to add */
+	if (!s.run)
+		return MW_ENOMEM;
+	s.point.segment = mw_get64(p + 17);
+	s.point.offset = mw_get64(p + 25);
+	s.point.next_seq = mw_get64(p + 33);
+	s.point.last = mw_get64(p + 41);
+	memcpy(s.point.chain, p + 49, sizeof s.point.chain);
+	p += POINT_LEN;
+	for (uint32_t i = 0; i < s.n; i++, p += RUN_LEN)
+		s.run[i] = (struct mw_run){mw_get32(p), mw_get32(p + 4), mw_get32(p + 8),
+		                           mw_get64(p + 12), mw_get64(p + 20)};
+	*ret = s;
 	return 0;
 }
 
-/* Are all entries there that were written? */
+/* 1, 0 there is none, negative. Freed by state_free when it is 1. */
 static int
-check_part(const struct mw_index *ix, struct part *p, const char *path,
-           struct mw_err *err)
+state_get(struct mw_kv_txn *t, const uint8_t journal[MW_ID_LEN], struct state *ret)
 {
-	struct summing s = {0, 0};
-	struct stat sb;
-	if (!ix->writable && (stat(path, &sb) < 0 || sb.st_size > CHECK_MOST))
+	struct mw_str v;
+	int r = mw_kv_txn_get(t, state_key(), &v);
+	if (r == 1)
+		r = state_decode(journal, v, ret);
+	else
+		return r;
+	return r < 0 ? r : 1;
+}
+
+static int
+state_put(struct mw_kv_txn *t, const uint8_t journal[MW_ID_LEN], const struct state *s)
+{
+	uint8_t v[POINT_LEN] = {VERSION}, run[RUN_LEN];
+	MW_BUF_AUTO b = {0};
+	memcpy(v + 1, journal, MW_ID_LEN);
+	mw_put64(v + 17, s->point.segment);
+	mw_put64(v + 25, s->point.offset);
+	mw_put64(v + 33, s->point.next_seq);
+	mw_put64(v + 41, s->point.last);
+	memcpy(v + 49, s->point.chain, sizeof s->point.chain);
+	mw_put32(v + 81, s->n);
+	mw_buf_put(&b, v, sizeof v);
+	for (uint32_t i = 0; i < s->n; i++) {
+		mw_put32(run, s->run[i].id);
+		mw_put32(run + 4, s->run[i].records);
+		mw_put32(run + 8, s->run[i].entries);
+		mw_put64(run + 12, s->run[i].first_seq);
+		mw_put64(run + 20, s->run[i].last_seq);
+		mw_buf_put(&b, run, sizeof run);
+	}
+	mw_put32(run, mw_crc32c(0, b.p, b.n));
+	mw_buf_put(&b, run, 4);
+	int r = mw_buf_ok(&b);
+	return r < 0 ? r : mw_kv_put(t, state_key(), mw_buf_str(&b));
+}
+
+/* What a transaction of ours came to, in words where LMDB had none. */
+static int
+told(struct mw_err *err, int r)
+{
+	if (r < 0 && err && !err->code)
+		return mw_fail(err, r, "index: %s",
+		               r == MW_EDAMAGED ? "made by another version, for another "
+		                                  "journal, or garbled"
+		                                : mw_err_text(r));
+	return r;
+}
+
+struct reading {
+	const uint8_t *journal;
+	struct state *ret;
+	const uint8_t *token;
+	uint64_t from;
+	struct mw_index_hit *out;
+	size_t max;
+	const struct mw_index_entry *e;
+	size_t n;
+	const uint64_t *pairs;
+	size_t n_pairs;
+	uint8_t *bad;
+};
+
+static int
+check_all(void *arg, struct mw_kv_txn *t)
+{
+	const struct reading *c = arg;
+	struct state s;
+	int r = state_get(t, c->journal, &s);
+	if (r <= 0)
+		return r;
+	r = 0;
+	for (uint32_t i = 0; r == 0 && i < s.n; i++)
+		r = mw_index_run_check(t, &s.run[i]);
+	state_free(&s);
+	return r;
+}
+
+/* A writer looks through a partition once: is all there that was written? LMDB has no
+ * checksums. A reader meets what is garbled when it uses it. */
+static int
+check_part(struct mw_index *ix, const struct part *p, uint64_t number, struct mw_err *err)
+{
+	struct reading c = {.journal = ix->journal};
+	if (!ix->writable)
 		return 0;
-	int r = mw_kv_scan(p->kv, MW_STR(""), MW_STR(""), sum_one, &s, err);
-	if (r == 0 && s.sum != s.stated)
-		r = mw_fail(err, MW_EDAMAGED, "index: %s is garbled", path);
-	p->sum = s.sum;
+	for (size_t i = 0; i < ix->n_whole; i++)
+		if (ix->whole[i] == number)
+			return 0;
+	uint64_t *v = reallocarray(ix->whole, ix->n_whole + 1, sizeof *v);
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory for the index");
+	ix->whole = v;
+	int r = told(err, mw_kv_read(p->kv, check_all, &c, err));
+	if (r == 0)
+		v[ix->n_whole++] = number;
 	return r;
 }
 
@@ -221,7 +333,7 @@ part_get(struct mw_index *ix, uint64_t number, struct mw_kv **ret, struct mw_err
 	if (r == MW_ENOTFOUND && !ix->writable)
 		return 0;
 	if (r == 0)
-		r = check_part(ix, slot, path, err);
+		r = check_part(ix, slot, number, err);
 	if (r < 0) {
 		part_close(slot);
 		return r;
@@ -233,24 +345,10 @@ part_get(struct mw_index *ix, uint64_t number, struct mw_kv **ret, struct mw_err
 }
 
 static int
-point_of(struct mw_index *ix, struct mw_kv *kv, struct mw_index_point *ret,
-         struct mw_err *err)
+read_point(void *arg, struct mw_kv_txn *t)
 {
-	static const char key[1] = {0};
-	MW_BUF_AUTO b = {.max = 4096};
-	int r = mw_kv_get(kv, mw_str(key, 1), &b, err);
-	if (r <= 0)
-		return r;
-	if (b.n != POINT_LEN || b.p[0] != VERSION ||
-	    memcmp(b.p + 1, ix->journal, MW_ID_LEN) != 0)
-		return mw_fail(err, MW_EDAMAGED,
-		               "index: made by another version or for another journal");
-	ret->segment = mw_get64(b.p + 17);
-	ret->offset = mw_get64(b.p + 25);
-	ret->next_seq = mw_get64(b.p + 33);
-	ret->last = mw_get64(b.p + 41);
-	memcpy(ret->chain, b.p + 49, sizeof ret->chain);
-	return 1;
+	struct reading *c = arg;
+	return state_get(t, c->journal, c->ret);
 }
 
 int
@@ -260,10 +358,17 @@ mw_index_point(struct mw_index *ix, uint64_t segment, struct mw_index_point *ret
 	struct mw_kv *kv;
 	uint64_t number = part_of(segment);
 	int r = part_get(ix, number, &kv, err);
-	if (r == 1)
-		r = point_of(ix, kv, ret, err);
-	if (r == 1 && part_of(ret->segment) != number)
-		r = mw_fail(err, MW_EDAMAGED, "index: position out of its partition");
+	if (r == 1) {
+		struct state s = {.n = 0};
+		struct reading c = {.journal = ix->journal, .ret = &s};
+		r = told(err, mw_kv_read(kv, read_point, &c, err));
+		state_free(&s);
+		if (r == 1 && part_of(s.point.segment) != number)
+			r = mw_fail(err, MW_EDAMAGED,
+			            "index: position out of its partition");
+		else if (r == 1)
+			*ret = s.point;
+	}
 	if (r == MW_EDAMAGED || r == MW_EFORMAT) { /* I1: it heals by going away */
 		if (ix->writable)
 			r = mw_index_drop(ix, segment, err);
@@ -273,61 +378,79 @@ mw_index_point(struct mw_index *ix, uint64_t segment, struct mw_index_point *ret
 	return r;
 }
 
+/* ---- writing ---- */
+
 struct putting {
 	const struct mw_index_entry *e;
 	size_t n;
 	const struct mw_index_point *point;
 	const uint8_t *journal;
-	uint64_t sum, new_sum;
+	const uint64_t *pairs;
+	size_t n_pairs;
 };
 
-static int
-add(struct mw_kv_txn *t, struct mw_str key, struct mw_str v, uint64_t *sum)
+/* How many times MERGE fits: runs of one level are merged with each other. */
+static unsigned
+level(const struct mw_run *r)
 {
-	int r = mw_kv_add(t, key, v);
-	if (r == 1)
-		*sum += entry_sum(key, v);
-	return r < 0 ? r : 0;
+	unsigned k = 0;
+	for (uint32_t n = r->records; n >= MERGE; n /= MERGE)
+		k++;
+	return k;
+}
+
+/* So each entry is written TOP times at most, and a partition has few runs. */
+static int
+merge(struct mw_kv_txn *t, struct state *s)
+{
+	while (s->n >= MERGE) {
+		struct mw_run *last = &s->run[s->n - 1], new;
+		unsigned top = level(last), k = 0;
+		while (k < s->n && level(&last[-(ptrdiff_t)k]) <= top)
+			k++;
+		if (top >= TOP || k < MERGE)
+			return 0;
+		struct mw_run *first = last - (k - 1);
+		int r = mw_index_run_merge(t, last->id + 1, first, k, &new);
+		if (r < 0)
+			return r;
+		*first = new;
+		s->n -= k - 1;
+	}
+	return 0;
 }
 
 static int
-put_entry(struct mw_kv_txn *t, const struct mw_index_entry *e, uint64_t *sum)
+add_run(struct mw_kv_txn *t, const struct putting *p, struct state *s)
 {
-	uint8_t key[1 + MW_TOKEN_LEN + 8], place[16];
-	key[0] = 1;
-	mw_put64be(key + 1, e->seq);
-	mw_put64(place, e->segment);
-	mw_put64(place + 8, e->offset);
-	int r = add(t, mw_str((char *)key, 9), mw_str((char *)place, 16), sum);
-	key[0] = 2;
-	mw_put64be(key + 1 + MW_TOKEN_LEN, e->seq);
-	for (uint32_t k = 0; r == 0 && k < e->n_tokens; k++) {
-		memcpy(key + 1, e->tokens + k * MW_TOKEN_LEN, MW_TOKEN_LEN);
-		r = add(t, mw_str((char *)key, sizeof key), mw_str("", 0), sum);
-	}
-	return r;
+	uint32_t id = s->n ? s->run[s->n - 1].id + 1 : 1;
+	if (p->n == 0)
+		return 0;
+	if (s->n && s->run[s->n - 1].last_seq >= p->e[0].seq)
+		return MW_EDAMAGED;
+	int r = mw_index_run_make(t, id, p->e, p->n, p->pairs, p->n_pairs, &s->run[s->n]);
+	if (r < 0)
+		return r;
+	s->n++;
+	return merge(t, s);
 }
 
 static int
 put_all(void *arg, struct mw_kv_txn *t)
 {
-	struct putting *p = arg;
-	int r = 0;
-	p->new_sum = p->sum; /* it may be run again */
-	for (size_t i = 0; r == 0 && i < p->n; i++)
-		r = put_entry(t, &p->e[i], &p->new_sum);
-	uint8_t v[POINT_LEN];
-	static const char key[1] = {0};
-	v[0] = VERSION;
-	memcpy(v + 1, p->journal, MW_ID_LEN);
-	mw_put64(v + 17, p->point->segment);
-	mw_put64(v + 25, p->point->offset);
-	mw_put64(v + 33, p->point->next_seq);
-	mw_put64(v + 41, p->point->last);
-	memcpy(v + 49, p->point->chain, sizeof p->point->chain);
-	mw_put64(v + 81, p->new_sum);
+	const struct putting *p = arg;
+	struct state s = {.n = 0};
+	int r = state_get(t, p->journal, &s);
+	if (r == 0) {
+		s.run = calloc(2, sizeof *s.run);
+		r = s.run ? 1 : MW_ENOMEM;
+	}
+	if (r == 1)
+		r = add_run(t, p, &s);
+	s.point = *p->point;
 	if (r == 0)
-		r = mw_kv_put(t, mw_str(key, 1), mw_str((char *)v, sizeof v));
+		r = state_put(t, p->journal, &s);
+	state_free(&s);
 	return r;
 }
 
@@ -336,33 +459,36 @@ mw_index_put(struct mw_index *ix, const struct mw_index_entry *e, size_t n,
              const struct mw_index_point *point, struct mw_err *err)
 {
 	struct mw_kv *kv;
+	MW_AUTOFREE uint64_t *pairs = NULL;
+	size_t n_pairs;
 	int r = part_get(ix, part_of(point->segment), &kv, err);
 	if (r < 0)
 		return r;
-	struct part *part = &ix->open[0];
-	while (part->kv != kv)
-		part++;
-	struct putting p = {e, n, point, ix->journal, part->sum, 0};
-	r = mw_kv_write(kv, put_all, &p, err);
-	if (r == 0)
-		part->sum = p.new_sum;
-	return r;
+	r = mw_index_run_sort(e, n, &pairs, &n_pairs);
+	if (r < 0)
+		return told(err, r);
+	struct putting p = {e, n, point, ix->journal, pairs, n_pairs};
+	return told(err, mw_kv_write(kv, put_all, &p, err));
 }
 
-struct finding {
-	struct mw_index_hit *out;
-	size_t n, max;
-};
+/* ---- looking up ---- */
 
 static int
-find_one(void *arg, struct mw_str key, struct mw_str v)
+find_all(void *arg, struct mw_kv_txn *t)
 {
-	(void)v;
-	struct finding *f = arg;
-	if (key.n != 1 + MW_TOKEN_LEN + 8)
-		return 0;
-	f->out[f->n].seq = mw_get64be((const uint8_t *)key.p + 1 + MW_TOKEN_LEN);
-	return ++f->n == f->max;
+	const struct reading *f = arg;
+	struct state s;
+	size_t n = 0;
+	int r = state_get(t, f->journal, &s);
+	if (r <= 0)
+		return r;
+	for (uint32_t i = 0; r >= 0 && i < s.n && n < f->max; i++) {
+		r = mw_index_run_find(t, &s.run[i], f->token, f->from, f->out + n,
+		                      f->max - n);
+		n += r > 0 ? (size_t)r : 0;
+	}
+	state_free(&s);
+	return r < 0 ? r : (int)n;
 }
 
 int
@@ -373,29 +499,51 @@ mw_index_find(struct mw_index *ix, uint64_t segment, const uint8_t token[MW_TOKE
 	int r = part_get(ix, part_of(segment), &kv, err);
 	if (r <= 0)
 		return r;
-	uint8_t key[1 + MW_TOKEN_LEN + 8];
-	key[0] = 2;
-	memcpy(key + 1, token, MW_TOKEN_LEN);
-	mw_put64be(key + 1 + MW_TOKEN_LEN, from_seq);
-	struct finding f = {out, 0, MW_MIN(max, (size_t)INT_MAX)};
-	r = mw_kv_scan(kv, mw_str((char *)key, 1 + MW_TOKEN_LEN),
-	               mw_str((char *)key, sizeof key), find_one, &f, err);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < f.n; i++) {
-		MW_BUF_AUTO b = {.max = 64};
-		key[0] = 1;
-		mw_put64be(key + 1, out[i].seq);
-		r = mw_kv_get(kv, mw_str((char *)key, 9), &b, err);
-		if (r < 0)
-			return r;
-		if (r == 0 || b.n != 16)
-			return mw_fail(err, MW_EDAMAGED, "index: a place is missing");
-		out[i].segment = mw_get64(b.p);
-		out[i].offset = mw_get64(b.p + 8);
-	}
-	return (int)f.n;
+	struct reading f = {.journal = ix->journal,
+	                    .token = token,
+	                    .from = from_seq,
+	                    .out = out,
+	                    .max = MW_MIN(max, (size_t)INT_MAX)};
+	return told(err, mw_kv_read(kv, find_all, &f, err));
 }
+
+static int
+audit_all(void *arg, struct mw_kv_txn *t)
+{
+	const struct reading *a = arg;
+	struct state s;
+	int r = state_get(t, a->journal, &s);
+	if (r <= 0)
+		return r;
+	r = 0;
+	for (uint32_t i = 0; r == 0 && i < s.n; i++)
+		if (s.run[i].last_seq >= a->e[0].seq &&
+		    s.run[i].first_seq <= a->e[a->n - 1].seq)
+			r = mw_index_run_audit(t, &s.run[i], a->e, a->n, a->pairs,
+			                       a->n_pairs, a->bad);
+	state_free(&s);
+	return r;
+}
+
+int
+mw_index_audit(struct mw_index *ix, uint64_t segment, const struct mw_index_entry *e,
+               size_t n, uint8_t *bad, struct mw_err *err)
+{
+	struct mw_kv *kv;
+	MW_AUTOFREE uint64_t *pairs = NULL;
+	struct reading a = {.journal = ix->journal, .e = e, .n = n, .bad = bad};
+	memset(bad, 1, n); /* of no run: not found */
+	int r = n ? part_get(ix, part_of(segment), &kv, err) : 0;
+	if (r <= 0)
+		return r;
+	r = mw_index_run_sort(e, n, &pairs, &a.n_pairs);
+	a.pairs = pairs;
+	if (r == 0)
+		r = mw_kv_read(kv, audit_all, &a, err);
+	return told(err, r);
+}
+
+/* ---- going away ---- */
 
 int
 mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
@@ -407,6 +555,9 @@ mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
 	for (int i = 0; i < OPEN_MOST; i++)
 		if (ix->open[i].kv && ix->open[i].number == number)
 			part_close(&ix->open[i]);
+	for (size_t i = 0; i < ix->n_whole; i++)
+		if (ix->whole[i] == number)
+			ix->whole[i--] = ix->whole[--ix->n_whole];
 	part_unlink(ix, number);
 	return 0;
 }
@@ -418,6 +569,7 @@ mw_index_wipe(struct mw_index *ix, struct mw_err *err)
 		return 0;
 	for (int i = 0; i < OPEN_MOST; i++)
 		part_close(&ix->open[i]);
+	ix->n_whole = 0;
 	DIR *d = opendir(ix->dir);
 	if (!d)
 		return errno == ENOENT ? 0

@@ -41,18 +41,26 @@ void mw_index_close(struct mw_index *ix); /* NULL ok; a writer's is synced */
  * was unusable: a writer has then removed it). */
 int mw_index_point(struct mw_index *ix, uint64_t segment, struct mw_index_point *ret,
                    struct mw_err *err) MW_CHECK;
-/* Entries of one partition (that of point->segment), in one transaction with the point.
- */
+/* Entries of one partition (that of point->segment), ascending, all after those put
+ * before, in one transaction with the point; offsets are multiples of 8. Many at a time
+ * are cheaper. MW_EDAMAGED: what is there is garbled; drop the partition. */
 int mw_index_put(struct mw_index *ix, const struct mw_index_entry *e, size_t n,
                  const struct mw_index_point *point, struct mw_err *err) MW_CHECK;
-/* Places in the partition of that segment which carry the token, ascending by sequence
- * number, from `from_seq` on: at most `max` into out. Returns the number found. */
+/* Places in the partition of that segment which carry the token, or, rarely, one that is
+ * like it: look at what stands there. They come ascending by
+ * sequence number, from `from_seq` on: at most `max` into out. Returns the number. */
 struct mw_index_hit {
 	uint64_t seq, segment, offset;
 };
+
 int mw_index_find(struct mw_index *ix, uint64_t segment,
                   const uint8_t token[MW_TOKEN_LEN], uint64_t from_seq,
                   struct mw_index_hit *out, size_t max, struct mw_err *err) MW_CHECK;
+/* Which of these entries (ascending, of the partition of that segment, before its point)
+ * are not found through the index: bad[i] is set or cleared. Takes 24 bytes a token, and
+ * is quick for thousands at a time. */
+int mw_index_audit(struct mw_index *ix, uint64_t segment, const struct mw_index_entry *e,
+                   size_t n, uint8_t *bad, struct mw_err *err) MW_CHECK;
 /* Removes a partition's file, or all of them. Readers: does nothing. */
 int mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err) MW_CHECK;
 int mw_index_wipe(struct mw_index *ix, struct mw_err *err) MW_CHECK;

@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 /* The map is sparse address space, not memory; it doubles when it is full, up to 1 TiB.
@@ -299,44 +300,27 @@ mw_kv_get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out, struct mw_err
 }
 
 static int
-scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
-     int (*cb)(void *, struct mw_str, struct mw_str), void *arg, struct mw_err *err)
+read_txn(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
+         struct mw_err *err)
 {
-	MDB_txn *txn;
-	MDB_cursor *cur;
-	int r = read_begin(kv, &txn, err);
+	struct mw_kv_txn t = {NULL, kv->dbi, 0};
+	int r = read_begin(kv, &t.txn, err);
 	if (r < 0)
 		return r;
-	int rc = mdb_cursor_open(txn, kv->dbi, &cur);
-	if (rc) {
-		mdb_txn_abort(txn);
-		return lmdb_fail(err, rc, "cannot read");
-	}
-	MDB_val k = val(from), v;
-	rc = mdb_cursor_get(cur, &k, &v, from.n ? MDB_SET_RANGE : MDB_FIRST);
-	r = 0;
-	while (rc == 0 && mw_str_starts(str(k), prefix)) {
-		r = cb(arg, str(k), str(v));
-		if (r)
-			break;
-		rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
-	}
-	mdb_cursor_close(cur);
-	mdb_txn_abort(txn);
-	if (r == 0 && rc && rc != MDB_NOTFOUND)
-		return lmdb_fail(err, rc, "cannot read");
-	return r;
+	r = cb(arg, &t);
+	mdb_txn_abort(t.txn);
+	return t.rc ? lmdb_fail(err, t.rc, "cannot read") : r;
 }
 
 int
-mw_kv_scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
-           int (*cb)(void *, struct mw_str, struct mw_str), void *arg, struct mw_err *err)
+mw_kv_read(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
+           struct mw_err *err)
 {
 	sigjmp_buf here;
 	if (kv->dead || sigsetjmp(here, 0))
 		return broken(kv, err);
 	guard(&here);
-	int r = scan(kv, prefix, from, cb, arg, err);
+	int r = read_txn(kv, cb, arg, err);
 	guarded = NULL;
 	return r;
 }
@@ -394,38 +378,93 @@ mw_kv_write(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
 	return r;
 }
 
+/* What LMDB said inside a transaction; the first of it is kept for its end. */
+static int
+txn_code(struct mw_kv_txn *t, int rc)
+{
+	if (rc && !t->rc)
+		t->rc = rc;
+	return rc ? MW_EIO : 0;
+}
+
 int
-mw_kv_add(struct mw_kv_txn *t, struct mw_str key, struct mw_str v)
+mw_kv_txn_get(struct mw_kv_txn *t, struct mw_str key, struct mw_str *ret)
+{
+	MDB_val k = val(key), v;
+	int rc = mdb_get(t->txn, t->dbi, &k, &v);
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	if (rc)
+		return txn_code(t, rc);
+	*ret = str(v);
+	return 1;
+}
+
+int
+mw_kv_txn_floor(struct mw_kv_txn *t, struct mw_str key, struct mw_str *ret_key,
+                struct mw_str *ret)
+{
+	MDB_cursor *cur;
+	int rc = mdb_cursor_open(t->txn, t->dbi, &cur);
+	if (rc)
+		return txn_code(t, rc);
+	MDB_val k = val(key), v;
+	rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
+	if (rc == MDB_NOTFOUND)
+		rc = mdb_cursor_get(cur, &k, &v, MDB_LAST);
+	else if (rc == 0 && !mw_str_eq(str(k), key))
+		rc = mdb_cursor_get(cur, &k, &v, MDB_PREV);
+	mdb_cursor_close(cur);
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	if (rc)
+		return txn_code(t, rc);
+	*ret_key = str(k);
+	*ret = str(v);
+	return 1;
+}
+
+int
+mw_kv_append(struct mw_kv_txn *t, struct mw_str key, struct mw_str v)
 {
 	MDB_val k = val(key), d = val(v);
-	int rc = mdb_put(t->txn, t->dbi, &k, &d, MDB_NOOVERWRITE);
-	if (rc == MDB_KEYEXIST && mw_str_eq(str(d), v))
-		return 0;
-	if (rc && !t->rc)
-		t->rc = rc == MDB_KEYEXIST ? MDB_CORRUPTED : rc;
-	return rc ? MW_EIO : 1;
+	int rc = mdb_put(t->txn, t->dbi, &k, &d, MDB_APPEND);
+	return txn_code(t, rc == MDB_KEYEXIST ? MDB_CORRUPTED : rc);
+}
+
+/* As LMDB orders keys. */
+static int
+key_cmp(struct mw_str a, struct mw_str b)
+{
+	int r = memcmp(a.p, b.p, MW_MIN(a.n, b.n));
+	return r ? r : (a.n > b.n) - (a.n < b.n);
+}
+
+int
+mw_kv_del_range(struct mw_kv_txn *t, struct mw_str from, struct mw_str to)
+{
+	MDB_cursor *cur;
+	int rc = mdb_cursor_open(t->txn, t->dbi, &cur);
+	if (rc)
+		return txn_code(t, rc);
+	for (;;) {
+		MDB_val k = val(from), v;
+		rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
+		if (rc || key_cmp(str(k), to) >= 0)
+			break;
+		rc = mdb_cursor_del(cur, 0);
+		if (rc)
+			break;
+	}
+	mdb_cursor_close(cur);
+	return txn_code(t, rc == MDB_NOTFOUND ? 0 : rc);
 }
 
 int
 mw_kv_put(struct mw_kv_txn *t, struct mw_str key, struct mw_str v)
 {
 	MDB_val k = val(key), d = val(v);
-	int rc = mdb_put(t->txn, t->dbi, &k, &d, 0);
-	if (rc && !t->rc)
-		t->rc = rc;
-	return rc ? MW_EIO : 0;
-}
-
-int
-mw_kv_del(struct mw_kv_txn *t, struct mw_str key)
-{
-	MDB_val k = val(key);
-	int rc = mdb_del(t->txn, t->dbi, &k, NULL);
-	if (rc == MDB_NOTFOUND)
-		return 0;
-	if (rc && !t->rc)
-		t->rc = rc;
-	return rc ? MW_EIO : 0;
+	return txn_code(t, mdb_put(t->txn, t->dbi, &k, &d, 0));
 }
 
 int

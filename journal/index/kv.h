@@ -35,21 +35,25 @@ void mw_kv_close(struct mw_kv *kv); /* NULL ok */
 /* 1 and the value appended to out; 0 if there is none. */
 int mw_kv_get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out,
               struct mw_err *err) MW_CHECK;
-/* Keys from `from` on, in order, while they start with `prefix`: cb until it returns
- * non-zero, which is returned. Keys and values die with the callback, which must not
- * write. Keep it short: collect, then work. */
-int mw_kv_scan(struct mw_kv *kv, struct mw_str prefix, struct mw_str from,
-               int (*cb)(void *arg, struct mw_str key, struct mw_str val), void *arg,
+/* One read transaction around cb, whose result is returned. Values die with it. Keep it
+ * short: collect, then work. */
+int mw_kv_read(struct mw_kv *kv, int (*cb)(void *arg, struct mw_kv_txn *t), void *arg,
                struct mw_err *err) MW_CHECK;
 /* One write transaction: cb puts and deletes; committed when it returns 0, else rolled
  * back and its code returned. */
 int mw_kv_write(struct mw_kv *kv, int (*cb)(void *arg, struct mw_kv_txn *t), void *arg,
                 struct mw_err *err) MW_CHECK;
-/* A key that is not there yet: 1; 0 it is, with this value; negative: failed, or with
- * another. */
-int mw_kv_add(struct mw_kv_txn *t, struct mw_str key, struct mw_str v);
+/* In a transaction; values last until its next write. 1 and the value; 0 there is none;
+ * MW_EIO, MW_EDAMAGED. */
+int mw_kv_txn_get(struct mw_kv_txn *t, struct mw_str key, struct mw_str *ret) MW_CHECK;
+/* The greatest key that is not greater. */
+int mw_kv_txn_floor(struct mw_kv_txn *t, struct mw_str key, struct mw_str *ret_key,
+                    struct mw_str *ret) MW_CHECK;
+/* A key that is greater than all others in the map: fills pages. */
+int mw_kv_append(struct mw_kv_txn *t, struct mw_str key, struct mw_str val) MW_CHECK;
+/* All keys from `from` on that are less than `to`. */
+int mw_kv_del_range(struct mw_kv_txn *t, struct mw_str from, struct mw_str to) MW_CHECK;
 int mw_kv_put(struct mw_kv_txn *t, struct mw_str key, struct mw_str val) MW_CHECK;
-int mw_kv_del(struct mw_kv_txn *t, struct mw_str key) MW_CHECK; /* absent is fine */
 /* Forces what was committed to disk (the environment does not sync each commit). */
 int mw_kv_sync(struct mw_kv *kv, struct mw_err *err) MW_CHECK;
 

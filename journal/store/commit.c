@@ -205,6 +205,7 @@ static void *
 committer(void *arg)
 {
 	struct mw_store *st = arg;
+	(void)pthread_setname_np(pthread_self(), "mw-commit");
 	(void)pthread_mutex_lock(&st->mu);
 	for (;;) {
 		gather(st);
@@ -246,6 +247,7 @@ static void *
 preparer(void *arg)
 {
 	struct mw_store *st = arg;
+	(void)pthread_setname_np(pthread_self(), "mw-prepare");
 	(void)pthread_mutex_lock(&st->mu);
 	while (!st->stop) {
 		if (!st->want_prepare) {

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 enum {
-	BATCH = 1000
+	BATCH = 16384 /* to a transaction: many together are cheaper */
 };
 
 struct chunk {
@@ -103,10 +103,12 @@ mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
                   uint64_t *ret_records, struct mw_err *err)
 {
 	MW_AUTOFREE uint64_t *v = NULL;
-	size_t n;
+	size_t n = 0, i = 0;
 	uint64_t count = 0;
 	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
-	for (size_t i = 0; r == 0 && i < n;) {
+	while (i < n && v[i] < st->index_done) /* complete, and seen to be */
+		i++;
+	while (r == 0 && i < n) {
 		struct mw_index_point point;
 		uint64_t last = ((v[i] - 1) / MW_INDEX_SPAN + 1) * MW_INDEX_SPAN;
 		r = mw_index_point(ix, v[i], &point, err);
@@ -135,7 +137,11 @@ mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
 			r = index_part(st, ix, point, limit_seq, &count, err);
 		while (i < n && v[i] <= last)
 			i++;
+		if (r == 0 && i < n)
+			st->index_done = v[i];
 	}
+	if (r < 0)
+		st->index_done = 0;
 	if (ret_records)
 		*ret_records = count;
 	return r;
@@ -198,6 +204,7 @@ redo(struct mw_store *st, struct mw_index *ix)
 	st->redo_all = false;
 	(void)pthread_mutex_unlock(&st->mu);
 	mw_store_segs_close(st->ix_reader);
+	st->ix_reader->index_done = 0;
 	if (all)
 		(void)!mw_index_wipe(ix, NULL);
 	for (size_t i = 0; i < n; i++)
@@ -213,6 +220,7 @@ indexer(void *arg)
 	struct mw_index *ix = NULL;
 	uint64_t seen = 0;
 	int last_code = 0;
+	(void)pthread_setname_np(pthread_self(), "mw-index");
 	(void)pthread_mutex_lock(&st->mu);
 	for (;;) {
 		uint64_t limit = st->durable_seq;
@@ -290,6 +298,7 @@ mw_store_reindex(struct mw_store *st, uint64_t *ret_records, struct mw_err *err)
 	mw_index_close(st->index);
 	st->index = NULL;
 	st->o.no_index = st->loading_gone = true; /* ours alone, as in open_reader */
+	st->index_done = 0;
 	int r = mw_index_open(st->dir, st->id, 1, &ix, err);
 	if (r == 0)
 		r = mw_index_wipe(ix, err);

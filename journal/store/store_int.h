@@ -119,6 +119,7 @@ struct mw_store {
 	uint64_t seen; /* an open segment whose end was looked for, 0: none */
 	struct mw_seg_end seen_end;
 	struct mw_index *index; /* reader's handle, opened on first use */
+	uint64_t index_done; /* catching up: partitions below that segment are complete */
 	struct mw_read_dict read_dict[MW_READ_DICTS];
 
 	/* writing. Lock order: mu alone; nothing is called back under it. */

@@ -456,9 +456,11 @@ mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
 	                   .err = err,
 	                   .dice = 20260101};
 	MW_AUTOFREE uint64_t *list = NULL;
+	MW_AUTOFREE struct gathered *g = calloc(1, sizeof *g);
 	size_t n;
 	memset(ret, 0, sizeof *ret);
-	int r = mw_seg_list(v.fs, v.dir, &list, &n, err);
+	v.gathered = g;
+	int r = g ? mw_seg_list(v.fs, v.dir, &list, &n, err) : mw_verify_no_memory(&v);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < n; i++) {
@@ -472,7 +474,10 @@ mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
 		r = mw_verify_no_memory(&v);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = check_segment(&v, list[i], i + 1 < n ? list[i + 1] : 0);
+	if (r == 0)
+		r = mw_verify_index_flush(&v);
 	mw_gone_free(v.gone);
+	mw_buf_free(&g->tokens);
 	if (r == 0)
 		check_reach(&v);
 	memcpy(ret->chain, v.chain, MW_HASH_LEN);

@@ -1,18 +1,23 @@
 /* engine.c - the log engine beside raw limits measured in the same run; see engine. */
+#include "journal/base/id.h"
 #include "journal/base/util.h"
 #include "journal/codec/digest.h"
+#include "journal/codec/hpke.h"
 #include "journal/codec/zstd.h"
 #include "journal/index/index.h"
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 enum {
 	SIZE = 8192,
@@ -20,7 +25,15 @@ enum {
 };
 
 static char dir[200], path[260];
-static uint8_t mail_bytes[SIZE];
+
+/* What is appended: real mail where a directory of it is given, else a made-up text. */
+struct message {
+	uint8_t *p;
+	size_t n;
+};
+static struct message *mails;
+static size_t n_mails;
+static uint8_t public_key[MW_HPKE_KEY], secret_key[MW_HPKE_KEY];
 
 static double
 now_s(void)
@@ -59,10 +72,36 @@ row(const char *what, double got, double limit, double ratio, const char *unit)
 	(void)fflush(stdout);
 }
 
-/* Text that compresses like mail: words, with some noise. */
+static void
+keep(uint8_t *p, size_t n)
+{
+	mails = reallocarray(mails, n_mails + 1, sizeof *mails);
+	must(mails != NULL, "memory");
+	mails[n_mails++] = (struct message){p, n};
+}
+
+static size_t least, most; /* bytes of the files that are taken */
+
+static int
+load_one(const char *name, const struct stat *sb, int flag, struct FTW *w)
+{
+	size_t n = (size_t)sb->st_size;
+	(void)w;
+	if (flag != FTW_F || n < least || n > most)
+		return 0;
+	FILE *f = fopen(name, "re");
+	uint8_t *p = malloc(n);
+	must(f && p && fread(p, 1, n, f) == n, name);
+	(void)fclose(f);
+	keep(p, n);
+	return 0;
+}
+
+/* A text that compresses well: words, with some noise. */
 static void
 make_mail(void)
 {
+	static uint8_t mail_bytes[SIZE];
 	static const char *const w[] = {"the ",  "of ",     "mail ", "server ", "and ",
 	                                "re: ",  "meeting", " on ",  "please ", "find ",
 	                                "your ", "account", " to ",  "\r\n"};
@@ -76,12 +115,33 @@ make_mail(void)
 		for (; *s && n < SIZE; s++)
 			mail_bytes[n++] = (uint8_t)*s;
 	}
+	keep(mail_bytes, SIZE);
+}
+
+/* Mail of about so many bytes: files of a quarter less to a quarter more. */
+static void
+choose(const char *from, size_t bytes)
+{
+	n_mails = 0;
+	least = bytes - bytes / 4;
+	most = bytes + bytes / 4;
+	if (from)
+		must(nftw(from, load_one, 16, FTW_PHYS) == 0, from);
+	if (n_mails == 0)
+		make_mail();
 }
 
 static struct mw_store *
 open_as(enum mw_store_mode mode, bool index)
 {
-	struct mw_store_opts o = {.dir = path, .mode = mode, .no_index = !index};
+	struct mw_store_opts o = {.dir = path,
+	                          .mode = mode,
+	                          .no_index = !index,
+	                          .dictionary = mode == MW_STORE_WRITE,
+	                          .recovery = public_key,
+	                          .n_recovery = mode == MW_STORE_WRITE,
+	                          .secret = secret_key,
+	                          .n_secret = mode == MW_STORE_READ};
 	struct mw_store *st = NULL;
 	struct mw_err err = {0};
 	if (mw_store_open(&o, &st, &err) < 0) {
@@ -104,17 +164,24 @@ static void
 append(struct mw_store *st, unsigned k)
 {
 	MW_ENTRY_AUTO *e = NULL;
-	char qid[24], to[40];
+	char qid[24], to[40], from[40];
+	const struct message *b = &mails[k % n_mails];
 	(void)snprintf(qid, sizeof qid, "Q%u", k);
 	(void)snprintf(to, sizeof to, "u%u@bench.test", k % 1000);
+	(void)snprintf(from, sizeof from, "w%u@d%u.test", k * 7 % 5003, k % 211);
 	struct mw_rcpt r = {.addr = mw_strz(to)};
 	struct mw_mail m = {.time_us = 1000 + k,
 	                    .queue_id = mw_strz(qid),
-	                    .sender = MW_STR("from@bench.test"),
+	                    .sender = mw_strz(from),
+	                    .client_addr = MW_STR("192.0.2.25"),
+	                    .client_name = MW_STR("mail.example.net"),
+	                    .helo = MW_STR("mail.example.net"),
+	                    .hostname = MW_STR("mx.example.org"),
+	                    .front = MW_STR("milter"),
 	                    .rcpt = &r,
 	                    .n_rcpt = 1};
 	must(mw_entry_new(st, MW_TYPE_MAIL, &e, NULL) == 0 &&
-	         mw_entry_body(e, mail_bytes, SIZE, NULL) == 0 &&
+	         mw_entry_body(e, b->p, b->n, NULL) == 0 &&
 	         mw_entry_describe(e, &m, NULL) == 0 &&
 	         mw_entry_finish_mail(e, &m, NULL) == 0 &&
 	         mw_store_append(st, e, NULL, NULL) == 0,
@@ -250,7 +317,9 @@ many(void)
 	size_t n = 0;
 	double t = now_s();
 	for (unsigned i = 0; i < 3000; i++)
-		must(mw_zc_all(3, NULL, mail_bytes, SIZE, drop, &n) == 0, "zstd");
+		must(mw_zc_all(3, NULL, mails[i % n_mails].p, mails[i % n_mails].n, drop,
+		               &n) == 0,
+		     "zstd");
 	double zstd = 3000 / (now_s() - t);
 	double cpu = 0.9 * (double)sysconf(_SC_NPROCESSORS_ONLN) * zstd;
 	double limit = MW_MIN(cpu, 64 / sync_p50);
@@ -260,6 +329,114 @@ many(void)
 	    at(syncs, ROUNDS, 0.5) / 0.04, "0.04");
 	row("p99 of 64 sessions, ms", at(p99, ROUNDS, 0.5) * 1e3, 3 * sync_p99 * 1e3,
 	    at(p99, ROUNDS, 0.5) / (3 * sync_p99), "3 raw p99");
+}
+
+/* ---- where the processor's time goes ---- */
+
+struct thread_cpu {
+	char name[24];
+	double s;
+};
+
+/* CPU seconds of the threads of this process, by name. */
+static size_t
+threads(struct thread_cpu *v, size_t max)
+{
+	size_t n = 0;
+	DIR *d = opendir("/proc/self/task");
+	const struct dirent *e;
+	while (d && (e = readdir(d)) && n < max) {
+		char file[300], stat[600] = "";
+		unsigned long long ns = 0;
+		(void)snprintf(file, sizeof file, "/proc/self/task/%s/schedstat",
+		               e->d_name);
+		FILE *f = fopen(file, "re");
+		if (!f)
+			continue;
+		bool ok = fscanf(f, "%llu", &ns) == 1;
+		(void)fclose(f);
+		(void)snprintf(file, sizeof file, "/proc/self/task/%s/comm", e->d_name);
+		f = fopen(file, "re");
+		if (!ok || !f)
+			continue;
+		if (fgets(stat, sizeof stat, f)) {
+			stat[strcspn(stat, "\n")] = '\0';
+			(void)snprintf(v[n].name, sizeof v[n].name, "%.23s", stat);
+			v[n++].s = (double)ns / 1e9;
+		}
+		(void)fclose(f);
+	}
+	if (d)
+		(void)closedir(d);
+	return n;
+}
+
+static double
+cpu_all(void)
+{
+	struct rusage u;
+	(void)getrusage(RUSAGE_SELF, &u);
+	return (double)u.ru_utime.tv_sec + (double)u.ru_utime.tv_usec / 1e6 +
+	       (double)u.ru_stime.tv_sec + (double)u.ru_stime.tv_usec / 1e6;
+}
+
+/* Bytes written to the device under the journal. write_bytes of /proc/self/io counts a
+ * large folio whole where one block of it is dirty: ten times too much on ext4. */
+static double
+written(void)
+{
+	struct stat sb;
+	char file[100];
+	unsigned long long v[7] = {0};
+	must(stat(dir, &sb) == 0, dir);
+	sync();
+	(void)snprintf(file, sizeof file, "/sys/dev/block/%u:%u/stat", major(sb.st_dev),
+	               minor(sb.st_dev));
+	FILE *f = fopen(file, "re");
+	for (size_t i = 0; f && i < MW_COUNT(v); i++)
+		if (fscanf(f, "%llu", &v[i]) != 1)
+			break;
+	if (f)
+		(void)fclose(f);
+	return (double)v[6] * 512;
+}
+
+static void
+cpu(const char *from, size_t bytes)
+{
+	enum {
+		SESSIONS = 20,
+		EACH = 1500,
+		ALL = SESSIONS * EACH
+	};
+	static double v[ALL];
+	struct thread_cpu t[64];
+	pthread_t id[SESSIONS];
+	struct crowd c[SESSIONS];
+	choose(from, bytes);
+	fresh();
+	struct mw_store *st = open_as(MW_STORE_WRITE, true);
+	(void)usleep(300000);
+	double disk = written(), start = cpu_all(), t0 = now_s();
+	for (unsigned i = 0; i < SESSIONS; i++) {
+		c[i] = (struct crowd){st, i * EACH, EACH, v + i * EACH};
+		must(pthread_create(&id[i], NULL, session, &c[i]) == 0, "thread");
+	}
+	for (unsigned i = 0; i < SESSIONS; i++)
+		(void)pthread_join(id[i], NULL);
+	double took = now_s() - t0;
+	size_t n = threads(t, MW_COUNT(t));
+	struct mw_store_stats s;
+	mw_store_stats(st, &s);
+	mw_store_close(st);
+	double all = cpu_all() - start;
+	printf("%zu messages of about %zu bytes: %.1f µs of CPU each, %.0f/s\n",
+	       (size_t)ALL, bytes, all / ALL * 1e6, ALL / took);
+	for (size_t i = 0; i < n; i++)
+		printf("  %-16s %.1f µs a message\n", t[i].name, t[i].s / ALL * 1e6);
+	double device = (written() - disk) / (double)s.bytes_stored;
+	row("device bytes a stored byte, with zeros ahead", device, 2.25, device / 2.25,
+	    "2.25");
 }
 
 /* ---- reading ---- */
@@ -354,12 +531,15 @@ int
 main(int argc, char **argv)
 {
 	if (argc < 2) {
-		(void)fprintf(stderr, "usage: engine DIRECTORY [latency|many|reading]\n");
+		(void)fprintf(stderr, "usage: engine DIRECTORY PART [MAIL]\n");
 		return 64;
 	}
 	(void)snprintf(dir, sizeof dir, "%s", argv[1]);
 	(void)snprintf(path, sizeof path, "%s/journal", dir);
-	make_mail();
+	const char *from = argc > 3 && *argv[3] ? argv[3] : NULL;
+	choose(from, SIZE);
+	mw_random(secret_key, sizeof secret_key);
+	must(mw_hpke_public(secret_key, public_key) == 0, "keys");
 	printf("%-44s %10s %10s %-10s %6s\n", "", "measured", "limit", "", "ratio");
 	const char *part = argc > 2 ? argv[2] : "";
 	if (!*part || strcmp(part, "latency") == 0)
@@ -368,5 +548,9 @@ main(int argc, char **argv)
 		many();
 	if (!*part || strcmp(part, "reading") == 0)
 		reading();
+	if (!*part || strcmp(part, "cpu") == 0) {
+		cpu(from, 4096);
+		cpu(from, 8192);
+	}
 	return 0;
 }

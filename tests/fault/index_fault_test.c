@@ -17,7 +17,7 @@
 #include <cmocka.h>
 
 enum {
-	MAILS = 400,
+	MAILS = 1200,
 	PAGE = 4096
 };
 

@@ -1,0 +1,280 @@
+/* index_test.c - the index gives what a list of all entries gives, however they were put,
+ * and names what it lacks. */
+#include "journal/base/bytes.h"
+#include "journal/base/util.h"
+#include "journal/index/index.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+enum {
+	RECORDS = 10000,
+	TOKENS = 9,
+	KINDS = 400, /* so many different tokens that recur */
+	PAGE = 97
+};
+
+static char dir[PATH_MAX];
+static const uint8_t journal[MW_ID_LEN] = "0123456789abcde";
+static struct mw_index_entry entry[RECORDS];
+static uint8_t token[RECORDS][TOKENS][MW_TOKEN_LEN];
+static uint64_t dice = 5;
+
+static unsigned
+roll(unsigned n)
+{
+	dice = dice * 6364136223846793005ULL + 1442695040888963407ULL;
+	return (unsigned)(dice >> 33) % n;
+}
+
+/* Some tokens stand in every record, some in many, most in one; some begin alike. */
+static void
+token_for(uint8_t out[MW_TOKEN_LEN], unsigned record, unsigned k)
+{
+	uint64_t v = k < 2 ? k : k < 5 ? 10 + roll(KINDS) : 1000 + record * 10 + k;
+	v = (v + 1) * 0x9e3779b97f4a7c15ULL;
+	if (k == 4)
+		v &= 0xffffffff00000000ULL;
+	if (k == 5)
+		v = 0xffffffff00000000ULL | record % 50;
+	if (k == 6)
+		v = record % 3000;
+	mw_put64be(out, v);
+}
+
+static void
+make_entries(void)
+{
+	uint64_t seq = 5, segment = 1, offset = 8192;
+	for (unsigned i = 0; i < RECORDS; i++) {
+		unsigned n = roll(40) ? TOKENS : 0;
+		for (unsigned k = 0; k < TOKENS; k++)
+			token_for(token[i][k], i, k);
+		entry[i] = (struct mw_index_entry){seq, segment, offset, token[i][0], n};
+		seq += roll(100) ? 1 : 1 + roll(1000);
+		offset += 8 * (1 + roll(roll(50) ? 500 : 1 << 26));
+		if (!roll(1000)) {
+			segment += 1 + roll(3);
+			offset = 8192;
+		}
+	}
+	assert_true(segment <= MW_INDEX_SPAN);
+}
+
+static struct mw_index *
+open_index(int writable)
+{
+	struct mw_index *ix = NULL;
+	struct mw_err err = {0};
+	if (mw_index_open(dir, journal, writable, &ix, &err) < 0)
+		fail_msg("%s", err.msg);
+	return ix;
+}
+
+static void
+put_all(struct mw_index *ix, unsigned most)
+{
+	struct mw_err err = {0};
+	for (unsigned i = 0; i < RECORDS;) {
+		unsigned n = MW_MIN(1 + roll(most), RECORDS - i);
+		const struct mw_index_entry *last = &entry[i + n - 1];
+		struct mw_index_point p = {.segment = last->segment,
+		                           .offset = last->offset + 8,
+		                           .next_seq = last->seq + 1,
+		                           .last = last->offset};
+		if (mw_index_put(ix, entry + i, n, &p, &err) < 0)
+			fail_msg("%u: %s", i, err.msg);
+		i += n;
+	}
+}
+
+/* All places of a token, by pages, against the list. */
+static int
+same(struct mw_index *ix, const uint8_t t[MW_TOKEN_LEN], uint64_t from)
+{
+	struct mw_index_hit hit[PAGE];
+	struct mw_err err = {0};
+	int n = 0, k = 0;
+	for (unsigned i = 0; i < RECORDS; i++) {
+		bool has = false;
+		for (unsigned j = 0; entry[i].seq >= from && j < entry[i].n_tokens; j++)
+			has = has || memcmp(token[i][j], t, 4) == 0;
+		if (!has)
+			continue;
+		if (k == n) {
+			n = mw_index_find(ix, 1, t, from, hit, PAGE, &err);
+			if (n < 0)
+				return n;
+			k = 0;
+			if (n == 0)
+				fail_msg("record %llu is not found",
+				         (unsigned long long)entry[i].seq);
+		}
+		assert_int_equal(hit[k].seq, entry[i].seq);
+		assert_int_equal(hit[k].segment, entry[i].segment);
+		assert_int_equal(hit[k].offset, entry[i].offset);
+		from = hit[k++].seq + 1;
+	}
+	assert_int_equal(k, n);
+	return mw_index_find(ix, 1, t, from, hit, PAGE, &err);
+}
+
+static void
+ask(struct mw_index *ix)
+{
+	static const uint8_t none[MW_TOKEN_LEN] = {0x80, 1, 2, 3},
+	                     high[MW_TOKEN_LEN] = {0xff, 0xff, 0xff, 0xff, 0xff};
+	assert_int_equal(same(ix, none, 0), 0);
+	assert_int_equal(same(ix, high, 0), 0);
+	for (unsigned i = 0; i < 60; i++)
+		assert_int_equal(same(ix, token[roll(RECORDS)][i % TOKENS],
+		                      i % 3 ? 0 : roll(RECORDS)),
+		                 0);
+}
+
+static unsigned
+lacking(struct mw_index *ix, unsigned from, unsigned n)
+{
+	static uint8_t bad[RECORDS];
+	struct mw_err err = {0};
+	unsigned k = 0;
+	int r = mw_index_audit(ix, 1, entry + from, n, bad, &err);
+	assert_true(r == 0 || r == MW_EDAMAGED);
+	for (unsigned i = 0; i < n; i++)
+		k += r < 0 || bad[i];
+	return k;
+}
+
+static void
+as_a_list(void **state)
+{
+	(void)state;
+	static const unsigned most[] = {40, 900, RECORDS};
+	for (size_t i = 0; i < MW_COUNT(most); i++) {
+		struct mw_index *ix = open_index(1);
+		put_all(ix, most[i]);
+		ask(ix);
+		mw_index_close(ix);
+		ix = open_index(0);
+		struct mw_index_point p;
+		assert_int_equal(mw_index_point(ix, 1, &p, NULL), 1);
+		assert_int_equal(p.next_seq, entry[RECORDS - 1].seq + 1);
+		ask(ix);
+		assert_int_equal(lacking(ix, 0, RECORDS), 0);
+		assert_int_equal(lacking(ix, 12345, 678), 0);
+		mw_index_close(ix);
+		ix = open_index(1);
+		assert_int_equal(mw_index_point(ix, 1, &p, NULL), 1); /* it is whole */
+		if (i + 1 < MW_COUNT(most))
+			assert_int_equal(mw_index_wipe(ix, NULL), 0);
+		mw_index_close(ix);
+	}
+}
+
+/* What the index does not say, or says otherwise, is named. */
+static void
+audit_finds(void **state)
+{
+	(void)state;
+	struct mw_index *ix = open_index(0);
+	uint64_t offset = entry[77].offset;
+	while (entry[500].n_tokens == 0 || entry[501].n_tokens == 0)
+		fail_msg("choose others");
+	entry[77].offset += 8;
+	token[500][3][0] ^= 1;
+	token[501][8][3] ^= 1;
+	entry[900].seq--; /* is not there any more */
+	assert_int_equal(lacking(ix, 0, RECORDS), 4);
+	entry[77].offset = offset;
+	token[500][3][0] ^= 1;
+	token[501][8][3] ^= 1;
+	entry[900].seq++;
+	assert_int_equal(lacking(ix, 0, RECORDS), 0);
+	mw_index_close(ix);
+}
+
+/* A copy with one byte changed takes the file's place. */
+static void
+flip(const char *path, off_t at)
+{
+	char cmd[3 * PATH_MAX], copy[PATH_MAX];
+	uint8_t b;
+	(void)snprintf(copy, sizeof copy, "%.4000s.new", path);
+	(void)snprintf(cmd, sizeof cmd, "cp '%s' '%s'", path, copy);
+	assert_int_equal(system(cmd), 0);
+	int fd = open(copy, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &b, 1, at), 1);
+	b ^= 0x10;
+	assert_int_equal(pwrite(fd, &b, 1, at), 1);
+	assert_int_equal(close(fd), 0);
+	assert_int_equal(rename(copy, path), 0);
+}
+
+/* A byte that is wrong is an error of some look-ups, and never a wrong answer; the next
+ * writer finds it. */
+static void
+garbled(void **state)
+{
+	(void)state;
+	char path[PATH_MAX];
+	struct stat sb;
+	unsigned found = 0;
+	(void)snprintf(path, sizeof path, "%.4000s/index/00000000.mdb", dir);
+	assert_int_equal(stat(path, &sb), 0);
+	for (off_t at = 3 * 4096; at < sb.st_size; at += 4096 * 7 + 513) {
+		flip(path, at);
+		struct mw_index *ix = open_index(0);
+		for (unsigned i = 0; i < TOKENS; i++)
+			(void)!same(ix, token[3000][i], 0);
+		mw_index_close(ix);
+		flip(path, at);
+		flip(path, at); /* another file: a map led astray stays open */
+		ix = open_index(0);
+		found += lacking(ix, 0, 900) > 0;
+		mw_index_close(ix);
+		flip(path, at);
+	}
+	assert_true(found > 0);
+}
+
+static int
+setup(void **state)
+{
+	(void)state;
+	(void)snprintf(dir, sizeof dir, "%s/mw-index-XXXXXX",
+	               getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	assert_non_null(mkdtemp(dir));
+	char sub[PATH_MAX];
+	(void)snprintf(sub, sizeof sub, "%.4000s/index", dir);
+	assert_int_equal(mkdir(sub, 0700), 0);
+	make_entries();
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	char cmd[PATH_MAX + 20];
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+	return system(cmd);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(as_a_list),
+	    cmocka_unit_test(audit_finds),
+	    cmocka_unit_test(garbled),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
