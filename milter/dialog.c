@@ -437,7 +437,9 @@ mw_dialog_client_eof(struct mw_dialog *d)
 void
 mw_dialog_next_down(struct mw_dialog *d, const char *why)
 {
-	if (d->close_next || d->state == MW_DI_CLOSED || mw_dialog_keep_again(d))
+	/* reconnect: that it is gone was known, and is nobody's trouble */
+	if (d->close_next || d->state == MW_DI_CLOSED || d->reconnect ||
+	    mw_dialog_keep_again(d))
 		return;
 	mw_log(MW_LOG_WARN, NULL, "event=nexthop_failed on=%s nexthop=%s reason=\"%s\"",
 	       d->o.on, d->o.next, why);

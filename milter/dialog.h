@@ -97,7 +97,7 @@ struct mw_dialog {
 	struct mw_session *session;
 	struct mw_facts base, now; /* of the session, of this message */
 	struct mw_buf in, reply_in, reply, line, content, head;
-	size_t in_at;
+	size_t in_at, reply_at; /* taken of in, of reply_in */
 	unsigned reply_lines, reply_code;
 	bool eof, skip_line, open, dropped, pass;
 	bool tls_up, next_tls_up, authing;

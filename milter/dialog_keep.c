@@ -88,6 +88,10 @@ mw_dialog_keep_end(struct mw_dialog *d)
 {
 	if (!d->o.keep || d->odd || !d->after_message || d->close_next)
 		return false;
+	/* It said 250 before it had all of the message, or says more than it was asked:
+	 * what the next client says would be taken for something else. */
+	if (d->to_next.n || d->reply_lines || d->reply_in.n > d->reply_at)
+		return false;
 	d->keep_next = true;
 	return true;
 }

@@ -262,9 +262,11 @@ mw_dialog_next(struct mw_dialog *d, const void *p, size_t n)
 			out_of_step(d);
 			break;
 		}
+		d->reply_at = at;
 		mw_dialog_run(d);
 	}
 	mw_buf_drop(&d->reply_in, MW_MIN(at, d->reply_in.n));
+	d->reply_at = 0;
 	if (mw_buf_ok(&d->reply_in) < 0 && d->state != MW_DI_CLOSED)
 		mw_dialog_next_down(d, "out of memory");
 }

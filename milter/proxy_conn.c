@@ -109,6 +109,46 @@ connect_next(struct mw_proxy_conn *c, char *why, size_t n)
 	return fd;
 }
 
+/* Fills o->peer from the address, text in buf. */
+static void
+who(int fd, struct mw_dialog_opts *o, char buf[64])
+{
+	struct sockaddr_storage ss = {0};
+	socklen_t n = sizeof ss;
+	char port[16];
+	buf[0] = 0;
+	if (getpeername(fd, (struct sockaddr *)&ss, &n) < 0)
+		return;
+	o->trusted = ss.ss_family == AF_UNIX;
+	if (ss.ss_family == AF_UNIX ||
+	    getnameinfo((struct sockaddr *)&ss, n, buf, 64, port, sizeof port,
+	                NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		return;
+	if (strncmp(buf, "::ffff:", 7) == 0)
+		memmove(buf, buf + 7, strlen(buf + 7) + 1);
+	o->peer = mw_strz(buf);
+	o->peer_port = (unsigned)strtoul(port, NULL, 10);
+	o->trusted = strncmp(buf, "127.", 4) == 0 || strcmp(buf, "::1") == 0;
+}
+
+/* Is the peer on this host? */
+static bool
+is_local(int fd)
+{
+	struct mw_dialog_opts o = {0};
+	char buf[64];
+	if (fd >= 0)
+		who(fd, &o, buf);
+	return o.trusted;
+}
+
+/* Asked of each connection: a name may have addresses here and elsewhere. */
+static void
+note_place(struct mw_proxy_conn *c)
+{
+	c->dialog.o.next_local = c->way->next.path || is_local(c->next);
+}
+
 static void
 connect_or_tell(struct mw_proxy_conn *c)
 {
@@ -117,6 +157,7 @@ connect_or_tell(struct mw_proxy_conn *c)
 	mw_proxy_unkeep(c);
 	c->dialog.reconnect = false;
 	c->next = connect_next(c, why, sizeof why);
+	note_place(c);
 	if (c->next < 0)
 		mw_dialog_next_down(&c->dialog, why);
 }
@@ -368,39 +409,6 @@ on_done(void *arg)
 	(void)!write(c->wake, &v, sizeof v);
 }
 
-/* Fills o->peer from the address, text in buf. */
-static void
-who(int fd, struct mw_dialog_opts *o, char buf[64])
-{
-	struct sockaddr_storage ss = {0};
-	socklen_t n = sizeof ss;
-	char port[16];
-	buf[0] = 0;
-	if (getpeername(fd, (struct sockaddr *)&ss, &n) < 0)
-		return;
-	o->trusted = ss.ss_family == AF_UNIX;
-	if (ss.ss_family == AF_UNIX ||
-	    getnameinfo((struct sockaddr *)&ss, n, buf, 64, port, sizeof port,
-	                NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-		return;
-	if (strncmp(buf, "::ffff:", 7) == 0)
-		memmove(buf, buf + 7, strlen(buf + 7) + 1);
-	o->peer = mw_strz(buf);
-	o->peer_port = (unsigned)strtoul(port, NULL, 10);
-	o->trusted = strncmp(buf, "127.", 4) == 0 || strcmp(buf, "::1") == 0;
-}
-
-/* Is the peer on this host? */
-static bool
-is_local(int fd)
-{
-	struct mw_dialog_opts o = {0};
-	char buf[64];
-	if (fd >= 0)
-		who(fd, &o, buf);
-	return o.trusted;
-}
-
 void
 mw_proxy_serve(struct mw_proxy_conn *c)
 {
@@ -423,11 +431,12 @@ mw_proxy_serve(struct mw_proxy_conn *c)
 		close_fd(&c->client);
 		return;
 	}
-	if (o.keep && mw_proxy_reuse(c, o.trusted))
+	if (o.keep && mw_proxy_reuse(c, o.trusted)) {
+		note_place(c);
 		mw_dialog_next_used(&c->dialog, &c->kept->known);
-	else
+	} else {
 		connect_or_tell(c);
-	c->dialog.o.next_local = c->way->next.path || is_local(c->next);
+	}
 	while (turn(c))
 		;
 	close_fd(&c->next);

@@ -1,0 +1,115 @@
+#!/usr/bin/python3
+"""A next server whose name has an address on this host and one elsewhere: a password goes in
+clear to the first only, also when a connection that served others is made anew."""
+
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import struct
+import subprocess
+import sys
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import rig as rigs
+import smtp
+import tap
+
+SPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+HERE, THERE, PORT = "127.0.0.1", "192.0.2.1", 2525
+
+
+class Next:
+	"""A server at one address: it takes everything. heard: its commands."""
+
+	def __init__(self, addr):
+		self.heard, self.open = [], []
+		self.sock = socket.create_server((addr, PORT))
+		threading.Thread(target=self._accept, daemon=True).start()
+
+	def _accept(self):
+		while True:
+			try:
+				c, _ = self.sock.accept()
+			except OSError:
+				return
+			self.open.append(c)
+			threading.Thread(target=self._serve, args=(c,), daemon=True).start()
+
+	def _serve(self, c):
+		content = False
+		c.sendall(b"220 mx\r\n")
+		for line in c.makefile("rb"):
+			verb = line[:4].upper()
+			if content and line != b".\r\n":
+				continue
+			content = verb == b"DATA"
+			self.heard.append(verb.decode("ascii", "replace"))
+			c.sendall(b"354 go\r\n" if content else b"250-mx\r\n250 AUTH PLAIN\r\n"
+				  if verb == b"EHLO" else b"250 2.0.0 Ok\r\n")
+
+	def close(self):
+		self.sock.shutdown(socket.SHUT_RDWR)
+		self.sock.close()
+		for c in self.open:
+			c.shutdown(socket.SHUT_RDWR)
+
+
+def network(work):
+	"""127.0.0.1 and another address; both are next.test."""
+	up = struct.pack("16sH14x", b"lo", 1)
+	addr = struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton(THERE))
+	with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+		fcntl.ioctl(s, 0x8914, up)
+		fcntl.ioctl(s, 0x8916, addr)
+	hosts = pathlib.Path(work, "hosts")
+	hosts.write_text(f"{HERE} localhost\n{HERE} next.test\n{THERE} next.test\n",
+			 encoding="ascii")
+	subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
+
+
+def inside(work):
+	network(work)
+	here, there = Next(HERE), Next(THERE)
+	rig = rigs.Rig(work)
+	port = rigs.free_ports(1)[0]
+	rig.configure(conf=f"proxy_listen = smtp:inet:{HERE}:{port}->inet:next.test:{PORT}\n"
+			   "proxy_keep_next = 30s\n")
+	rig.mailwal("init", rig.journal)
+	with rig:
+		p = rig.start_mailwald()
+		rigs.wait_for("the proxy", lambda: rigs.connects(port), alive=p)
+		with smtp.Client(port) as c:
+			first = c.mail(b"Subject: x\r\n\r\nx\r\n", "a@b.test", ["c@d.test"])[0]
+			c.quit()
+		with smtp.Client(port) as c:
+			offered = "AUTH PLAIN" in c.ehlo
+			here.close()
+			rigs.wait_for("the other address", lambda: "EHLO" in there.heard)
+			c.send(b"AUTH PLAIN AGEAc2VjcmV0\r\n")
+			told = c.reply()[0]
+	print(json.dumps({"first": first, "here": here.heard, "offered": offered, "told": told,
+			  "there": there.heard}))
+
+
+def main(t):
+	if subprocess.run([*SPACES, "true"], check=False, capture_output=True).returncode:
+		t.skip("namespaces are not allowed here")
+		return
+	p = subprocess.run([*SPACES, sys.executable, __file__, "--inside", t.sub("inside")],
+			   capture_output=True, text=True, timeout=90, check=False)
+	t.need(p.returncode == 0 and p.stdout, "it runs", (p.stdout, p.stderr))
+	seen = json.loads(p.stdout.splitlines()[-1])
+	t.equal((seen["first"], seen["here"].count("DATA")), (250, 1), "a message goes here")
+	t.ok(seen["offered"], "and here AUTH is offered in clear", seen)
+	t.equal((seen["told"], "AUTH" in seen["there"]), (538, False),
+		"not elsewhere, by the connection that takes its place")
+
+
+if sys.argv[1:2] == ["--inside"]:
+	inside(sys.argv[2])
+else:
+	tap.run(main, seconds=120)
