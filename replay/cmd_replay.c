@@ -14,6 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+	UID_GAP = 500, /* what a user may have used up in a day beside new mail */
+	UID_GAP_MAX = 1000000
+};
+
 enum step {
 	STEP_RUN, /* all of it */
 	STEP_PLAN,
@@ -41,6 +46,7 @@ struct args {
 	struct mw_queue *mta_queue;
 	bool dry, fresh, resume, resend, yes;
 	unsigned jobs;
+	uint64_t uid_gap;
 };
 
 static const struct mw_cmd *
@@ -59,6 +65,19 @@ jobs(struct args *a, const char *v, struct mw_err *err)
 		return mw_fail(err, MW_EUSAGE, "--jobs takes a number from 1 to %d",
 		               MW_JOBS_MAX);
 	a->jobs = (unsigned)n;
+	return 1;
+}
+
+static int
+uid_gap(struct args *a, const char *v, struct mw_err *err)
+{
+	char *end;
+	errno = 0;
+	unsigned long n = strtoul(v, &end, 10);
+	if (*v < '0' || *v > '9' || *end || errno || n > UID_GAP_MAX)
+		return mw_fail(err, MW_EUSAGE, "--uid-gap takes a number from 0 to %d",
+		               UID_GAP_MAX);
+	a->uid_gap = n;
 	return 1;
 }
 
@@ -100,6 +119,9 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	int r = mw_cli_option(argc, argv, i, "--jobs", &v, err);
 	if (r)
 		return r > 0 ? jobs(a, v, err) : r;
+	r = mw_cli_option(argc, argv, i, "--uid-gap", &v, err);
+	if (r)
+		return r > 0 ? uid_gap(a, v, err) : r;
 	r = mw_cli_option(argc, argv, i, "--filing", &v, err);
 	if (r)
 		return r > 0 ? filing(a, v, err) : r;
@@ -250,62 +272,6 @@ open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
 	return mw_ledger_open(dir, a->to, load, ret, err);
 }
 
-/* ---- prepare: can every mailbox be opened, and what can its server do? ---- */
-
-static void
-tell_box(const struct mw_cli *cli, const struct mw_plan_box *b, const char *can,
-         const struct mw_err *why)
-{
-	MW_BUF_AUTO text = {0};
-	if (cli->json) {
-		json_t *o = json_object();
-		(void)json_object_set_new(o, "message_type", json_string("mailbox"));
-		(void)json_object_set_new(o, "mailbox", mw_json_str(mw_strz(b->mailbox)));
-		(void)json_object_set_new(o, "copies",
-		                          json_integer((json_int_t)b->n_wanted));
-		(void)json_object_set_new(o, "ready", json_boolean(!why));
-		(void)json_object_set_new(o, "capabilities", json_string(can));
-		if (why)
-			(void)json_object_set_new(o, "reason",
-			                          mw_json_str(mw_strz(why->msg)));
-		mw_cli_json(o);
-		return;
-	}
-	mw_text_safe(mw_strz(b->shared ? b->box : b->mailbox), false, &text);
-	mw_buf_printf(&text, ": %zu to look for; ", b->n_wanted);
-	mw_text_safe(mw_strz(why ? why->msg : "ready"), false, &text);
-	if (!why && *can)
-		mw_buf_printf(&text, " (%s)", can);
-	printf("%s\n", mw_buf_cstr(&text));
-}
-
-static int
-prepare(struct mw_run *run, struct mw_err *err)
-{
-	struct mw_plan *p = run->plan;
-	struct mw_report *rep = run->report;
-	rep->selected = p->n_wanted;
-	rep->mailboxes = p->n_box;
-	for (size_t i = 0; i < p->n_box; i++) {
-		const struct mw_plan_box *b = &p->box[i];
-		struct mw_err why = {0};
-		MW_BUF_AUTO can = {0};
-		if (mw_cli_stopped())
-			return mw_fail(err, MW_ECANCEL, "interrupted");
-		int r = b->bad_name
-		            ? mw_fail(&why, MW_ENOUSER, "its name cannot be a path there")
-		            : mw_target_open(run->target, b->mailbox, b->box, true, &why);
-		if (!r) {
-			mw_target_describe(run->target, &can);
-			r = mw_target_close(run->target, &why);
-		}
-		rep->failed += r ? b->n_wanted : 0;
-		rep->skipped += r ? 0 : b->n_wanted; /* nothing was put */
-		tell_box(run->cli, b, mw_buf_cstr(&can), r ? &why : NULL);
-	}
-	return 0;
-}
-
 static int
 undo(struct args *a, struct mw_run *run, struct mw_err *err)
 {
@@ -324,7 +290,8 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	int r = mw_query_users(cli, &a->q, err);
 	if (r)
 		return r;
-	bool touches = a->step == STEP_UNDO || (!a->dry && a->step == STEP_RUN);
+	bool touches = a->step == STEP_UNDO ||
+	               (!a->dry && (a->step == STEP_RUN || a->step == STEP_PREPARE));
 	if (touches || mw_target_write_only(a->to))
 		r = open_ledger(cli, a, &run->ledger, err);
 	if (r)
@@ -361,8 +328,6 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	r = mw_plan_make(&po, &run->plan, err);
 	if (r)
 		return r;
-	if (a->step == STEP_PREPARE)
-		return prepare(run, err);
 	r = run->plan->n_wanted ? mw_run_queue_first(run, err) : 0;
 	return r ? r : mw_run_all(run, err);
 }
@@ -389,7 +354,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 {
 	struct mw_err err = {0};
 	struct mw_report report;
-	struct args a = {0};
+	struct args a = {.uid_gap = UID_GAP};
 	MW_ARENA_AUTO *arena = mw_arena_new(0);
 	if (!arena || mw_report_init(&report, &err))
 		return mw_err_exit(MW_ENOMEM);
@@ -409,6 +374,8 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	                     .check = report.check,
 	                     .resend_doubtful = a.resend,
 	                     .ask_live = !a.yes,
+	                     .prepare = a.step == STEP_PREPARE,
+	                     .uid_gap = report.check ? 0 : a.uid_gap,
 	                     .jobs = a.jobs};
 	(void)signal(SIGPIPE, SIG_IGN); /* a broken connection is an error, not the end */
 	mw_cli_catch_signals();

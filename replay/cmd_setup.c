@@ -10,11 +10,12 @@
 
 struct ask {
 	const char *server, *dir, *file;
-	bool check, apply, yes, quiet;
+	bool check, apply, yes, quiet, raise;
 	const char *dovecot, *quiet_dir, *sink, *port;
 };
 
-/* Options of --quiet-instance: 1 taken, 0 none of them, negative wrong. */
+/* Options of --quiet-instance and --raise-uids: 1 taken, 0 none of them, negative wrong.
+ */
 static int
 quiet_option(int argc, char **argv, int *i, struct ask *a, struct mw_err *err)
 {
@@ -26,6 +27,10 @@ quiet_option(int argc, char **argv, int *i, struct ask *a, struct mw_err *err)
 	         {"--port", &a->port}};
 	if (strcmp(argv[*i], "--quiet-instance") == 0) {
 		a->quiet = true;
+		return 1;
+	}
+	if (strcmp(argv[*i], "--raise-uids") == 0) {
+		a->raise = true;
 		return 1;
 	}
 	for (size_t k = 0; k < MW_COUNT(v); k++) {
@@ -95,8 +100,12 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 		return mw_cli_usage(cli, cmd,
 		                    "which server: postfix, sendmail or dovecot?");
 	if (strcmp(a->server, "dovecot") != 0 &&
-	    (a->quiet || a->dovecot || a->quiet_dir || a->sink || a->port))
-		return mw_cli_usage(cli, cmd, "--quiet-instance is for dovecot");
+	    (a->quiet || a->raise || a->dovecot || a->quiet_dir || a->sink || a->port))
+		return mw_cli_usage(cli, cmd,
+		                    "--quiet-instance and --raise-uids are for dovecot");
+	if (a->quiet && a->raise)
+		return mw_cli_usage(cli, cmd,
+		                    "--quiet-instance or --raise-uids, not both");
 	if (a->check && a->apply)
 		return mw_cli_usage(cli, cmd, "--check or --apply, not both");
 	bool postfix = strcmp(a->server, "postfix") == 0;
@@ -288,6 +297,12 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 		return check_sendmail(cli, &a, arena);
 	if (a.quiet)
 		return print_quiet(cli, &a);
+	if (a.raise) {
+		if (mw_setup_raise(a.dovecot, &text, &err))
+			return mw_cli_error(cli, &err);
+		fputs(mw_buf_cstr(&text), stdout);
+		return 0;
+	}
 	if (strcmp(a.server, "postfix") != 0) {
 		if (strcmp(a.server, "sendmail") == 0)
 			mw_setup_sendmail(cli->conf, &text);

@@ -175,6 +175,8 @@ read_caps(struct mw_imap *c, struct mw_str s)
 	    {"SPECIAL-USE", MW_CAP_SPECIAL_USE},
 	    {"LIST-EXTENDED", MW_CAP_LIST_EXTENDED},
 	    {"FILTER=SIEVE", MW_CAP_FILTER_SIEVE},
+	    {"CONDSTORE", MW_CAP_CONDSTORE},
+	    {"QRESYNC", MW_CAP_CONDSTORE},
 	    {"IMAP4rev2", MW_CAP_UIDPLUS | MW_CAP_MOVE | MW_CAP_NAMESPACE |
 	                      MW_CAP_SPECIAL_USE | MW_CAP_LITERAL_MINUS |
 	                      MW_CAP_LIST_EXTENDED},
@@ -321,7 +323,21 @@ on_namespace(void *arg, struct mw_imap_cur cur)
 	free(c->prefix);
 	c->prefix = strndup(prefix.p, prefix.n);
 	c->delim = delim;
-	return c->prefix ? 0 : MW_ENOMEM;
+	mw_imap_parse_foreign(cur, &c->foreign);
+	return c->prefix && !mw_buf_ok(&c->foreign) ? 0 : MW_ENOMEM;
+}
+
+bool
+mw_imap_foreign(const struct mw_imap *c, const char *name)
+{
+	for (size_t i = 0; i < c->foreign.n;) {
+		const char *p = (const char *)c->foreign.p + i;
+		size_t n = strlen(p);
+		if (n && strncmp(name, p, n) == 0)
+			return true;
+		i += n + 1;
+	}
+	return false;
 }
 
 static int
@@ -380,6 +396,7 @@ mw_imap_close(struct mw_imap *c)
 	mw_net_close(c->net);
 	mw_buf_free(&c->resp);
 	mw_buf_free(&c->last.args);
+	mw_buf_free(&c->foreign);
 	free(c->prefix);
 	free(c);
 }

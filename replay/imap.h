@@ -27,7 +27,8 @@ enum mw_imap_cap {
 	MW_CAP_NAMESPACE = 32,
 	MW_CAP_SPECIAL_USE = 64,
 	MW_CAP_LIST_EXTENDED = 128,
-	MW_CAP_FILTER_SIEVE = 256
+	MW_CAP_FILTER_SIEVE = 256,
+	MW_CAP_CONDSTORE = 512
 };
 
 enum mw_imap_no { /* what a response code of a NO means to us */
@@ -47,6 +48,7 @@ struct mw_imap {
 	uint64_t append_limit;   /* largest message taken; 0: not stated */
 	char *prefix;            /* personal namespace, "" or "INBOX." */
 	char delim;              /* hierarchy separator, 0: flat */
+	struct mw_buf foreign;   /* prefixes of others' namespaces, each with its NUL */
 	unsigned sent, answered; /* command tags */
 	struct mw_buf resp;      /* the response being read */
 	size_t literal_keep; /* bytes of a literal kept; the rest is read and dropped */
@@ -68,6 +70,9 @@ int mw_imap_open(const struct mw_net_opts *o, struct mw_imap **ret,
                  struct mw_err *err) MW_CHECK;
 /* LOGOUT where the connection still stands, then closes. NULL ok. */
 void mw_imap_close(struct mw_imap *c);
+
+/* Is that folder another user's, or a public one? */
+bool mw_imap_foreign(const struct mw_imap *c, const char *name);
 
 /* Sends "TAG " fmt CRLF; the answer is taken later, in order. */
 int mw_imap_cmd(struct mw_imap *c, struct mw_err *err, const char *fmt, ...) MW_CHECK

@@ -22,6 +22,12 @@ number(struct mw_str s, uint64_t *ret)
 	return true;
 }
 
+bool
+mw_imap_number(struct mw_str s, uint64_t *ret)
+{
+	return number(s, ret);
+}
+
 static bool
 number32(struct mw_str s, uint32_t *ret)
 {
@@ -302,6 +308,39 @@ mw_imap_parse_namespace(struct mw_imap_cur c, struct mw_str *ret_prefix, char *r
 	return true;
 }
 
+/* One "((prefix delim …) …)" or NIL; false: unreadable. */
+static bool
+foreign_group(struct mw_imap_cur *c, struct mw_buf *out)
+{
+	struct mw_str s;
+	enum mw_imap_kind k = mw_imap_token(c, &s);
+	if (k != MW_IMAP_OPEN)
+		return k == MW_IMAP_NIL;
+	while ((k = mw_imap_token(c, &s)) == MW_IMAP_OPEN) {
+		if (mw_imap_token(c, &s) != MW_IMAP_STRING)
+			return false;
+		mw_buf_putstr(out, s);
+		mw_buf_putc(out, '\0');
+		for (unsigned depth = 1; depth;) {
+			k = mw_imap_token(c, &s);
+			if (k == MW_IMAP_END || k == MW_IMAP_BAD)
+				return false;
+			depth += k == MW_IMAP_OPEN;
+			depth -= k == MW_IMAP_CLOSE;
+		}
+	}
+	return k == MW_IMAP_CLOSE;
+}
+
+void
+mw_imap_parse_foreign(struct mw_imap_cur c, struct mw_buf *out)
+{
+	mw_buf_clear(out);
+	if (expect_atom(&c, "*") && expect_atom(&c, "NAMESPACE") && mw_imap_skip(&c) &&
+	    foreign_group(&c, out))
+		(void)foreign_group(&c, out); /* what can be read of it is enough */
+}
+
 bool
 mw_imap_parse_status(struct mw_str s, struct mw_imap_status *ret)
 {
@@ -350,6 +389,8 @@ mw_imap_parse_counts(struct mw_imap_cur c, struct mw_imap_counts *ret)
 			r.uidnext = n;
 		else if (mw_str_ieq(s, MW_STR("UIDVALIDITY")))
 			r.uidvalidity = n;
+		else if (mw_str_ieq(s, MW_STR("HIGHESTMODSEQ")))
+			r.modseq = n;
 	}
 	if (k != MW_IMAP_CLOSE)
 		return false;

@@ -64,6 +64,10 @@ bool mw_imap_parse_list(struct mw_imap_cur c, struct mw_imap_list *ret);
 bool mw_imap_parse_namespace(struct mw_imap_cur c, struct mw_str *ret_prefix,
                              char *ret_delim);
 
+/* The same response: the prefixes of other users' and shared namespaces, each with its
+ * NUL. */
+void mw_imap_parse_foreign(struct mw_imap_cur c, struct mw_buf *out);
+
 struct mw_imap_status {           /* "TAG OK [CODE args] text", "* BYE text", … */
 	struct mw_str word;       /* OK, NO, BAD, BYE, PREAUTH */
 	struct mw_str code, args; /* empty without a response code */
@@ -75,10 +79,12 @@ bool mw_imap_parse_status(struct mw_str s, struct mw_imap_status *ret);
 /* "* STATUS name (MESSAGES 3 …)": the name and the values of that response. */
 struct mw_imap_counts {
 	struct mw_str name;
-	uint64_t messages, uidnext, uidvalidity;
+	uint64_t messages, uidnext, uidvalidity, modseq;
 };
 bool mw_imap_parse_counts(struct mw_imap_cur c, struct mw_imap_counts *ret);
 
+/* Digits alone. */
+bool mw_imap_number(struct mw_str s, uint64_t *ret);
 /* Walks "1:3,7,9:10" (UIDs; "9:7" is 7:9; no '*'). True while there is a range. */
 bool mw_imap_set_next(struct mw_str *rest, uint32_t *ret_first, uint32_t *ret_last);
 /* The i-th UID of a set, in the order written; 0 if there is none. */

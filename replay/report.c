@@ -59,6 +59,51 @@ mw_report_issue(struct mw_report *r, const uint8_t *id, const struct mw_issue *w
 	return 0;
 }
 
+int
+mw_report_raised(struct mw_report *r, const struct mw_report_raise *what)
+{
+	struct mw_report_raise *v =
+	    mw_arena_grow(r->arena, r->raise, &r->cap_raise, r->n_raise + 1, sizeof *v);
+	if (!v)
+		return MW_ENOMEM;
+	r->raise = v;
+	struct mw_report_raise *i = &v[r->n_raise];
+	*i = *what;
+	i->mailbox = mw_arena_strdup(r->arena, what->mailbox);
+	i->folder = mw_arena_strdup(r->arena, what->folder);
+	i->why = what->why ? mw_arena_strdup(r->arena, what->why) : NULL;
+	if (!i->mailbox || !i->folder || (what->why && !i->why))
+		return MW_ENOMEM;
+	r->n_raise++;
+	if (what->why)
+		r->not_raised++;
+	else
+		r->raised++;
+	return 0;
+}
+
+json_t *
+mw_report_raise_json(const struct mw_report_raise *a)
+{
+	const struct {
+		const char *name;
+		uint64_t v;
+	} n[] = {
+	    {"uidnext", a->uidnext},
+	    {"uidnext_to", a->uidnext_to},
+	    {"highestmodseq", a->modseq},
+	    {"highestmodseq_to", a->modseq_to},
+	};
+	json_t *o = json_object();
+	(void)json_object_set_new(o, "mailbox", mw_json_str(mw_strz(a->mailbox)));
+	(void)json_object_set_new(o, "folder", mw_json_str(mw_strz(a->folder)));
+	for (size_t i = 0; i < sizeof n / sizeof n[0]; i++)
+		(void)json_object_set_new(o, n[i].name, json_integer((json_int_t)n[i].v));
+	if (a->why)
+		(void)json_object_set_new(o, "reason", mw_json_str(mw_strz(a->why)));
+	return o;
+}
+
 uint64_t
 mw_report_left(const struct mw_report *r)
 {
@@ -113,6 +158,7 @@ summary(const struct mw_report *r)
 	    {"bounced", r->bounced},       {"queued", r->queued},
 	    {"unreadable", r->unreadable}, {"mailboxes", r->mailboxes},
 	    {"bytes", r->bytes},           {"held_back", r->held_back},
+	    {"raised", r->raised},         {"not_raised", r->not_raised},
 	};
 	(void)json_object_set_new(o, "message_type", json_string("summary"));
 	(void)json_object_set_new(o, "command", json_string(r->command));
@@ -176,6 +222,28 @@ say_issues(const struct mw_report *r)
 	}
 }
 
+/* Folders whose UIDs did not go up: their users may miss mail. */
+static void
+say_raises(const struct mw_report *r)
+{
+	size_t shown = 0;
+	for (size_t k = 0; k < r->n_raise; k++) {
+		const struct mw_report_raise *a = &r->raise[k];
+		MW_BUF_AUTO b = {0};
+		if (!a->why || ++shown > LINES_SHOWN)
+			continue;
+		mw_text_safe(mw_strz(a->mailbox), false, &b);
+		mw_buf_puts(&b, ": folder ");
+		mw_text_safe(mw_strz(a->folder), false, &b);
+		mw_buf_puts(&b, ": ");
+		mw_text_safe(mw_strz(a->why), false, &b);
+		fprintf(stderr, "UIDs not raised: %s\n", mw_buf_cstr(&b));
+	}
+	if (shown > LINES_SHOWN)
+		fprintf(stderr, "  … and %zu more; --report FILE names them all\n",
+		        shown - LINES_SHOWN);
+}
+
 /* The tail that every sentence has. */
 static void
 say_rest(const struct mw_report *r)
@@ -196,6 +264,13 @@ say_rest(const struct mw_report *r)
 	for (size_t i = 0; i < sizeof rest / sizeof rest[0]; i++)
 		if (rest[i].n)
 			printf(", %llu %s", (unsigned long long)rest[i].n, rest[i].what);
+	if (r->raised)
+		printf(", UIDs %s in %llu %s", r->dry ? "to be raised" : "raised",
+		       (unsigned long long)r->raised,
+		       r->raised == 1 ? "folder" : "folders");
+	if (r->not_raised)
+		printf(", UIDs not raised in %llu %s", (unsigned long long)r->not_raised,
+		       r->not_raised == 1 ? "folder" : "folders");
 }
 
 static void
@@ -240,6 +315,7 @@ say(const struct mw_report *r)
 	char took[32];
 	mw_duration_human(took, sizeof took, r->duration_us);
 	say_issues(r);
+	say_raises(r);
 	printf("%llu %s%s: %llu already there, %llu %s, %llu failed", n,
 	       n == 1 ? unit : units, r->dry ? " (dry run)" : "",
 	       (unsigned long long)r->already_there, (unsigned long long)r->restored,
@@ -288,6 +364,10 @@ mw_report_write(const struct mw_report *r, const char *path, struct mw_err *err)
 	(void)json_object_set_new(o, "message_type", json_string("report"));
 	(void)json_object_set_new(o, "started", json_string(when));
 	(void)json_object_set_new(o, "copies", issues(r, true));
+	json_t *raises = json_array();
+	for (size_t i = 0; i < r->n_raise; i++)
+		(void)json_array_append_new(raises, mw_report_raise_json(&r->raise[i]));
+	(void)json_object_set_new(o, "uids", raises);
 	char *text = json_dumps(o, JSON_INDENT(1) | JSON_SORT_KEYS);
 	json_decref(o);
 	if (!text)

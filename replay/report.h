@@ -18,6 +18,11 @@ struct mw_issue { /* a copy that deserves a line */
 	int64_t time_us;
 };
 
+struct mw_report_raise {                    /* a folder whose UIDs were to be raised */
+	const char *mailbox, *folder, *why; /* why: not raised; NULL: it was */
+	uint64_t uidnext, uidnext_to, modseq, modseq_to;
+};
+
 struct mw_report {
 	struct mw_arena *arena;
 	const char *command, *target, *run_id;
@@ -31,7 +36,10 @@ struct mw_report {
 	uint64_t undone;
 	uint64_t unreadable; /* records; what they held is unknown */
 	uint64_t mailboxes, bytes;
-	uint64_t held_back; /* what scripts would have sent out */
+	uint64_t held_back;          /* what scripts would have sent out */
+	uint64_t raised, not_raised; /* folders */
+	struct mw_report_raise *raise;
+	size_t n_raise, cap_raise;
 	int64_t start_us, duration_us;
 	struct mw_issue *issue;
 	size_t n_issue, cap_issue;
@@ -42,7 +50,11 @@ void mw_report_done(struct mw_report *r);
 /* Adds a line to the list; mailbox and reason are copied, kind is a literal. id NULL:
  * none. MW_ENOMEM. */
 int mw_report_issue(struct mw_report *r, const uint8_t *id, const struct mw_issue *what);
+/* Adds a folder; the strings are copied. MW_ENOMEM. */
+int mw_report_raised(struct mw_report *r, const struct mw_report_raise *what);
 uint64_t mw_report_left(const struct mw_report *r);
+/* A folder of that list, as JSON. */
+json_t *mw_report_raise_json(const struct mw_report_raise *a);
 /* The summary object on standard output (json), or the closing sentence for people. */
 void mw_report_print(const struct mw_report *r, bool json);
 /* The whole report as a JSON file (temp, sync, rename). */

@@ -62,6 +62,8 @@ struct mw_run {
 	bool dry, resend_doubtful;
 	bool check;             /* compare only; implies dry */
 	bool sieve;             /* copies are filed by their users' scripts */
+	bool prepare;           /* put nothing: look, and raise UIDs (run_raise.c) */
+	uint64_t uid_gap;       /* UIDs to leave out; 0: do not raise */
 	struct mw_queue *queue; /* the MTA's; NULL: not asked (run_queue.c) */
 	unsigned jobs;          /* boxes at a time; 0: MW_JOBS_DEFAULT */
 	/* warn, and ask on a terminal, before what looks like a store in use */
@@ -100,6 +102,14 @@ int mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_C
 /* run_live.c: before the first copy is put into a box. 0, or MW_ECANCEL: no. */
 int mw_run_may_put(struct mw_run *r, const struct mw_plan_box *b,
                    struct mw_err *err) MW_CHECK;
+/* Before copies are put: raises UIDNEXT and HIGHESTMODSEQ where they will go, or says
+ * so in a dry run. The box's open copies are the missing ones. */
+int mw_run_raise(struct mw_run *r, const struct mw_plan_box *b,
+                 struct mw_err *err) MW_CHECK;
+/* The step prepare for one box: opens it, says what its server can do and, where it can
+ * be read, raises UIDs in all its folders. Prints its line. As mw_run_box. */
+int mw_run_prepare(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_CHECK;
+
 /* The same for a target that cannot be read back (run_relay.c). */
 int mw_run_write_only(struct mw_run *r, struct mw_plan_box *b,
                       struct mw_err *err) MW_CHECK;

@@ -218,7 +218,9 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 		if (no)
 			return no;
 	}
-	int q = mw_target_put(r->target, v, k, &io, err);
+	int q = mw_run_raise(r, b, err);
+	if (!q)
+		q = mw_target_put(r->target, v, k, &io, err);
 	if (r->broken &&
 	    (r->broken->fate == MW_FATE_OPEN || r->broken->fate == MW_FATE_TRIED) &&
 	    mw_run_fate(r, r->broken, MW_FATE_FAILED, r->broken_err.msg))
@@ -244,6 +246,9 @@ attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_er
 	if (q || !left)
 		return q;
 	if (r->dry) {
+		q = mw_run_raise(r, b, err);
+		if (q)
+			return q;
 		for (size_t i = 0; i < b->n && !q; i++)
 			if (is_open(&b->v[i]))
 				q = mw_run_fate(r, &b->v[i], MW_FATE_RESTORED, NULL);
@@ -340,6 +345,8 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 int
 mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 {
+	if (r->prepare)
+		return mw_run_prepare(r, b, err);
 	if (b->bad_name)
 		return mw_fail(err, MW_ENOUSER,
 		               "mailbox name \"%.100s\" cannot be a path", b->mailbox);

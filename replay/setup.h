@@ -145,5 +145,8 @@ void mw_sendmail_check(const struct mw_sendmail *s, struct mw_advices *ret);
 /* What to do for the others: text for people. */
 void mw_setup_sendmail(const struct mw_conf *conf, struct mw_buf *out);
 void mw_setup_dovecot(const struct mw_conf *conf, struct mw_buf *out);
+/* A shell script that raises UIDNEXT and HIGHESTMODSEQ of every folder of every mailbox;
+ * config: Dovecot's, NULL: its own default. MW_EUSAGE: a name that no script can hold. */
+int mw_setup_raise(const char *config, struct mw_buf *out, struct mw_err *err) MW_CHECK;
 
 #endif

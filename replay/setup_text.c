@@ -72,3 +72,48 @@ mw_setup_dovecot(const struct mw_conf *conf, struct mw_buf *out)
 	    "# Replay with: mailwal replay … --to imap://127.0.0.1 --auth-user mailwal "
 	    "\\\n#   --password-file FILE [--auth-style separator]\n");
 }
+
+int
+mw_setup_raise(const char *config, struct mw_buf *out, struct mw_err *err)
+{
+	if (config && strpbrk(config, "'\n"))
+		return mw_fail(err, MW_EUSAGE,
+		               "--dovecot-config: a quote or a newline in a path");
+	mw_buf_puts(
+	    out,
+	    "#!/bin/sh\n"
+	    "# After a backup was restored into Dovecot, as root, before users come "
+	    "back:\n"
+	    "# the next UID and MODSEQ of every folder go up by so many, so that "
+	    "clients\n"
+	    "# that had seen newer ones than the backup has see the mail that comes "
+	    "now.\n"
+	    "# UIDVALIDITY stays. Prints each folder with its new numbers. Other users'\n"
+	    "# and public folders are left out.\n"
+	    "gap=${1:-100000}\n"
+	    "tab=$(printf '\\t')\n");
+	mw_buf_printf(out, "doveadm() { command doveadm%s%s%s \"$@\"; }\n",
+	              config ? " -c '" : "", config ? config : "", config ? "'" : "");
+	mw_buf_puts(
+	    out,
+	    "list=$(doveadm -f tab mailbox status -A 'uidnext highestmodseq' INBOX '*') "
+	    "||\n"
+	    "\techo 'not every mailbox could be read' >&2\n"
+	    "printf '%s\\n' \"$list\" | tail -n +2 | sort -u | {\n"
+	    "\tbad=0\n"
+	    "\twhile IFS=$tab read -r user folder next modseq; do\n"
+	    "\t\tif doveadm mailbox update -u \"$user\" \\\n"
+	    "\t\t\t--min-next-uid $((next + gap)) \\\n"
+	    "\t\t\t--min-highest-modseq $((modseq + gap)) \"$folder\" </dev/null\n"
+	    "\t\tthen\n"
+	    "\t\t\tprintf '%s\\t%s\\t%s\\t%s\\n' \"$user\" \"$folder\" \\\n"
+	    "\t\t\t\t$((next + gap)) $((modseq + gap))\n"
+	    "\t\telse\n"
+	    "\t\t\techo \"$user: $folder: not raised\" >&2\n"
+	    "\t\t\tbad=1\n"
+	    "\t\tfi\n"
+	    "\tdone\n"
+	    "\texit $bad\n"
+	    "}\n");
+	return mw_buf_ok(out) ? mw_fail(err, MW_ENOMEM, "out of memory") : 0;
+}

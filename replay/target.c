@@ -395,6 +395,18 @@ mw_target_put(struct mw_target *t, const struct mw_put *v, size_t n,
 }
 
 bool
+mw_target_raises(const struct mw_target *t)
+{
+	return t->ops->raise != NULL;
+}
+
+int
+mw_target_raise(struct mw_target *t, const struct mw_raise_opts *o, struct mw_err *err)
+{
+	return t->ops->raise ? t->ops->raise(t, o, err) : 0;
+}
+
+bool
 mw_target_removes(const struct mw_target *t)
 {
 	return t->ops->remove != NULL;

@@ -159,6 +159,27 @@ struct mw_put_io {
 	void *arg;
 };
 
+/* Where a folder's UIDs go on, so that clients with caches of the time before the loss
+ * see what comes; not for folders younger than the mail that is missing. */
+struct mw_raised {
+	const char *folder; /* as the server writes it */
+	uint64_t uidnext, uidnext_to;
+	uint64_t modseq, modseq_to; /* 0: the server has none */
+	const char *why;            /* could not be raised, or not as far; NULL: it was */
+};
+struct mw_raise_opts {
+	uint64_t gap;         /* UIDs used up beyond the copies that are missing */
+	uint64_t inbox, sent; /* copies that are missing */
+	int64_t newest_us;    /* the newest of them */
+	bool all; /* every folder of the user, not only those that get copies */
+	bool dry; /* say it only */
+	int (*told)(void *arg, const struct mw_raised *r);
+	void *arg;
+};
+/* After begin (dry: after scan). 0, also for targets that cannot. */
+int mw_target_raise(struct mw_target *t, const struct mw_raise_opts *o,
+                    struct mw_err *err) MW_CHECK;
+bool mw_target_raises(const struct mw_target *t);
 /* Puts n copies, in order. Each is answered through done before 0 is returned. Negative:
  * something is in doubt; what was not answered may or may not be there. MW_ECANCEL after
  * a stop, at a consistent point. */
@@ -195,6 +216,9 @@ struct mw_target_ops {
 	             int (*cb)(void *, uint64_t, struct mw_profile *), void *arg,
 	             struct mw_err *err);
 	int (*begin)(struct mw_target *t, struct mw_err *err);
+	/* NULL: cannot */
+	int (*raise)(struct mw_target *t, const struct mw_raise_opts *o,
+	             struct mw_err *err);
 	int (*put)(struct mw_target *t, const struct mw_put *v, size_t n,
 	           const struct mw_put_io *io, struct mw_err *err);
 	/* NULL: cannot */

@@ -194,6 +194,7 @@ box_free(struct mw_imap_box *b)
 		free(b->other[i]);
 	free(b->other);
 	free(b->mailbox);
+	mw_buf_free(&b->stale);
 	free(b);
 }
 
@@ -268,6 +269,7 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 		free(b);
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	}
+	b->dry = dry;
 	int r = log_in(t, b, &b->c, err);
 	if (!r && !(b->staging = own_name(b->c, MW_STAGING_NAME)))
 		r = mw_fail(err, MW_EPROTO, "the server's namespace prefix is unusable");
@@ -325,6 +327,7 @@ imap_describe(struct mw_target *t, struct mw_buf *out)
 	    {MW_CAP_UIDPLUS, "UIDPLUS"},
 	    {MW_CAP_MOVE, "MOVE"},
 	    {MW_CAP_SPECIAL_USE, "SPECIAL-USE"},
+	    {MW_CAP_CONDSTORE, "CONDSTORE"},
 	};
 	const struct mw_imap_box *b = mw_imap_box(t);
 	for (size_t i = 0; i < MW_COUNT(caps); i++)
@@ -348,6 +351,7 @@ const struct mw_target_ops mw_target_imap = {
     .scan = mw_imap_box_scan,
     .fetch = mw_imap_box_fetch,
     .begin = mw_imap_staging_begin,
+    .raise = mw_imap_box_raise,
     .put = mw_imap_box_put,
     .remove = mw_imap_box_remove,
     .describe = imap_describe,

@@ -4,6 +4,7 @@
  *	target_imap_stage.c the staging folder: exclusion, what a dead run left, clean-up
  *	target_imap_scan.c  what the mailbox holds
  *	target_imap_sieve.c filing by the user's Sieve script, without side effects
+ *	target_imap_raise.c UIDNEXT and HIGHESTMODSEQ of restored folders
  *	target_imap_put.c   batches into the staging folder, MOVE, bisection of refusals
  */
 #ifndef MW_REPLAY_TARGET_IMAP_H
@@ -16,6 +17,8 @@
 #define MW_STAGING_NAME "mailwal-staging"
 /* Behind that name, before a number: one that the server can neither open nor delete. */
 #define MW_STAGING_BROKEN "-broken-"
+/* How the Message-ID of what only uses up a UID begins. */
+#define MW_PLACEHOLDER "uid-placeholder."
 
 struct mw_imap_folder {
 	char *name;   /* as the server writes it */
@@ -41,6 +44,8 @@ struct mw_imap_box {
 	bool staging_seen;    /* the folder list has it */
 	bool locked;          /* it is ours */
 	bool selected;        /* it is selected */
+	bool dry;             /* nothing may be changed */
+	struct mw_buf stale;  /* uint64_t keys: placeholders that a dead run left */
 	uint32_t marker_uid;  /* UID of the marker message; 0: unknown */
 	uint32_t uidvalidity; /* of the staging folder */
 };
@@ -60,6 +65,13 @@ int mw_imap_box_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
 int mw_imap_box_changed(struct mw_target *t, struct mw_err *err) MW_CHECK;
 int mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
                     const struct mw_put_io *io, struct mw_err *err) MW_CHECK;
+/* See mw_target_raise; the mailbox is ours, and scanned. */
+int mw_imap_box_raise(struct mw_target *t, const struct mw_raise_opts *o,
+                      struct mw_err *err) MW_CHECK;
+/* Is it one of those that raise makes, of this ledger? */
+bool mw_imap_is_placeholder(const struct mw_target *t, struct mw_str header);
+/* Takes away those that the scan found. */
+int mw_imap_sweep(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 int mw_imap_box_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
                        int (*removed)(void *arg, size_t i, int code), void *arg,
                        struct mw_err *err) MW_CHECK;

@@ -16,6 +16,7 @@ enum {
 /* ---- scan ---- */
 
 struct scan {
+	const struct mw_target *t;
 	struct mw_imap_box *b;
 	size_t i; /* folder being answered */
 	int (*cb)(void *, const struct mw_found *);
@@ -58,6 +59,11 @@ on_message(void *arg, struct mw_imap_cur cur)
 	}
 	if (!f.uid || !f.has_size || !f.has_header)
 		return 0; /* a flag update that came in between */
+	if (mw_imap_is_placeholder(s->t, f.header)) {
+		uint64_t key = KEY(s->i, f.uid);
+		mw_buf_put(&s->b->stale, &key, sizeof key);
+		return 0;
+	}
 	struct mw_found found = {KEY(s->i, f.uid), f.size, f.date_us,
 	                         s->b->folder[s->i].sent, f.header};
 	return s->cb(s->arg, &found);
@@ -113,16 +119,19 @@ mw_imap_box_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *)
                  void *arg, struct mw_err *err)
 {
 	struct mw_imap_box *b = mw_imap_box(t);
-	struct scan s = {b, 0, cb, arg, false};
+	struct scan s = {t, b, 0, cb, arg, false};
 	size_t asked = 0;
 	int r = 0;
 	b->selected = false;
+	mw_buf_clear(&b->stale);
 	for (s.i = 0; s.i < b->n_folder && !r; s.i++) {
 		while (!r && asked < b->n_folder && asked < s.i + AHEAD)
 			r = ask_folder(b, asked++, err);
 		if (!r)
 			r = hear_folder(&s, err);
 	}
+	if (!r && b->stale.n && !b->dry)
+		r = mw_imap_sweep(b, err);
 	if (r && b->c->sent != b->c->answered)
 		b->locked = false; /* no use of the connection any more */
 	return r;

@@ -26,14 +26,15 @@ static int
 canary_filter(struct mw_imap_box *b, const char *token, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
-	char script[200];
-	int n = snprintf(script, sizeof script,
-	                 "redirect \"mailwal-canary-%s@silence.invalid\";\r\n", token);
 	if (!b->marker_uid)
 		return mw_fail(err, MW_EPROTO, "%s offers no UIDPLUS",
 		               mw_net_peer(c->net));
-	int r = mw_imap_do(c, err, "UID FILTER SIEVE SCRIPT {%d+}\r\n%s UID %u", n,
-	                   script, (unsigned)b->marker_uid);
+	/* No literal: one that is not read together with its command (the server's buffer
+	 * ends between them) makes Dovecot's imap_filter_sieve lose the command. */
+	int r = mw_imap_do(c, err,
+	                   "UID FILTER SIEVE SCRIPT \"redirect "
+	                   "\\\"mailwal-canary-%s@silence.invalid\\\";\" UID %u",
+	                   token, (unsigned)b->marker_uid);
 	if (r == MW_EREFUSED)
 		return mw_imap_refused(c, err, "run a Sieve script");
 	/* The redirect marked the marker as deleted; it stays. */

@@ -49,6 +49,8 @@ parse_all(char *room, const uint8_t *data, size_t n)
 		require(inside(l.name, room, n), "list");
 	if (mw_imap_parse_counts(fresh(room, data, n), &c))
 		require(inside(c.name, room, n), "status");
+	MW_BUF_AUTO foreign = {0};
+	mw_imap_parse_foreign(fresh(room, data, n), &foreign);
 	if (mw_imap_parse_namespace(fresh(room, data, n), &prefix, &delim))
 		require(inside(prefix, room, n), "namespace");
 	struct mw_imap_cur cur = fresh(room, data, n);

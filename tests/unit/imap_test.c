@@ -101,6 +101,15 @@ a_personal_namespace_is_found(void **state)
 	assert_int_equal(delim, '.');
 	assert_false(
 	    mw_imap_parse_namespace(cur(room, "* NAMESPACE NIL NIL NIL"), &p, &delim));
+	MW_BUF_AUTO foreign = {0};
+	mw_imap_parse_foreign(cur(room, "* NAMESPACE ((\"INBOX.\" \".\")) ((\"Other \" "
+	                                "\".\" \"X-A\" (\"b\" \"c\"))) ((\"#pub/\" "
+	                                "\"/\")(\"x\" NIL))"),
+	                      &foreign);
+	assert_int_equal(foreign.n, 15);
+	assert_memory_equal(foreign.p, "Other \0#pub/\0x", 15);
+	mw_imap_parse_foreign(cur(room, "* NAMESPACE ((\"\" \"/\")) NIL NIL"), &foreign);
+	assert_int_equal(foreign.n, 0);
 }
 
 static void

@@ -1,0 +1,408 @@
+#!/usr/bin/python3
+"""Clients that kept their caches over a loss see the mail that came back.
+
+Mail, backup, more mail that clients see, flag and move; the store is lost and the backup
+restored: same UIDVALIDITY, old UIDNEXT and HIGHESTMODSEQ. Three clients that synchronise by
+what they knew before (by UIDNEXT; by HIGHESTMODSEQ with QRESYNC; mbsync) must then have every
+message that a replay put back, in Dovecot (Maildir, sdbox) and Cyrus; and without the raise
+they must not, or the test proves nothing. Also what is said before, and what a kill leaves."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import cyrus
+import mailbox
+import rig as rigs
+import tap
+import workload
+
+USER = "anna@example.test"
+FOLDERS = ("INBOX", "Sent")
+
+
+def mail(i):
+	return (f"From: w@remote.test\r\nTo: {USER}\r\nSubject: mail {i}\r\nMessage-ID: <w{i}@x.test>"
+		f"\r\n\r\ntext of number {i}\r\n").encode()
+
+
+class Client:
+	"""A cache of one folder, kept by UIDVALIDITY and what the two kinds below add."""
+
+	def __init__(self, rig, folder):
+		self.rig, self.folder, self.validity, self.cache = rig, folder, None, {}
+
+	def open(self):
+		self.c = mailbox.login(self.rig, USER)
+
+	def status(self):
+		r = self.c.status(self.folder, "(UIDVALIDITY UIDNEXT HIGHESTMODSEQ)")[1][0]
+		validity, uidnext, modseq = (int(re.search(rb" ?%s (\d+)" % w, r).group(1)) for w in
+			(b"UIDVALIDITY", b"UIDNEXT", b"HIGHESTMODSEQ"))
+		if self.validity not in (None, validity):
+			raise rigs.RigError("UIDVALIDITY changed")
+		self.validity = validity
+		return uidnext, modseq
+
+	def ids(self, uids):
+		"""{uid: Message-ID} of what the server has of a UID set."""
+		rows = self.c.uid("FETCH", uids, "(UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")[1]
+		out = {}
+		for i, r in enumerate(rows or []):
+			if isinstance(r, tuple):
+				tail = rows[i + 1] if isinstance(rows[i + 1], bytes) else b""
+				uid = re.search(rb"UID (\d+)", r[0] + tail)
+				out[int(uid.group(1))] = mailbox.message_id(r[1])
+		return out
+
+	def sync(self):
+		self.open()
+		uidnext, modseq = self.status()
+		self.c.select(self.folder, readonly=True)
+		self.take(uidnext, modseq)
+		self.c.logout()
+
+	def missed(self):
+		"""Message-IDs that the folder holds at a UID where this client sees something else, or
+		nothing."""
+		self.open()
+		self.c.select(self.folder, readonly=True)
+		there = self.ids("1:*")
+		self.c.logout()
+		return sorted(m for u, m in there.items() if self.cache.get(u) != m)
+
+
+class ByUid(Client):
+	"""New is what has a UID from the last UIDNEXT on; gone is what SEARCH does not name."""
+	last = 1
+
+	def take(self, uidnext, _modseq):
+		if uidnext > self.last:
+			new = self.ids(f"{self.last}:*")
+			self.cache.update({u: m for u, m in new.items() if u >= self.last})
+			self.last = uidnext
+		there = {int(x) for x in self.c.uid("SEARCH", "ALL")[1][0].split()}
+		self.cache = {u: m for u, m in self.cache.items() if u in there}
+
+
+class ByModseq(Client):
+	"""Changed and new is what has a MODSEQ beyond the last one; the server says what is gone
+	(RFC 7162)."""
+	last = 0
+
+	def open(self):
+		super().open()
+		self.c.enable("QRESYNC")
+
+	def take(self, _uidnext, modseq):
+		if not self.last:
+			self.cache = self.ids("1:*")
+		elif modseq > self.last:
+			rows = self.c.uid("FETCH", "1:*", f"(FLAGS) (CHANGEDSINCE {self.last} VANISHED)")
+			gone = self.c.response("VANISHED")[1]
+			for text in gone:
+				for a, b in re.findall(rb"(\d+)(?::(\d+))?", text or b""):
+					for u in [u for u in self.cache if int(a) <= u <= int(b or a)]:
+						del self.cache[u]
+			new = {int(u) for r in rows[1] if r
+			       for u in re.findall(rb"UID (\d+)", r)} - set(self.cache)
+			if new:
+				self.cache.update(self.ids(",".join(map(str, sorted(new)))))
+		self.last = max(self.last, modseq)
+
+
+class Mbsync(Client):
+	"""A real one: mbsync pulls the folder into a Maildir."""
+
+	def __init__(self, rig, folder, directory):
+		super().__init__(rig, folder)
+		self.dir = directory
+		os.makedirs(directory)
+		with open(directory + "/rc", "w", encoding="utf-8") as f:
+			f.write(f"IMAPStore far\nHost 127.0.0.1\nPort {rig.imap_port}\nUser {USER}\n"
+				f"Pass {rig.password}\nSSLType None\nAuthMechs PLAIN\n\n"
+				f"MaildirStore near\nInbox \"{directory}/box\"\n\n"
+				f"Channel all\nFar :far:{folder}\nNear :near:INBOX\nSync Pull\n"
+				f"Create Near\nSyncState \"{directory}/\"\n")
+
+	def sync(self):
+		r = subprocess.run(["mbsync", "-q", "-c", self.dir + "/rc", "all"], timeout=60,
+				   capture_output=True, check=False)
+		if r.returncode:
+			raise rigs.RigError(f"mbsync: {r.stderr.decode()[-500:]}")
+
+	def missed(self):
+		have = set()
+		for d in ("cur", "new"):
+			for e in os.scandir(f"{self.dir}/box/{d}"):
+				with open(e.path, "rb") as f:
+					have.add(mailbox.message_id(f.read().replace(b"\n", b"\r\n")))
+		c = mailbox.login(self.rig, USER)
+		there = {mailbox.message_id(s.data) for s in mailbox.fetch(c, self.folder)}
+		c.logout()
+		return sorted(there - have)
+
+
+def act(rig):
+	"""What the user does with mail that came after the backup."""
+	c = mailbox.login(rig, USER)
+	c.select("INBOX")
+	uids = c.uid("SEARCH", "ALL")[1][0].decode().split()
+	for u in uids[-12:]:
+		c.uid("STORE", u, "+FLAGS", "(\\Seen)")
+	c.uid("STORE", uids[-1], "+FLAGS", "(\\Flagged)")
+	c.uid("STORE", uids[-2], "+FLAGS", "(\\Deleted)")
+	c.expunge()
+	for i in range(5):  # a draft, saved again and again
+		c.append("INBOX", "(\\Draft)", None, mail(1000 + i))
+		c.select("INBOX")
+		if i == 4:
+			break
+		last = c.uid("SEARCH", "ALL")[1][0].decode().split()[-1]
+		c.uid("STORE", last, "+FLAGS", "(\\Deleted)")
+		c.expunge()
+	c.logout()
+
+
+def restore(rig):
+	"""The store as the backup has it."""
+	if isinstance(rig, cyrus.CyrusRig):
+		rig.destroy_store()
+		rig.restore()
+		return
+	rig.end("dovecot")
+	rig.destroy_store()
+	rig.restore()
+	rig.start_dovecot()
+
+
+def fill(t, rig, base, n, more, late):
+	"""The loss's eve; the clients, as they were then."""
+	jobs = [workload.Mail(f"m{i}", mail(i), "w@remote.test", [USER], {}, rig.users)
+		for i in range(n + more + late)]
+	rig.send(jobs[:n])
+	rig.wait_queue()
+	own = workload.Mail("s", mail(500), USER, ["out@remote.test"], {}, rig.users)
+	own.auth = USER
+	c = mailbox.login(rig, USER)
+	c.append("Sent", "(\\Seen)", None, mail(499))
+	c.logout()
+	warm = clients(rig, f"{base}/mbsync")
+	for c in warm:  # a first look gives every message its UID
+		c.sync()
+	rig.backup()
+	rig.send(jobs[n:n + more] + [own])
+	rig.wait_queue()
+	t.need(all(j.code == 250 for j in jobs[:n + more] + [own]), "mail is captured")
+	c = mailbox.login(rig, USER)
+	c.append("Sent", "(\\Seen)", None, mail(500))
+	c.logout()
+	for c in warm:
+		c.sync()
+	act(rig)
+	for c in warm:
+		c.sync()
+	t.need(not any(c.missed() for c in warm), "the clients know all mail before the loss")
+	rig.send(jobs[n + more:])  # but not these
+	rig.wait_queue()
+	t.need(all(j.code == 250 for j in jobs), "more mail is captured")
+	return warm
+
+
+def clients(rig, base):
+	out = [k(rig, f) for f in FOLDERS for k in (ByUid, ByModseq)]
+	if shutil.which("mbsync") and not isinstance(rig, cyrus.CyrusRig):
+		out.append(Mbsync(rig, "INBOX", base))
+	return out
+
+
+def keep(all_clients, path):
+	"""The clients' memory as it was before the loss, for another try."""
+	shutil.rmtree(path, ignore_errors=True)
+	for c in all_clients:
+		if isinstance(c, Mbsync):
+			shutil.copytree(c.dir, path)
+	return [(dict(c.cache), getattr(c, "last", None)) for c in all_clients]
+
+
+def recall(all_clients, memory, path):
+	for c, (cache, last) in zip(all_clients, memory):
+		c.cache = dict(cache)
+		if last is not None:
+			c.last = last
+		if isinstance(c, Mbsync):
+			shutil.rmtree(c.dir)
+			shutil.copytree(path, c.dir)
+
+
+def name(c):
+	return f"{type(c).__name__} {c.folder}"
+
+
+def all_see(t, what, all_clients):
+	missed = {}
+	for c in all_clients:
+		c.sync()
+		if c.missed():
+			missed[name(c)] = c.missed()
+	return t.ok(not missed, f"{what}: every client sees every message", missed)
+
+
+def placeholders(rig):
+	"""The folders that hold one."""
+	out, c = [], mailbox.login(rig, USER)
+	for f in mailbox.folders(c):
+		c.select(f'"{f}"', readonly=True)
+		out += [f] if c.search(None, "SUBJECT", '"mailwal holds"')[1][0] else []
+	c.logout()
+	return out
+
+
+def steps(rig, *words):
+	args = rig.replay_args()
+	return rig.mailwal("--json", args[0], *words, *args[1:])
+
+
+def said_before(t, what, rig, more):
+	"""Dry: says it and changes nothing."""
+	before = status(rig)
+	report = rig.dir + "/plan.json"
+	r = steps(rig, "plan", "--all", "--report", report)
+	s = r.summary or {}
+	with open(report, encoding="utf-8") as f:
+		uids = {u["folder"]: u for u in json.load(f)["uids"]}
+	t.ok(r.rc == 0 and s.get("raised") == 2 and s.get("not_raised") == 0
+	     and set(uids) == set(FOLDERS), f"{what}: plan names both folders", f"{r}\n{uids}")
+	u = uids.get("INBOX", {})
+	t.ok(u.get("uidnext_to", 0) - u.get("uidnext", 0) == 500 + more, f"{what}: and how far", u)
+	r = steps(rig, "prepare", "-n", "--all")
+	boxes = [b for b in r.lines if b.get("message_type") == "mailbox"]
+	t.ok(r.rc == 0 and {u["folder"] for u in boxes[0]["uids"]} >= set(FOLDERS),
+	     f"{what}: prepare -n names them too", r)
+	text = rig.mailwal(*rig.replay_args("-n", "--all"))
+	t.ok("UIDs to be raised in 2 folders" in text.out, f"{what}: -n says it to people", text)
+	t.equal(status(rig), before, f"{what}: nothing has changed")
+
+
+def status(rig):
+	c = mailbox.login(rig, USER)
+	out = [c.status(f, "(UIDNEXT HIGHESTMODSEQ MESSAGES)")[1] for f in FOLDERS]
+	c.logout()
+	return out
+
+
+def story(t, what, rig, killed=False, whole=True):
+	n, more, late = 30, 25, 4
+	warm = fill(t, rig, t.sub(what), n, more, late)
+	aside = f"{t.sub(what)}/aside"
+	memory = keep(warm, aside)
+
+	restore(rig)
+	r = rig.replay("--all", "--uid-gap", "0")
+	t.ok(r.rc == 0 and (r.summary or {}).get("raised") == 0, f"{what}: a run without the raise", r)
+	blind = []
+	for c in warm:
+		c.sync()
+		blind += [name(c)] if c.missed() else []
+	t.ok({c for c in blind if "INBOX" in c} == {name(c) for c in warm if c.folder == "INBOX"},
+	     f"{what}: then each client misses mail of INBOX (or this test proves nothing)", blind)
+
+	recall(warm, memory, aside)
+	restore(rig)
+	if whole:
+		said_before(t, what, rig, more + late)
+	if killed:
+		kill_within(t, what, rig)
+	r = rig.replay("--all")
+	t.ok(r.rc == 0 and (r.summary or {}).get("raised") == 2
+	     and r.summary.get("not_raised") == 0, f"{what}: a run raises both folders", r)
+	all_see(t, f"{what}, run", warm)
+	t.equal(placeholders(rig), [], f"{what}: no placeholder is left")
+	r = rig.replay("--all")
+	t.ok(r.rc == 0 and r.summary.get("restored") == 0 and r.summary.get("raised") == 0,
+	     f"{what}: a second run raises nothing", r)
+
+	if not whole:
+		return None
+	recall(warm, memory, aside)
+	restore(rig)
+	r = steps(rig, "prepare", "--all")
+	box = next((b for b in r.lines if b.get("message_type") == "mailbox"), {})
+	t.ok(r.rc == 0 and {u["folder"] for u in box.get("uids", [])} >= set(FOLDERS) | {"Trash"}
+	     and all(u["uidnext_to"] > u["uidnext"] and "reason" not in u for u in box["uids"]),
+	     f"{what}: prepare raises every folder", r)
+	r = rig.replay("--all", "--uid-gap", "0")
+	t.ok(r.rc == 0 and r.summary.get("failed") == 0, f"{what}: then a run that does not", r)
+	all_see(t, f"{what}, prepare", warm)
+	return warm, memory, aside
+
+
+def kill_within(t, what, rig):
+	"""SIGKILL while placeholders lie in the folder: the next run takes them away."""
+	seen = False
+	for _ in range(12):
+		p = subprocess.Popen(rig.mailwal_argv(*rig.replay_args("--all", "--uid-gap", "5000")),
+				     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+				     stderr=subprocess.DEVNULL)
+		end = time.monotonic() + 30
+		c = mailbox.login(rig, USER)
+		while p.poll() is None and time.monotonic() < end:
+			r = c.status("INBOX", "(MESSAGES)")[1][0]
+			if int(re.search(rb"MESSAGES (\d+)", r).group(1)) > 200:
+				break
+		p.send_signal(signal.SIGKILL)
+		p.wait(10)
+		c.logout()
+		seen = bool(placeholders(rig))
+		if seen:
+			break
+	t.ok(seen, f"{what}: a killed run leaves placeholders behind")
+
+
+def by_doveadm(t, rig, warm, memory, aside):
+	"""What setup dovecot --raise-uids prints, done by the server's own tool."""
+	recall(warm, memory, aside)
+	restore(rig)
+	r = rig.mailwal("setup", "dovecot", "--raise-uids", "--dovecot-config",
+			f"{rig.run}/dovecot.conf")
+	t.ok(r.rc == 0 and "min-next-uid" in r.out, "setup dovecot prints the script", r)
+	script = rig.dir + "/raise.sh"
+	with open(script, "w", encoding="utf-8") as f:
+		f.write(r.out)
+	before = status(rig)
+	p = subprocess.run(["sh", script], capture_output=True, timeout=60, check=False)
+	t.ok(p.returncode == 0 and b"INBOX" in p.stdout, "the script runs", p)
+	t.ok(all(a != b for a, b in zip(before, status(rig))), "and raises", status(rig))
+	r = rig.replay("--all", "--uid-gap", "0")
+	t.ok(r.rc == 0 and r.summary.get("failed") == 0, "doveadm: a run that does not raise", r)
+	all_see(t, "doveadm", warm)
+
+
+def main(t):
+	conf = dict(users=(USER,), postfix="message_drop_headers =")
+	with rigs.Rig(t.sub("maildir"), **conf) as rig:
+		rig.start()
+		kept = story(t, "Maildir", rig, killed=True)
+		by_doveadm(t, rig, *kept)
+		for bad in ("x", "-1", "1000001", ""):
+			r = rig.replay("--all", "--uid-gap", bad)
+			t.ok(r.rc == 64 and "--uid-gap" in r.err, f"--uid-gap {bad!r}: exit 64", r)
+	with rigs.Rig(t.sub("sdbox"), dovecot="mail_location = sdbox:~/sdbox", **conf) as rig:
+		rig.start()
+		story(t, "sdbox", rig, whole=False)
+	if cyrus.root():
+		with cyrus.CyrusRig(t.sub("cyrus"), **conf) as rig:
+			rig.start()
+			story(t, "Cyrus", rig)
+	else:
+		t.skip("no Cyrus: contrib/install-deps test unpacks it")
+
+
+tap.run(main, seconds=280)
