@@ -268,15 +268,17 @@ detail_folder(struct mw_target *t, const struct mw_put_io *io, const struct mw_p
 }
 
 /* The folder that imported mail was in, as one pointer for all of it. A name that this
- * server cannot have means INBOX. */
+ * server cannot have means INBOX, and so does Sent, where no scan would look for it. */
 static int
 other_folder(struct mw_imap_box *b, const char *folder, const char **ret,
              struct mw_err *err)
 {
 	char *name = mw_imap_dest_name(b->c, folder);
 	*ret = mw_imap_inbox;
-	if (!name)
+	if (!name || strcmp(name, b->sent) == 0) {
+		free(name);
 		return 0;
+	}
 	for (size_t i = 0; i < b->n_other; i++)
 		if (strcmp(b->other[i], name) == 0) {
 			free(name);

@@ -83,7 +83,9 @@ find_box(struct mw_target *t, struct mw_mdir *m, bool dry, struct mw_err *err)
 		m->missing = dry;
 		if (dry)
 			return 0;
-		int r = mw_mdir_make(m->path, err);
+		int r = mw_mdir_no_links(m->path, err);
+		if (!r)
+			r = mw_mdir_make(m->path, err);
 		if (r)
 			return r;
 	}
@@ -286,13 +288,25 @@ struct pending {
 	char tmp[PATH_MAX], final[PATH_MAX];
 };
 
-/* The folder that a copy goes into. */
+/* The folder that a copy goes into. Where imported mail was is a wish: a folder that
+ * there cannot be means INBOX, and so does Sent, where no scan would look for it. */
 static int
 place_of(struct mw_mdir *m, const struct mw_put *p, struct mw_mdir_place **ret,
          struct mw_err *err)
 {
-	const char *folder = p->folder ? p->folder : "";
-	return mw_mdir_place(m, m->dest ? m->dest : p->sent ? m->sent : folder, ret, err);
+	struct mw_mdir_place *sent;
+	int r = mw_mdir_place(m, m->sent, &sent, err);
+	if (!r && (m->dest || p->sent || !p->folder))
+		return mw_mdir_place(m,
+		                     m->dest   ? m->dest
+		                     : p->sent ? m->sent
+		                               : "",
+		                     ret, err);
+	if (!r)
+		r = mw_mdir_place(m, p->folder, ret, err);
+	if (r == MW_EUSAGE || (!r && strcmp((*ret)->path, sent->path) == 0))
+		r = mw_mdir_place(m, "", ret, err);
+	return r;
 }
 
 static void
@@ -392,8 +406,6 @@ put_one(struct mw_target *t, const struct mw_put *one, const struct mw_put_io *i
 	struct mw_mdir_place *p;
 	struct mw_err why = {0};
 	int r = place_of(m, one, &p, &why);
-	if (r == MW_EUSAGE)
-		return io->done(io->arg, one, MW_EREFUSED, why.msg, NULL);
 	if (r)
 		return mw_fail(err, r, "%s", why.msg);
 	r = mw_mdir_ready(t, m, p, &why);

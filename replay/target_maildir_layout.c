@@ -185,23 +185,42 @@ no_such_name(const char *folder, const char *why, struct mw_err *err)
 	               "\"%.100s\" cannot be a folder of this Maildir: %s", folder, why);
 }
 
-/* Each level of a name that becomes a path of its own. */
+/* What the server would not show, or what would lie elsewhere, is no folder. With
+ * Maildir++ a dot parts levels, too. */
 static const char *
-bad_level(const char *folder)
+bad_level(const struct mw_mdir *m, const char *folder)
 {
-	while (*folder) {
-		char level[NAME_MAX + 1];
-		size_t n = strcspn(folder, "/");
+	bool fs = m->layout == MW_LAYOUT_FS;
+	char level[NAME_MAX + 1];
+	for (int depth = 0; *folder || depth; depth++) {
+		size_t n = strcspn(folder, fs ? "/" : "/.");
 		if (!n || n > NAME_MAX)
 			return "the length of a level";
 		(void)snprintf(level, sizeof level, "%.*s", (int)n, folder);
-		if (level[0] == '.')
+		if (fs && level[0] == '.')
 			return "a level begins with a dot";
-		if (is_part(level))
+		if (fs && is_part(level))
 			return "a level is cur, new or tmp";
-		folder += n + (folder[n] == '/');
+		if (fs && depth > DEPTH)
+			return "too many levels";
+		if (!folder[n])
+			return NULL;
+		folder += n + 1;
 	}
 	return NULL;
+}
+
+/* Is each part of it short enough for a file system? */
+static bool
+short_parts(const char *path)
+{
+	while (*path) {
+		size_t n = strcspn(path, "/");
+		if (n > NAME_MAX)
+			return false;
+		path += n + (path[n] == '/');
+	}
+	return true;
 }
 
 static char *
@@ -216,8 +235,9 @@ path_of(const struct mw_mdir *m, const char *folder)
 	mw_buf_printf(&b, "%s/%s", m->path, fs ? "" : ".");
 	for (size_t i = 0; i < n.n; i++)
 		mw_buf_putc(&b, n.p[i] == '/' && !fs ? '.' : (char)n.p[i]);
-	return b.failed || n.failed || b.n > PATH_MAX - 300 ? NULL
-	                                                    : strdup(mw_buf_cstr(&b));
+	if (b.failed || n.failed || b.n > PATH_MAX - 300 || !short_parts(mw_buf_cstr(&b)))
+		return NULL;
+	return strdup(mw_buf_cstr(&b));
 }
 
 int
@@ -231,7 +251,7 @@ mw_mdir_place(struct mw_mdir *m, const char *folder, struct mw_mdir_place **ret,
 			*ret = p;
 			return 0;
 		}
-	const char *why = m->layout == MW_LAYOUT_FS ? bad_level(folder) : NULL;
+	const char *why = bad_level(m, folder);
 	if (why)
 		return no_such_name(folder, why, err);
 	struct mw_mdir_place *p = calloc(1, sizeof *p);
@@ -387,6 +407,22 @@ subscribe(const struct mw_mdir *m, const char *folder)
 	return good;
 }
 
+/* The levels above a folder of LAYOUT=fs are its user's as well. */
+static int
+links_between(const struct mw_mdir *m, const char *path, struct mw_err *err)
+{
+	char up[PATH_MAX];
+	struct stat st;
+	size_t n = strlen(m->path);
+	while (geteuid() == 0 && path[n] && path[n + 1]) {
+		n += 1 + strcspn(path + n + 1, "/");
+		(void)snprintf(up, sizeof up, "%.*s", (int)n, path);
+		if (lstat(up, &st) == 0 && S_ISLNK(st.st_mode))
+			return mw_fail(err, MW_EPERM, "%s is a symbolic link", up);
+	}
+	return 0;
+}
+
 int
 mw_mdir_ready(struct mw_target *t, struct mw_mdir *m, struct mw_mdir_place *p,
               struct mw_err *err)
@@ -395,9 +431,11 @@ mw_mdir_ready(struct mw_target *t, struct mw_mdir *m, struct mw_mdir_place *p,
 	bool fresh = !has(p->path, "cur");
 	if (p->ready)
 		return 0;
-	int r = fresh ? mw_mdir_make(p->path, err) : 0;
+	int r = links_between(m, p->path, err);
 	if (!r)
 		r = mw_mdir_no_links(p->path, err);
+	if (!r && fresh)
+		r = mw_mdir_make(p->path, err);
 	if (r)
 		return r;
 	p->ready = true;

@@ -28,6 +28,16 @@ import tap
 import workload
 from replaytool import empty
 
+GESENDET = r"""
+namespace inbox {
+  mailbox Sent {
+    special_use =
+  }
+  mailbox Gesendet {
+    special_use = \Sent
+  }
+}
+"""
 OLD = calendar.timegm((2019, 3, 5, 12, 0, 0))
 
 
@@ -178,6 +188,23 @@ def in_folders(t, rig):
 	     "files too", f"{files}\n{r}")
 
 
+def in_sent(t):
+	"""A folder that only the target knows to be Sent: its mail is put back, and once."""
+	with rigs.Rig(t.sub("sent"), users=("anna@example.test",), dovecot=GESENDET) as rig:
+		rig.start()
+		anna = rig.users[0]
+		c = mailbox.login(rig, anna)
+		t.need(c.create("Gesendet")[0] == "OK", "there is such a folder")
+		c.logout()
+		put_history(rig, anna, history(3, "gs"), "Gesendet")
+		r = rig.mailwal("--json", "import", f"maildir:{rig.run}/store/%d/%n", "--user", anna)
+		t.ok(r.rc == 0 and r.summary["imported"] == 3, "files do not tell Sent", r)
+		empty(rig)
+		got = [(r.rc, r.summary["restored"], r.summary["already_there"])
+		       for r in (rig.replay("--all"), rig.replay("--all"))]
+		t.equal(got, [(0, 3, 0), (0, 0, 3)], "put back, and found again")
+
+
 def killed(t, rig, user, tag, rnd, rounds):
 	"""Killed at random moments: what came in stays, nothing is doubled or lost."""
 	old = history(400, tag)
@@ -299,6 +326,7 @@ def main(t):
 		retention(t, rig)
 		r = rig.mailwal("verify")
 		t.ok(r.rc == 0, "the log verifies", r)
+	in_sent(t)
 
 
 tap.run(main, seconds=120)

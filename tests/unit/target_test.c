@@ -453,6 +453,123 @@ links_are_followed_once(void **state)
 	mw_target_free(t);
 }
 
+/* Puts the messages as mail that was in a folder; what a look then finds. */
+static void
+put_into(const char *text, enum mw_layout layout, const char *folder, struct world *w)
+{
+	struct mw_err err = {0};
+	struct mw_target *t = NULL;
+	struct mw_target_opts o = {.create = true, .layout = layout};
+	struct mw_put v[N];
+	struct mw_put_io io = {.envelope = envelope,
+	                       .content = content,
+	                       .intent = intent,
+	                       .done = done,
+	                       .arg = w};
+	*w = (struct world){.fail_at = -1};
+	assert_int_equal(mw_target_new(text, &o, &t, &err), 0);
+	for (size_t i = 0; i < N; i++)
+		v[i] = (struct mw_put){.time_us = T,
+		                       .size = strlen(messages[i]),
+		                       .folder = folder,
+		                       .ref = (void *)(uintptr_t)&messages[i]};
+	struct mw_arena *a = mw_arena_new(0);
+	const char *box;
+	assert_int_equal(mw_target_box(t, "alice", a, &box, &err), 0);
+	if (mw_target_open(t, "alice", box, false, &err) ||
+	    mw_target_begin(t, &err) != 0 || mw_target_put(t, v, N, &io, &err))
+		fail_msg("%s: %s", text, err.msg);
+	assert_int_equal(mw_target_close(t, &err), 0);
+	mw_arena_free(a);
+	look(t, w);
+	mw_target_free(t);
+}
+
+/* What a folder's name may be is up to the store that mail is imported from. */
+static void
+imported_folders_stay_in_their_maildir(void **state)
+{
+	static char deep[101], wide[200];
+	static const struct {
+		const char *folder;
+		enum mw_layout layout;
+		const char *path; /* NULL: INBOX */
+	} v[] = {
+	    {"Archive/2020", MW_LAYOUT_PLUS, ".Archive.2020/new"},
+	    {"Archive/2020", MW_LAYOUT_FS, "Archive/2020/new"},
+	    {"a.b", MW_LAYOUT_FS, "a.b/new"},
+	    {"cur", MW_LAYOUT_PLUS, ".cur/new"},
+	    /* these cannot be, or the server would not show them */
+	    {".", MW_LAYOUT_PLUS, NULL},
+	    {"..", MW_LAYOUT_PLUS, NULL},
+	    {"../x", MW_LAYOUT_PLUS, NULL},
+	    {"Fa.", MW_LAYOUT_PLUS, NULL},
+	    {".a", MW_LAYOUT_COURIER, NULL},
+	    {"a..b", MW_LAYOUT_PLUS, NULL},
+	    {".", MW_LAYOUT_FS, NULL},
+	    {"..", MW_LAYOUT_FS, NULL},
+	    {"a/../../b", MW_LAYOUT_FS, NULL},
+	    {"a/cur", MW_LAYOUT_FS, NULL},
+	    {deep, MW_LAYOUT_FS, NULL},
+	    {wide, MW_LAYOUT_PLUS, NULL},
+	    {wide, MW_LAYOUT_FS, NULL},
+	    /* no scan looks for them there */
+	    {"Sent", MW_LAYOUT_PLUS, NULL},
+	    {"Sent", MW_LAYOUT_FS, NULL},
+	};
+	(void)state;
+	for (size_t i = 0; i < 100; i++)
+		deep[i] = i % 2 ? '/' : 'a';
+	deep[99] = '\0';
+	for (size_t i = 0; i < 198; i++)
+		wide[i] = "\xc3\xbcx"[i % 3];
+	for (size_t k = 0; k < MW_COUNT(v); k++) {
+		char text[200], path[300], cmd[300];
+		struct world w;
+		(void)snprintf(text, sizeof text, "maildir:%s/%zu/in/box", dir, k);
+		(void)snprintf(path, sizeof path, "%s/%zu/in/box/%s", dir, k,
+		               v[k].path ? v[k].path : "new");
+		put_into(text, v[k].layout, v[k].folder, &w);
+		if (w.done != N || w.failed || w.found != N || w.any_sent)
+			fail_msg("%zu %s: %zu put, %zu not, %zu found%s", k, v[k].folder,
+			         w.done, w.failed, w.found, w.any_sent ? ", sent" : "");
+		for (size_t i = 0; i < N; i++)
+			if (!holds(path, messages[i]))
+				fail_msg("%zu %s: not in %s", k, v[k].folder, path);
+		(void)snprintf(cmd, sizeof cmd, "test \"$(ls -A '%s/%zu/in')\" = box",
+		               dir, k);
+		assert_int_equal(system(cmd), 0);
+		forget(&w);
+	}
+}
+
+/* The levels of a folder are its user's; where they lead, root makes nothing. */
+static void
+links_lead_root_nowhere(void **state)
+{
+	static const char *const link[][3] = {{"A", "A/b", "fs"}, {".A", "A", "plus"}};
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	for (size_t k = 0; k < MW_COUNT(link); k++) {
+		char text[200], cmd[600];
+		struct world w;
+		(void)snprintf(cmd, sizeof cmd,
+		               "cd '%s' && mkdir -p %zu/cur %zu/new %zu/tmp out%zu && "
+		               "ln -s ../out%zu %zu/%s",
+		               dir, k, k, k, k, k, k, link[k][0]);
+		assert_int_equal(system(cmd), 0);
+		(void)snprintf(text, sizeof text, "maildir:%s/%zu", dir, k);
+		put_into(text, k ? MW_LAYOUT_PLUS : MW_LAYOUT_FS, link[k][1], &w);
+		assert_int_equal(w.failed, N);
+		assert_non_null(strstr(w.why, "symbolic link"));
+		forget(&w);
+		(void)snprintf(cmd, sizeof cmd, "test -z \"$(ls -A '%s/out%zu')\"", dir,
+		               k);
+		assert_int_equal(system(cmd), 0);
+	}
+}
+
 static void
 a_folder_name_is_checked(void **state)
 {
@@ -630,6 +747,9 @@ main(void)
 	    cmocka_unit_test_setup_teardown(a_folder_name_is_checked, setup, teardown),
 	    cmocka_unit_test_setup_teardown(layouts, setup, teardown),
 	    cmocka_unit_test_setup_teardown(links_are_followed_once, setup, teardown),
+	    cmocka_unit_test_setup_teardown(imported_folders_stay_in_their_maildir, setup,
+	                                    teardown),
+	    cmocka_unit_test_setup_teardown(links_lead_root_nowhere, setup, teardown),
 	    cmocka_unit_test(a_target_is_understood_or_refused_clearly),
 	    cmocka_unit_test(a_mailbox_name_never_leaves_its_place),
 	    cmocka_unit_test_setup_teardown(passwords_are_found_by_mailbox, setup,
