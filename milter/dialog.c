@@ -317,7 +317,7 @@ command(struct mw_dialog *d, struct mw_str line)
 		mw_dialog_auth(d, line, rest);
 		return;
 	case MW_VERB_BDAT:
-		mw_dialog_bdat(d, line, rest);
+		mw_dialog_bdat(d, rest);
 		return;
 	case MW_VERB_XFORWARD:
 	case MW_VERB_XCLIENT:

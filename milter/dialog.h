@@ -210,7 +210,7 @@ void mw_dialog_content(struct mw_dialog *d, const void *p, size_t n);
 void mw_dialog_data_going(struct mw_dialog *d);
 bool mw_dialog_data_late(const struct mw_dialog *d);
 /* dialog_bdat.c: the command; the bytes of a chunk; its reply was a no */
-void mw_dialog_bdat(struct mw_dialog *d, struct mw_str line, struct mw_str rest);
+void mw_dialog_bdat(struct mw_dialog *d, struct mw_str rest);
 bool mw_dialog_chunk_run(struct mw_dialog *d);
 void mw_dialog_chunk_refused(struct mw_dialog *d);
 void mw_dialog_add_rcpt(struct mw_dialog *d, struct mw_str path);

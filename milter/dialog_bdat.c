@@ -1,8 +1,12 @@
-/* dialog_bdat.c - content in chunks (RFC 3030). A chunk goes on as it comes, its command
- * as it was said; only what would complete the last one, its last byte, or the command
- * itself when it is empty, waits for the record. Bytes are counted, never looked at.
+/* dialog_bdat.c - content in chunks (RFC 3030). A chunk goes on as it comes; only what
+ * would complete the last one, its last byte, or its command when it is empty, waits for
+ * the record. Bytes are counted, never looked at.
  *
- * The bytes of a chunk that is not wanted are read all the same: they are no commands. */
+ * The bytes of a chunk that is not wanted are read all the same: they are no commands.
+ *
+ * What the next server counts otherwise would be commands there, the client's, said in
+ * our name. So it gets each command in one plain form, whatever the client wrote, and no
+ * size that 32 bits do not hold: there are servers that take such a one for another. */
 #include <stdio.h>
 
 #include "journal/base/util.h"
@@ -10,6 +14,7 @@
 
 enum {
 	EMPTY_MAX = 100, /* chunks without a byte */
+	CHUNK_MAX = INT32_MAX,
 };
 
 /* "SIZE" or "SIZE LAST"; false: it is neither, and where the next command begins is not
@@ -75,7 +80,7 @@ misplaced(const struct mw_dialog *d)
 
 /* The command goes on, unless it would end the message at once. */
 static void
-chunk_begin(struct mw_dialog *d, struct mw_str line)
+chunk_begin(struct mw_dialog *d)
 {
 	struct mw_chunk *c = &d->chunk;
 	d->verb = MW_VERB_BDAT;
@@ -86,15 +91,15 @@ chunk_begin(struct mw_dialog *d, struct mw_str line)
 	struct mw_buf *to = c->last && c->left == 0 ? &d->held : &d->to_next;
 	if (d->dropped)
 		return;
-	mw_buf_putstr(to, line);
-	mw_buf_put(to, "\r\n", 2);
+	mw_buf_printf(to, "BDAT %llu%s\r\n", (unsigned long long)c->left,
+	              c->last ? " LAST" : "");
 	mw_buf_clear(&d->line);
 	if (mw_buf_ok(&d->held) < 0)
 		mw_dialog_data_drop(d, "451 4.3.0 Out of memory");
 }
 
 void
-mw_dialog_bdat(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
+mw_dialog_bdat(struct mw_dialog *d, struct mw_str rest)
 {
 	struct mw_chunk *c = &d->chunk;
 	uint64_t n;
@@ -105,6 +110,10 @@ mw_dialog_bdat(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 	}
 	if (!parse(rest, &n, &last)) {
 		mw_dialog_bye(d, "501 5.5.4 Syntax: BDAT size [LAST]; closing");
+		return;
+	}
+	if (n > CHUNK_MAX) {
+		mw_dialog_bye(d, "552 5.3.4 Chunk too large; closing");
 		return;
 	}
 	if (c->begun && mw_dialog_data_late(d)) {
@@ -127,7 +136,7 @@ mw_dialog_bdat(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 		d->dropped = false;
 		(void)snprintf(d->verdict, sizeof d->verdict, "%s", why);
 	} else {
-		chunk_begin(d, line);
+		chunk_begin(d);
 	}
 	if (n == 0)
 		chunk_over(d);

@@ -133,6 +133,8 @@ mw_dialog_keep_greeted(struct mw_dialog *d)
 		mw_dialog_bye(d, mw_dialog_lost);
 		return;
 	}
+	if (d->again == 2 && !mw_smtp_offers(mw_buf_str(&d->reply), MW_STR("CHUNKING")))
+		d->chunking = false; /* whatever the one before offered */
 	d->again = hello ? 2 : 0;
 	if (hello) {
 		send_line(d, &d->kept.hello);

@@ -26,9 +26,14 @@ good_chunks(void **state)
 	    {"three chunks, the last one empty: its command waits",
 	     false,
 	     1,
-	     {BEGUN, FIRST, "c:bdat 5|.||", "N:bdat 5|.||", "n:250-3|250 more|",
+	     {BEGUN, FIRST, "c:bdat 5|.||", "N:BDAT 5|.||", "n:250-3|250 more|",
 	      "C:250-3|250 more|", "c:BDAT 0 LAST|", "N:", "k:", "N:BDAT 0 LAST|", OK,
 	      NULL}},
+	    {"however it is written, the next server reads what is counted here",
+	     false,
+	     1,
+	     {BEGUN, "c:bDaT\t  0000000000000000000000002 |ab", "N:BDAT 2|ab", OK,
+	      "c:BDAT  \t01   last|c", "N:BDAT 1 LAST|", "k:", "N:c", OK, NULL}},
 	    {"pipelined",
 	     false,
 	     1,
@@ -110,6 +115,19 @@ bad_chunks(void **state)
 	    WRONG(" 9223372036854775808"),
 	    WRONG(" 18446744073709551617 LAST"),
 #undef WRONG
+#define LARGE(x)                                                                         \
+	{                                                                                \
+		x, false, 0,                                                             \
+		{                                                                        \
+			BEGUN, "c:BDAT" x "|abcdeNOOP|",                                 \
+			    "N:", "C:552 5.3.4 Chunk too large; closing|", "q:1", NULL   \
+		}                                                                        \
+	}
+	    LARGE(" 2147483648"),
+	    LARGE(" 4294967301"),
+	    LARGE(" 4294967301 LAST"),
+	    LARGE(" 9223372036854775807"),
+#undef LARGE
 	    {"without MAIL: its bytes are no commands",
 	     false,
 	     0,
@@ -343,7 +361,7 @@ endless_chunks(void **state)
 	/* a chunk larger than any disk: nothing is kept in memory of it */
 	static char big[100000];
 	memset(big, 'x', sizeof big);
-	mw_dialog_client(&t.d, "BDAT 9223372036854775807\r\n", 26);
+	mw_dialog_client(&t.d, "BDAT 2147483647\r\n", 17);
 	for (int i = 0; i < 100; i++) {
 		mw_dialog_client(&t.d, big, sizeof big);
 		assert_int_equal(t.d.in.n, 0);
