@@ -248,11 +248,23 @@ take_head(struct mw_queue *q, struct mw_str line, const struct knows *k)
 	return q->at ? 0 : MW_ENOMEM;
 }
 
+/* Sendmail says so of each of several directories, and counts them up. */
+static bool
+says_empty(struct mw_str s)
+{
+	return mw_str_starts(s, MW_STR("Total requests")) ||
+	       (s.n > 9 && mw_str_ieq(mw_str(s.p + s.n - 8, 8), MW_STR("is empty")));
+}
+
 /* A recipient, or what was said of one. */
 static int
 take_tail(struct mw_queue *q, struct mw_str line)
 {
 	struct mw_str s = mw_str_trim(line);
+	if (!q->good) { /* nothing that it could belong to */
+		q->good += says_empty(s);
+		q->junk++;
+	}
 	if (!q->at || !s.n || s.p[0] == '(' || mw_str_starts(s, MW_STR("Total requests")))
 		return 0;
 	bool open = s.p[0] == '<', cut = open && s.p[s.n - 1] != '>';
@@ -272,9 +284,7 @@ take_line(struct mw_queue *q, struct mw_str line, const struct knows *k)
 		return take_json(q, line, k);
 	if (line.p[0] == ' ' || line.p[0] == '\t' || line.p[0] == '(')
 		return take_tail(q, line);
-	/* Sendmail says so of each of several directories. */
-	if (line.n > 9 &&
-	    mw_str_ieq(mw_str(line.p + line.n - 8, 8), MW_STR("is empty"))) {
+	if (says_empty(line)) {
 		q->good++;
 		return 0;
 	}

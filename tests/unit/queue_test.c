@@ -144,7 +144,13 @@ refuses(void **state)
 	    {"Mail queue is empty\n", 0},
 	    {"/var/spool/mqueue is empty\n\t\tTotal requests: 0\n", 0},
 	    {"MSP Queue status...\n/var/spool/mqueue-client is empty\n", 0},
+	    {"\t\t/var/spool/mqueue is empty\n\t\tTotal requests: 0\n", 0},
+	    {"\t\tTotal requests: 0\n", 0},
 	    {"permission denied\n", MW_EFORMAT},
+	    {"  permission denied\n", MW_EFORMAT},
+	    /* Exim's */
+	    {" 4d  2.9K 0t5C6f-0000c8-00 <w@remote.test>\n          dora@example.test\n",
+	     MW_EFORMAT},
 	    {"{\"queue_id\": \"4FDE1210\", \"recip", MW_EFORMAT}, /* cut off */
 	    {"{\"queue_id\": \"4FDE1210\"}\n{\n", MW_EFORMAT},
 	    {"{\"queue_id\": 7}\n", MW_EFORMAT},
