@@ -61,6 +61,7 @@ struct prepare {
 	uint64_t *whole, *part; /* sorted */
 	size_t n_whole, n_part;
 	uint64_t first; /* of the records that go */
+	struct mw_gone *gone;
 	struct mw_err *err;
 };
 
@@ -140,7 +141,9 @@ mails(struct prepare *p)
 
 /* ---- what is known of them ---- */
 
-/* All that was said since, in log order: what is written anew comes last and counts. */
+/* All that was said since, in log order: what is written anew comes last and counts. A
+ * record that a tombstone names, and that was not wiped, has been written anew already,
+ * without what was to go. */
 static int
 on_record(void *arg, const struct mw_record *r)
 {
@@ -148,7 +151,8 @@ on_record(void *arg, const struct mw_record *r)
 	struct mw_renew *w = p->w;
 	struct mw_outcomes o;
 	struct mw_err e = {0};
-	if (r->type != MW_TYPE_OUTCOME || r->seq < p->first)
+	if (r->type != MW_TYPE_OUTCOME || r->seq < p->first ||
+	    mw_gone_record(p->gone, r->seq))
 		return 0;
 	int k = decode(p, r, &o, &e);
 	if (k == MW_ENOMEM)
@@ -230,7 +234,11 @@ mw_renew_prepare(struct mw_renew *w, struct mw_store *st,
 	p.tmp = tmp;
 	p.whole = whole;
 	p.part = part;
-	return prepare(&p, list, q);
+	int r = mw_gone_load(st, &p.gone, err);
+	if (r == 0)
+		r = prepare(&p, list, q);
+	mw_gone_free(p.gone);
+	return r;
 }
 
 /* ---- writing ---- */

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 enum {
-	BATCH = 16384 /* to a transaction: many together are cheaper */
+	BATCH = 16384,         /* to a transaction: many together are cheaper */
+	BATCH_TOKENS = 8 << 20 /* or so many bytes: thrice that is needed to sort them */
 };
 
 struct chunk {
@@ -53,8 +54,8 @@ add(struct mw_store *st, struct chunk *c, const struct mw_record *rec, struct mw
 	return 0;
 }
 
-/* Indexes from `from` to the end of the partition of segment `last`, at most up to
- * limit_seq. *ret_n counts. */
+/* Indexes from `from` to the end of its partition, at most up to limit_seq. *ret_n
+ * counts. 1: all of it, there are records after it; 0: more may come. */
 static int
 index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
            uint64_t limit_seq, uint64_t *ret_n, struct mw_err *err)
@@ -68,6 +69,7 @@ index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
 	if (r == 0 && limit_seq != UINT64_MAX)
 		mw_cursor_limit(cur, limit_seq);
 	struct mw_index_point point = from;
+	bool whole = false;
 	while (r == 0) {
 		struct mw_record rec;
 		r = mw_cursor_next(cur, &rec, err);
@@ -77,6 +79,7 @@ index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
 			continue;
 		}
 		if (r <= 0 || rec.seq >= limit_seq || rec.loc.segment > last) {
+			whole = r == 1 && rec.loc.segment > last;
 			r = r < 0 ? r : 0;
 			break;
 		}
@@ -89,13 +92,13 @@ index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
 		                                .last = rec.loc.offset};
 		memcpy(point.chain, rec.chain, sizeof point.chain);
 		++*ret_n;
-		if (c->n == BATCH)
+		if (c->n == BATCH || c->tokens.n >= BATCH_TOKENS)
 			r = flush(ix, c, &point, err);
 	}
 	if (r == 0 && c->n)
 		r = flush(ix, c, &point, err);
 	mw_buf_free(&c->tokens);
-	return r;
+	return r < 0 ? r : whole;
 }
 
 int
@@ -137,8 +140,9 @@ mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
 			r = index_part(st, ix, point, limit_seq, &count, err);
 		while (i < n && v[i] <= last)
 			i++;
-		if (r == 0 && i < n)
+		if (r == 1 && i < n) /* the list may be newer than the limit */
 			st->index_done = v[i];
+		r = MW_MIN(r, 0);
 	}
 	if (r < 0)
 		st->index_done = 0;

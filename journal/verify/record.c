@@ -127,7 +127,9 @@ check_index(struct verify *v, const struct mw_record *rec)
 	                            .offset = rec->loc.offset,
 	                            .n_tokens = (uint32_t)((g->tokens.n - before) /
 	                                                   MW_TOKEN_LEN)};
-	return g->n == GATHERED ? mw_verify_index_flush(v) : 0;
+	return g->n == GATHERED || g->tokens.n >= GATHERED_TOKENS
+	           ? mw_verify_index_flush(v)
+	           : 0;
 }
 
 /* A wiped slot needs its tombstone, and the other way round. */

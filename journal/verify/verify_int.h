@@ -8,7 +8,8 @@
 #include "journal/verify/verify.h"
 
 enum {
-	GATHERED = 32768
+	GATHERED = 32768,
+	GATHERED_TOKENS = 32 << 20 /* or so many bytes: to sort them takes twice that */
 };
 
 struct gathered { /* records that are to be looked up in the index */

@@ -598,6 +598,35 @@ erase_outcomes(void **state)
 	assert_true(says("60 messages removed"));
 }
 
+/* An erasure ended after its tombstones, before it wiped anything: what it was to take
+ * away is not told again by the next one, which is of somebody else. */
+static void
+erase_cut_short(void **state)
+{
+	(void)state;
+	char cmd[2000];
+	unsigned alice = 0;
+	make(NULL);
+	make_outcomes(NULL);
+	write_conf("");
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s.k' && cp -a '%s' '%s.k'", journal,
+	               journal, journal);
+	assert_int_equal(system(cmd), 0);
+	want(0, "erase --user alice@example.org --yes");
+	(void)snprintf(cmd, sizeof cmd,
+	               "cp -p '%s.k'/segments/* '%s/segments/' && rm -rf '%s.k' "
+	               "'%s'/index/*",
+	               journal, journal, journal, journal);
+	assert_int_equal(system(cmd), 0);
+	(void)outcomes_left(NULL, &alice);
+	assert_int_equal(alice, 2); /* which its tombstones name */
+	want(0, "erase --user hr@example.org --yes");
+	(void)outcomes_left(NULL, &alice);
+	assert_int_equal(alice, 0);
+	want(0, "prune --yes"); /* wipes the rest */
+	want(0, "verify");
+}
+
 static void
 erase_outcomes_encrypted(void **state)
 {
@@ -843,6 +872,7 @@ main(void)
 	    cmocka_unit_test(erase),
 	    cmocka_unit_test(erase_encrypted),
 	    cmocka_unit_test(erase_outcomes),
+	    cmocka_unit_test(erase_cut_short),
 	    cmocka_unit_test(erase_outcomes_encrypted),
 	    cmocka_unit_test(wiped_by_hand),
 	    cmocka_unit_test(through_the_daemon),

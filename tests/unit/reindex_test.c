@@ -1,0 +1,168 @@
+/* reindex_test.c - catching up leaves no record out where one partition of the index ends
+ * and the next begins, and records with very many tokens take no memory to match. */
+#include "journal/base/util.h"
+#include "journal/index/index.h"
+#include "journal/store/store_int.h"
+
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum {
+	HEAVY = 40,
+	HEAVY_TOKENS = 200000,
+	MOST_KIB = 160 << 10 /* of which the index itself, mapped, is 60 MiB */
+};
+
+static char dir[PATH_MAX];
+
+static int
+setup(void **state)
+{
+	char root[200];
+	struct mw_err err = {0};
+	(void)state;
+	(void)snprintf(root, sizeof root, "%.150s/mw-reindex-XXXXXX",
+	               getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+	assert_non_null(mkdtemp(root));
+	(void)snprintf(dir, sizeof dir, "%s/j", root);
+	assert_int_equal(mw_store_create(dir, NULL, NULL, &err), 0);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	char cmd[PATH_MAX + 20];
+	(void)state;
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%.*s'", (int)strlen(dir) - 2, dir);
+	return system(cmd);
+}
+
+static struct mw_store *
+open_as(enum mw_store_mode mode)
+{
+	struct mw_store_opts o = {.dir = dir, .mode = mode, .no_index = true};
+	struct mw_store *st = NULL;
+	struct mw_err err = {0};
+	if (mw_store_open(&o, &st, &err) < 0)
+		fail_msg("%s", err.msg);
+	return st;
+}
+
+/* A record with n tokens of no meaning, and those that each has. */
+static void
+note(struct mw_store *st, size_t n)
+{
+	static uint64_t dice = 7;
+	MW_ENTRY_AUTO *e = NULL;
+	struct mw_err err = {0};
+	assert_int_equal(mw_entry_new(st, MW_TYPE_MARK, &e, &err), 0);
+	for (size_t i = 0; i < n; i++) {
+		dice = dice * 6364136223846793005ULL + 1442695040888963407ULL;
+		mw_buf_put(&e->tokens, &dice, sizeof dice);
+	}
+	assert_int_equal(mw_entry_finish(e, 1000, "\xa0", 1, &err), 0);
+	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+}
+
+/* The list of segments may be newer than what is durable: so the next partition has begun
+ * while the last records of this one are still to come. */
+static void
+across_partitions(void **state)
+{
+	(void)state;
+	struct mw_err err = {0};
+	struct mw_index *ix = NULL;
+	struct mw_segment_info *v = NULL;
+	struct mw_index_point p;
+	size_t n;
+	struct mw_store *st = open_as(MW_STORE_WRITE);
+	for (int i = 0; i < MW_INDEX_SPAN + 2; i++) {
+		note(st, 0);
+		assert_int_equal(mw_store_roll(st, &err), 0);
+	}
+	mw_store_close(st);
+	st = open_as(MW_STORE_READ);
+	st->loading_gone = true;
+	assert_int_equal(mw_store_segment_info(st, &v, &n, &err), 0);
+	assert_true(n > MW_INDEX_SPAN + 1);
+	uint64_t first = v[MW_INDEX_SPAN].first_seq;
+	assert_int_equal(mw_index_open(dir, st->id, 1, &ix, &err), 0);
+	for (uint64_t limit = first - 1; limit < first + 4; limit++) {
+		assert_int_equal(mw_index_catch_up(st, ix, limit, NULL, &err), 0);
+		assert_int_equal(mw_index_point(ix, MW_INDEX_SPAN, &p, &err), 1);
+		assert_int_equal(p.next_seq, MW_MIN(limit, first));
+	}
+	assert_int_equal(st->index_done, MW_INDEX_SPAN + 1);
+	mw_index_close(ix);
+	mw_store_close(st);
+	free(v);
+}
+
+static int
+count(void *arg, const struct mw_record *r)
+{
+	(void)r;
+	++*(unsigned *)arg;
+	return 0;
+}
+
+static void
+reindex_and_find(void)
+{
+	char type = MW_TYPE_MARK;
+	unsigned n = 0;
+	struct mw_err err = {0};
+	struct mw_store *st = open_as(MW_STORE_READ);
+	if (mw_store_reindex(st, NULL, &err) < 0)
+		_exit(1);
+	st->o.no_index = false;
+	if (mw_store_find(st, MW_KEY_TYPE, mw_str(&type, 1), count, &n, &err) < 0 ||
+	    n != HEAVY)
+		_exit(2);
+	mw_store_close(st);
+	_exit(0);
+}
+
+static void
+many_tokens(void **state)
+{
+	(void)state;
+	struct mw_err err = {0};
+	struct rusage ru;
+	int status;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	skip(); /* these keep what was freed */
+#endif
+	struct mw_store *st = open_as(MW_STORE_WRITE);
+	for (int i = 0; i < HEAVY; i++)
+		note(st, HEAVY_TOKENS);
+	assert_int_equal(mw_store_roll(st, &err), 0);
+	mw_store_close(st);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		reindex_and_find();
+	assert_int_equal(wait4(pid, &status, 0, &ru), pid);
+	assert_int_equal(status, 0);
+	print_message("%ld KiB\n", ru.ru_maxrss);
+	assert_true(ru.ru_maxrss < MOST_KIB);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup_teardown(across_partitions, setup, teardown),
+	    cmocka_unit_test_setup_teardown(many_tokens, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
