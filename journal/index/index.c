@@ -51,10 +51,11 @@ part_of(uint64_t segment)
 	return (segment - 1) / MW_INDEX_SPAN;
 }
 
+/* dir: of the index */
 static void
-part_path(const struct mw_index *ix, uint64_t number, char out[PATH_MAX])
+part_path(const char *dir, uint64_t number, char out[PATH_MAX])
 {
-	(void)!snprintf(out, PATH_MAX, "%.4000s/%08llx.mdb", ix->dir,
+	(void)!snprintf(out, PATH_MAX, "%.4000s/%08llx.mdb", dir,
 	                (unsigned long long)number);
 }
 
@@ -154,10 +155,10 @@ part_close(struct part *p)
 }
 
 static void
-part_unlink(struct mw_index *ix, uint64_t number)
+part_unlink(const char *dir, uint64_t number)
 {
 	char path[PATH_MAX], lock[PATH_MAX];
-	part_path(ix, number, path);
+	part_path(dir, number, path);
 	(void)unlink(path);
 	if (snprintf(lock, sizeof lock, "%s-lock", path) < (int)sizeof lock)
 		(void)unlink(lock);
@@ -327,7 +328,7 @@ part_get(struct mw_index *ix, uint64_t number, struct mw_kv **ret, struct mw_err
 		(void)!mw_kv_sync(slot->kv, NULL);
 	part_close(slot);
 	char path[PATH_MAX];
-	part_path(ix, number, path);
+	part_path(ix->dir, number, path);
 	int r =
 	    mw_kv_open(path, ix->writable ? MW_KV_CREATE : MW_KV_READ, &slot->kv, err);
 	if (r == MW_ENOTFOUND && !ix->writable)
@@ -558,8 +559,16 @@ mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
 	for (size_t i = 0; i < ix->n_whole; i++)
 		if (ix->whole[i] == number)
 			ix->whole[i--] = ix->whole[--ix->n_whole];
-	part_unlink(ix, number);
+	part_unlink(ix->dir, number);
 	return 0;
+}
+
+void
+mw_index_forget(const char *dir, uint64_t segment)
+{
+	char sub[PATH_MAX];
+	(void)!snprintf(sub, sizeof sub, "%.4000s/index", dir);
+	part_unlink(sub, part_of(segment));
 }
 
 int

@@ -64,5 +64,9 @@ int mw_index_audit(struct mw_index *ix, uint64_t segment, const struct mw_index_
 /* Removes a partition's file, or all of them. Readers: does nothing. */
 int mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err) MW_CHECK;
 int mw_index_wipe(struct mw_index *ix, struct mw_err *err) MW_CHECK;
+/* Removes the file of a partition of the journal in dir at once, whoever has it open:
+ * before records in it are wiped, so that no end of the process leaves their tokens. The
+ * writer's handle has to drop it later. */
+void mw_index_forget(const char *dir, uint64_t segment);
 
 #endif

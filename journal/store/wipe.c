@@ -154,6 +154,8 @@ mw_store_wipe(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p,
 		errno = -fd;
 		r = mw_fail_errno(err, "cannot open %s for wiping", path);
 	}
+	if (r == 0) /* now: who knows whether this process lives on */
+		mw_index_forget(st->dir, segment);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = wipe_one(st, s, fd, &p[i], err);
 	if (r == 0) { /* after a failure the descriptor is not touched again (I5) */
@@ -190,16 +192,17 @@ mw_store_unlink(struct mw_store *st, uint64_t segment, struct mw_err *err)
 	mw_seg_path(path, sizeof path, st->dir, segment);
 	(void)!snprintf(dir, sizeof dir, "%.4000s/segments", st->dir);
 	mw_added_path(st, segment, added);
+	mw_index_forget(st->dir, segment);
 	r = st->fs->unlink(st->fs, added); /* first: it is of no use alone */
 	if (r == 0 || r == -ENOENT)
 		r = st->fs->unlink(st->fs, path);
 	if (r == 0)
 		r = st->fs->sync_dir(st->fs, dir);
+	mw_index_redo(st, segment);
 	if (r < 0 && r != -ENOENT) {
 		errno = -r;
 		return mw_fail_errno(err, "cannot remove %s", path);
 	}
-	mw_index_redo(st, segment);
 	mw_store_say(st, MW_LOG_INFO, "event=segment-removed seg=%llu",
 	             (unsigned long long)segment);
 	return 0;
