@@ -189,6 +189,7 @@ take_json(struct mw_queue *q, struct mw_str line, const struct knows *k)
 	json_t *list = json_object_get(o, "recipients");
 	int r = 0;
 	size_t i;
+	q->at = NULL; /* entries move */
 	q->good += id.n > 0;
 	q->broken |= !id.n;
 	uint64_t h = id.n ? mw_hash64(id) : 0;

@@ -133,6 +133,23 @@ reads(void **state)
 		}
 }
 
+/* A line of JSON ends an entry of text, whose place may have moved with it. */
+static void
+mixed(void **state)
+{
+	static const char head[] =
+	    "4FDE1210*      500 Tue Nov 14 22:13:20  w@remote.test\n"
+	    "                                         dora@example.test\n"
+	    "{\"queue_id\": \"3zXq2k1TxBz4w\", \"recipients\": []}\n"
+	    "                                         emil@example.test\n";
+	struct mw_queue *q = make("x");
+	(void)state;
+	assert_int_equal(learn(q, head, sizeof head - 1, 4096), 0);
+	assert_true(lists(q, "4FDE1210", AT, "dora@example.test"));
+	assert_false(lists(q, "4FDE1210", AT, "emil@example.test"));
+	mw_queue_free(q);
+}
+
 static void
 refuses(void **state)
 {
@@ -234,9 +251,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(reads),
-	    cmocka_unit_test(refuses),
-	    cmocka_unit_test(runs),
+	    cmocka_unit_test(reads),    cmocka_unit_test(mixed),
+	    cmocka_unit_test(refuses),  cmocka_unit_test(runs),
 	    cmocka_unit_test(commands),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
