@@ -219,8 +219,9 @@ static int
 block_end(struct writer *w)
 {
 	uint8_t key[RUN_KEY];
-	if (w->block.n == 0)
-		return 0;
+	int r = mw_buf_ok(&w->block); /* empty for want of memory is no empty block */
+	if (r < 0 || w->block.n == 0)
+		return r;
 	run_key(key, w->run.id, RUN_PLACES, (w->run.records - 1) / RUN_BLOCK);
 	return value_put(w->t, key, &w->block);
 }

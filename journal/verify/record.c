@@ -132,7 +132,8 @@ check_index(struct verify *v, const struct mw_record *rec)
 	           : 0;
 }
 
-/* A wiped slot needs its tombstone, and the other way round. */
+/* A wiped slot needs its tombstone, and the other way round. 1: the record is gone, or is
+ * to go, when its dictionary may have gone before it. */
 static int
 check_slot(struct verify *v, const struct mw_record *rec)
 {
@@ -152,6 +153,7 @@ check_slot(struct verify *v, const struct mw_record *rec)
 		f.kind = MW_FINDING_PENDING;
 		mw_verify_found(v, f, "record %llu has a tombstone and is not wiped yet",
 		                (unsigned long long)rec->seq);
+		return 1;
 	}
 	return r;
 }
@@ -219,11 +221,11 @@ mw_verify_record(struct verify *v, struct mw_seg *s, uint64_t off)
 	r = check_slot(v, &rec);
 	if (r < 0)
 		return r;
-	bool wiped = r == 1;
+	bool goes = r == 1;
 	r = check_index(v, &rec);
 	if (r < 0 || (rec.type != MW_TYPE_MAIL && rec.type != MW_TYPE_DICT))
 		return r;
 	v->res->mails += rec.type == MW_TYPE_MAIL;
-	r = wiped ? 0 : check_dict(v, s, &rec);
+	r = goes ? 0 : check_dict(v, s, &rec);
 	return r == 1 ? check_content(v, &rec) : r;
 }

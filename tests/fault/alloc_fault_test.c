@@ -235,6 +235,7 @@ check(const char *dir, const struct ledger *l)
 	struct mw_err err = {0};
 	MW_STORE_AUTO *st = NULL;
 	MW_CURSOR_AUTO *c = NULL;
+	struct mw_gone *gone = NULL;
 	struct mw_record r;
 	struct mw_verify_result res;
 	bool seen[ALL] = {false};
@@ -242,12 +243,18 @@ check(const char *dir, const struct ledger *l)
 	int q;
 	require(open_reader(dir, &st, &err) == 0, "does not open: %s", err.msg);
 	require(mw_cursor_new(st, 1, &c, &err) == 0, "%s", err.msg);
+	require(mw_gone_load(st, &gone, &err) == 0, "%s", err.msg);
 	while ((q = mw_cursor_next(c, &r, &err)) == 1) {
 		if (r.type != MW_TYPE_MAIL || mw_record_wiped(st, &r, &err) == 1)
+			continue;
+		/* A tombstone says so, the wiping was cut short: before the mail,
+		 * perhaps, and behind its dictionary. */
+		if (mw_gone_record(gone, r.seq))
 			continue;
 		require(read_one(st, &r, &k, &err) == 0, "%s", err.msg);
 		seen[k] = seen[k] || l->seq[k] == r.seq;
 	}
+	mw_gone_free(gone);
 	require(q == 0, "called damage: %s", err.msg);
 	for (k = 0; k < ALL; k++)
 		require(!l->acked[k] || seen[k], "acknowledged mail %u is gone", k);
@@ -588,10 +595,24 @@ erase_after(void)
 	check(work, &now);
 }
 
-static void
-journal(void **state)
+static bool
+uses_a_dictionary(const char *dir)
 {
-	(void)state;
+	struct mw_err err = {0};
+	MW_STORE_AUTO *st = NULL;
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_record r;
+	bool does = false;
+	require(open_reader(dir, &st, &err) == 0, "%s", err.msg);
+	require(mw_cursor_new(st, 1, &c, &err) == 0, "%s", err.msg);
+	while (mw_cursor_next(c, &r, &err) == 1)
+		does = does || (r.type == MW_TYPE_MAIL && r.dict);
+	return does;
+}
+
+static void
+make_base(void)
+{
 	struct mw_err err = {0};
 	struct mw_store *st = NULL;
 	shell("rm -rf '%s'", base);
@@ -608,9 +629,9 @@ journal(void **state)
 			continue;
 		if (k == MAILS - 1)
 			break;
-		if (with_dict) { /* which is its writer's: one for all */
-			if (k == 5)
-				assert_int_equal(mw_store_train(st), 1);
+		if (with_dict) {    /* which is its writer's: one for all */
+			if (k == 5) /* unless it was faster by itself */
+				(void)mw_store_train(st);
 			assert_int_equal(mw_store_roll(st, &err), 0);
 			continue;
 		}
@@ -623,6 +644,17 @@ journal(void **state)
 	shell("cp -a '%s' '%s.k'", base, base); /* as after a SIGKILL */
 	mw_store_close(st);
 	shell("rm -rf '%s' && mv '%s.k' '%s'", base, base, base);
+}
+
+static void
+journal(void **state)
+{
+	(void)state;
+	make_base();
+	/* A round of the trainer's own may have come before, and used the samples up. */
+	for (int i = 0; with_dict && i < 20 && !uses_a_dictionary(base); i++)
+		make_base();
+	assert_int_equal(uses_a_dictionary(base), with_dict);
 	each("create", nothing_there, create_one, create_after);
 	each("write", fresh_copy, write_one, write_after);
 	each("read", nothing, read_one_way, nothing);
