@@ -155,7 +155,7 @@ on_record(void *arg, const struct mw_record *r)
 	    mw_gone_record(p->gone, r->seq))
 		return 0;
 	int k = decode(p, r, &o, &e);
-	if (k == MW_ENOMEM)
+	if (k == MW_ENOMEM || k == MW_EKEY) /* what it says must not be told over */
 		return mw_fail(p->err, k, "%s", e.msg);
 	for (size_t i = 0; k == 0 && i < o.n; i++) {
 		struct mw_renewed key = {.o = {.seq = o.v[i].seq}};

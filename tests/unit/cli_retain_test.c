@@ -631,13 +631,24 @@ static void
 erase_outcomes_encrypted(void **state)
 {
 	(void)state;
-	uint8_t sk[32], pk[32];
-	char path[300];
+	uint8_t sk[32], pk[32], other[32];
+	char path[400];
 	struct mw_err err = {0};
+	struct fake f = {.now = now_us};
+	(void)snprintf(path, sizeof path, "%s/other", root);
+	assert_int_equal(mw_keyring_new(path, MW_STR(""), other, &err), 0);
 	(void)snprintf(path, sizeof path, "%s/key", root);
 	assert_int_equal(mw_keyring_new(path, MW_STR(""), pk, &err), 0);
 	assert_int_equal(mw_keyring_load_secret(path, MW_STR(""), sk, &err), 0);
 	outcomes_are_erased(sk, pk);
+	make(pk);
+	make_outcomes(pk);
+	struct mw_store *st = writer(&f, other); /* the last word cannot be read */
+	struct mw_outcome last = outcome_of(st, "4XH07q", NULL, 0);
+	note_outcomes(st, &last, 1);
+	mw_store_close(st);
+	(void)snprintf(path, sizeof path, "--key %.250s/key erase 4XA07q --yes", root);
+	want(77, path);
 }
 
 /* A slot wiped by hand is tampering. */
