@@ -8,8 +8,9 @@
 #include <stdlib.h>
 
 enum {
-	BATCH = 16384,         /* to a transaction: many together are cheaper */
-	BATCH_TOKENS = 8 << 20 /* or so many bytes: thrice that is needed to sort them */
+	BATCH = 16384,          /* to a transaction: many together are cheaper */
+	BATCH_TOKENS = 8 << 20, /* or so many bytes: thrice that is needed to sort them */
+	STOP_US = 10000000      /* at its end a writer still catches up for so long */
 };
 
 struct chunk {
@@ -54,6 +55,15 @@ add(struct mw_store *st, struct chunk *c, const struct mw_record *rec, struct mw
 	return 0;
 }
 
+/* A writer that ends does not wait for an index that lacks all of a large log: what is
+ * done is kept, and the next one goes on from there. */
+static bool
+time_is_up(struct mw_store *st)
+{
+	int64_t until = atomic_load(&st->index_until);
+	return until && st->clock->mono_us(st->clock) >= until;
+}
+
 /* Indexes from `from` to the end of its partition, at most up to limit_seq. *ret_n
  * counts. 1: all of it, there are records after it; 0: more may come. */
 static int
@@ -70,7 +80,7 @@ index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
 		mw_cursor_limit(cur, limit_seq);
 	struct mw_index_point point = from;
 	bool whole = false;
-	while (r == 0) {
+	while (r == 0 && !time_is_up(st)) {
 		struct mw_record rec;
 		r = mw_cursor_next(cur, &rec, err);
 		if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
@@ -111,7 +121,7 @@ mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
 	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
 	while (i < n && v[i] < st->index_done) /* complete, and seen to be */
 		i++;
-	while (r == 0 && i < n) {
+	while (r == 0 && i < n && !time_is_up(st)) {
 		struct mw_index_point point;
 		uint64_t last = ((v[i] - 1) / MW_INDEX_SPAN + 1) * MW_INDEX_SPAN;
 		r = mw_index_point(ix, v[i], &point, err);
@@ -283,6 +293,8 @@ void
 mw_index_stop(struct mw_store *st)
 {
 	if (st->have_indexer) {
+		atomic_store(&st->ix_reader->index_until,
+		             st->clock->mono_us(st->clock) + STOP_US);
 		(void)pthread_mutex_lock(&st->mu);
 		st->stop = true;
 		(void)pthread_cond_broadcast(&st->index_cv);

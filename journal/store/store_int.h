@@ -120,6 +120,7 @@ struct mw_store {
 	struct mw_seg_end seen_end;
 	struct mw_index *index; /* reader's handle, opened on first use */
 	uint64_t index_done; /* catching up: partitions below that segment are complete */
+	_Atomic int64_t index_until; /* … which ends then (mono_us); 0: when it is done */
 	struct mw_read_dict read_dict[MW_READ_DICTS];
 
 	/* writing. Lock order: mu alone; nothing is called back under it. */

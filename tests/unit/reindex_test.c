@@ -189,6 +189,33 @@ wiped_and_killed(void **state)
 	mw_store_close(st);
 }
 
+/* A writer that ends while all of the index is still to be built does not wait for that;
+ * the next one goes on. */
+static void
+ends_in_time(void **state)
+{
+	(void)state;
+	struct mw_err err = {0};
+	struct mw_index *ix = NULL;
+	uint64_t n, all = 0;
+	struct mw_store *st = open_as(MW_STORE_WRITE);
+	for (int i = 0; i < 10; i++)
+		note(st, 1);
+	mw_store_close(st);
+	st = open_as(MW_STORE_READ);
+	st->loading_gone = true;
+	assert_int_equal(mw_index_open(dir, st->id, 1, &ix, &err), 0);
+	atomic_store(&st->index_until, 1); /* long ago */
+	assert_int_equal(mw_index_catch_up(st, ix, UINT64_MAX, &all, &err), 0);
+	assert_int_equal(all, 0);
+	assert_int_equal(st->index_done, 0);
+	atomic_store(&st->index_until, st->clock->mono_us(st->clock) + 3600000000);
+	assert_int_equal(mw_index_catch_up(st, ix, UINT64_MAX, &n, &err), 0);
+	assert_true(n >= 10);
+	mw_index_close(ix);
+	mw_store_close(st);
+}
+
 int
 main(void)
 {
@@ -196,6 +223,7 @@ main(void)
 	    cmocka_unit_test_setup_teardown(across_partitions, setup, teardown),
 	    cmocka_unit_test_setup_teardown(many_tokens, setup, teardown),
 	    cmocka_unit_test_setup_teardown(wiped_and_killed, setup, teardown),
+	    cmocka_unit_test_setup_teardown(ends_in_time, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
