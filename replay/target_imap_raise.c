@@ -55,7 +55,8 @@ concerns(const struct raise *w, const struct mw_imap_folder *f, uint64_t *ret)
 		n = strcmp(f->quoted, b->dest) == 0 ? o->inbox + o->sent : 0;
 	else if (b->sent && strcmp(f->quoted, b->sent) == 0)
 		n = o->sent;
-	else if (scattered || strcasecmp(f->name, "INBOX") == 0)
+	else if (strcasecmp(f->name, "INBOX") == 0 ||
+	         (scattered && !mw_imap_foreign(b->c, f->name)))
 		n = o->inbox;
 	*ret = n;
 	return n || (o->all && !mw_imap_foreign(b->c, f->name));
@@ -230,12 +231,12 @@ use_up(struct raise *w, const struct mw_imap_folder *f, uint64_t need, struct mw
 	return 0;
 }
 
-/* Each change of a flag is one MODSEQ. */
+/* Each change of a flag is one MODSEQ; `most` of them, whatever the server counts. */
 static int
-change_flags(struct raise *w, uint64_t to, struct mw_err *err)
+change_flags(struct raise *w, uint64_t to, uint64_t most, struct mw_err *err)
 {
 	struct mw_imap *c = w->b->c;
-	uint64_t left = w->modseq && to > w->modseq ? to - w->modseq : 0;
+	uint64_t left = w->modseq && to > w->modseq ? MW_MIN(to - w->modseq, most) : 0;
 	int r = 0;
 	while (left && !r && !(w->t->o.stopped && w->t->o.stopped())) {
 		unsigned n = (unsigned)MW_MIN(left, (uint64_t)STORES_AHEAD);
@@ -281,7 +282,7 @@ expunge(struct mw_imap *c, const struct range *v, size_t n, struct mw_err *err)
 }
 
 static int
-in_folder(struct raise *w, const struct mw_imap_folder *f, uint64_t modseq_to,
+in_folder(struct raise *w, const struct mw_imap_folder *f, const struct mw_raised *told,
           struct mw_err *err)
 {
 	struct mw_imap *c = w->b->c;
@@ -291,7 +292,7 @@ in_folder(struct raise *w, const struct mw_imap_folder *f, uint64_t modseq_to,
 	if (!r)
 		r = mw_imap_wait(c, on_select, w, err);
 	if (!r)
-		r = change_flags(w, modseq_to, err);
+		r = change_flags(w, told->modseq_to, told->modseq_to - told->modseq, err);
 	if (!r)
 		r = expunge(c, w->range, w->n_range, err);
 	if (r == MW_EREFUSED) {
@@ -328,7 +329,7 @@ raise_folder(struct raise *w, const struct mw_imap_folder *f, struct mw_raised *
 	if (!r && w->seed)
 		r = use_up(w, f, need, err);
 	if (!r && w->n_range)
-		r = in_folder(w, f, told->modseq_to, err);
+		r = in_folder(w, f, told, err);
 	if (!r)
 		r = look(w, f, err);
 	if (r)
