@@ -15,7 +15,7 @@
 #include <string.h>
 
 enum {
-	UID_GAP = 500, /* what a user may have used up in a day beside new mail */
+	UID_GAP = 500, /* of prepare: what a user may use up in a day beside new mail */
 	UID_GAP_MAX = 1000000
 };
 
@@ -47,6 +47,7 @@ struct args {
 	bool dry, fresh, resume, resend, yes;
 	unsigned jobs;
 	uint64_t uid_gap;
+	bool uid_gap_given;
 };
 
 static const struct mw_cmd *
@@ -78,6 +79,7 @@ uid_gap(struct args *a, const char *v, struct mw_err *err)
 		return mw_fail(err, MW_EUSAGE, "--uid-gap takes a number from 0 to %d",
 		               UID_GAP_MAX);
 	a->uid_gap = n;
+	a->uid_gap_given = true;
 	return 1;
 }
 
@@ -354,7 +356,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 {
 	struct mw_err err = {0};
 	struct mw_report report;
-	struct args a = {.uid_gap = UID_GAP};
+	struct args a = {0};
 	MW_ARENA_AUTO *arena = mw_arena_new(0);
 	if (!arena || mw_report_init(&report, &err))
 		return mw_err_exit(MW_ENOMEM);
@@ -368,6 +370,9 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	report.check = a.step == STEP_VERIFY;
 	report.dry = a.dry;
 	report.target = a.to;
+	/* A run does not do it unasked: one that dies leaves placeholders for the next.
+	 */
+	uint64_t gap = a.uid_gap_given ? a.uid_gap : a.step == STEP_PREPARE ? UID_GAP : 0;
 	struct mw_run run = {.cli = cli,
 	                     .report = &report,
 	                     .dry = a.dry,
@@ -375,7 +380,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	                     .resend_doubtful = a.resend,
 	                     .ask_live = !a.yes,
 	                     .prepare = a.step == STEP_PREPARE,
-	                     .uid_gap = report.check ? 0 : a.uid_gap,
+	                     .uid_gap = report.check ? 0 : gap,
 	                     .jobs = a.jobs};
 	(void)signal(SIGPIPE, SIG_IGN); /* a broken connection is an error, not the end */
 	mw_cli_catch_signals();

@@ -118,7 +118,7 @@ def same(a, b):
 
 
 def args(port, rig, sink, *more):
-	return ["--json", "replay", "--all", "--sieve", "--uid-gap", "20", "--to", f"imap://127.0.0.1:{port}",
+	return ["--json", "replay", "--all", "--sieve", "--to", f"imap://127.0.0.1:{port}",
 		"--sink", sink, "--password-file", rig.password_file, "--auth-user",
 		rigs.MASTER, *more]
 

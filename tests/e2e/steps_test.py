@@ -124,7 +124,7 @@ def store_back(t, rig):
 	c.logout()
 	saved = f"{rig.dir}/store-before"
 	subprocess.run(["cp", "-aT", rig.store, saved], check=True)
-	r = step(rig, "run", "--all", "--uid-gap", "0")  # or its UID would not come again
+	r = step(rig, "run", "--all")
 	summary(t, r, "one message is put back", 0, restored=1)
 	run = (r.summary or {}).get("run", "")
 	uid = uids(rig)[-1]

@@ -274,7 +274,7 @@ def said_before(t, what, rig, more):
 	"""Dry: says it and changes nothing."""
 	before = status(rig)
 	report = rig.dir + "/plan.json"
-	r = steps(rig, "plan", "--all", "--report", report)
+	r = steps(rig, "plan", "--all", "--uid-gap", "500", "--report", report)
 	s = r.summary or {}
 	with open(report, encoding="utf-8") as f:
 		uids = {u["folder"]: u for u in json.load(f)["uids"]}
@@ -286,7 +286,7 @@ def said_before(t, what, rig, more):
 	boxes = [b for b in r.lines if b.get("message_type") == "mailbox"]
 	t.ok(r.rc == 0 and {u["folder"] for u in boxes[0]["uids"]} >= set(FOLDERS),
 	     f"{what}: prepare -n names them too", r)
-	text = rig.mailwal(*rig.replay_args("-n", "--all"))
+	text = rig.mailwal(*rig.replay_args("-n", "--all", "--uid-gap", "500"))
 	t.ok("UIDs to be raised in 2 folders" in text.out, f"{what}: -n says it to people", text)
 	t.equal(status(rig), before, f"{what}: nothing has changed")
 
@@ -305,7 +305,7 @@ def story(t, what, rig, killed=False, whole=True):
 	memory = keep(warm, aside)
 
 	restore(rig)
-	r = rig.replay("--all", "--uid-gap", "0")
+	r = rig.replay("--all")
 	t.ok(r.rc == 0 and (r.summary or {}).get("raised") == 0, f"{what}: a run without the raise", r)
 	blind = []
 	for c in warm:
@@ -320,12 +320,12 @@ def story(t, what, rig, killed=False, whole=True):
 		said_before(t, what, rig, more + late)
 	if killed:
 		kill_within(t, what, rig)
-	r = rig.replay("--all")
+	r = rig.replay("--all", "--uid-gap", "500")
 	t.ok(r.rc == 0 and (r.summary or {}).get("raised") == 2
 	     and r.summary.get("not_raised") == 0, f"{what}: a run raises both folders", r)
 	all_see(t, f"{what}, run", warm)
 	t.equal(placeholders(rig), [], f"{what}: no placeholder is left")
-	r = rig.replay("--all")
+	r = rig.replay("--all", "--uid-gap", "500")
 	t.ok(r.rc == 0 and r.summary.get("restored") == 0 and r.summary.get("raised") == 0,
 	     f"{what}: a second run raises nothing", r)
 
