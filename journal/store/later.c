@@ -97,7 +97,8 @@ on_tokens(void *arg, const struct mw_record *r)
 	if (r->type != MW_TYPE_EXPANSION)
 		return 0;
 	l->r = mw_record_tokens(l->st, r, l->tokens, l->err);
-	return l->r == MW_ENOMEM ? l->r : 0; /* a damaged one has none */
+	/* a damaged one has none */
+	return l->r == MW_ENOMEM || l->r == MW_EIO ? l->r : 0;
 }
 
 int
@@ -105,11 +106,15 @@ mw_later_tokens(struct mw_store *st, const struct mw_record *mail, struct mw_buf
                 struct mw_err *err)
 {
 	struct look l = {.st = st, .id = mail->id, .tokens = out, .err = err};
-	struct mw_err ignored;
+	struct mw_err why = {0};
 	int r = mw_record_tokens(st, mail, out, err);
 	if (r < 0)
 		return r;
-	l.err = &ignored;
+	l.err = &why;
 	r = look(&l, on_tokens);
-	return r == MW_ENOMEM ? mw_fail(err, r, "out of memory") : 0;
+	if (r == MW_ENOMEM)
+		return mw_fail(err, r, "out of memory");
+	if (r == MW_EIO) /* it may pass: a hold may go by what could not be read */
+		return mw_fail(err, r, "%s", why.msg);
+	return 0;
 }
