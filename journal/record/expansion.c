@@ -1,15 +1,16 @@
 #include "journal/record/expansion.h"
 
 #include "journal/base/util.h"
-#include "journal/record/cbor.h"
+#include "journal/record/fields.h"
 
 enum {
 	GIVEN = MW_RCPT_LOCAL | MW_RCPT_EXPANDED | MW_RCPT_UNDECIDED
 };
 
 static void
-put_rcpts(const struct mw_expansion *x, struct mw_buf *out)
+put_rcpts(const void *rec, struct mw_buf *out)
 {
+	const struct mw_expansion *x = rec;
 	mw_cbor_put_array(out, x->n_rcpt);
 	for (size_t i = 0; i < x->n_rcpt; i++) {
 		const struct mw_expanded *r = &x->rcpt[i];
@@ -22,154 +23,57 @@ put_rcpts(const struct mw_expansion *x, struct mw_buf *out)
 	}
 }
 
-int
-mw_expansion_encode(const struct mw_expansion *x, struct mw_buf *out)
+static void
+take_rcpt(struct mw_fields_rd *d, struct mw_expanded *x)
 {
-	mw_cbor_put_map(out, 6U + (x->flags != 0) + (x->reason.n != 0));
-	mw_cbor_put_text(out, "ref");
-	mw_cbor_put_bytes(out, mw_str((const char *)x->ref, sizeof x->ref));
-	mw_cbor_put_text(out, "seq");
-	mw_cbor_put_uint(out, x->seq);
-	mw_cbor_put_text(out, "time");
-	mw_cbor_put_int(out, x->time_us);
-	mw_cbor_put_text(out, "dur");
-	mw_cbor_put_uint(out, x->took_us);
-	mw_cbor_put_text(out, "dir");
-	mw_cbor_put_uint(out, (uint64_t)x->direction);
-	if (x->flags) {
-		mw_cbor_put_text(out, "fl");
-		mw_cbor_put_uint(out, x->flags);
-	}
-	if (x->reason.n) {
-		mw_cbor_put_text(out, "why");
-		mw_cbor_put_bytes(out, x->reason);
-	}
-	mw_cbor_put_text(out, "r");
-	put_rcpts(x, out);
-	return mw_buf_ok(out);
-}
-
-/* ---- decoding ---- */
-
-/* False: no memory. What is malformed is in r. */
-static bool
-take_rcpt(struct mw_cbor_rd *r, struct mw_arena *a, struct mw_expanded *x)
-{
-	if (mw_cbor_array(r) != 3)
-		r->bad = true;
-	x->index = mw_cbor_uint(r);
-	x->flags = (uint32_t)mw_cbor_uint(r) & GIVEN;
-	size_t n = mw_cbor_array(r);
-	/* each takes at least one byte: no small input asks for much memory */
-	if (r->bad || n > r->n - r->at) {
-		r->bad = true;
-		return true;
-	}
-	x->mailbox = mw_arena_alloc(a, n * sizeof *x->mailbox);
-	if (!x->mailbox)
-		return false;
-	x->n_mailbox = n;
-	for (size_t k = 0; k < n; k++) {
-		struct mw_str v = mw_cbor_bytes(r);
-		if (r->bad)
-			return true;
-		x->mailbox[k] = mw_arena_str(a, v);
-		if (!x->mailbox[k].p)
-			return false;
-	}
-	return true;
-}
-
-static bool
-take_rcpts(struct mw_cbor_rd *r, struct mw_arena *a, struct mw_expansion *x)
-{
-	size_t n = mw_cbor_array(r);
-	if (r->bad || n > r->n - r->at) {
-		r->bad = true;
-		return true;
-	}
-	x->rcpt = mw_arena_alloc(a, n * sizeof *x->rcpt);
-	if (!x->rcpt)
-		return false;
-	x->n_rcpt = n;
-	for (size_t i = 0; i < n && !r->bad; i++)
-		if (!take_rcpt(r, a, &x->rcpt[i]))
-			return false;
-	return true;
+	size_t more = mw_fields_tuple(d, 3);
+	x->index = mw_cbor_uint(&d->r);
+	x->flags = (uint32_t)mw_cbor_uint(&d->r) & GIVEN;
+	x->mailbox = mw_fields_array(d, 1, sizeof *x->mailbox, &x->n_mailbox);
+	for (size_t k = 0; k < x->n_mailbox && !d->r.bad; k++)
+		x->mailbox[k] = mw_fields_str(d);
+	mw_fields_skip(d, more);
 }
 
 static void
-take_direction(struct mw_cbor_rd *r, struct mw_expansion *x)
+take_rcpts(struct mw_fields_rd *d, void *rec)
 {
-	uint64_t d = mw_cbor_uint(r);
-	if (d > MW_DIR_INTERNAL)
-		r->bad = true;
-	else
-		x->direction = (enum mw_direction)d;
+	struct mw_expansion *x = rec;
+	x->rcpt = mw_fields_array(d, 1, sizeof *x->rcpt, &x->n_rcpt);
+	for (size_t i = 0; i < x->n_rcpt && !d->r.bad; i++)
+		take_rcpt(d, &x->rcpt[i]);
 }
 
-/* One pair. 0, MW_EVERSION or MW_ENOMEM. */
-static int
-take_pair(struct mw_cbor_rd *r, struct mw_str key, struct mw_arena *a,
-          struct mw_expansion *x)
+#define ROW(k, t, member)                                                                \
+	.key = (k), .type = MW_FIELD_##t, .at = offsetof(struct mw_expansion, member)
+static const struct mw_field rows[] = {
+    {ROW("ref", BYTES, ref), .arg = MW_ID_LEN},
+    {ROW("seq", U64, seq)},
+    {ROW("time", INT, time_us)},
+    {ROW("dur", U64, took_us)},
+    {ROW("dir", ENUM, direction), .arg = MW_DIR_INTERNAL, .other = -1},
+    {ROW("fl", U32, flags), .arg = MW_MAIL_TABLES_FAILED, .optional = true},
+    {ROW("why", STR, reason), .optional = true},
+    {ROW("r", OTHER, rcpt), .put = put_rcpts, .take = take_rcpts},
+};
+#undef ROW
+static const struct mw_fields fields = {"expansion", rows, MW_COUNT(rows)};
+
+int
+mw_expansion_encode(const struct mw_expansion *x, struct mw_buf *out)
 {
-	if (mw_str_eq(key, MW_STR("ref"))) {
-		struct mw_str v = mw_cbor_bytes(r);
-		if (!r->bad && v.n == sizeof x->ref)
-			memcpy(x->ref, v.p, v.n);
-		else
-			r->bad = true;
-	} else if (mw_str_eq(key, MW_STR("seq"))) {
-		x->seq = mw_cbor_uint(r);
-	} else if (mw_str_eq(key, MW_STR("time"))) {
-		x->time_us = mw_cbor_int(r);
-	} else if (mw_str_eq(key, MW_STR("dur"))) {
-		x->took_us = mw_cbor_uint(r);
-	} else if (mw_str_eq(key, MW_STR("dir"))) {
-		take_direction(r, x);
-	} else if (mw_str_eq(key, MW_STR("fl"))) {
-		x->flags = (uint32_t)mw_cbor_uint(r) & MW_MAIL_TABLES_FAILED;
-	} else if (mw_str_eq(key, MW_STR("why"))) {
-		struct mw_str v = mw_cbor_bytes(r);
-		if (!r->bad)
-			x->reason = mw_arena_str(a, v);
-		return r->bad || x->reason.p ? 0 : MW_ENOMEM;
-	} else if (mw_str_eq(key, MW_STR("r"))) {
-		return take_rcpts(r, a, x) ? 0 : MW_ENOMEM;
-	} else if (key.n && key.p[0] == '!') {
-		return MW_EVERSION;
-	} else {
-		struct mw_cbor_item it = mw_cbor_next(r);
-		mw_cbor_skip(r, &it);
-	}
-	return 0;
+	return mw_fields_encode(&fields, x, out);
 }
 
 int
 mw_expansion_decode(const void *p, size_t n, struct mw_arena *a, struct mw_expansion *ret,
                     struct mw_err *err)
 {
-	struct mw_cbor_rd r = {p, n, 0, false};
-	struct mw_expansion x;
-	memset(&x, 0, sizeof x);
-	size_t pairs = mw_cbor_map(&r);
-	for (size_t i = 0; i < pairs && !r.bad; i++) {
-		struct mw_str key = mw_cbor_bytes(&r);
-		int e = r.bad ? 0 : take_pair(&r, key, a, &x);
-		if (e == MW_ENOMEM)
-			return mw_fail(err, e,
-			               "out of memory while reading an expansion");
-		if (e == MW_EVERSION) {
-			(void)mw_fail(err, e, "the expansion needs the feature '%.*s'",
-			              (int)MW_MIN(key.n, 40), key.p);
-			(void)mw_err_hint(err, "read it with a newer mailwal");
-			return e;
-		}
-	}
-	if (r.bad || r.at != n)
-		return mw_fail(err, MW_EFORMAT, "malformed expansion at byte %zu", r.at);
-	*ret = x;
-	return 0;
+	struct mw_expansion x = {.seq = 0};
+	int r = mw_fields_decode(&fields, mw_str(p, n), a, &x, err);
+	if (r == 0)
+		*ret = x;
+	return r;
 }
 
 /* ---- beside its mail ---- */
