@@ -54,13 +54,13 @@ class Follower:
 	def kinds(self, kind):
 		return [o for o in list(self.lines) if o["message_type"] == kind]
 
-	def wait(self, kind, n=1, seconds=30):
+	def wait(self, kind, n=1, seconds=60):
 		rigs.wait_for(f"{n} × {kind} of the follower", lambda: len(self.kinds(kind)) >= n,
 			      seconds, self.p)
 
 	def end(self, sig=signal.SIGTERM):
 		self.p.send_signal(sig)
-		rc = self.p.wait(20)
+		rc = self.p.wait(60)
 		self.thread.join(5)
 		self.err = self.p.stderr.read().decode()
 		return rc
@@ -83,7 +83,7 @@ def check(t, standby, jobs, what):
 		if j.auth:
 			want.setdefault((j.auth, "Sent"), []).append(Expected(j.queue_id, j.data))
 	total = sum(map(len, want.values()))
-	end = time.monotonic() + 30
+	end = time.monotonic() + 120
 	while copies(standby) < total and time.monotonic() < end:
 		time.sleep(0.2)
 	state = {k: v for k, v in mailbox.dump(standby).items() if v}
@@ -209,11 +209,13 @@ def outage(t, main, standby, jobs, done):
 	standby.end("dovecot", signal.SIGKILL)
 	sender.join()
 	done += main.send(jobs[at + 10:at + 20])
-	f.wait("away", seconds=20)
+	f.wait("away", seconds=60)
 	time.sleep(OUTAGE)
 	done += main.send(jobs[at + 20:at + 25])
 	standby.start_dovecot()
-	f.wait("back", seconds=40)
+	# A process of the server that was killed may have left the lock of a mailbox behind,
+	# which Dovecot breaks after a minute.
+	f.wait("back", seconds=150)
 	check(t, standby, done, f"the standby away for {OUTAGE:.0f} s")
 	main.next_job = at + 25
 	t.equal(f.end(signal.SIGINT), 130, "SIGINT: exit status")
@@ -237,8 +239,8 @@ def again(t, main, standby, jobs, done):
 	f = Follower(main, standby)
 	f.argv = [a.replace(str(standby.imap_port), "1") for a in f.argv]
 	f.start()
-	f.wait("away", seconds=20)
+	f.wait("away", seconds=60)
 	t.equal(f.end(), 130, "no standby yet: waits until stopped")
 
 
-tap.run(main_test, seconds=150)
+tap.run(main_test, seconds=400)

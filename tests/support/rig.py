@@ -84,6 +84,20 @@ def reap():
 		pass
 
 
+def gone(group):
+	"""No process of that group is left: none holds a port or a lock any more."""
+	try:
+		while os.waitpid(-group, os.WNOHANG)[0]:
+			pass
+	except ChildProcessError:
+		pass
+	try:
+		os.killpg(group, 0)
+		return False
+	except OSError:
+		return True
+
+
 def wait_for(what, test, seconds=20.0, alive=None):
 	"""Polls until test() is true; RigError after that many seconds, or at once if the
 	process alive has ended."""
@@ -325,7 +339,8 @@ queue_command = {self.queue_command()}
 		try:
 			os.killpg(p.pid, signal.SIGKILL)  # what it left behind in its session
 		except OSError:
-			pass
+			return p.returncode
+		wait_for(f"the processes of {name} to end", lambda: gone(p.pid), 60)
 		return p.returncode
 
 	def start(self):
