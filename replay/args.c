@@ -52,3 +52,17 @@ mw_cli_option(int argc, char **argv, int *i, const char *names, const char **ret
 	*ret_value = argv[++*i];
 	return 1;
 }
+
+int
+mw_cli_options(const struct mw_cli_opt *opt, size_t n, int argc, char **argv, int *i,
+               struct mw_err *err)
+{
+	for (size_t k = 0; k < n; k++) {
+		int r = mw_cli_option(argc, argv, i, opt[k].names, opt[k].value, err);
+		if (r > 0 && opt[k].flag)
+			*opt[k].flag = true;
+		if (r)
+			return r;
+	}
+	return 0;
+}

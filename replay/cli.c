@@ -46,6 +46,14 @@ print_safe(const char *before, const char *text)
 	fprintf(stderr, "%s%s\n", before, mw_buf_cstr(&b));
 }
 
+void
+mw_cli_note(void *arg, const char *text)
+{
+	const struct mw_cli *cli = arg;
+	if (!cli->quiet)
+		fprintf(stderr, "mailwal: %s\n", text);
+}
+
 int
 mw_cli_error(const struct mw_cli *cli, const struct mw_err *err)
 {

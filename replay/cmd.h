@@ -53,6 +53,8 @@ const struct mw_cmd *mw_cmd_find(const char *name);
 /* Prints "mailwal: TEXT" and "  hint: …" to standard error; returns the exit status.
  * With --json also {"message_type":"error", "code", "name", "message", "hint"} there. */
 int mw_cli_error(const struct mw_cli *cli, const struct mw_err *err);
+/* "mailwal: TEXT" to standard error, unless --quiet; arg: the struct mw_cli. */
+void mw_cli_note(void *arg, const char *text);
 /* MW_EUSAGE with the command's usage line. */
 int mw_cli_usage(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -62,6 +64,14 @@ int mw_cli_usage(const struct mw_cli *cli, const struct mw_cmd *cmd, const char 
  * where none belongs. */
 int mw_cli_option(int argc, char **argv, int *i, const char *names,
                   const char **ret_value, struct mw_err *err);
+/* The same for several at once: what takes a value, and what is a flag. */
+struct mw_cli_opt {
+	const char *names;
+	const char **value; /* NULL: a flag */
+	bool *flag;
+};
+int mw_cli_options(const struct mw_cli_opt *opt, size_t n, int argc, char **argv, int *i,
+                   struct mw_err *err);
 /* For an argument that nothing took: an unknown option (with the nearest known one) or
  * one argument too many. Returns the exit status of MW_EUSAGE. */
 int mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *arg);

@@ -46,16 +46,6 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 	return 0;
 }
 
-static void
-on_bad(void *arg, const struct mw_err *err)
-{
-	const struct mw_issue what = {.mailbox = "",
-	                              .kind = "unreadable",
-	                              .reason = err->msg};
-	if (err->code != MW_EERASED) /* out of memory here leaves it in the count */
-		(void)mw_report_issue(arg, NULL, &what);
-}
-
 int
 mw_cmd_export(struct mw_cli *cli, int argc, char **argv)
 {
@@ -86,7 +76,7 @@ mw_cmd_export(struct mw_cli *cli, int argc, char **argv)
 		                                .query = &a.q,
 		                                .target = run.target,
 		                                .export = true,
-		                                .bad = on_bad,
+		                                .bad = mw_report_unreadable,
 		                                .arg = &report};
 		r = mw_plan_make(&po, &run.plan, &err);
 	}

@@ -4,6 +4,7 @@
 #include "journal/base/util.h"
 #include "journal/codec/digest.h"
 #include "replay/follow.h"
+#include "replay/target_args.h"
 
 #include <limits.h>
 #include <signal.h>
@@ -27,35 +28,13 @@ self(void)
 static int
 option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 {
-	struct {
-		const char *names;
-		const char **value;
-		bool *flag;
-	} opts[] = {
+	const struct mw_cli_opt opts[] = {
 	    {"--to", &a->to, NULL},
 	    {"--state", &a->state, NULL},
-	    {"--password-file", &a->t.password_file, NULL},
-	    {"--auth-user", &a->t.auth_user, NULL},
-	    {"--user-passwords", &a->t.user_passwords, NULL},
-	    {"--tls-ca", &a->t.tls_ca, NULL},
-	    {"--insecure", NULL, &a->t.insecure},
 	    {"--create", NULL, &a->t.create},
 	};
-	const char *v;
-	for (size_t k = 0; k < MW_COUNT(opts); k++) {
-		int r = mw_cli_option(argc, argv, i, opts[k].names, opts[k].value, err);
-		if (r > 0 && opts[k].flag)
-			*opts[k].flag = true;
-		if (r)
-			return r;
-	}
-	int r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
-	if (r <= 0)
-		return r;
-	a->t.separator = strcmp(v, "separator") == 0;
-	if (!a->t.separator && strcmp(v, "authzid") != 0)
-		return mw_fail(err, MW_EUSAGE, "--auth-style is authzid or separator");
-	return 1;
+	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
+	return r ? r : mw_target_login_option(&a->t, argc, argv, i, err);
 }
 
 static int
@@ -111,14 +90,6 @@ open_state(struct mw_follow *f, struct args *a, struct mw_err *err)
 		return mw_fail(err, MW_EUSAGE, "path too long");
 	f->own_state = !a->state;
 	return mw_ledger_open(dir, a->to, false, &f->ledger, err);
-}
-
-static void
-on_note(void *arg, const char *text)
-{
-	const struct mw_cli *cli = arg;
-	if (!cli->quiet)
-		fprintf(stderr, "mailwal: %s\n", text);
 }
 
 static int
@@ -189,7 +160,7 @@ mw_cmd_follow(struct mw_cli *cli, int argc, char **argv)
 		mw_cli_catch_signals();
 		a.t.sent_folder = cli->conf->sent_folder;
 		a.t.stopped = mw_cli_stopped;
-		a.t.note = on_note;
+		a.t.note = mw_cli_note;
 		a.t.note_arg = cli;
 		f.q = a.q;
 		f.q.delimiter = cli->conf->recipient_delimiter;

@@ -3,6 +3,7 @@
 #include "journal/base/util.h"
 #include "journal/store/control.h"
 #include "replay/import_put.h"
+#include "replay/target_args.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,47 +44,24 @@ mbox_format(struct job *j, const char *v, struct mw_err *err)
 	return mw_fail(err, MW_EUSAGE, "--mbox-format is auto, rd, o, cl or cl2");
 }
 
-static int
-auth_style(struct job *j, const char *v, struct mw_err *err)
-{
-	j->src.t.separator = strcmp(v, "separator") == 0;
-	if (!j->src.t.separator && strcmp(v, "authzid") != 0)
-		return mw_fail(err, MW_EUSAGE, "--auth-style is authzid or separator");
-	return 1;
-}
-
 /* 1 taken, 0 not ours, negative wrong. */
 static int
 option(struct job *j, int argc, char **argv, int *i, struct mw_err *err)
 {
-	struct {
-		const char *names;
-		const char **value;
-		bool *flag;
-	} opts[] = {
+	const struct mw_cli_opt opts[] = {
 	    {"--user", &j->src.user, NULL},
-	    {"--password-file", &j->src.t.password_file, NULL},
-	    {"--auth-user", &j->src.t.auth_user, NULL},
-	    {"--user-passwords", &j->src.t.user_passwords, NULL},
-	    {"--tls-ca", &j->src.t.tls_ca, NULL},
-	    {"--insecure", NULL, &j->src.t.insecure},
 	    {"--sent", NULL, &j->src.sent},
 	    {"--all-folders", NULL, &j->src.all_folders},
 	    {"-n|--dry-run", NULL, &j->dry},
 	};
 	const char *v;
-	for (size_t k = 0; k < MW_COUNT(opts); k++) {
-		int r = mw_cli_option(argc, argv, i, opts[k].names, opts[k].value, err);
-		if (r > 0 && opts[k].flag)
-			*opts[k].flag = true;
-		if (r)
-			return r;
-	}
-	int r = mw_cli_option(argc, argv, i, "--mbox-format", &v, err);
+	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
+	if (!r)
+		r = mw_target_login_option(&j->src.t, argc, argv, i, err);
 	if (r)
-		return r > 0 ? mbox_format(j, v, err) : r;
-	r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
-	return r > 0 ? auth_style(j, v, err) : r;
+		return r;
+	r = mw_cli_option(argc, argv, i, "--mbox-format", &v, err);
+	return r > 0 ? mbox_format(j, v, err) : r;
 }
 
 static int
@@ -240,14 +218,6 @@ on_failed(void *arg, const char *name, const char *mailbox, const char *why)
 }
 
 static void
-on_note(void *arg, const char *text)
-{
-	const struct mw_cli *cli = arg;
-	if (!cli->quiet)
-		fprintf(stderr, "mailwal: %s\n", text);
-}
-
-static void
 tell(const struct job *j, int64_t took_us)
 {
 	const struct mw_import_sum *s = &j->sum;
@@ -341,7 +311,7 @@ mw_cmd_import(struct mw_cli *cli, int argc, char **argv)
 	(void)signal(SIGPIPE, SIG_IGN);
 	mw_cli_catch_signals();
 	j.src.t.stopped = mw_cli_stopped;
-	j.src.t.note = on_note;
+	j.src.t.note = mw_cli_note;
 	j.src.t.note_arg = cli;
 	int64_t start = clock->mono_us(clock);
 	int r = work(&j, &err);

@@ -61,27 +61,18 @@ add_id(struct mw_query *q, const char *id, struct mw_err *err)
 static int
 option(struct recover *c, int argc, char **argv, int *i, struct mw_err *err)
 {
-	const struct {
-		const char *names;
-		const char **value;
-		bool *flag;
-	} opts[] = {
+	const struct mw_cli_opt opts[] = {
 	    {"-u|--user", &c->who, NULL},        {"--to", &c->to, NULL},
 	    {"--report", &c->report_file, NULL}, {"--state", &c->state, NULL},
 	    {"--missing", NULL, &c->missing},    {"--history", NULL, &c->history},
 	    {"-n|--dry-run", NULL, &c->dry},
 	};
-	for (size_t k = 0; k < MW_COUNT(opts); k++) {
-		const char *was = c->who;
-		int r = mw_cli_option(argc, argv, i, opts[k].names, opts[k].value, err);
-		if (r > 0 && opts[k].flag)
-			*opts[k].flag = true;
-		if (r > 0 && k == 0 && was)
-			return mw_fail(err, MW_EUSAGE, "one user at a time");
-		if (r)
-			return r;
-	}
-	int r = mw_target_option(&c->t, argc, argv, i, err);
+	const char *was = c->who;
+	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
+	if (r > 0 && was && c->who != was)
+		return mw_fail(err, MW_EUSAGE, "one user at a time");
+	if (!r)
+		r = mw_target_option(&c->t, argc, argv, i, err);
 	if (!r)
 		r = mw_list_option(&c->list, argc, argv, i, err);
 	return r ? r : mw_query_option(&c->list.q, argc, argv, i, err);
@@ -328,25 +319,6 @@ before_put(void *arg, struct mw_run *r, struct mw_err *err)
 /* ---- the run ---- */
 
 static void
-on_note(void *arg, const char *text)
-{
-	const struct mw_cli *cli = arg;
-	if (!cli->quiet)
-		fprintf(stderr, "mailwal: %s\n", text);
-}
-
-static void
-on_bad(void *arg, const struct mw_err *err)
-{
-	struct recover *c = arg;
-	const struct mw_issue what = {.mailbox = "",
-	                              .kind = "unreadable",
-	                              .reason = err->msg};
-	if (err->code != MW_EERASED) /* out of memory here leaves it in the count */
-		(void)mw_report_issue(&c->report, NULL, &what);
-}
-
-static void
 on_bad_walk(void *arg, const struct mw_err *err)
 {
 	const struct recover *c = arg;
@@ -391,7 +363,7 @@ prepare(struct recover *c, struct mw_err *err)
 	c->t.journal_id = journal;
 	c->t.sent_folder = c->cli->conf->sent_folder;
 	c->t.stopped = mw_cli_stopped;
-	c->t.note = on_note;
+	c->t.note = mw_cli_note;
 	c->t.note_arg = c->cli;
 	r = mw_target_new(c->to, &c->t, &c->run.target, err);
 	if (!r && !mw_target_readable(c->run.target)) {
@@ -417,8 +389,8 @@ run(struct recover *c, struct mw_err *err)
 	                                .query = &c->list.q,
 	                                .target = c->run.target,
 	                                .mailbox = c->user.mailbox,
-	                                .bad = on_bad,
-	                                .arg = c};
+	                                .bad = mw_report_unreadable,
+	                                .arg = &c->report};
 	r = mw_plan_make(&po, &c->run.plan, err);
 	close_stores(c->cli);
 	if (r)

@@ -99,11 +99,7 @@ filing(struct args *a, const char *v, struct mw_err *err)
 static int
 option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 {
-	struct {
-		const char *names;
-		const char **value;
-		bool *flag;
-	} opts[] = {
+	const struct mw_cli_opt opts[] = {
 	    {"--to", &a->to, NULL},          {"--report", &a->report, NULL},
 	    {"--state", &a->state, NULL},    {"--resend-doubtful", NULL, &a->resend},
 	    {"-n|--dry-run", NULL, &a->dry}, {"--fresh", NULL, &a->fresh},
@@ -111,14 +107,10 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	    {"--resume", NULL, &a->resume},  {"--queue", &a->queue, NULL},
 	};
 	const char *v;
-	for (size_t k = 0; k < MW_COUNT(opts); k++) {
-		int r = mw_cli_option(argc, argv, i, opts[k].names, opts[k].value, err);
-		if (r > 0 && opts[k].flag)
-			*opts[k].flag = true;
-		if (r)
-			return r;
-	}
-	int r = mw_cli_option(argc, argv, i, "--jobs", &v, err);
+	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
+	if (r)
+		return r;
+	r = mw_cli_option(argc, argv, i, "--jobs", &v, err);
 	if (r)
 		return r > 0 ? jobs(a, v, err) : r;
 	r = mw_cli_option(argc, argv, i, "--uid-gap", &v, err);
@@ -217,25 +209,6 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 }
 
 static void
-on_note(void *arg, const char *text)
-{
-	const struct mw_cli *cli = arg;
-	if (!cli->quiet)
-		fprintf(stderr, "mailwal: %s\n", text);
-}
-
-static void
-on_bad(void *arg, const struct mw_err *err)
-{
-	struct mw_report *rep = arg;
-	const struct mw_issue what = {.mailbox = "",
-	                              .kind = "unreadable",
-	                              .reason = err->msg};
-	if (err->code != MW_EERASED) /* out of memory here leaves it in the count */
-		(void)mw_report_issue(rep, NULL, &what);
-}
-
-static void
 warn_mark(struct mw_cli *cli, const struct args *a)
 {
 	struct mw_mark_info m;
@@ -325,7 +298,7 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	const struct mw_plan_opts po = {.cli = cli,
 	                                .query = &a->q,
 	                                .target = run->target,
-	                                .bad = on_bad,
+	                                .bad = mw_report_unreadable,
 	                                .arg = run->report};
 	r = mw_plan_make(&po, &run->plan, err);
 	if (r)
@@ -386,7 +359,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	mw_cli_catch_signals();
 	a.t.sent_folder = cli->conf ? cli->conf->sent_folder : NULL;
 	a.t.stopped = mw_cli_stopped;
-	a.t.note = on_note;
+	a.t.note = mw_cli_note;
 	a.t.note_arg = cli;
 	warn_mark(cli, &a);
 	a.t.delimiter = cli->conf ? cli->conf->recipient_delimiter : NULL;

@@ -59,6 +59,16 @@ mw_report_issue(struct mw_report *r, const uint8_t *id, const struct mw_issue *w
 	return 0;
 }
 
+void
+mw_report_unreadable(void *arg, const struct mw_err *err)
+{
+	const struct mw_issue what = {.mailbox = "",
+	                              .kind = "unreadable",
+	                              .reason = err->msg};
+	if (err->code != MW_EERASED)
+		(void)mw_report_issue(arg, NULL, &what);
+}
+
 int
 mw_report_raised(struct mw_report *r, const struct mw_report_raise *what)
 {

@@ -50,6 +50,9 @@ void mw_report_done(struct mw_report *r);
 /* Adds a line to the list; mailbox and reason are copied, kind is a literal. id NULL:
  * none. MW_ENOMEM. */
 int mw_report_issue(struct mw_report *r, const uint8_t *id, const struct mw_issue *what);
+/* The same for a record that could not be read; one that was erased is none. arg: the
+ * report. Out of memory leaves it in the count alone. */
+void mw_report_unreadable(void *arg, const struct mw_err *err);
 /* Adds a folder; the strings are copied. MW_ENOMEM. */
 int mw_report_raised(struct mw_report *r, const struct mw_report_raise *what);
 uint64_t mw_report_left(const struct mw_report *r);

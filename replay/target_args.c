@@ -18,38 +18,18 @@ layout(struct mw_target_opts *t, const char *v, struct mw_err *err)
 }
 
 int
-mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
-                 struct mw_err *err)
+mw_target_login_option(struct mw_target_opts *t, int argc, char **argv, int *i,
+                       struct mw_err *err)
 {
-	const struct {
-		const char *names;
-		const char **value;
-		bool *flag;
-	} opts[] = {
+	const struct mw_cli_opt opts[] = {
 	    {"--password-file", &t->password_file, NULL},
 	    {"--auth-user", &t->auth_user, NULL},
 	    {"--user-passwords", &t->user_passwords, NULL},
 	    {"--tls-ca", &t->tls_ca, NULL},
-	    {"--folder", &t->folder, NULL},
 	    {"--insecure", NULL, &t->insecure},
-	    {"--create", NULL, &t->create},
-	    {"--accept-side-effects", NULL, &t->side_effects},
-	    {"--keep-sender", NULL, &t->keep_sender},
 	};
 	const char *v;
-	for (size_t k = 0; k < MW_COUNT(opts); k++) {
-		int r = mw_cli_option(argc, argv, i, opts[k].names, opts[k].value, err);
-		if (r > 0 && opts[k].flag)
-			*opts[k].flag = true;
-		if (r)
-			return r;
-	}
-	int r = mw_cli_option(argc, argv, i, "--layout", &v, err);
-	if (r)
-		return r > 0 ? layout(t, v, err) : r;
-	r = mw_cli_option(argc, argv, i, "--rate", &v, err);
-	if (r > 0)
-		r = mw_rate_parse(v, &t->rate, err) ? MW_EUSAGE : 1;
+	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
 	if (r)
 		return r;
 	r = mw_cli_option(argc, argv, i, "--auth-style", &v, err);
@@ -59,4 +39,29 @@ mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
 	if (!t->separator && strcmp(v, "authzid") != 0)
 		return mw_fail(err, MW_EUSAGE, "--auth-style is authzid or separator");
 	return 1;
+}
+
+int
+mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
+                 struct mw_err *err)
+{
+	const struct mw_cli_opt opts[] = {
+	    {"--folder", &t->folder, NULL},
+	    {"--create", NULL, &t->create},
+	    {"--accept-side-effects", NULL, &t->side_effects},
+	    {"--keep-sender", NULL, &t->keep_sender},
+	};
+	const char *v;
+	int r = mw_target_login_option(t, argc, argv, i, err);
+	if (!r)
+		r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
+	if (r)
+		return r;
+	r = mw_cli_option(argc, argv, i, "--layout", &v, err);
+	if (r)
+		return r > 0 ? layout(t, v, err) : r;
+	r = mw_cli_option(argc, argv, i, "--rate", &v, err);
+	if (r > 0)
+		r = mw_rate_parse(v, &t->rate, err) ? MW_EUSAGE : 1;
+	return r;
 }

@@ -10,4 +10,8 @@
 int mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
                      struct mw_err *err);
 
+/* The same for those alone that say how to log in there, and whom to trust. */
+int mw_target_login_option(struct mw_target_opts *t, int argc, char **argv, int *i,
+                           struct mw_err *err);
+
 #endif
