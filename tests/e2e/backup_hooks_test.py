@@ -33,7 +33,7 @@ class Hooks:
 
 	def run(self, *args, **env):
 		p = self.start(*args, **env)
-		out, err = p.communicate(timeout=60)
+		out, err = p.communicate(timeout=tap.PATIENCE)
 		return p.returncode, out + err
 
 	def marks(self, name):
@@ -58,7 +58,7 @@ def ends(t, h):
 	status, said = h.run("cut", "true")
 	t.ok(status == 75 and len(h.marks("cut")) == 1, "a second run at once is refused", said)
 	p.send_signal(signal.SIGTERM)
-	p.communicate(timeout=20)
+	p.communicate(timeout=tap.PATIENCE)
 	t.ok(p.returncode == 143 and h.marks("cut")[-1:] == ["failed"],
 	     "ended by SIGTERM: marked as failed", h.marks("cut"))
 	p = h.start("power", "sleep", "60")
@@ -69,7 +69,7 @@ def ends(t, h):
 	with open(child, encoding="ascii") as f:
 		child = int(f.read())
 	p.kill()
-	p.wait(20)
+	p.wait(tap.PATIENCE)
 	os.kill(child, signal.SIGKILL)
 	t.equal(h.marks("power"), ["running"], "ended by SIGKILL: a start without an end")
 	status, said = h.run("power", "true")
@@ -173,4 +173,4 @@ def main(t):
 		snapshots(t, h)
 
 
-tap.run(main, seconds=180)
+tap.run(main)

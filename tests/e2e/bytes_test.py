@@ -3,6 +3,7 @@
 Maildir, Dovecot sdbox and Cyrus and read back. Bytes are exact where the server keeps them, or
 changed as documented, or the message is named as refused; and reconcile knows each again, by
 date and size as well as by content alone."""
+# MW_TEST_COST 20
 
 import collections
 import json
@@ -157,4 +158,4 @@ def dovecots(t, rig, raws):
 	one_store(t, "Dovecot sdbox", rig, raws, by_dovecot)
 
 
-tap.run(main, seconds=240)
+tap.run(main)

@@ -21,7 +21,7 @@ ALICE, CAROL = "alice@example.org", "carol@elsewhere.test"
 
 class Ran:
 	def __init__(self, argv, cwd, stdin=None):
-		p = subprocess.run(argv, cwd=cwd, capture_output=True, timeout=60, check=False,
+		p = subprocess.run(argv, cwd=cwd, capture_output=True, timeout=tap.PATIENCE, check=False,
 				   input=stdin or b"")
 		self.argv, self.rc = argv, p.returncode
 		self.out, self.err = p.stdout.decode(), p.stderr.decode()
@@ -312,4 +312,4 @@ def main(t):
 	live_store(t, site)
 
 
-tap.run(main, seconds=180)
+tap.run(main)

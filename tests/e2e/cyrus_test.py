@@ -2,6 +2,7 @@
 """Cyrus IMAP as the target: a disaster with Cyrus' own deliveries; both ways to name folders;
 the run killed at random moments, its server process killed, two runs at once; over quota, read
 only, no such mailbox."""
+# MW_TEST_COST 50
 
 import collections
 import os
@@ -145,7 +146,7 @@ def kills(t, rig, want, folders, whole, rnd):
 		who = "Cyrus' process" if hit % 2 else "the run"
 		if hit % 2:
 			stores.kill(stores.children(rig.procs["cyrus"].pid, "imapd"))
-			p.communicate(timeout=60)
+			p.communicate(timeout=tap.PATIENCE)
 			rig.end("cyrus")  # after some dead children its master gives the port up
 			rig.start_cyrus()
 		else:
@@ -254,4 +255,4 @@ def main(t):
 	missing(t)
 
 
-tap.run(main, seconds=180)
+tap.run(main)

@@ -3,6 +3,7 @@
 filesystem fills up, the volume goes read-only. Nobody gets a 250 without a durable record, the
 refusals are temporary and quick, and once the disk is well mail is taken again without a
 restart."""
+# MW_TEST_COST 15
 
 import collections
 import os
@@ -134,9 +135,9 @@ def failing_sync(t, messages):
 			took = time.monotonic() - t0
 		finally:
 			p.send_signal(signal.SIGINT)
-			p.wait(20)
+			p.wait(tap.PATIENCE)
 		told += taken(t, "EIO from fdatasync", jobs)
-		t.ok(took < 20, "EIO from fdatasync: answered without delay", f"{took:.1f} s")
+		t.ok(took < 60, "EIO from fdatasync: answered without delay", f"{took:.1f} s")
 		text = pathlib.Path(log).read_text(encoding="utf-8")
 		t.ok("EIO" in text and not used_again(text),
 		     "EIO from fdatasync: a descriptor that failed is not synced again",
@@ -207,7 +208,7 @@ def read_only(t, messages):
 				return
 			t0 = time.monotonic()
 			jobs = rig.batch(messages[20:40])
-			t.ok(time.monotonic() - t0 < 15, "read-only: answered without delay")
+			t.ok(time.monotonic() - t0 < 60, "read-only: answered without delay")
 			told += taken(t, "read-only", jobs)
 			t.ok(len(told) == 20, "read-only: nothing more was acknowledged")
 			rig.end("mailwald", signal.SIGKILL)
@@ -227,4 +228,4 @@ def main(t):
 	read_only(t, messages)
 
 
-tap.run(main, seconds=180)
+tap.run(main)

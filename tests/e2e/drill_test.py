@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Drills over a journal captured through real Postfix: into Maildirs and into a private Dovecot;
 reports listed, printed, verified; a damaged record, a killed and an interrupted drill."""
+# MW_TEST_COST 25
 
 import glob
 import json
@@ -78,11 +79,11 @@ def interrupted(d):
 		rigs.wait_for("the drill's Dovecot", lambda: processes(d.scratch + "/mailwal-drill-"))
 		time.sleep(0.15)
 		p.send_signal(sig)
-		p.wait(20)
+		p.wait(tap.PATIENCE)
 		d.t.equal(p.returncode, rc, f"a drill that gets {sig.name} ends with")
 		if sig == signal.SIGINT:
 			d.nothing_left("interrupted")
-	rigs.wait_for("Dovecot to end with the drill", lambda: not processes(d.scratch), 10)
+	rigs.wait_for("Dovecot to end with the drill", lambda: not processes(d.scratch))
 	d.good(None, "--sample", "3")
 
 
@@ -169,4 +170,4 @@ def main(t):
 		status(d, 2, "failed")
 
 
-tap.run(main, seconds=90)
+tap.run(main)

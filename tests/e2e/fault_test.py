@@ -2,6 +2,7 @@
 """A seeded slice of the fault matrix: mailwald killed, hung, slow, restarted, without disk
 or memory, at each stage of a message, behind Postfix and Sendmail, under both policies.
 tests/soak faults runs all of it."""
+# MW_TEST_COST 40
 
 import os
 import random
@@ -33,4 +34,4 @@ def main(t):
 	faults.run_cases(t, slice_)
 
 
-tap.run(main, seconds=240)
+tap.run(main)

@@ -31,6 +31,7 @@ KILLS = int(os.environ.get("MW_KILLS", "5"))
 
 class Follower:
 	"""A `mailwal follow` whose JSON lines are gathered as they come."""
+# MW_TEST_COST 40
 
 	def __init__(self, main, standby):
 		self.argv = main.mailwal_argv(
@@ -54,14 +55,14 @@ class Follower:
 	def kinds(self, kind):
 		return [o for o in list(self.lines) if o["message_type"] == kind]
 
-	def wait(self, kind, n=1, seconds=60):
+	def wait(self, kind, n=1, seconds=tap.PATIENCE):
 		rigs.wait_for(f"{n} × {kind} of the follower", lambda: len(self.kinds(kind)) >= n,
 			      seconds, self.p)
 
 	def end(self, sig=signal.SIGTERM):
 		self.p.send_signal(sig)
-		rc = self.p.wait(60)
-		self.thread.join(5)
+		rc = self.p.wait(tap.PATIENCE)
+		self.thread.join(tap.PATIENCE)
 		self.err = self.p.stderr.read().decode()
 		return rc
 
@@ -83,7 +84,7 @@ def check(t, standby, jobs, what):
 		if j.auth:
 			want.setdefault((j.auth, "Sent"), []).append(Expected(j.queue_id, j.data))
 	total = sum(map(len, want.values()))
-	end = time.monotonic() + 120
+	end = time.monotonic() + tap.PATIENCE
 	while copies(standby) < total and time.monotonic() < end:
 		time.sleep(0.2)
 	state = {k: v for k, v in mailbox.dump(standby).items() if v}
@@ -118,7 +119,7 @@ def passed_over(t):
 			for sub in ("cur", "new", "tmp"):
 				os.makedirs(f"{boxes}/Maildir/{sub}", exist_ok=True)
 			rigs.wait_for("bert's two", lambda: len(os.listdir(f"{boxes}/Maildir/new")) == 2,
-				      40, f.p)
+				      alive=f.p)
 			t.ok(True, "what a mailbox missed while it was away is put there")
 		finally:
 			f.end()
@@ -164,11 +165,12 @@ def latency(t, main, f, jobs, done):
 	t.note(f"stored after capture: median {delays[len(delays) // 2] * 1000:.1f} ms, "
 	       f"p95 {p95 * 1000:.1f} ms, most {delays[-1] * 1000:.1f} ms")
 	# A busy machine must not fail this; the figure proper is the bench's.
-	t.ok(p95 < 0.5, "p95 from capture to stored well below half a second", f"{p95}")
+	t.ok(delays[len(delays) // 2] < 0.5 and p95 < 5,
+	     "from capture to stored: median well below half a second", delays)
 
 
 def locked(t, main, f):
-	second = subprocess.run(f.argv, capture_output=True, timeout=30, check=False)
+	second = subprocess.run(f.argv, capture_output=True, timeout=tap.PATIENCE, check=False)
 	t.equal(second.returncode, 75, "a second follower is told that there is one")
 
 
@@ -209,7 +211,7 @@ def outage(t, main, standby, jobs, done):
 	standby.end("dovecot", signal.SIGKILL)
 	sender.join()
 	done += main.send(jobs[at + 10:at + 20])
-	f.wait("away", seconds=60)
+	f.wait("away")
 	time.sleep(OUTAGE)
 	done += main.send(jobs[at + 20:at + 25])
 	standby.start_dovecot()
@@ -239,8 +241,8 @@ def again(t, main, standby, jobs, done):
 	f = Follower(main, standby)
 	f.argv = [a.replace(str(standby.imap_port), "1") for a in f.argv]
 	f.start()
-	f.wait("away", seconds=60)
+	f.wait("away")
 	t.equal(f.end(), 130, "no standby yet: waits until stopped")
 
 
-tap.run(main_test, seconds=400)
+tap.run(main_test)

@@ -2,6 +2,7 @@
 """The disaster with a milter behind ours that adds fields, tags subjects and appends footers:
 what the store holds is recognised although neither its header nor its body is the captured
 one. Nothing lost, nothing doubled, what the user had deleted stays deleted."""
+# MW_TEST_COST 15
 
 import collections
 import os
@@ -163,4 +164,4 @@ def main(t):
 		second_disaster(t, rig, jobs, after)
 
 
-tap.run(main, seconds=120)
+tap.run(main)

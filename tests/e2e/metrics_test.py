@@ -20,18 +20,18 @@ import workload
 
 class Unix(http.client.HTTPConnection):
 	def __init__(self, path):
-		super().__init__("localhost", timeout=10)
+		super().__init__("localhost", timeout=tap.PATIENCE)
 		self.path = path
 
 	def connect(self):
 		self.sock = socket.socket(socket.AF_UNIX)
-		self.sock.settimeout(10)
+		self.sock.settimeout(tap.PATIENCE)
 		self.sock.connect(self.path)
 
 
 def ask(where, method="GET", url="/metrics", body=None):
 	c = Unix(where) if isinstance(where, str) else http.client.HTTPConnection(
-		"127.0.0.1", where, timeout=10)
+		"127.0.0.1", where, timeout=tap.PATIENCE)
 	c.request(method, url, body=body)
 	r = c.getresponse()
 	data = r.read().decode()
@@ -50,7 +50,7 @@ def hostile(t, where):
 	socks = []
 	for data in (b"", b"GET", b"\0" * 5000, b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 5000,
 		     b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\nxxx"):
-		s = socket.create_connection(("127.0.0.1", where), timeout=5)
+		s = socket.create_connection(("127.0.0.1", where), timeout=tap.PATIENCE)
 		try:
 			s.sendall(data)
 		except OSError:
@@ -60,7 +60,7 @@ def hostile(t, where):
 		("GET", "/../etc/passwd"), ("HEAD", "/metrics"))], [405, 404, 404, 200],
 		"other requests get their answers")
 	start = time.monotonic()
-	t.ok(ask(where)[0] == 200 and time.monotonic() - start < 2,
+	t.ok(ask(where)[0] == 200 and time.monotonic() - start < 8,
 	     "a scrape is answered beside five that hang")
 	for s in socks:
 		s.close()
@@ -78,7 +78,7 @@ def upgrade(t, rig, port):
 		except (OSError, KeyError, http.client.HTTPException):
 			return False
 	rigs.wait_for("the new mailwald's metrics", taken)
-	t.equal(old.wait(15), 0, "an upgrade: the new one answers, the old one ended with")
+	t.equal(old.wait(tap.PATIENCE), 0, "an upgrade: the new one answers, the old one ended with")
 
 
 def main(t):
@@ -138,9 +138,9 @@ def main(t):
 			pathlib.Path(rig.conf).write_text(
 				good.replace(f"inet:127.0.0.1:{port}", place), encoding="utf-8")
 			p = rig.spawn("refused", [rig.mailwald_bin, "-c", rig.conf])
-			rc = p.wait(10)
+			rc = p.wait(tap.PATIENCE)
 			log = pathlib.Path(rig.dir, "refused.log").read_text(encoding="utf-8")
 			t.ok(rc == code and word in log, f"metrics_listen = {place}: exit {code}", log)
 
 
-tap.run(main, seconds=60)
+tap.run(main)

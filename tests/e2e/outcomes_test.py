@@ -74,7 +74,7 @@ def audit(rig, *args):
 def settle(rig, left):
 	rigs.wait_for(f"{left} messages left in the queue",
 		      lambda: len([o for o in rig.queue() if o["queue_name"] != "active"]) == left
-		      and len(rig.queue()) == left, 30)
+		      and len(rig.queue()) == left)
 
 
 def fill(t, rig):
@@ -89,6 +89,7 @@ def fill(t, rig):
 
 def facts(t, rig):
 	"""outcomes and audit on a whole site."""
+# MW_TEST_COST 25
 	log = f"{rig.run}/maillog"
 	r = outcomes(rig, log)
 	s = r.summary or {}
@@ -260,13 +261,13 @@ def follow(t, rig):
 				   for o in json.load(f)["logs"])
 
 	try:
-		rigs.wait_for("the first part", lambda: reached(lines[:cut[0]]), 15, p)
+		rigs.wait_for("the first part", lambda: reached(lines[:cut[0]]), alive=p)
 		write(lines[cut[0]:cut[1]])
 		os.rename(log, log + ".1")
 		write(lines[cut[1]:cut[2]], "w")
-		rigs.wait_for("the rotated part", lambda: reached(lines[cut[1]:cut[2]]), 15, p)
+		rigs.wait_for("the rotated part", lambda: reached(lines[cut[1]:cut[2]]), alive=p)
 		p.send_signal(signal.SIGTERM)
-		out, err = p.communicate(timeout=15)
+		out, err = p.communicate(timeout=tap.PATIENCE)
 	finally:
 		if p.poll() is None:
 			p.kill()
@@ -340,4 +341,4 @@ def main(t):
 		os.unlink(link)
 
 
-tap.run(main, seconds=150)
+tap.run(main)

@@ -35,6 +35,7 @@ def id_bytes(text):
 
 def token(journal, record, rcpt, content, when=None):
 	"""As journal/store/guard.h describes it."""
+# MW_TEST_COST 20
 	with open(os.path.join(journal, "journal"), encoding="ascii") as f:
 		secret = dict(line.strip().split(" = ", 1) for line in f if " = " in line)
 	key = hmac.digest(bytes.fromhex(secret["token_key"]), b"replay guard 1", "sha256")
@@ -204,4 +205,4 @@ def main(t):
 				alarm(t, rig)
 
 
-tap.run(main, seconds=150)
+tap.run(main)

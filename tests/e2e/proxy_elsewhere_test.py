@@ -100,7 +100,7 @@ def main(t):
 		t.skip("namespaces are not allowed here")
 		return
 	p = subprocess.run([*SPACES, sys.executable, __file__, "--inside", t.sub("inside")],
-			   capture_output=True, text=True, timeout=90, check=False)
+			   capture_output=True, text=True, timeout=tap.PATIENCE, check=False)
 	t.need(p.returncode == 0 and p.stdout, "it runs", (p.stdout, p.stderr))
 	seen = json.loads(p.stdout.splitlines()[-1])
 	t.equal((seen["first"], seen["here"].count("DATA")), (250, 1), "a message goes here")
@@ -112,4 +112,4 @@ def main(t):
 if sys.argv[1:2] == ["--inside"]:
 	inside(sys.argv[2])
 else:
-	tap.run(main, seconds=120)
+	tap.run(main)

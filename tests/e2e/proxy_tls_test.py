@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """The proxy with TLS on both sides, in front of a real Postfix: STARTTLS, AUTH, certificates
 that are right, wrong and renewed."""
+# MW_TEST_COST 15
 
 import os
 import smtplib
@@ -28,7 +29,7 @@ class Papers:
 
 	def _run(self, *args):
 		subprocess.run(["openssl", *args], check=True, capture_output=True, cwd=self.dir,
-			       timeout=60)
+			       timeout=tap.PATIENCE)
 
 	def authority(self, name):
 		self._run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
@@ -74,7 +75,7 @@ def whole(t, rig, port, papers):
 	bodies = {"small": b"..dot\r\n.\r\nend\r\n".replace(b"\r\n.\r\n", b"\r\n. \r\n"),
 		  "large": b"".join(b"%06d %s\r\n" % (i, b"x" * 60) for i in range(60000))}
 	for name, body in bodies.items():
-		s = smtplib.SMTP("127.0.0.1", port, timeout=60)
+		s = smtplib.SMTP("127.0.0.1", port, timeout=tap.PATIENCE)
 		s.ehlo("client.test")
 		t.ok(s.has_extn("starttls"), f"{name}: STARTTLS is offered")
 		s.starttls(context=context(papers))
@@ -94,7 +95,7 @@ def whole(t, rig, port, papers):
 
 
 def wrong_login(t, rig, port, papers):
-	s = smtplib.SMTP("127.0.0.1", port, timeout=60)
+	s = smtplib.SMTP("127.0.0.1", port, timeout=tap.PATIENCE)
 	s.starttls(context=context(papers))
 	try:
 		s.login(ANNA, "wrong" + rig.password)
@@ -145,7 +146,7 @@ def silent(t, port):
 
 
 def serial(port, papers):
-	s = smtplib.SMTP("127.0.0.1", port, timeout=60)
+	s = smtplib.SMTP("127.0.0.1", port, timeout=tap.PATIENCE)
 	s.starttls(context=context(papers))
 	n = s.sock.getpeercert()["serialNumber"]
 	s.close()
@@ -215,12 +216,12 @@ def main(t):
 			f.write(f"proxy_tls_key_file = {back_key}\n")
 		for what, more in (("-t", ("-t",)), ("-u, with the old one at work", ("-u",))):
 			r = subprocess.run([str(rigs.find_program("mailwald")), "-c", rig.conf, *more],
-					   capture_output=True, timeout=60, check=False)
+					   capture_output=True, timeout=tap.PATIENCE, check=False)
 			t.equal(r.returncode, 78, f"a key that is not the certificate's, {what}")
 		t.ok(rigs.connects(proxy), "the old one goes on")
 		rig.end("mailwald")
 		p = rig.spawn("mailwald-wrong", [str(rigs.find_program("mailwald")), "-c", rig.conf])
-		t.equal(p.wait(20), 78, "a key that is not the certificate's: exit status")
+		t.equal(p.wait(tap.PATIENCE), 78, "a key that is not the certificate's: exit status")
 
 
-tap.run(main, seconds=150)
+tap.run(main)

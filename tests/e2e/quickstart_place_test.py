@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """quickstart where it is not at home: without root, without network, beside the system's own
 Postfix and Dovecot, twice in a row, in a directory whose name has spaces."""
+# MW_TEST_COST 30
 
 import hashlib
 import json
@@ -61,7 +62,7 @@ def answers(port):
 
 
 def wait_for(port, text):
-	end = time.monotonic() + 20
+	end = time.monotonic() + tap.PATIENCE
 	while text not in answers(port):
 		if time.monotonic() > end:
 			return False
@@ -106,7 +107,7 @@ def inside(work):
 	subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
 	for argv in (["postfix", "start"], ["dovecot"]):
 		with open(f"{work}/{argv[0]}.log", "wb") as log:
-			seen[argv[0]] = subprocess.run(argv, stdout=log, stderr=log, timeout=30,
+			seen[argv[0]] = subprocess.run(argv, stdout=log, stderr=log, timeout=tap.PATIENCE,
 						       check=False).returncode
 	seen["up"] = [wait_for(25, "220"), wait_for(143, "* OK")]
 	before = contents("/etc/postfix", "/etc/dovecot", "/var/spool/postfix/maildrop",
@@ -151,4 +152,4 @@ def main(t):
 if sys.argv[1:2] == ["--inside"]:
 	inside(sys.argv[2])
 else:
-	tap.run(main, seconds=240)
+	tap.run(main)

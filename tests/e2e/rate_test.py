@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """--rate: a replay into real Dovecot by IMAP and LMTP, and into files, is no faster than it
 was told to be, over several mailboxes at a time, and is otherwise the same."""
+# MW_TEST_COST 15
 
 import glob
 import os
@@ -59,9 +60,9 @@ def stop(t, rig, imap):
 			     stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 	try:
 		rigs.wait_for("the run to be at work", lambda: glob.glob(
-			f"{rig.run}/store/*/*/.mailwal-staging/cur"), 60, p)
+			f"{rig.run}/store/*/*/.mailwal-staging/cur"), alive=p)
 		p.send_signal(signal.SIGINT)
-		p.communicate(timeout=45)
+		p.communicate(timeout=tap.PATIENCE)
 	finally:
 		if p.poll() is None:
 			p.kill()
@@ -72,4 +73,4 @@ def stop(t, rig, imap):
 	     "and the next run does the rest", r)
 
 
-tap.run(main, seconds=100)
+tap.run(main)

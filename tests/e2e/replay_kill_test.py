@@ -31,6 +31,7 @@ FOLDERS = {"INBOX", "Sent", "Trash"}
 
 def start(rig, conf=None):
 	"""A replay of everything, not waited for; conf: another host's configuration."""
+# MW_TEST_COST 180
 	argv = rig.mailwal_argv("--json", *rig.replay_args("--all"))
 	if conf:
 		argv[argv.index("-c") + 1] = conf
@@ -154,7 +155,7 @@ def half_deleted(t, rig, want):
 	except imaplib.IMAP4.abort:
 		pass
 	p.send_signal(signal.SIGINT)
-	p.communicate(timeout=30)
+	p.communicate(timeout=tap.PATIENCE)
 	for lock in pathlib.Path(rig.store).rglob("*.lock"):
 		lock.unlink()
 	c = mailbox.login(rig, user)
@@ -171,4 +172,4 @@ def half_deleted(t, rig, want):
 	check(t, rig, want, "every copy once")
 
 
-tap.run(main, seconds=450)
+tap.run(main)

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """contrib/quickstart as a new user runs it: twice in a row, in a path with spaces, beside
 other Postfix and Dovecot instances, without root, interrupted. It leaves nothing running."""
+# MW_TEST_COST 40
 
 import os
 import pathlib
@@ -59,7 +60,7 @@ def main(t):
 		t.ok(re.search(r"show [0-9a-z]+ --raw", text), "--keep says how to look around")
 		shown = re.search(r"(?m)^  ('.*' -c '.*' list --since .*)$", text)
 		r = subprocess.run(shown[1] if shown else "false", shell=True, capture_output=True,
-				   timeout=30, check=False)
+				   timeout=tap.PATIENCE, check=False)
 		t.ok(r.returncode == 0 and r.stdout.count(b"\n") > 10, "and what it says works", r)
 		t.ok(rigs.connects(other.imap_port) and rigs.connects(other.smtp_port),
 		     "the other Postfix and Dovecot did not notice")
@@ -68,7 +69,7 @@ def main(t):
 	p = start("--messages", "2000", "--dir", d)
 	time.sleep(4)
 	p.send_signal(signal.SIGTERM)
-	p.communicate(timeout=60)
+	p.communicate(timeout=tap.PATIENCE)
 	left = processes("stopped early")
 	t.ok(p.returncode == 143 and not left, "SIGTERM: exit 143, nothing left running",
 	     f"{p.returncode} {left}")
@@ -79,10 +80,10 @@ def main(t):
 		os.setuid(65534)
 	text = (rigs.ROOT / "contrib" / "quickstart").read_bytes()
 	r = subprocess.run(["/bin/sh", "-s", "--", "--offline"], input=text, capture_output=True,
-			   timeout=30, preexec_fn=drop, cwd="/", check=False)
+			   timeout=tap.PATIENCE, preexec_fn=drop, cwd="/", check=False)
 	err = r.stderr.decode()
 	t.ok(r.returncode == 77 and "needs root" in err and err.count("\n") == 1,
 	     "without root: one line that says why, exit 77", r)
 
 
-tap.run(main, seconds=240)
+tap.run(main)

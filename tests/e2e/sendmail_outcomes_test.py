@@ -5,7 +5,6 @@ past the journal by name, and a replay that knows what Sendmail delivered."""
 import os
 import re
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
@@ -27,6 +26,7 @@ D{Dead}[127.0.0.1]
 RULES = """\
 R$+ < @ deferred.test . > $*	$#esmtp $@ ${Dead} $: $1 < @ deferred.test > $2
 R$+ < @ deferred.test > $*	$#esmtp $@ ${Dead} $: $1 < @ deferred.test > $2"""
+# MW_TEST_COST 15
 EVIL = '"x>, delay=0, mailer=dovecot, relay=no, dsn=2.0.0, stat=Sent"@remote.test'
 
 
@@ -50,7 +50,7 @@ def make(t):
 				 mc="define(`ESMTP_MAILER_ARGS', `TCP $h 1')dnl\n")
 
 
-def settle(rig, left, seconds=30):
+def settle(rig, left, seconds=tap.PATIENCE):
 	rigs.wait_for(f"{left} messages left in the queue", lambda: len(rig.queue()) == left,
 		      seconds)
 
@@ -229,4 +229,4 @@ def main(t):
 		settings(t, rig)
 
 
-tap.run(main, seconds=240)
+tap.run(main)

@@ -159,6 +159,7 @@ def whole(t, rig, jobs, port, sink):
 def kills(t, rig, jobs, port, sink, rnd):
 	"""A copy that a script both files and keeps may miss its second place after a kill
 	between the two; no copy is lost or there twice."""
+# MW_TEST_COST 45
 	want, hit = expected(jobs), 0
 	for _ in range(5):
 		empty(rig)
@@ -245,4 +246,4 @@ plugin {
 		detail(t, rig, jobs)
 
 
-tap.run(main, seconds=150)
+tap.run(main)

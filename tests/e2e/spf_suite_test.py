@@ -179,7 +179,7 @@ def hostile(t, program):
 		try:
 			if h.proc is None:
 				h.start()
-			h.sock.settimeout(5)
+			h.sock.settimeout(tap.PATIENCE)
 			if packet:
 				h.sock.send(packet)
 				h.sock.recv(65536)
@@ -235,4 +235,4 @@ def main(t):
 	t.note(f"{n} of {len(got)} cases agree with RFC 7208")
 
 
-tap.run(main, seconds=60)
+tap.run(main)

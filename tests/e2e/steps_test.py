@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """The steps of a replay, one by one: plan, prepare, run, verify, undo."""
+# MW_TEST_COST 15
 
 import glob
 import json
@@ -175,4 +176,4 @@ def main(t):
 			t.ok(r.rc == 64, f"replay {' '.join(bad)[:20]}: exit 64", r)
 
 
-tap.run(main, seconds=120)
+tap.run(main)

@@ -4,6 +4,7 @@ socket held by the service manager, and by a new process that takes over from th
 No new session is refused, and nothing that was acknowledged is missing.
 
 MW_RESTARTS: how often, for each way (5)."""
+# MW_TEST_COST 40
 
 import os
 import signal
@@ -52,7 +53,7 @@ class Taken(rigs.Rig):
 		old = self.procs.pop("mailwald")
 		new = self.spawn("mailwald", [self.mailwald_bin, "-u", "-c", self.conf])
 		began = time.monotonic()
-		old.wait(20)
+		old.wait(tap.PATIENCE)
 		if old.returncode or new.poll() is not None:
 			raise rigs.RigError(f"old: {old.returncode}, new: {new.poll()}, after "
 					    f"{time.monotonic() - began:.1f} s")
@@ -87,7 +88,7 @@ class ProxyLoad:
 	def check(self, t, name, rig):
 		self.stop.set()
 		for th in self.threads:
-			th.join(60)
+			th.join(tap.PATIENCE)
 		new, kept = ([j for j in self.jobs[k] if j.code is not None]
 			     for k in ("new", "kept"))
 		refused = [(j.code, j.text) for j in new if j.code != 250]
@@ -135,7 +136,7 @@ class Load:
 	def end(self):
 		self.stop.set()
 		for t in self.threads:
-			t.join(60)
+			t.join(tap.PATIENCE)
 
 	def done(self, kind):
 		return [j for j in self.jobs[kind] if j.code is not None]
@@ -163,7 +164,7 @@ def slow_sessions(t, rig, name):
 	thread = threading.Thread(target=go_on, daemon=True)
 	thread.start()
 	rig.replace()
-	thread.join(30)
+	thread.join(tap.PATIENCE)
 	t.equal(got, {"ehlo": 250, "envelope": 250},
 		f"{name}: slow sessions that had begun are served to their end")
 	ehlo.quit()
@@ -226,13 +227,13 @@ def second_instance(t):
 			rigs.wait_for("mailwald", lambda: rigs.connects(rig.milter_sock), alive=p)
 			t.ok(True, "-u starts where none runs")
 			q = subprocess.run([rig.mailwald_bin, "-c", rig.conf], capture_output=True,
-					   timeout=20, check=False, text=True)
+					   timeout=tap.PATIENCE, check=False, text=True)
 			t.ok(q.returncode == 75 and "in use by process" in q.stderr,
 			     "without it a second instance is refused", q)
 			t.ok(rigs.connects(rig.milter_sock), "and the first one goes on")
 		finally:
 			p.send_signal(signal.SIGTERM)
-			t.equal(p.wait(20), 0, "exit status of the first")
+			t.equal(p.wait(tap.PATIENCE), 0, "exit status of the first")
 		t.ok(not os.path.exists(rig.milter_sock), "its socket went with it")
 
 

@@ -6,6 +6,7 @@ restored: same UIDVALIDITY, old UIDNEXT and HIGHESTMODSEQ. Three clients that sy
 what they knew before (by UIDNEXT; by HIGHESTMODSEQ with QRESYNC; mbsync) must then have every
 message that a replay put back, in Dovecot (Maildir, sdbox) and Cyrus; and without the raise
 they must not, or the test proves nothing. Also what is said before, and what a kill leaves."""
+# MW_TEST_COST 35
 
 import json
 import os
@@ -133,7 +134,7 @@ class Mbsync(Client):
 				f"Create Near\nSyncState \"{directory}/\"\n")
 
 	def sync(self):
-		r = subprocess.run(["mbsync", "-q", "-c", self.dir + "/rc", "all"], timeout=60,
+		r = subprocess.run(["mbsync", "-q", "-c", self.dir + "/rc", "all"], timeout=tap.PATIENCE,
 				   capture_output=True, check=False)
 		if r.returncode:
 			raise rigs.RigError(f"mbsync: {r.stderr.decode()[-500:]}")
@@ -351,14 +352,14 @@ def kill_within(t, what, rig):
 		p = subprocess.Popen(rig.mailwal_argv(*rig.replay_args("--all", "--uid-gap", "5000")),
 				     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
 				     stderr=subprocess.DEVNULL)
-		end = time.monotonic() + 30
+		end = time.monotonic() + tap.PATIENCE
 		c = mailbox.login(rig, USER)
 		while p.poll() is None and time.monotonic() < end:
 			r = c.status("INBOX", "(MESSAGES)")[1][0]
 			if int(re.search(rb"MESSAGES (\d+)", r).group(1)) > 200:
 				break
 		p.send_signal(signal.SIGKILL)
-		p.wait(10)
+		p.wait(tap.PATIENCE)
 		c.logout()
 		seen = bool(placeholders(rig))
 		if seen:
@@ -377,7 +378,7 @@ def by_doveadm(t, rig, warm, memory, aside):
 	with open(script, "w", encoding="utf-8") as f:
 		f.write(r.out)
 	before = status(rig)
-	p = subprocess.run(["sh", script], capture_output=True, timeout=60, check=False)
+	p = subprocess.run(["sh", script], capture_output=True, timeout=tap.PATIENCE, check=False)
 	t.ok(p.returncode == 0 and b"INBOX" in p.stdout, "the script runs", p)
 	t.ok(all(a != b for a, b in zip(before, status(rig))), "and raises", status(rig))
 	r = rig.replay("--all", "--uid-gap", "0")
@@ -405,4 +406,4 @@ def main(t):
 		t.skip("no Cyrus: contrib/install-deps test unpacks it")
 
 
-tap.run(main, seconds=280)
+tap.run(main)

@@ -4,6 +4,7 @@
  *
  * MW_FAULT_ROUNDS=all fails each one; else a slice (every 1st, 1+step-th …, the start of
  * which moves with MW_SEED). */
+/* MW_TEST_COST 20 */
 #include "tests/support/alloc_fail.h"
 
 #include "journal/base/util.h"

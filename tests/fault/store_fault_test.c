@@ -3,6 +3,7 @@
  * never written or synced again; nothing is acknowledged after a failed sync.
  *
  * MW_FAULT_ROUNDS scales the number of crash states (default 1: a seeded slice). */
+/* MW_TEST_COST 25 */
 #include "journal/base/util.h"
 #include "journal/store/store.h"
 #include "tests/support/fs_mem.h"

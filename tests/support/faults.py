@@ -61,7 +61,7 @@ class _Slow:
 		env = dict(os.environ, LD_PRELOAD=sendmail.preload(),
 			   MW_SYNC_DELAY=f"{self.run}/delay")
 		p = self.spawn("mailwald", [self.mailwald_bin, "-c", self.conf], env=env)
-		rigs.wait_for("mailwald's socket", lambda: rigs.connects(self.milter_sock), 30,
+		rigs.wait_for("mailwald's socket", lambda: rigs.connects(self.milter_sock),
 			      alive=p)
 		return p
 
@@ -184,7 +184,7 @@ class Place:
 		self.rig.conf_extra = conf(self.policy, min_free)
 		self.rig.write_conf()
 		os.kill(self.pid(), signal.SIGHUP)
-		rigs.wait_for("reload", lambda: said() > n, 20)
+		rigs.wait_for("reload", lambda: said() > n)
 
 	def floor(self):
 		self._reload("900T")
@@ -248,7 +248,7 @@ class Place:
 		try:
 			if client is None:
 				strike("connect")
-				client = smtp.Client(self.rig.smtp_port, timeout=60)
+				client = smtp.Client(self.rig.smtp_port, timeout=rigs.PATIENCE)
 			self.dialog(client, sent, strike)
 			if sent.code and sent.code != 250:
 				client.cmd(b"RSET")

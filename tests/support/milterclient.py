@@ -6,11 +6,13 @@ import struct
 import threading
 import time
 
+from tap import PATIENCE
+
 
 def connect(where):
 	"""To a path, or a host and port."""
 	sock = socket.socket(socket.AF_UNIX if isinstance(where, str) else socket.AF_INET)
-	sock.settimeout(60)
+	sock.settimeout(PATIENCE)
 	sock.connect(where)
 	return sock
 

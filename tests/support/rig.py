@@ -27,6 +27,8 @@ import time
 
 import servers
 import smtp
+from ports import free_ports
+from tap import PATIENCE
 from witness import Witness
 
 MASTER = "replayer"
@@ -45,27 +47,6 @@ ALIASES = {
 
 class RigError(Exception):
 	"""Something of the rig itself failed; the text says what and where to look."""
-
-
-def free_ports(n):
-	"""n ports nobody listens on now, all different, and below the range from which the
-	kernel takes ports for outgoing connections."""
-	socks = []
-	for _ in range(2000):
-		s = socket.socket()
-		try:
-			s.bind(("127.0.0.1", 20000 + secrets.randbelow(12000)))
-			socks.append(s)
-		except OSError:
-			s.close()
-		if len(socks) == n:
-			break
-	else:
-		raise RigError("no free loopback ports between 20000 and 32000")
-	ports = [s.getsockname()[1] for s in socks]
-	for s in socks:
-		s.close()
-	return ports
 
 
 LIBC = ctypes.CDLL("libc.so.6")
@@ -98,7 +79,7 @@ def gone(group):
 		return True
 
 
-def wait_for(what, test, seconds=20.0, alive=None):
+def wait_for(what, test, seconds=PATIENCE, alive=None):
 	"""Polls until test() is true; RigError after that many seconds, or at once if the
 	process alive has ended."""
 	end = time.monotonic() + seconds
@@ -324,7 +305,7 @@ queue_command = {self.queue_command()}
 		self.procs[name] = p
 		return p
 
-	def end(self, name, sig=signal.SIGTERM, seconds=15):
+	def end(self, name, sig=signal.SIGTERM, seconds=PATIENCE):
 		"""Ends one child; its exit status, or None if it did not run."""
 		p = self.procs.pop(name, None)
 		if p is None:
@@ -335,7 +316,7 @@ queue_command = {self.queue_command()}
 				p.wait(seconds)
 			except subprocess.TimeoutExpired:
 				p.kill()
-				p.wait(5)
+				p.wait(PATIENCE)
 		try:
 			os.killpg(p.pid, signal.SIGKILL)  # what it left behind in its session
 		except OSError:
@@ -416,7 +397,7 @@ queue_command = {self.queue_command()}
 	def raw(self, record):
 		"""The bytes that `show --raw` prints; RigError if it fails."""
 		p = subprocess.run(self.mailwal_argv("show", record, "--raw"),
-				   capture_output=True, timeout=60, check=False)
+				   capture_output=True, timeout=PATIENCE, check=False)
 		if p.returncode:
 			raise RigError(f"show {record} --raw: exit {p.returncode}: "
 				       + p.stderr.decode("utf-8", "replace"))
@@ -448,22 +429,22 @@ queue_command = {self.queue_command()}
 		env = dict(os.environ, MAIL_CONFIG=f"{self.run}/postfix")
 		return subprocess.run([f"{servers.POSTFIX_BIN}/sendmail", "-C",
 				       f"{self.run}/postfix", "-i", "-f", sender, "--", *rcpts],
-				      input=data, capture_output=True, env=env, timeout=30,
+				      input=data, capture_output=True, env=env, timeout=PATIENCE,
 				      check=False)
 
 	def queue(self):
 		"""What is in the queue: objects of `postqueue -j`."""
 		p = subprocess.run([f"{servers.POSTFIX_BIN}/postqueue", "-c",
 				    f"{self.run}/postfix", "-j"], capture_output=True,
-				   timeout=30, check=False)
+				   timeout=PATIENCE, check=False)
 		return [json.loads(x) for x in p.stdout.splitlines() if x.strip()]
 
 	def flush(self):
 		subprocess.run([f"{servers.POSTFIX_BIN}/postqueue", "-c",
-				f"{self.run}/postfix", "-f"], capture_output=True, timeout=30,
+				f"{self.run}/postfix", "-f"], capture_output=True, timeout=PATIENCE,
 			       check=False)
 
-	def wait_queue(self, seconds=60):
+	def wait_queue(self, seconds=PATIENCE):
 		"""Until the queue is empty; says what is stuck otherwise."""
 		end = time.monotonic() + seconds
 		while True:

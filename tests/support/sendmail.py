@@ -297,7 +297,7 @@ class Sendmail(rigs.Rig):
 	def sendmail(self, data, sender, rcpts):
 		"""sendmail(1) that delivers by itself, as where no submit.cf is."""
 		return subprocess.run(self.argv("-i", "-f", sender, "--", *rcpts), input=data,
-				      capture_output=True, env=self.env(), timeout=30,
+				      capture_output=True, env=self.env(), timeout=rigs.PATIENCE,
 				      check=False)
 
 	def queue(self):
@@ -319,7 +319,7 @@ class Sendmail(rigs.Rig):
 
 def version(program):
 	"""What the program says it is."""
-	r = subprocess.run([program, "-C", "/dev/null", "-d0.1", "-bt"], input=b"", timeout=20,
+	r = subprocess.run([program, "-C", "/dev/null", "-d0.1", "-bt"], input=b"", timeout=rigs.PATIENCE,
 			   capture_output=True, check=False)
 	m = re.search(rb"Version (\S+)", r.stdout)
 	return m.group(1).decode() if m else "?"

@@ -9,6 +9,8 @@ import socket
 import threading
 import time
 
+from tap import PATIENCE
+
 
 class SmtpError(Exception):
 	"""The server said something else than was wanted; code 0: the line was lost."""
@@ -26,7 +28,7 @@ def stuff(data):
 
 
 class Client:
-	def __init__(self, port, host="127.0.0.1", helo="client.remote.test", timeout=60):
+	def __init__(self, port, host="127.0.0.1", helo="client.remote.test", timeout=PATIENCE):
 		self.sock = socket.create_connection((host, port), timeout)
 		self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 		self.buf = b""

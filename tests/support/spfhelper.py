@@ -9,6 +9,8 @@ import socket
 import subprocess
 import urllib.parse
 
+from tap import PATIENCE
+
 FIELDS = ("result", "code", "record", "explanation", "reason", "library")
 
 
@@ -43,7 +45,7 @@ class Helper:
 			(f if isinstance(f, bytes) else f.encode("latin-1", "replace")) + b"\0"
 			for f in fields))
 
-	def ask(self, ip, helo, sender, ms=10000, wait=15):
+	def ask(self, ip, helo, sender, ms=10000, wait=PATIENCE):
 		if self.proc is None:
 			self.start()
 		self.sock.settimeout(wait)
@@ -67,7 +69,7 @@ class Helper:
 			return
 		self.sock.close()
 		try:
-			self.status = self.proc.wait(5)
+			self.status = self.proc.wait(PATIENCE)
 		except subprocess.TimeoutExpired:
 			self.proc.kill()
 			self.status = self.proc.wait()

@@ -1,5 +1,6 @@
 /* mailwal prune, hold and erase on journals made here, through the program: plain and
  * encrypted, without any private key for prune and hold. */
+/* MW_TEST_COST 20 */
 #include "journal/base/buf.h"
 #include "journal/base/util.h"
 #include "journal/codec/hpke.h"
