@@ -243,4 +243,4 @@ def main(t):
 	second_instance(t)
 
 
-tap.run(main, seconds=60 + 30 * RESTARTS)
+tap.run(main, seconds=max(tap.LIMIT, 60 + 30 * RESTARTS))
