@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "journal/base/bytes.h"
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
 
@@ -150,29 +151,13 @@ receive(const struct netmap *t, struct mw_use *u, struct mw_buf *b, struct mw_st
 	}
 }
 
-static int
-hex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 static void
 put_decoded(struct mw_buf *out, struct mw_str s)
 {
 	for (size_t i = 0; i < s.n; i++) {
-		int hi = -1, lo = -1;
-		if (s.p[i] == '%' && i + 2 < s.n) {
-			hi = hex(s.p[i + 1]);
-			lo = hex(s.p[i + 2]);
-		}
-		if (hi >= 0 && lo >= 0) {
-			mw_buf_putc(out, (char)(hi << 4 | lo));
+		uint8_t c;
+		if (s.p[i] == '%' && i + 2 < s.n && mw_unhex(&c, s.p + i + 1, 1)) {
+			mw_buf_putc(out, (char)c);
 			i += 2;
 		} else {
 			mw_buf_putc(out, s.p[i]);
@@ -307,70 +292,60 @@ set_unix(struct netmap *t, const char *path, struct mw_err *err)
 	return 0;
 }
 
-static struct netmap *
-netmap_new(const char *kind, const char *where)
+/* where: what stands behind the kind, of which set_it may write its own copy. */
+static int
+netmap_open(const char *kind, const char *where,
+            int (*set_it)(struct netmap *, char *, struct mw_err *), void **ret,
+            struct mw_err *err)
 {
+	char own[SPEC_MAX];
 	struct netmap *t = calloc(1, sizeof *t);
-	if (t && asprintf(&t->spec, "%s:%s", kind, where) < 0) {
+	int r;
+	if (!t || asprintf(&t->spec, "%s:%s", kind, where) < 0) {
 		free(t);
-		t = NULL;
+		return mw_fail(err, MW_ENOMEM, "out of memory");
 	}
-	return t;
+	if (strlen(where) >= sizeof own) {
+		r = mw_fail(err, MW_ECONF, "identities: a table's place is too long");
+	} else {
+		memcpy(own, where, strlen(where) + 1);
+		r = set_it(t, own, err);
+	}
+	if (r < 0)
+		netmap_close(t);
+	else
+		*ret = t;
+	return r;
 }
 
 static int
 tcp_open(const char *where, void **ret, struct mw_err *err)
 {
-	struct netmap *t = netmap_new("tcp", where);
-	char own[SPEC_MAX];
-	if (!t)
+	return netmap_open("tcp", where, set_inet, ret, err);
+}
+
+static int
+set_socketmap(struct netmap *t, char *place, struct mw_err *err)
+{
+	char *name = strrchr(place, ':');
+	if (!name || !name[1])
+		return mw_fail(err, MW_ECONF, "identities: \"%s\" lacks its map name",
+		               t->spec);
+	*name++ = '\0';
+	if (!(t->name = strdup(name)))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	if (strlen(where) >= sizeof own) {
-		netmap_close(t);
-		return mw_fail(err, MW_ECONF, "identities: a table's place is too long");
-	}
-	memcpy(own, where, strlen(where) + 1);
-	int r = set_inet(t, own, err);
-	if (r < 0)
-		netmap_close(t);
-	else
-		*ret = t;
-	return r;
+	if (strncmp(place, "unix:", 5) == 0)
+		return set_unix(t, place + 5, err);
+	if (strncmp(place, "inet:", 5) == 0)
+		return set_inet(t, place + 5, err);
+	return mw_fail(err, MW_ECONF,
+	               "identities: \"%s\" is neither unix: nor inet:", t->spec);
 }
 
 static int
 socketmap_open(const char *where, void **ret, struct mw_err *err)
 {
-	struct netmap *t = netmap_new("socketmap", where);
-	char own[SPEC_MAX];
-	if (!t)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	if (strlen(where) >= sizeof own) {
-		netmap_close(t);
-		return mw_fail(err, MW_ECONF, "identities: a table's place is too long");
-	}
-	memcpy(own, where, strlen(where) + 1);
-	int r;
-	char *name = strrchr(own, ':');
-	if (!name || !name[1] || !(t->name = strdup(name + 1))) {
-		r = mw_fail(err, MW_ECONF, "identities: \"%s\" lacks its map name",
-		            t->spec);
-	} else {
-		*name = 0;
-		if (strncmp(own, "unix:", 5) == 0)
-			r = set_unix(t, own + 5, err);
-		else if (strncmp(own, "inet:", 5) == 0)
-			r = set_inet(t, own + 5, err);
-		else
-			r = mw_fail(err, MW_ECONF,
-			            "identities: \"%s\" is neither unix: nor inet:",
-			            t->spec);
-	}
-	if (r < 0)
-		netmap_close(t);
-	else
-		*ret = t;
-	return r;
+	return netmap_open("socketmap", where, set_socketmap, ret, err);
 }
 
 const struct mw_table_kind mw_table_socketmap = {
