@@ -1,66 +1,56 @@
 #include "milter/expand.h"
 
 #include <stdlib.h>
-#include <sys/queue.h>
-#include <time.h>
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "journal/record/expansion.h"
+#include "milter/aside.h"
 #include "milter/identity.h"
-#include "milter/pool.h"
 #include "milter/session_int.h"
 
 enum {
 	WORKERS = 4,
-	OPEN_MAX = 5000,         /* questions */
-	BYTES_MAX = 64 << 20,    /* of all of them, about */
-	QUESTION_MAX = 64 << 20, /* of one, with its expansion */
-	READY_MAX = 256,         /* then nothing is waited for */
-	GATHER_MS = 100,         /* one sync for all that come in this time */
-	WARN_EVERY_US = 60 * 1000 * 1000
+	OPEN_MAX = 5000,
+	BYTES_MAX = 64 << 20,
+	QUESTION_MAX = 16 << 20 /* of one, with its expansion */
 };
 
 struct question {
-	STAILQ_ENTRY(question) ready;
-	struct mw_job job;
+	struct mw_aside_q q;
 	struct mw_expand *x;
 	struct mw_settings *set;
 	struct mw_arena *arena;
 	struct mw_mail mail; /* what look-up, direction and tokens need of it */
 	uint8_t id[MW_ID_LEN];
 	uint64_t seq;
-	size_t bytes;
 	int64_t asked_mono_us;
-	struct mw_entry *entry; /* the answer */
-	bool undecided;
 };
 
 struct mw_expand {
 	struct mw_store *store;
 	const struct mw_clock *clock;
-	struct mw_pool *pool;
-	pthread_t writer;
-	bool has_writer;
+	struct mw_aside *aside;
 	atomic_bool hurry; /* ends the waiting in look-ups */
-
-	pthread_mutex_t lock; /* guards what follows */
-	pthread_cond_t more;
-	STAILQ_HEAD(ready_list, question) ready;
-	size_t n_open, n_ready, bytes;
-	bool stop;
-	struct mw_expand_stats stats;
-	int64_t warned_us; /* 0: never */
 };
 
 /* ---- a question ---- */
 
+/* All but the question itself: once it is answered, only the record counts. */
 static void
-question_free(struct question *q)
+let_go(struct question *q)
 {
-	mw_entry_free(q->entry);
 	mw_settings_unref(q->set);
 	mw_arena_free(q->arena);
+	q->set = NULL;
+	q->arena = NULL;
+}
+
+static void
+question_free(struct mw_aside_q *aq)
+{
+	struct question *q = (struct question *)aq;
+	let_go(q);
 	free(q);
 }
 
@@ -105,39 +95,14 @@ question_new(struct mw_expand *x, struct mw_settings *set, const struct mw_mail 
 	q->arena = mw_arena_new(QUESTION_MAX);
 	q->asked_mono_us = x->clock->mono_us(x->clock);
 	if (!q->arena || !keep_mail(q, m)) {
-		question_free(q);
+		question_free(&q->q);
 		return NULL;
 	}
-	q->bytes = sizeof *q + mw_arena_used(q->arena);
+	q->q.bytes = sizeof *q + mw_arena_used(q->arena);
 	return q;
 }
 
-/* Called with the lock. */
-static void
-forget(struct question *q)
-{
-	struct mw_expand *x = q->x;
-	x->n_open--;
-	x->bytes -= q->bytes;
-}
-
-static void
-dropped(struct mw_expand *x, const char *why)
-{
-	int64_t now = x->clock->mono_us(x->clock);
-	(void)pthread_mutex_lock(&x->lock);
-	uint64_t n = ++x->stats.dropped;
-	bool warn = x->warned_us == 0 || now - x->warned_us > WARN_EVERY_US;
-	if (warn)
-		x->warned_us = now;
-	(void)pthread_mutex_unlock(&x->lock);
-	if (warn)
-		mw_log(MW_LOG_WARN, NULL,
-		       "event=expansion_dropped dropped=%llu reason=\"%s\"",
-		       (unsigned long long)n, why);
-}
-
-/* ---- asking ---- */
+/* ---- the answer ---- */
 
 static void
 look_up(struct question *q, struct mw_err *why)
@@ -147,8 +112,8 @@ look_up(struct question *q, struct mw_err *why)
 	for (size_t i = 0; i < m->n_rcpt; i++)
 		m->rcpt[i].flags &= ~(uint32_t)(MW_RCPT_LATER | MW_RCPT_UNDECIDED);
 	struct mw_until u = {until, &q->x->hurry};
-	q->undecided = mw_identity_resolve(q->set->identity, q->arena, m, &u, why) < 0;
-	if (q->undecided)
+	q->q.doubtful = mw_identity_resolve(q->set->identity, q->arena, m, &u, why) < 0;
+	if (q->q.doubtful)
 		mw_log(MW_LOG_WARN, m->queue_id.n ? m->queue_id.p : NULL,
 		       "event=undecided error=%s reason=\"%s\"", mw_err_name(why->code),
 		       why->msg);
@@ -199,32 +164,49 @@ seal(struct question *q, const struct mw_err *why)
 		r = mw_entry_finish(e, x.time_us, cbor.p, cbor.n, &err);
 	}
 	if (r == 0)
-		q->entry = MW_TAKE(e);
+		q->q.entry = MW_TAKE(e);
+	return r;
+}
+
+static int
+answer(void *owner, unsigned thread, struct mw_aside_q *aq)
+{
+	struct question *q = (struct question *)aq;
+	struct mw_err why = {0};
+	(void)owner;
+	(void)thread;
+	look_up(q, &why);
+	int r = seal(q, &why);
+	let_go(q);
 	return r;
 }
 
 static void
-answer(void *arg)
+hurry(void *owner)
 {
-	struct question *q = arg;
-	struct mw_expand *x = q->x;
-	struct mw_err why = {0};
-	look_up(q, &why);
-	int r = seal(q, &why);
-	(void)pthread_mutex_lock(&x->lock);
-	if (r == 0) {
-		STAILQ_INSERT_TAIL(&x->ready, q, ready);
-		x->n_ready++;
-		(void)pthread_cond_signal(&x->more);
-	} else {
-		forget(q);
-	}
-	(void)pthread_mutex_unlock(&x->lock);
-	if (r < 0) {
-		question_free(q);
-		dropped(x, "out of memory");
-	}
+	atomic_store(&((struct mw_expand *)owner)->hurry, true);
 }
+
+static void
+dropped(uint64_t total, const char *why)
+{
+	mw_log(MW_LOG_WARN, NULL, "event=expansion_dropped dropped=%llu reason=\"%s\"",
+	       (unsigned long long)total, why);
+}
+
+/* ---- life ---- */
+
+static const struct mw_aside_kind kind = {
+    .threads = WORKERS,
+    .open_max = OPEN_MAX,
+    .bytes_max = BYTES_MAX,
+    .gather_ms = 100,
+    .overloaded = "more mail than the alias tables can keep up with",
+    .answer = answer,
+    .free = question_free,
+    .hurry = hurry,
+    .dropped = dropped,
+};
 
 void
 mw_expand_ask(struct mw_expand *x, struct mw_settings *set, const struct mw_mail *m,
@@ -233,125 +215,25 @@ mw_expand_ask(struct mw_expand *x, struct mw_settings *set, const struct mw_mail
 	if (!x || !mw_expansion_awaited(m))
 		return;
 	struct question *q = question_new(x, set, m);
-	if (!q) {
-		dropped(x, "out of memory");
-		return;
+	if (q) {
+		memcpy(q->id, id, MW_ID_LEN);
+		q->seq = seq;
 	}
-	memcpy(q->id, id, MW_ID_LEN);
-	q->seq = seq;
-	q->job = (struct mw_job){.fn = answer, .arg = q};
-	(void)pthread_mutex_lock(&x->lock);
-	bool room = !x->stop && x->n_open < OPEN_MAX && x->bytes + q->bytes <= BYTES_MAX;
-	if (room) {
-		x->n_open++;
-		x->bytes += q->bytes;
-	}
-	(void)pthread_mutex_unlock(&x->lock);
-	if (room && mw_pool_run(x->pool, &q->job))
-		return;
-	if (room) {
-		(void)pthread_mutex_lock(&x->lock);
-		forget(q);
-		(void)pthread_mutex_unlock(&x->lock);
-	}
-	question_free(q);
-	dropped(x, room ? "no thread can be started"
-	                : "more mail than the alias tables can keep up with");
+	mw_aside_ask(x->aside, q ? &q->q : NULL);
 }
-
-/* ---- the writer ---- */
-
-static void
-on_commit(void *arg, const struct mw_commit *c)
-{
-	struct question *q = arg;
-	struct mw_expand *x = q->x;
-	(void)pthread_mutex_lock(&x->lock);
-	forget(q);
-	if (c->code == 0 && q->undecided)
-		x->stats.failed++;
-	else if (c->code == 0)
-		x->stats.expanded++;
-	bool last = x->stop && x->n_open == 0;
-	if (last)
-		(void)pthread_cond_signal(&x->more);
-	/* From here on x may be gone, once it stops. */
-	if (c->code == 0) {
-		(void)pthread_mutex_unlock(&x->lock);
-	} else {
-		x->stats.dropped++;
-		(void)pthread_mutex_unlock(&x->lock);
-		mw_log(MW_LOG_WARN, NULL, "event=expansion_lost error=%s",
-		       mw_err_name(c->code));
-	}
-	question_free(q);
-}
-
-/* Lets answers gather, with the lock held: each sync costs the mail beside it. */
-static void
-gather(struct mw_expand *x)
-{
-	struct timespec until;
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += GATHER_MS * 1000000L;
-	if (until.tv_nsec >= 1000000000L) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000L;
-	}
-	while (!x->stop && x->n_ready < READY_MAX)
-		if (pthread_cond_timedwait(&x->more, &x->lock, &until) != 0)
-			break;
-}
-
-/* Ends when it shall stop and nothing is open. */
-static void *
-writer_main(void *arg)
-{
-	struct mw_expand *x = arg;
-	(void)pthread_mutex_lock(&x->lock);
-	for (;;) {
-		struct ready_list list = STAILQ_HEAD_INITIALIZER(list);
-		struct question *q;
-		while (STAILQ_EMPTY(&x->ready) && !(x->stop && x->n_open == 0))
-			(void)pthread_cond_wait(&x->more, &x->lock);
-		if (STAILQ_EMPTY(&x->ready))
-			break;
-		gather(x);
-		STAILQ_CONCAT(&list, &x->ready);
-		x->n_ready = 0;
-		(void)pthread_mutex_unlock(&x->lock);
-		while ((q = STAILQ_FIRST(&list))) {
-			STAILQ_REMOVE_HEAD(&list, ready);
-			mw_store_submit(x->store, q->entry, on_commit, q);
-		}
-		(void)pthread_mutex_lock(&x->lock);
-	}
-	(void)pthread_mutex_unlock(&x->lock);
-	return NULL;
-}
-
-/* ---- life ---- */
 
 int
 mw_expand_start(struct mw_store *store, struct mw_expand **ret, struct mw_err *err)
 {
-	pthread_condattr_t mono;
 	struct mw_expand *x = calloc(1, sizeof *x);
 	if (!x)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	x->store = store;
 	x->clock = mw_clock_system();
-	STAILQ_INIT(&x->ready);
-	(void)pthread_mutex_init(&x->lock, NULL); /* these cannot fail */
-	(void)pthread_condattr_init(&mono);
-	(void)pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&x->more, &mono);
-	(void)pthread_condattr_destroy(&mono);
-	x->pool = mw_pool_new(WORKERS);
-	x->has_writer = x->pool && pthread_create(&x->writer, NULL, writer_main, x) == 0;
-	if (!x->has_writer) {
-		mw_expand_stop(x);
-		return mw_fail(err, MW_ENOMEM, "cannot start the writer of expansions");
+	int r = mw_aside_start(&kind, store, x, &x->aside, err);
+	if (r < 0) {
+		free(x);
+		return r;
 	}
 	*ret = x;
 	return 0;
@@ -360,29 +242,18 @@ mw_expand_start(struct mw_store *store, struct mw_expand **ret, struct mw_err *e
 void
 mw_expand_stop(struct mw_expand *x)
 {
-	if (!x)
-		return;
-	atomic_store(&x->hurry, true);
-	mw_pool_free(x->pool); /* answers what is asked; soon, now */
-	(void)pthread_mutex_lock(&x->lock);
-	x->stop = true;
-	(void)pthread_cond_signal(&x->more);
-	(void)pthread_mutex_unlock(&x->lock);
-	if (x->has_writer)
-		(void)pthread_join(x->writer, NULL);
-	(void)pthread_mutex_destroy(&x->lock);
-	(void)pthread_cond_destroy(&x->more);
+	if (x)
+		mw_aside_stop(x->aside);
 	free(x);
 }
 
 void
 mw_expand_stats(struct mw_expand *x, struct mw_expand_stats *ret)
 {
-	memset(ret, 0, sizeof *ret);
-	if (!x)
-		return;
-	(void)pthread_mutex_lock(&x->lock);
-	*ret = x->stats;
-	ret->queued = x->n_open;
-	(void)pthread_mutex_unlock(&x->lock);
+	struct mw_aside_stats s;
+	mw_aside_stats(x ? x->aside : NULL, &s);
+	ret->expanded = s.recorded - s.doubtful;
+	ret->failed = s.doubtful;
+	ret->dropped = s.dropped;
+	ret->queued = s.open;
 }

@@ -2,62 +2,35 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/eventfd.h>
-#include <sys/queue.h>
-#include <time.h>
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
+#include "milter/aside.h"
 #include "milter/helper.h"
 
 enum {
 	WORKERS = 4,
-	QUEUE_MAX = 2000,
-	NAME_KEPT = 1000, /* bytes of HELO and sender in a record */
-	DONE_MAX = 256,   /* verdicts waiting for the journal */
-	GATHER_MS = 250,  /* one sync for all that come in this time */
-	WARN_EVERY_US = 60 * 1000 * 1000
+	OPEN_MAX = 2000,
+	NAME_KEPT = 1000 /* bytes of HELO and sender in a record */
 };
 
 struct question {
-	STAILQ_ENTRY(question) next;
+	struct mw_aside_q q;
 	uint8_t id[MW_ID_LEN];
 	uint64_t seq;
 	struct mw_spf spf; /* strings point into text */
 	char text[];
 };
 
-struct done {
-	STAILQ_ENTRY(done) next;
-	struct mw_entry *entry;
-	bool temperror;
-	struct mw_verdict *v;
-};
-
-struct worker {
-	struct mw_verdict *v;
-	pthread_t thread;
-	struct mw_helper helper;
-};
-
 struct mw_verdict {
 	struct mw_store *store;
 	struct mw_helper_setup setup;
 	int stop_fd;
-	struct worker *worker;
-	pthread_t writer;
-	unsigned n_workers;
-	bool has_writer;
-
-	pthread_mutex_t lock; /* guards what follows */
-	pthread_cond_t work, ready, room;
-	STAILQ_HEAD(, question) queue;
-	STAILQ_HEAD(done_list, done) done;
-	size_t n_queue, n_done, n_submitted;
-	bool stop, last; /* last: no worker is left */
-	struct mw_verdict_stats stats;
-	int64_t warned_us;
+	struct mw_aside *aside;
+	atomic_uint_fast64_t deaths;
+	struct mw_helper helper[WORKERS]; /* each of one thread */
 };
 
 static int64_t
@@ -105,6 +78,7 @@ question_new(const struct mw_mail *m, const uint8_t id[MW_ID_LEN], uint64_t seq)
 	if (!q)
 		return NULL;
 	char *at = q->text;
+	q->q.bytes = sizeof *q + n;
 	memcpy(q->id, id, MW_ID_LEN);
 	q->seq = seq;
 	q->spf.ip = keep(&at, m->client_addr);
@@ -121,35 +95,19 @@ mw_verdict_ask(struct mw_verdict *v, const struct mw_mail *m, const uint8_t id[M
 	    !is_outside(m->client_addr))
 		return;
 	struct question *q = question_new(m, id, seq);
-	bool warn = false;
-	uint64_t dropped = 0;
-	(void)pthread_mutex_lock(&v->lock);
-	if (q && v->n_queue < QUEUE_MAX && !v->stop) {
-		STAILQ_INSERT_TAIL(&v->queue, q, next);
-		q = NULL;
-		v->n_queue++;
-		(void)pthread_cond_signal(&v->work);
-	} else {
-		int64_t now = now_us(false);
-		dropped = ++v->stats.dropped;
-		warn = now - v->warned_us > WARN_EVERY_US || v->warned_us == 0;
-		if (warn)
-			v->warned_us = now;
-	}
-	(void)pthread_mutex_unlock(&v->lock);
-	free(q);
-	if (warn)
-		mw_log(
-		    MW_LOG_WARN, NULL,
-		    "event=spf_dropped dropped=%llu reason=\"more mail than SPF checks "
-		    "can keep up with\"",
-		    (unsigned long long)dropped);
+	mw_aside_ask(v->aside, q ? &q->q : NULL);
 }
 
-/* ---- workers ---- */
+static void
+question_free(struct mw_aside_q *q)
+{
+	free(q);
+}
+
+/* ---- the answer ---- */
 
 /* A record of the verdict, sealed here, not in the writer. */
-static struct done *
+static int
 seal(struct mw_verdict *v, struct question *q)
 {
 	struct mw_err err = {0};
@@ -157,163 +115,80 @@ seal(struct mw_verdict *v, struct question *q)
 	MW_ENTRY_AUTO *e = NULL;
 	memcpy(q->spf.ref, q->id, MW_ID_LEN);
 	q->spf.seq = q->seq;
-	struct done *d = calloc(1, sizeof *d);
-	int r = d ? mw_spf_encode(&q->spf, &cbor) : MW_ENOMEM;
+	int r = mw_spf_encode(&q->spf, &cbor);
 	if (r == 0)
 		r = mw_entry_new(v->store, MW_TYPE_SPF, &e, &err);
 	if (r == 0) {
 		mw_entry_refer(e, q->id);
 		r = mw_entry_finish(e, q->spf.time_us, cbor.p, cbor.n, &err);
 	}
-	if (r < 0) {
-		free(d);
-		return NULL;
-	}
-	d->v = v;
-	d->temperror = q->spf.result == MW_SPF_TEMPERROR;
-	d->entry = MW_TAKE(e);
-	return d;
+	if (r < 0)
+		return r;
+	q->q.doubtful = q->spf.result == MW_SPF_TEMPERROR;
+	q->q.entry = MW_TAKE(e);
+	return 0;
 }
 
-static void
-hand_over(struct mw_verdict *v, struct done *d)
+/* MW_ECANCEL: stopped, there is no verdict. */
+static int
+answer(void *owner, unsigned thread, struct mw_aside_q *aq)
 {
-	(void)pthread_mutex_lock(&v->lock);
-	while (d && v->n_done >= DONE_MAX)
-		(void)pthread_cond_wait(&v->room, &v->lock);
-	if (d) {
-		STAILQ_INSERT_TAIL(&v->done, d, next);
-		v->n_done++;
-		(void)pthread_cond_signal(&v->ready);
-	} else {
-		v->stats.dropped++;
-	}
-	(void)pthread_mutex_unlock(&v->lock);
-}
-
-/* False: stopped, there is no verdict. */
-static bool
-judge(struct worker *w, struct question *q)
-{
+	struct mw_verdict *v = owner;
+	struct question *q = (struct question *)aq;
+	struct mw_helper *h = &v->helper[thread];
 	struct mw_err err = {0};
-	uint64_t deaths = w->helper.deaths;
+	uint64_t deaths = h->deaths;
 	int64_t start = now_us(false);
 	q->spf.time_us = now_us(true);
-	int r = mw_helper_ask(&w->helper, &q->spf, &err);
+	int r = mw_helper_ask(h, &q->spf, &err);
 	q->spf.took_us = (uint64_t)(now_us(false) - start);
 	if (r == MW_ECANCEL)
-		return false;
+		return r;
 	if (r < 0)
 		mw_log(MW_LOG_NOTICE, NULL,
 		       "event=spf_helper_ended error=%s reason=\"%s\"", mw_err_name(r),
 		       err.msg);
-	(void)pthread_mutex_lock(&w->v->lock);
-	w->v->stats.deaths += w->helper.deaths - deaths;
-	(void)pthread_mutex_unlock(&w->v->lock);
-	return true;
+	atomic_fetch_add(&v->deaths, h->deaths - deaths);
+	return seal(v, q);
 }
-
-static void *
-worker_main(void *arg)
-{
-	struct worker *w = arg;
-	struct mw_verdict *v = w->v;
-	for (;;) {
-		(void)pthread_mutex_lock(&v->lock);
-		while (!v->stop && STAILQ_EMPTY(&v->queue))
-			(void)pthread_cond_wait(&v->work, &v->lock);
-		struct question *q = v->stop ? NULL : STAILQ_FIRST(&v->queue);
-		if (q) {
-			STAILQ_REMOVE_HEAD(&v->queue, next);
-			v->n_queue--;
-		}
-		(void)pthread_mutex_unlock(&v->lock);
-		if (!q)
-			break;
-		hand_over(v, judge(w, q) ? seal(v, q) : NULL);
-		free(q);
-	}
-	mw_helper_end(&w->helper); /* by the thread that started it */
-	return NULL;
-}
-
-/* ---- the writer ---- */
 
 static void
-on_commit(void *arg, const struct mw_commit *c)
+hurry(void *owner)
 {
-	struct done *d = arg;
-	struct mw_verdict *v = d->v;
-	(void)pthread_mutex_lock(&v->lock);
-	if (c->code == 0) {
-		v->stats.checked++;
-		v->stats.temperror += d->temperror;
-	} else {
-		v->stats.dropped++;
-	}
-	if (--v->n_submitted == 0)
-		(void)pthread_cond_signal(&v->ready);
-	(void)pthread_mutex_unlock(&v->lock);
+	uint64_t one = 1;
+	/* cannot be full */
+	(void)!write(((struct mw_verdict *)owner)->stop_fd, &one, sizeof one);
 }
 
-/* Submits all of it and waits until the last is on disk or refused. */
+/* By the thread that started it. */
 static void
-append(struct mw_verdict *v, struct done_list *list)
+end_helper(void *owner, unsigned thread)
 {
-	struct done *d;
-	STAILQ_FOREACH(d, list, next)
-	mw_store_submit(v->store, d->entry, on_commit, d);
-	(void)pthread_mutex_lock(&v->lock);
-	while (v->n_submitted)
-		(void)pthread_cond_wait(&v->ready, &v->lock);
-	(void)pthread_mutex_unlock(&v->lock);
-	while ((d = STAILQ_FIRST(list))) {
-		STAILQ_REMOVE_HEAD(list, next);
-		mw_entry_free(d->entry);
-		free(d);
-	}
+	mw_helper_end(&((struct mw_verdict *)owner)->helper[thread]);
 }
 
-/* Lets verdicts gather, with the lock held: each sync costs the mail beside it. */
 static void
-gather(struct mw_verdict *v)
+dropped(uint64_t total, const char *why)
 {
-	struct timespec until;
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += GATHER_MS * 1000000L;
-	if (until.tv_nsec >= 1000000000L) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000L;
-	}
-	while (!v->stop && v->n_done < DONE_MAX)
-		if (pthread_cond_timedwait(&v->ready, &v->lock, &until) != 0)
-			break;
-}
-
-static void *
-writer_main(void *arg)
-{
-	struct mw_verdict *v = arg;
-	for (;;) {
-		struct done_list list = STAILQ_HEAD_INITIALIZER(list);
-		(void)pthread_mutex_lock(&v->lock);
-		while (!v->last && STAILQ_EMPTY(&v->done))
-			(void)pthread_cond_wait(&v->ready, &v->lock);
-		bool end = STAILQ_EMPTY(&v->done);
-		if (!end)
-			gather(v);
-		STAILQ_CONCAT(&list, &v->done);
-		v->n_submitted = v->n_done;
-		v->n_done = 0;
-		(void)pthread_cond_broadcast(&v->room);
-		(void)pthread_mutex_unlock(&v->lock);
-		if (end)
-			return NULL;
-		append(v, &list);
-	}
+	mw_log(MW_LOG_WARN, NULL, "event=spf_dropped dropped=%llu reason=\"%s\"",
+	       (unsigned long long)total, why);
 }
 
 /* ---- life ---- */
+
+static const struct mw_aside_kind kind = {
+    .threads = WORKERS,
+    .open_max = OPEN_MAX,
+    .bytes_max = 16 << 20,
+    .gather_ms = 250,
+    .drop_at_stop = true,
+    .overloaded = "more mail than SPF checks can keep up with",
+    .answer = answer,
+    .free = question_free,
+    .hurry = hurry,
+    .thread_end = end_helper,
+    .dropped = dropped,
+};
 
 int
 mw_verdict_check(const struct mw_conf *conf, struct mw_err *err)
@@ -322,28 +197,10 @@ mw_verdict_check(const struct mw_conf *conf, struct mw_err *err)
 	return conf->spf ? mw_helper_setup(conf, &s, err) : 0;
 }
 
-static int
-start_threads(struct mw_verdict *v, struct mw_err *err)
-{
-	if (pthread_create(&v->writer, NULL, writer_main, v) != 0)
-		return mw_fail(err, MW_ENOMEM, "cannot start the writer of verdicts");
-	v->has_writer = true;
-	for (unsigned i = 0; i < WORKERS; i++) {
-		struct worker *w = &v->worker[i];
-		w->v = v;
-		mw_helper_init(&w->helper, &v->setup, v->stop_fd);
-		if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
-			return mw_fail(err, MW_ENOMEM, "cannot start an SPF thread");
-		v->n_workers++;
-	}
-	return 0;
-}
-
 int
 mw_verdict_start(struct mw_store *store, const struct mw_conf *conf,
                  struct mw_verdict **ret, struct mw_err *err)
 {
-	pthread_condattr_t mono;
 	*ret = NULL;
 	if (!conf->spf)
 		return 0;
@@ -351,24 +208,14 @@ mw_verdict_start(struct mw_store *store, const struct mw_conf *conf,
 	if (!v)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	v->store = store;
-	STAILQ_INIT(&v->queue);
-	STAILQ_INIT(&v->done);
-	(void)pthread_mutex_init(&v->lock, NULL); /* these cannot fail */
-	(void)pthread_condattr_init(&mono);
-	(void)pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&v->work, NULL);
-	(void)pthread_cond_init(&v->room, NULL);
-	(void)pthread_cond_init(&v->ready, &mono);
-	(void)pthread_condattr_destroy(&mono);
 	v->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	v->worker = calloc(WORKERS, sizeof *v->worker);
-	int r = v->worker ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
-	if (r == 0 && v->stop_fd < 0)
-		r = mw_fail_errno(err, "cannot make an eventfd");
+	for (unsigned i = 0; i < WORKERS; i++)
+		mw_helper_init(&v->helper[i], &v->setup, v->stop_fd);
+	int r = v->stop_fd < 0 ? mw_fail_errno(err, "cannot make an eventfd") : 0;
 	if (r == 0)
 		r = mw_helper_setup(conf, &v->setup, err);
 	if (r == 0)
-		r = start_threads(v, err);
+		r = mw_aside_start(&kind, store, v, &v->aside, err);
 	if (r < 0) {
 		mw_verdict_stop(v);
 		return r;
@@ -377,56 +224,25 @@ mw_verdict_start(struct mw_store *store, const struct mw_conf *conf,
 	return 0;
 }
 
-static void
-finish(struct mw_verdict *v, bool *flag)
-{
-	(void)pthread_mutex_lock(&v->lock);
-	*flag = true;
-	(void)pthread_cond_broadcast(&v->work);
-	(void)pthread_cond_broadcast(&v->ready);
-	(void)pthread_mutex_unlock(&v->lock);
-}
-
 void
 mw_verdict_stop(struct mw_verdict *v)
 {
-	uint64_t one = 1;
-	struct question *q;
 	if (!v)
 		return;
-	finish(v, &v->stop);
-	if (v->stop_fd >= 0)
-		(void)!write(v->stop_fd, &one, sizeof one); /* cannot be full */
-	for (unsigned i = 0; i < v->n_workers; i++)
-		(void)pthread_join(v->worker[i].thread, NULL);
-	finish(v, &v->last);
-	if (v->has_writer)
-		(void)pthread_join(v->writer, NULL);
-	if (v->n_queue)
-		mw_log(MW_LOG_NOTICE, NULL,
-		       "event=spf_dropped dropped=%zu reason=\"stop\"", v->n_queue);
-	while ((q = STAILQ_FIRST(&v->queue))) {
-		STAILQ_REMOVE_HEAD(&v->queue, next);
-		free(q);
-	}
+	mw_aside_stop(v->aside);
 	if (v->stop_fd >= 0)
 		(void)close(v->stop_fd);
-	(void)pthread_mutex_destroy(&v->lock);
-	(void)pthread_cond_destroy(&v->work);
-	(void)pthread_cond_destroy(&v->ready);
-	(void)pthread_cond_destroy(&v->room);
-	free(v->worker);
 	free(v);
 }
 
 void
 mw_verdict_stats(struct mw_verdict *v, struct mw_verdict_stats *ret)
 {
-	memset(ret, 0, sizeof *ret);
-	if (!v)
-		return;
-	(void)pthread_mutex_lock(&v->lock);
-	*ret = v->stats;
-	ret->queued = v->n_queue;
-	(void)pthread_mutex_unlock(&v->lock);
+	struct mw_aside_stats s;
+	mw_aside_stats(v ? v->aside : NULL, &s);
+	ret->checked = s.recorded;
+	ret->temperror = s.doubtful;
+	ret->dropped = s.dropped;
+	ret->deaths = v ? atomic_load(&v->deaths) : 0;
+	ret->queued = s.open;
 }

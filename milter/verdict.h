@@ -32,7 +32,7 @@ struct mw_verdict_stats {
 	uint64_t temperror; /* of these */
 	uint64_t dropped;   /* the queue was full, or the journal did not take it */
 	uint64_t deaths;    /* of helpers */
-	uint64_t queued;    /* now */
+	uint64_t queued;    /* now: asked, and not on disk yet */
 };
 void mw_verdict_stats(struct mw_verdict *v, struct mw_verdict_stats *ret); /* NULL: 0 */
 

@@ -88,6 +88,13 @@ mw_entry_free(struct mw_entry *e)
 	free(e);
 }
 
+size_t
+mw_entry_memory(const struct mw_entry *e)
+{
+	return sizeof *e + e->head_len + e->header.cap + e->early.cap + e->tokens.cap +
+	       e->body.plain.cap + e->body.out.cap + e->meta.plain.cap + e->meta.out.cap;
+}
+
 const uint8_t *
 mw_entry_id(const struct mw_entry *e)
 {

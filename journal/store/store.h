@@ -149,6 +149,7 @@ void mw_entry_refer(struct mw_entry *e, const uint8_t id[MW_ID_LEN]);
  * holds go by it. */
 void mw_entry_people(struct mw_entry *e, const struct mw_mail *m);
 const uint8_t *mw_entry_id(const struct mw_entry *e);
+size_t mw_entry_memory(const struct mw_entry *e); /* bytes it holds, about */
 void mw_entry_free(struct mw_entry *e); /* NULL ok; before submit, or after its answer */
 
 struct mw_commit { /* the answer to a submit */
