@@ -382,12 +382,27 @@ next_command(struct mw_dialog *d)
 	return true;
 }
 
+/* It has commands answered and does not read the replies: no more of them until then. */
+static bool
+waits_for_client(const struct mw_dialog *d)
+{
+	return d->state == MW_DI_COMMAND && d->to_client.n >= IN_MAX &&
+	       !d->to_client.failed;
+}
+
+void
+mw_dialog_flushed(struct mw_dialog *d)
+{
+	if (d->state == MW_DI_COMMAND && (d->in_at < d->in.n || d->eof))
+		mw_dialog_run(d); /* it may have waited for that */
+}
+
 void
 mw_dialog_run(struct mw_dialog *d)
 {
 	for (;;) {
 		bool more = false;
-		if (d->state == MW_DI_COMMAND && !d->start_tls)
+		if (d->state == MW_DI_COMMAND && !d->start_tls && !waits_for_client(d))
 			more = next_command(d);
 		else if (d->state == MW_DI_CONTENT && d->chunk.in)
 			more = mw_dialog_chunk_run(d);
@@ -400,7 +415,8 @@ mw_dialog_run(struct mw_dialog *d)
 		mw_buf_clear(&d->in);
 		d->in_at = 0;
 	}
-	if (d->eof && (d->state == MW_DI_COMMAND || d->state == MW_DI_CONTENT)) {
+	if (d->eof && !waits_for_client(d) &&
+	    (d->state == MW_DI_COMMAND || d->state == MW_DI_CONTENT)) {
 		if (d->state == MW_DI_COMMAND)
 			(void)mw_dialog_keep_end(d);
 		mw_dialog_bye(d, NULL);

@@ -155,6 +155,8 @@ void mw_dialog_committed(struct mw_dialog *d);
 void mw_dialog_timeout(struct mw_dialog *d);
 /* The daemon ends: who is not at the end of a message is told 421. */
 void mw_dialog_stop(struct mw_dialog *d);
+/* After bytes of to_client have gone out: what waited for that goes on. */
+void mw_dialog_flushed(struct mw_dialog *d);
 /* More bytes of the client are welcome now. */
 bool mw_dialog_hungry(const struct mw_dialog *d);
 

@@ -302,6 +302,7 @@ flush_both(struct mw_proxy_conn *c)
 		mw_buf_clear(&d->to_client);
 		mw_buf_clear(&c->wire);
 	}
+	mw_dialog_flushed(d);
 	if (!d->close_next && c->next >= 0 &&
 	    !flush_side(c->next, c->next_tls, &d->to_next, &c->next_wire)) {
 		/* It may have said why before it closed. */
