@@ -33,8 +33,14 @@ option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 	    {"--state", &a->state, NULL},
 	    {"--create", NULL, &a->t.create},
 	};
+	const char *v;
 	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
-	return r ? r : mw_target_login_option(&a->t, argc, argv, i, err);
+	if (!r)
+		r = mw_target_login_option(&a->t, argc, argv, i, err);
+	if (r)
+		return r;
+	r = mw_cli_option(argc, argv, i, "--rate", &v, err);
+	return r > 0 && mw_rate_parse(v, &a->t.rate, err) ? MW_EUSAGE : r;
 }
 
 static int
@@ -166,7 +172,9 @@ mw_cmd_follow(struct mw_cli *cli, int argc, char **argv)
 		f.q.delimiter = cli->conf->recipient_delimiter;
 		f.to = a.to;
 		int64_t start = clock->mono_us(clock);
+		mw_rate_init(&f.rate, &a.t.rate);
 		int r = work(&f, &a, &err);
+		mw_rate_done(&f.rate);
 		status = mw_err_exit(r);
 		if (r < 0 && r != MW_ECANCEL)
 			(void)mw_cli_error(cli, &err);

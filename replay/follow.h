@@ -49,7 +49,8 @@ struct mw_follow {
 	struct mw_arena *arena; /* of one message */
 	struct mw_follow_session *session;
 	size_t n_session;
-	int64_t saved_us; /* monotonic */
+	struct mw_rate rate; /* of what goes live; runs keep to the target's own */
+	int64_t saved_us;    /* monotonic */
 	bool dirty;
 };
 

@@ -29,6 +29,7 @@ struct copy {                      /* one to put */
 	size_t journal, order;
 	struct mw_record rec;
 	int64_t time_us;
+	const char *folder; /* of imported mail, in the arena; or NULL */
 	bool sent;
 };
 
@@ -37,8 +38,9 @@ struct step {
 	struct mw_arena *arena;
 	struct copy *v;
 	size_t n, cap;
-	struct mw_follow_pos *pos; /* after it */
-	size_t n_rec;
+	struct mw_follow_pos *pos;  /* after it */
+	size_t n_rec, most;         /* records of this step, and at most */
+	uint64_t bytes, most_bytes; /* of their content */
 	/* the mail at hand, for put */
 	struct mw_arena *tmp;
 	struct mw_mail mail;
@@ -135,6 +137,23 @@ open_session(struct mw_follow *f, struct mw_follow_session *s, const struct copy
 
 /* ---- what is to be put ---- */
 
+/* Where imported mail was, where a target can have it. */
+static int
+folder_of(struct step *s, const char **ret)
+{
+	const struct mw_str f = s->mail.folder;
+	struct mw_err ignored;
+	*ret = NULL;
+	if (!f.n || memchr(f.p, '\0', f.n))
+		return 0;
+	struct mw_str z = mw_arena_str(s->arena, f);
+	if (!z.p)
+		return MW_ENOMEM;
+	if (mw_target_folder_check(z.p, &ignored) == 0)
+		*ret = z.p;
+	return 0;
+}
+
 static int
 add_copies(struct step *s, size_t journal, const struct mw_record *rec,
            struct mw_err *err)
@@ -142,7 +161,10 @@ add_copies(struct step *s, size_t journal, const struct mw_record *rec,
 	struct mw_follow *f = s->f;
 	struct mw_copy *c;
 	size_t n;
+	const char *folder;
 	bool sent_apart = mw_target_has_sent(f->target);
+	if (folder_of(s, &folder))
+		return mw_fail(err, MW_ENOMEM, "out of memory");
 	int r = mw_copies(f->cli->conf, &s->mail, s->tmp, &c, &n, err);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		const char *box;
@@ -172,6 +194,7 @@ add_copies(struct step *s, size_t journal, const struct mw_record *rec,
 		                           .order = s->n,
 		                           .rec = *rec,
 		                           .time_us = s->mail.time_us,
+		                           .folder = folder,
 		                           .sent = sent};
 		s->n++;
 	}
@@ -243,7 +266,7 @@ gather(struct step *s, struct mw_err *err)
 	struct mw_follow *f = s->f;
 	for (size_t k = 0; k < f->cli->n_journals; k++) {
 		int failures = 0;
-		while (s->n_rec < BATCH) {
+		while (s->n_rec < s->most && s->bytes < s->most_bytes) {
 			struct mw_record rec;
 			struct mw_err why = {0};
 			int r = next_record(f, k, &rec, &why);
@@ -260,6 +283,7 @@ gather(struct step *s, struct mw_err *err)
 			if (awaits(s, k, &rec))
 				break;
 			s->n_rec++;
+			s->bytes += rec.plain_len;
 			s->pos[k].next = rec.seq + 1;
 			memcpy(s->pos[k].last, rec.id, MW_ID_LEN);
 			s->pos[k].has_last = true;
@@ -365,6 +389,11 @@ one_box(struct step *s, struct copy *v, size_t n, struct mw_err *err)
 	                             .box = v[0].box,
 	                             .arg = s};
 	MW_AUTOFREE struct mw_put *put = calloc(n, sizeof *put);
+	/* Here no server waits for the rest of a command. */
+	for (size_t i = 0; i < n; i++)
+		mw_rate_wait(&f->rate, 1, v[i].rec.plain_len, mw_cli_stopped);
+	if (mw_cli_stopped())
+		return mw_fail(err, MW_ECANCEL, "interrupted");
 	struct mw_follow_session *ses = session_of(f, v[0].box);
 	if (!put || !ses)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -376,6 +405,7 @@ one_box(struct step *s, struct copy *v, size_t n, struct mw_err *err)
 		put[i] = (struct mw_put){.time_us = v[i].time_us,
 		                         .size = v[i].rec.plain_len,
 		                         .sent = v[i].sent,
+		                         .folder = v[i].folder,
 		                         .ref = &v[i]};
 		memcpy(put[i].id, v[i].rec.id, MW_ID_LEN);
 	}
@@ -419,7 +449,13 @@ int
 mw_follow_step(struct mw_follow *f, struct mw_err *err)
 {
 	size_t n = f->cli->n_journals;
-	struct step s = {.f = f};
+	const struct mw_rate_limits *most = &f->rate.limits;
+	struct step s = {.f = f, .most = BATCH, .most_bytes = UINT64_MAX};
+	/* What waits together goes together: about a second's worth. */
+	if (most->messages > 0)
+		s.most = (size_t)MW_MAX(1.0, MW_MIN((double)BATCH, most->messages));
+	if (most->bytes > 0 && most->bytes < 1e18)
+		s.most_bytes = (uint64_t)most->bytes + 1;
 	MW_AUTOFREE struct mw_follow_pos *pos = calloc(n, sizeof *pos);
 	MW_ARENA_AUTO *arena = mw_arena_new(0);
 	MW_ARENA_AUTO *tmp = mw_arena_new(256U << 20);

@@ -1,5 +1,6 @@
-/* target_imap_deliver.c - new mail straight into INBOX or Sent, one command for several
- * messages where the server can: for a standby that is kept current. */
+/* target_imap_deliver.c - new mail straight into INBOX, Sent or the folder that imported
+ * mail was in, one command for several messages where the server can: for a standby that
+ * is kept current. */
 #include "replay/target_imap.h"
 
 #include "journal/base/util.h"
@@ -75,7 +76,7 @@ append(struct deliver *d, const struct mw_put *const *v, size_t n, struct mw_err
 }
 
 static int
-to_folder(struct deliver *d, const struct mw_put *v, size_t n, bool sent,
+to_folder(struct deliver *d, const struct mw_put *v, size_t n, const char *const *to,
           struct mw_err *err)
 {
 	enum {
@@ -88,7 +89,7 @@ to_folder(struct deliver *d, const struct mw_put *v, size_t n, bool sent,
 	uint64_t bytes = 0;
 	int r = 0;
 	for (size_t i = 0; i < n && r == 0; i++) {
-		if (!d->b->dest && v[i].sent != sent)
+		if (to[i] != d->dest)
 			continue;
 		if (!v[i].size || (c->append_limit && v[i].size > c->append_limit)) {
 			r = refuse(d, &v[i],
@@ -112,17 +113,21 @@ int
 mw_imap_box_deliver(struct mw_target *t, const struct mw_put *v, size_t n,
                     const struct mw_put_io *io, struct mw_err *err)
 {
-	struct mw_imap_box *b = mw_imap_box(t);
-	struct deliver d = {b, io, b->dest ? b->dest : "\"INBOX\""};
-	bool sent = false;
-	for (size_t i = 0; i < n; i++)
-		sent = sent || v[i].sent;
-	int r = b->dest ? mw_imap_need_folder(b, b->dest, err) : 0;
-	if (r == 0)
-		r = to_folder(&d, v, n, false, err);
-	if (r < 0 || b->dest || !sent)
-		return r;
-	d.dest = b->sent;
-	r = mw_imap_need_folder(b, b->sent, err);
-	return r < 0 ? r : to_folder(&d, v, n, true, err);
+	struct deliver d = {mw_imap_box(t), io, NULL};
+	MW_AUTOFREE const char **to = calloc(n ? n : 1, sizeof *to);
+	int r = to ? mw_imap_destinations(t, io, v, n, to, err)
+	           : mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n && r == 0; i++) {
+		size_t k = 0;
+		while (k < i && to[k] != to[i])
+			k++;
+		if (k < i) /* went with that one */
+			continue;
+		d.dest = to[i];
+		if (d.dest != mw_imap_inbox)
+			r = mw_imap_need_folder(d.b, d.dest, err);
+		if (r == 0)
+			r = to_folder(&d, v, n, to, err);
+	}
+	return r;
 }

@@ -151,6 +151,65 @@ def main_test(t):
 		killed(t, main, standby, f, jobs, done, rnd)
 		outage(t, main, standby, jobs, done)
 		again(t, main, standby, jobs, done)
+		slowly(t, main, standby, jobs, done)
+		imported(t, main, standby)
+
+
+def slowly(t, main, standby, jobs, done):
+	"""--rate holds for the backlog and for what comes."""
+	at, rate = main.next_job + 6, 20
+	f = Follower(main, standby)
+	f.argv += ["--rate", str(rate)]
+	for what in ("the backlog", "live"):
+		before, start = len(f.kinds("stored")), time.monotonic()
+		if what == "live":
+			f.wait("current")
+			start = time.monotonic()
+		new = main.send(jobs[at:at + 25])
+		t.need(len(new) == 25, "25 more are captured")
+		if what == "the backlog":
+			start = time.monotonic()
+			f.start()
+			f.wait("current", seconds=60)
+		n = sum(len(j.owners) + bool(j.auth) for j in new)
+		if what == "live":
+			f.wait("stored", before + n, seconds=60)
+		took = time.monotonic() - start
+		t.ok(took >= (n - 1) / rate, f"{what}: {n} copies at {rate} a second take as long",
+		     f"{took:.2f} s")
+		done += new
+		at += 25
+	check(t, standby, done, "slowly")
+	t.equal(f.end(), 130, "stopped")
+	r = main.mailwal("follow", "--to", "maildir:/nonexistent/%n", "--rate", "many")
+	t.ok(r.rc == 64 and "--rate" in r.err, "a rate that is none: exit 64", r)
+
+
+def imported(t, main, standby):
+	"""What is imported while it follows goes where it was."""
+	user, box = main.users[0], f"{main.run}/old box"
+	for folder in ("", ".Archive.2020", ".Gr&APwA3w-e"):
+		for sub in ("cur", "new", "tmp"):
+			os.makedirs(f"{box}/{folder}/{sub}")
+		for i in range(3):
+			with open(f"{box}/{folder}/cur/15{i}.x:2,S", "w", encoding="ascii") as o:
+				o.write(f"Subject: old {i}\nMessage-ID: <{i}{folder}@old.test>\n\nold\n")
+	before = {k: len(v) for k, v in mailbox.dump(standby, [user]).items()}
+	f = Follower(main, standby).start()
+	f.wait("current")
+	r = main.mailwal("--json", "import", f"maildir:{box}", "--user", user)
+	t.need(r.rc == 0 and r.summary["imported"] == 9, "9 messages of old are imported", r)
+	f.wait("stored", 9)
+	after = {k: len(v) for k, v in mailbox.dump(standby, [user]).items()}
+	grown = {k[1]: n - before.get(k, 0) for k, n in after.items() if n != before.get(k, 0)}
+	t.equal(grown, {"INBOX": 3, "Archive/2020": 3, "Gr&APwA3w-e": 3},
+		"each is in the folder that it was in")
+	t.equal(f.end(), 130, "stopped then")
+	f = Follower(main, standby).start()
+	f.wait("current")
+	f.end()
+	again = {k: len(v) for k, v in mailbox.dump(standby, [user]).items()}
+	t.equal(again, after, "and a careful look finds it there")
 
 
 def latency(t, main, f, jobs, done):
