@@ -3,6 +3,7 @@
 #include "replay/erased.h"
 #include "replay/list.h"
 #include "replay/outcomes.h"
+#include "replay/queue.h"
 #include "replay/recover.h"
 #include "replay/recover_audit.h"
 #include "replay/run.h"
@@ -22,7 +23,8 @@ struct recover {
 	struct mw_cli *cli;
 	struct mw_list_opts list; /* with the query */
 	struct mw_target_opts t;
-	const char *who, *to, *report_file, *state;
+	const char *who, *to, *report_file, *state, *queue;
+	struct mw_queue *mta_queue;
 	bool dry, missing, history;
 	bool put; /* something may be put back; else it is only looked */
 	struct mw_arena *arena, *tmp;
@@ -65,7 +67,7 @@ option(struct recover *c, int argc, char **argv, int *i, struct mw_err *err)
 	    {"-u|--user", &c->who, NULL},        {"--to", &c->to, NULL},
 	    {"--report", &c->report_file, NULL}, {"--state", &c->state, NULL},
 	    {"--missing", NULL, &c->missing},    {"--history", NULL, &c->history},
-	    {"-n|--dry-run", NULL, &c->dry},
+	    {"-n|--dry-run", NULL, &c->dry},     {"--queue", &c->queue, NULL},
 	};
 	const char *was = c->who;
 	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
@@ -99,9 +101,10 @@ check(struct recover *c)
 		return mw_cli_usage(c->cli, self(),
 		                    "--missing needs the mail store to look into: "
 		                    "--to TARGET");
-	if (!c->to && (c->t.folder || c->dry || c->report_file))
+	if (!c->to && (c->t.folder || c->dry || c->report_file || c->queue))
 		return mw_cli_usage(c->cli, self(),
-		                    "--folder, --dry-run and --report belong to --to");
+		                    "--folder, --dry-run, --queue and --report belong to "
+		                    "--to");
 	if (c->t.folder && mw_target_folder_check(c->t.folder, &err) < 0)
 		return mw_cli_error(c->cli, &err);
 	c->put = c->to && (!c->missing || c->t.folder);
@@ -391,8 +394,16 @@ run(struct recover *c, struct mw_err *err)
 	                                .mailbox = c->user.mailbox,
 	                                .bad = mw_report_unreadable,
 	                                .arg = &c->report};
-	r = mw_plan_make(&po, &c->run.plan, err);
+	if (!c->queue)
+		c->queue = c->cli->conf->queue_command;
+	r = mw_queue_new(c->queue ? c->queue : "auto", &c->mta_queue, err);
+	if (!r)
+		r = mw_plan_make(&po, &c->run.plan, err);
 	close_stores(c->cli);
+	if (r)
+		return r;
+	c->run.queue = c->mta_queue;
+	r = c->run.plan->n_wanted ? mw_run_queue_first(&c->run, err) : 0;
 	if (r)
 		return r;
 	c->run.dry = c->dry || !c->put;
@@ -467,6 +478,7 @@ mw_cmd_recover(struct mw_cli *cli, int argc, char **argv)
 	if (!status)
 		status = c.history ? mw_restore_history(cli, c.who) : work(&c);
 	mw_target_free(c.run.target);
+	mw_queue_free(c.mta_queue);
 	mw_plan_free(c.run.plan);
 	mw_run_done(&c.run);
 	mw_ledger_close(c.run.ledger);

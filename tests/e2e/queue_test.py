@@ -88,6 +88,32 @@ def left_to_postfix(t, rig):
 	     "verify knows that too", check)
 
 
+def recover(rig, *words):
+	return rig.mailwal("--json", "recover", *rig.replay_args()[1:], "--user", DORA, *words)
+
+
+def not_recovered(t, rig):
+	"""recover goes by the queue as well, and tells of it."""
+	r = recover(rig, "--missing")
+	t.ok(r.rc == 0 and numbers(r, "selected", "restored", "queued") == [4, 0, 4]
+	     and "message_id" not in r.out, "recover --missing: what is in the queue is not", r)
+	ids = [o["id"] for o in rig.journaled() if DORA in o["recipients"]]
+	for what, words in (("all", ["--all"]), ("missing", ["--missing"]), ("by ID", ids[:1])):
+		r = recover(rig, *words, "--folder", "Back", "--report", f"{t.dir}/recover.json")
+		n = 1 if what == "by ID" else 4
+		t.ok(r.rc == 0 and numbers(r, "restored", "queued") == [0, n],
+		     f"recover, {what}: left to Postfix", r)
+	with open(f"{t.dir}/recover.json", encoding="utf-8") as f:
+		t.ok("in the mail server's queue" in f.read(), "and the report says why")
+	t.equal(texts(rig, DORA), {}, "dora has nothing yet")
+	r = recover(rig, "--all", "--folder", "Back", "-n", "--queue", "none")
+	t.ok(r.rc == 0 and numbers(r, "restored", "queued") == [4, 0], "--queue none: does not ask", r)
+	r = recover(rig, "--all", "--folder", "Back", "--queue", "/bin/false")
+	t.ok(r.rc == 69 and "nothing was put back" in r.err, "a queue that cannot be read", r)
+	r = rig.mailwal("recover", "--user", DORA, "--queue", "none")
+	t.ok(r.rc == 64, "--queue without --to: exit 64", r)
+
+
 def bad_commands(t, rig):
 	for args, words in ((["/bin/false"], "failed"),
 			    (["/nonexistent/postqueue -j"], "cannot run"),
@@ -180,6 +206,7 @@ def of_postfix(t):
 			servers.write(f"{rig.run}/transport", f"{DORA} {DEAD}\n")
 			rig.start()
 			left_to_postfix(t, rig)
+			not_recovered(t, rig)
 			bad_commands(t, rig)
 			leaves_meanwhile(t, rig)
 	finally:
