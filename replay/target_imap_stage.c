@@ -143,6 +143,83 @@ mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b, struct mw_err *
 	return r == MW_EREFUSED ? 0 : r;
 }
 
+/* A folder in whose deletion the server's process was killed: Dovecot lists it, and for
+ * half a minute neither opens nor deletes it, nor lets another be made in its place. It
+ * is put aside, and a later run deletes it. */
+static int
+put_aside(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	char text[400];
+	const struct mw_clock *clk = mw_clock_system();
+	long long now = (long long)(clk->now_us(clk) / 1000);
+	int n = (int)strlen(b->staging) - 1; /* without the last quote */
+	int r = mw_imap_do(b->c, err, "RENAME %s %.*s" MW_STAGING_BROKEN "%lld\"",
+	                   b->staging, n, b->staging, now);
+	if (r == MW_EREFUSED)
+		return mw_imap_refused(b->c, err,
+		                       "put the broken folder " MW_STAGING_NAME " aside");
+	if (r)
+		return r;
+	b->staging_seen = false;
+	(void)snprintf(
+	    text, sizeof text,
+	    "warning: mailbox %.100s has a folder " MW_STAGING_NAME MW_STAGING_BROKEN
+	    "%lld that the server can neither open nor delete now: it was killed while "
+	    "it deleted it. A run in a minute or later removes it",
+	    b->mailbox, now);
+	if (t->o.note)
+		t->o.note(t->o.note_arg, text);
+	return 0;
+}
+
+static int
+on_listed(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_imap_list l;
+	bool *there = arg;
+	*there = *there || mw_imap_parse_list(cur, &l);
+	return 0;
+}
+
+/* It cannot be looked at: it has just gone, or its deletion is under way, or never comes
+ * to an end. */
+static int
+going(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	for (int i = 0; i < SETTLE_ROUNDS; i++) {
+		bool there = false;
+		int r = mw_imap_cmd(b->c, err, "LIST \"\" %s", b->staging);
+		if (!r)
+			r = mw_imap_wait(b->c, on_listed, &there, err);
+		if (r && r != MW_EREFUSED)
+			return r;
+		if (!there) {
+			b->staging_seen = false;
+			return 0;
+		}
+		nap(t, SETTLE_MS);
+	}
+	return put_aside(t, b, err);
+}
+
+int
+mw_imap_staging_tidy(struct mw_imap_box *b, struct mw_err *err)
+{
+	const char *p = (const char *)b->broken.p;
+	int r = mw_buf_ok(&b->broken) ? mw_fail(err, MW_ENOMEM, "out of memory") : 0;
+	for (size_t at = 0; !r && at < b->broken.n; at += strlen(p + at) + 1) {
+		/* Opened to be written to, Dovecot takes it for a folder again. */
+		r = mw_imap_do(b->c, err, "SELECT %s", p + at);
+		if (!r)
+			r = mw_imap_do(b->c, err, "CLOSE");
+		if (!r)
+			r = mw_imap_do(b->c, err, "DELETE %s", p + at);
+		r = r == MW_EREFUSED ? 0 : r;
+	}
+	mw_buf_clear(&b->broken);
+	return r;
+}
+
 /* There is a staging folder: of this ledger (whose lock we hold, so its run is dead), or
  * somebody else's. An empty one without marker was left between two steps. */
 int
@@ -154,7 +231,7 @@ mw_imap_staging_take_over(struct mw_target *t, struct mw_imap_box *b, struct mw_
 		struct mw_imap_counts n = {0};
 		int r = settle(t, b, err);
 		if (r)
-			return r < 0 ? r : 0;
+			return r < 0 ? r : going(t, b, err);
 		r = mw_imap_do(c, err, "EXAMINE %s", b->staging);
 		if (r)
 			return r == MW_EREFUSED
@@ -230,37 +307,6 @@ put_marker(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	return 0;
 }
 
-/* A folder in whose deletion the server's process was killed: Dovecot lists it, and
- * neither opens nor deletes it, nor lets another be made in its place. It is put aside.
- */
-static int
-put_aside(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
-{
-	char text[400];
-	const struct mw_clock *clk = mw_clock_system();
-	long long now = (long long)(clk->now_us(clk) / 1000);
-	int n = (int)strlen(b->staging) - 1; /* without the last quote */
-	int r = mw_imap_do(b->c, err, "RENAME %s %.*s" MW_STAGING_BROKEN "%lld\"",
-	                   b->staging, n, b->staging, now);
-	if (r == MW_EREFUSED)
-		return mw_imap_refused(b->c, err,
-		                       "put the broken folder " MW_STAGING_NAME " aside");
-	if (r)
-		return r;
-	(void)snprintf(
-	    text, sizeof text,
-	    "warning: mailbox %.100s has a folder " MW_STAGING_NAME MW_STAGING_BROKEN
-	    "%lld that the server can neither open nor delete: "
-	    "it was killed while it deleted it. Remove it on the server's disk",
-	    b->mailbox, now);
-	if (t->o.note)
-		t->o.note(t->o.note_arg, text);
-	r = mw_imap_do(b->c, err, "CREATE %s", b->staging);
-	return r == MW_EREFUSED
-	           ? mw_imap_refused(b->c, err, "create the folder " MW_STAGING_NAME)
-	           : r;
-}
-
 /* Makes the folder. Refused because it is there, though it cannot be looked at:
  * somebody's deletion is under way, or never comes to an end. */
 static int
@@ -290,7 +336,12 @@ create_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 			return mw_fail(err, r, "%s", first);
 		nap(t, SETTLE_MS);
 	}
-	return put_aside(t, b, err);
+	int r = put_aside(t, b, err);
+	if (!r)
+		r = mw_imap_do(c, err, "CREATE %s", b->staging);
+	return r == MW_EREFUSED
+	           ? mw_imap_refused(c, err, "create the folder " MW_STAGING_NAME)
+	           : r;
 }
 
 int

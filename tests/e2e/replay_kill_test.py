@@ -135,11 +135,9 @@ def two_hosts(t, rig, want):
 		check(t, rig, want, f"two hosts {k + 1}: every copy once")
 
 
-def half_deleted(t, rig, want):
-	"""Dovecot killed in the middle of deleting the staging folder: it lists it from then on,
-	and neither opens nor deletes it."""
-	empty(rig)
-	user, name = rig.users[0], "mailwal-staging"
+def half_delete(t, rig, user, name):
+	"""Dovecot is killed in the middle of deleting that folder: it lists it from then on,
+	and for half a minute neither opens nor deletes it."""
 	c = mailbox.login(rig, user)
 	c.create(name)
 	c.append(name, None, None, b"Subject: x\r\n\r\nx\r\n")
@@ -162,14 +160,28 @@ def half_deleted(t, rig, want):
 	t.need(c.status(name, "(MESSAGES)")[0] == "NO" and c.create(name)[0] == "NO",
 	       "a half-deleted staging folder is there")
 	c.logout()
-	r = rig.replay("--all")
-	t.ok(r.rc == 0 and f"{name}-broken-" in r.err, "a replay puts it aside and names it", r)
-	r = rig.replay("--all")
-	t.ok(r.rc == 0 and (r.summary or {}).get("restored") == 0
-	     and "broken" not in r.err, "the next one passes it by", r)
-	for d in pathlib.Path(rig.store).rglob(f".{name}-broken-*"):
-		shutil.rmtree(d)
-	check(t, rig, want, "every copy once")
+
+
+def half_deleted(t, rig, want):
+	user, name = rig.users[0], "mailwal-staging"
+	for what in ("mail to put back", "nothing to do"):
+		if what != "nothing to do":
+			empty(rig)
+		half_delete(t, rig, user, name)
+		r = rig.replay("--all")
+		t.ok(r.rc == 0 and f"{name}-broken-" in r.err,
+		     f"{what}: a replay puts it aside and names it", r)
+		r = rig.replay("--all")
+		t.ok(r.rc == 0 and (r.summary or {}).get("restored") == 0
+		     and "broken" not in r.err, f"{what}: the next one passes it by", r)
+		for f in pathlib.Path(rig.store).rglob(f".{name}-broken-*/*"):
+			os.utime(f, (time.time() - 60,) * 2)  # so long ago it was
+		r = rig.replay("--all")
+		c = mailbox.login(rig, user)
+		left = [f for f in mailbox.folders(c) if name in f]
+		c.logout()
+		t.ok(r.rc == 0 and not left, f"{what}: and a later one removes it", f"{left} {r}")
+		check(t, rig, want, f"{what}: every copy once")
 
 
 tap.run(main)
