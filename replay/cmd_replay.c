@@ -255,7 +255,8 @@ undo(struct args *a, struct mw_run *run, struct mw_err *err)
 	                    .report = run->report,
 	                    .run = a->run,
 	                    .dry = a->dry};
-	return mw_undo_run(&u, err);
+	int r = a->dry ? 0 : mw_run_clear_left(run->ledger, run->target, err);
+	return r ? r : mw_undo_run(&u, err);
 }
 
 static int

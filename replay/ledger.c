@@ -31,7 +31,7 @@ struct entry { /* open addressing, key 0: free */
 struct mw_ledger {
 	pthread_mutex_t mu; /* guards what follows the names */
 	int lock_fd, log_fd;
-	char *path;                                   /* of the log */
+	char *path, *dir;                             /* of the log, and where it is */
 	char id[MW_ID_TEXT + 1], run[MW_ID_TEXT + 1]; /* set once */
 	struct mw_buf out;
 	struct entry *slot;
@@ -314,6 +314,8 @@ mw_ledger_open(const char *dir, const char *target, bool read_it, struct mw_ledg
 		r = take_lock(l, path, err);
 	if (!r)
 		r = get_id(l, path, err);
+	if (!r && !(l->dir = strdup(path)))
+		r = mw_fail(err, MW_ENOMEM, "out of memory");
 	if (!r) {
 		memcpy(path + n, "/log", 5);
 		if (!(l->path = strdup(path)))
@@ -346,6 +348,7 @@ mw_ledger_close(struct mw_ledger *l)
 	mw_buf_free(&l->out);
 	free(l->slot);
 	free(l->path);
+	free(l->dir);
 	(void)pthread_mutex_destroy(&l->mu);
 	free(l);
 }
@@ -354,6 +357,12 @@ const char *
 mw_ledger_id(const struct mw_ledger *l)
 {
 	return l->id;
+}
+
+const char *
+mw_ledger_dir(const struct mw_ledger *l)
+{
+	return l->dir;
 }
 
 const char *

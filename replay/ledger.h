@@ -5,6 +5,7 @@
  *	id	random name of this ledger, for the marker in a staging folder: whoever
  *		holds the lock knows that any run with this ID is dead
  *	log	one line a fact, appended, each with its CRC
+ *	raising-*	boxes in which UIDs are being used up (raising.h)
  *
  * Lines: "I RUN RECORD BOX S CRC" (intent), "D RUN RECORD BOX S FOLDER UIDVALIDITY UID
  * TIME CRC" (done; TIME of arrival in µs, not in older lines), "R RUN RECORD BOX S CRC"
@@ -43,6 +44,7 @@ int mw_ledger_open(const char *dir, const char *target, bool load, struct mw_led
                    struct mw_err *err) MW_CHECK;
 void mw_ledger_close(struct mw_ledger *l); /* NULL ok */
 const char *mw_ledger_id(const struct mw_ledger *l);
+const char *mw_ledger_dir(const struct mw_ledger *l); /* for raising.h */
 const char *mw_ledger_run(const struct mw_ledger *l); /* this run's ID */
 
 enum mw_ledger_state mw_ledger_get(struct mw_ledger *l, const uint8_t id[MW_ID_LEN],

@@ -192,6 +192,7 @@ add_rec(struct walk *w, const struct mw_item *it)
 	    .queue = m->queue_id.n ? mw_hash64(m->queue_id) : 0,
 	    .folder = folder,
 	    .journal = (uint32_t)it->journal,
+	    .imported = it->rec.imported,
 	};
 	memcpy(r->id, it->rec.id, sizeof r->id);
 	memcpy(r->digest, m->digest, sizeof r->digest);

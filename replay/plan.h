@@ -21,6 +21,7 @@ struct mw_plan_rec {
 	uint64_t msgid, queue; /* hashes, see profile.h */
 	const char *folder;    /* where imported mail was; NULL: INBOX or Sent */
 	uint32_t journal;
+	bool imported; /* its time is not the journal's, nor the store's */
 };
 
 enum mw_fate {

@@ -374,6 +374,10 @@ mw_run_all(struct mw_run *r, struct mw_err *err)
 	r->report->unreadable = p->unreadable;
 	r->report->mailboxes = p->n_box;
 	r->report->dry = r->dry;
+	int left =
+	    r->ledger && !r->dry ? mw_run_clear_left(r->ledger, r->target, err) : 0;
+	if (left)
+		return left;
 	r->arena = mw_arena_new(0);
 	r->shared = calloc(1, sizeof *r->shared);
 	if (!r->arena || !r->shared)

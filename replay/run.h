@@ -149,6 +149,11 @@ int mw_run_ask_queue(struct mw_run *r, const struct mw_plan_box *b,
 /* After all boxes: reads the queue again and settles what waits; *ret_any: there are
  * boxes marked again. 0, MW_ECANCEL, MW_ENOMEM. */
 int mw_run_queue_again(struct mw_run *r, bool *ret_any, struct mw_err *err) MW_CHECK;
+/* Takes away what runs that were killed while they raised UIDs left in any box
+ * (run_left.c); mw_run_all does it first. No box may be open. 0, MW_ECANCEL, MW_ENOMEM, a
+ * ledger that cannot be read; a box that cannot be reached is noted. */
+int mw_run_clear_left(struct mw_ledger *ledger, struct mw_target *t,
+                      struct mw_err *err) MW_CHECK;
 /* The exit status that a finished report means. */
 int mw_run_exit(const struct mw_run *r);
 

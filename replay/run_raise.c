@@ -1,13 +1,16 @@
 /* run_raise.c - UIDNEXT and HIGHESTMODSEQ of the boxes of a run; the step prepare. */
 #include "journal/base/util.h"
 #include "replay/look.h"
+#include "replay/raising.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct told {
 	struct mw_run *r;
 	const struct mw_plan_box *b;
+	bool trouble; /* placeholders may have stayed */
 };
 
 static const char *
@@ -19,50 +22,107 @@ name_of(const struct mw_plan_box *b)
 static int
 told(void *arg, const struct mw_raised *a)
 {
-	const struct told *t = arg;
+	struct told *t = arg;
 	struct mw_run_shared *sh = t->r->shared;
 	const struct mw_report_raise line = {name_of(t->b), a->folder,     a->why,
 	                                     a->uidnext,    a->uidnext_to, a->modseq,
 	                                     a->modseq_to};
+	t->trouble = t->trouble || a->why;
 	(void)pthread_mutex_lock(&sh->mu);
 	int q = mw_report_raised(t->r->report, &line);
 	(void)pthread_mutex_unlock(&sh->mu);
 	return q;
 }
 
+/* The copies that a box lacks, counted by where they go. */
+struct missing {
+	struct mw_raise_opts o;
+	struct mw_raise_folder *v; /* by name, as many as o.n_folder */
+	size_t cap, last;          /* the one counted last: they come in rows */
+	bool failed;
+};
+
 static int
-raise_box(struct mw_run *r, const struct mw_plan_box *b, struct mw_raise_opts *o,
+raise_box(struct mw_run *r, const struct mw_plan_box *b, struct missing *m,
           struct mw_err *err)
 {
-	struct told t = {r, b};
+	struct told t = {r, b, false};
+	struct mw_raise_opts *o = &m->o;
+	if (m->failed)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	o->folder = m->v;
 	o->gap = r->uid_gap;
 	o->dry = r->dry;
 	o->told = told;
 	o->arg = &t;
-	int q = mw_target_raise(r->target, o, err);
+	int q = r->dry
+	            ? 0
+	            : mw_raising_note(mw_ledger_dir(r->ledger), b->mailbox, b->box, err);
+	if (q)
+		return q;
+	q = mw_target_raise(r->target, o, err);
+	if (!q && !t.trouble && !r->dry)
+		mw_raising_done(mw_ledger_dir(r->ledger), b->box);
 	return q == MW_ENOMEM ? mw_fail(err, q, "out of memory") : q;
 }
 
 static void
-add_missing(struct mw_raise_opts *o, const struct mw_run *r, const struct mw_plan_copy *p)
+add_folder(struct missing *m, const char *name)
+{
+	size_t i = m->last, n = m->o.n_folder;
+	if (i >= n || strcmp(m->v[i].folder, name) != 0)
+		for (i = 0; i < n && strcmp(m->v[i].folder, name) != 0; i++)
+			;
+	if (i == n && n == m->cap) {
+		size_t cap = m->cap ? m->cap * 2 : 16;
+		void *v = reallocarray(m->v, cap, sizeof *m->v);
+		if (!v) {
+			m->failed = true;
+			return;
+		}
+		m->v = v;
+		m->cap = cap;
+	}
+	if (i == n)
+		m->v[m->o.n_folder++] = (struct mw_raise_folder){name, 0};
+	m->v[i].n++;
+	m->last = i;
+}
+
+/* Imported mail bears the time of its arrival: when its folder's clients saw it there,
+ * nobody knows. */
+static void
+note_time(struct mw_raise_opts *o, const struct mw_plan_rec *rec)
+{
+	o->newest_us = rec->imported ? INT64_MAX : MW_MAX(o->newest_us, rec->time_us);
+}
+
+static void
+add_missing(struct missing *m, const struct mw_run *r, const struct mw_plan_copy *p)
 {
 	const struct mw_plan_rec *rec = &r->plan->rec[p->rec];
-	o->inbox += !p->sent;
-	o->sent += p->sent;
-	o->newest_us = MW_MAX(o->newest_us, rec->time_us);
+	if (p->sent)
+		m->o.sent++;
+	else if (rec->folder)
+		add_folder(m, rec->folder);
+	else
+		m->o.inbox++;
+	note_time(&m->o, rec);
 }
 
 int
 mw_run_raise(struct mw_run *r, const struct mw_plan_box *b, struct mw_err *err)
 {
-	struct mw_raise_opts o = {0};
+	struct missing m = {0};
 	if (!r->uid_gap || !mw_target_raises(r->target))
 		return 0;
 	for (size_t i = 0; i < b->n; i++)
 		if (b->v[i].wanted && b->v[i].waits != MW_WAITS_YES &&
 		    (b->v[i].fate == MW_FATE_OPEN || b->v[i].fate == MW_FATE_TRIED))
-			add_missing(&o, r, &b->v[i]);
-	return raise_box(r, b, &o, err);
+			add_missing(&m, r, &b->v[i]);
+	int q = raise_box(r, b, &m, err);
+	free(m.v);
+	return q;
 }
 
 /* ---- prepare ---- */
@@ -132,25 +192,24 @@ tell(const struct mw_run *r, const struct mw_plan_box *b, size_t first, const ch
 
 /* What the box lacks; all that is selected where nothing does. */
 static void
-missing(const struct mw_look *l, struct mw_raise_opts *o)
+find_missing(const struct mw_look *l, struct missing *m)
 {
 	const struct mw_plan_box *b = l->b;
 	for (size_t i = 0; i < b->n; i++)
 		if (b->v[i].wanted && l->c[i].how == MW_RC_MISSING &&
 		    mw_run_known_fate(&b->v[i]) == MW_FATE_OPEN)
-			add_missing(o, l->r, &b->v[i]);
-	bool all = !o->inbox && !o->sent;
+			add_missing(m, l->r, &b->v[i]);
+	bool all = !m->o.inbox && !m->o.sent && !m->o.n_folder;
 	for (size_t i = 0; all && i < b->n; i++)
 		if (b->v[i].wanted)
-			o->newest_us =
-			    MW_MAX(o->newest_us, l->r->plan->rec[b->v[i].rec].time_us);
+			note_time(&m->o, &l->r->plan->rec[b->v[i].rec]);
 }
 
 static int
 raise_all(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 {
 	struct mw_look l;
-	struct mw_raise_opts o = {.all = true};
+	struct missing m = {.o.all = true};
 	int q = mw_look_init(&l, r, b, err);
 	if (!q)
 		q = mw_look(&l, err);
@@ -160,10 +219,11 @@ raise_all(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 			q = mw_look(&l, err);
 	}
 	if (!q) {
-		missing(&l, &o);
+		find_missing(&l, &m);
 		mw_look_forget(&l);
-		q = raise_box(r, b, &o, err);
+		q = raise_box(r, b, &m, err);
 	}
+	free(m.v);
 	mw_look_done(&l);
 	return q;
 }

@@ -167,12 +167,18 @@ struct mw_raised {
 	uint64_t modseq, modseq_to; /* 0: the server has none */
 	const char *why;            /* could not be raised, or not as far; NULL: it was */
 };
+struct mw_raise_folder {
+	const char *folder; /* UTF-8 with "/" */
+	uint64_t n;         /* copies that are missing there */
+};
 struct mw_raise_opts {
 	uint64_t gap;         /* UIDs used up beyond the copies that are missing */
 	uint64_t inbox, sent; /* copies that are missing */
-	int64_t newest_us;    /* the newest of them */
-	bool all; /* every folder of the user, not only those that get copies */
-	bool dry; /* say it only */
+	const struct mw_raise_folder *folder; /* and those with a folder of their own */
+	size_t n_folder;
+	int64_t newest_us; /* when the newest of them came; INT64_MAX: nobody knows */
+	bool all;          /* every folder of the user, not only those that get copies */
+	bool dry;          /* say it only */
 	int (*told)(void *arg, const struct mw_raised *r);
 	void *arg;
 };

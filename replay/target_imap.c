@@ -45,6 +45,18 @@ mw_imap_dest_name(const struct mw_imap *c, const char *folder)
 	return own_name(c, name);
 }
 
+/* A name that this server cannot have means INBOX, and so does Sent, where no scan would
+ * look for it. */
+char *
+mw_imap_other_name(const struct mw_imap_box *b, const char *folder)
+{
+	char *name = mw_imap_dest_name(b->c, folder);
+	if (name && strcmp(name, b->sent) != 0 && strcmp(name, "\"INBOX\"") != 0)
+		return name;
+	free(name);
+	return NULL;
+}
+
 /* ---- folders ---- */
 
 static int
@@ -63,6 +75,8 @@ on_list(void *arg, struct mw_imap_cur cur)
 	if (ours || (strncmp(q, b->staging, n) == 0 &&
 	             strncmp(q + n, MW_STAGING_BROKEN, strlen(MW_STAGING_BROKEN)) == 0)) {
 		b->staging_seen = b->staging_seen || ours;
+		if (!ours)
+			mw_buf_put(&b->broken, q, strlen(q) + 1);
 		free(q);
 		return 0;
 	}
@@ -195,6 +209,7 @@ box_free(struct mw_imap_box *b)
 	free(b->other);
 	free(b->mailbox);
 	mw_buf_free(&b->stale);
+	mw_buf_free(&b->broken);
 	free(b);
 }
 
@@ -282,6 +297,8 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 		r = need_inbox(b, err);
 	if (!r && b->staging_seen && !dry)
 		r = mw_imap_staging_take_over(t, b, err);
+	if (!r && !dry)
+		r = mw_imap_staging_tidy(b, err);
 	if (r) {
 		box_free(b);
 		return r;

@@ -42,6 +42,7 @@ struct mw_imap_box {
 	char **other;  /* quoted names of folders that copies ask for */
 	size_t n_other;
 	bool staging_seen;    /* the folder list has it */
+	struct mw_buf broken; /* quoted names, each with its NUL: put aside by a run */
 	bool locked;          /* it is ours */
 	bool selected;        /* it is selected */
 	bool dry;             /* nothing may be changed */
@@ -96,9 +97,13 @@ int mw_imap_staging_take_over(struct mw_target *t, struct mw_imap_box *b,
                               struct mw_err *err) MW_CHECK;
 int mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b,
                          struct mw_err *err) MW_CHECK;
+/* Deletes what earlier runs put aside, as far as the server lets it by now. */
+int mw_imap_staging_tidy(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 /* The quoted name of a folder given in UTF-8 with "/", as --folder; NULL: no such name.
  */
 char *mw_imap_dest_name(const struct mw_imap *c, const char *folder);
+/* The same for imported mail's own folder; NULL: it goes to INBOX. */
+char *mw_imap_other_name(const struct mw_imap_box *b, const char *folder);
 
 /* For each copy the quoted name of the folder it goes to: equal ones are the same
  * pointer. mw_imap_inbox where filing by Sieve may come in. */

@@ -35,6 +35,11 @@ struct raise {
 	const struct mw_raise_opts *o;
 	char *seed; /* UIDs of the placeholders in the staging folder; NULL: none yet */
 	uint64_t n_seed;
+	struct other { /* folders of their own that missing copies have */
+		char *quoted;
+		uint64_t n;
+	} * other;      /* as many as o->n_folder */
+	uint64_t inbox; /* copies for INBOX, those that cannot have theirs included */
 	struct range *range; /* placeholders in the folder at work */
 	size_t n_range, cap_range;
 	uint64_t uidnext, modseq; /* the folder's, as last heard */
@@ -43,6 +48,36 @@ struct raise {
 
 /* ---- which folders, and how far ---- */
 
+static int
+name_others(struct raise *w)
+{
+	const struct mw_raise_opts *o = w->o;
+	w->inbox = o->inbox;
+	w->other = o->n_folder ? calloc(o->n_folder, sizeof *w->other) : NULL;
+	if (o->n_folder && !w->other)
+		return MW_ENOMEM;
+	for (size_t i = 0; i < o->n_folder; i++) {
+		w->other[i].n = o->folder[i].n;
+		w->other[i].quoted = mw_imap_other_name(w->b, o->folder[i].folder);
+		w->inbox += w->other[i].quoted ? 0 : o->folder[i].n;
+	}
+	return 0;
+}
+
+/* Copies of imported mail that go into that folder; *ret_all: of all that have one. */
+static uint64_t
+of_others(const struct raise *w, const struct mw_imap_folder *f, uint64_t *ret_all)
+{
+	uint64_t n = 0;
+	*ret_all = 0;
+	for (size_t i = 0; i < w->o->n_folder; i++) {
+		*ret_all += w->o->folder[i].n;
+		if (w->other[i].quoted && strcmp(w->other[i].quoted, f->quoted) == 0)
+			n += w->other[i].n;
+	}
+	return n;
+}
+
 /* How many UIDs beyond the gap; false: leave the folder alone. */
 static bool
 concerns(const struct raise *w, const struct mw_imap_folder *f, uint64_t *ret)
@@ -50,14 +85,14 @@ concerns(const struct raise *w, const struct mw_imap_folder *f, uint64_t *ret)
 	const struct mw_raise_opts *o = w->o;
 	const struct mw_imap_box *b = w->b;
 	bool scattered = w->t->o.filing != MW_FILE_INBOX; /* to any folder */
-	uint64_t n = 0;
+	uint64_t others, n = of_others(w, f, &others);
 	if (b->dest)
-		n = strcmp(f->quoted, b->dest) == 0 ? o->inbox + o->sent : 0;
+		n = strcmp(f->quoted, b->dest) == 0 ? o->inbox + o->sent + others : 0;
 	else if (b->sent && strcmp(f->quoted, b->sent) == 0)
 		n = o->sent;
 	else if (strcasecmp(f->name, "INBOX") == 0 ||
 	         (scattered && !mw_imap_foreign(b->c, f->name)))
-		n = o->inbox;
+		n += w->inbox;
 	*ret = n;
 	return n || (o->all && !mw_imap_foreign(b->c, f->name));
 }
@@ -384,7 +419,7 @@ mw_imap_box_raise(struct mw_target *t, const struct mw_raise_opts *o, struct mw_
 {
 	struct mw_imap_box *b = mw_imap_box(t);
 	struct raise w = {.t = t, .b = b, .o = o};
-	int r = 0;
+	int r = name_others(&w) ? mw_fail(err, MW_ENOMEM, "out of memory") : 0;
 	for (size_t i = 0; i < b->n_folder && !r; i++)
 		r = consider(&w, &b->folder[i], err);
 	if (!r && w.seed) {
@@ -394,6 +429,9 @@ mw_imap_box_raise(struct mw_target *t, const struct mw_raise_opts *o, struct mw_
 		if (r == MW_EREFUSED)
 			r = mw_imap_refused(b->c, err, "empty " MW_STAGING_NAME);
 	}
+	for (size_t i = 0; w.other && i < o->n_folder; i++)
+		free(w.other[i].quoted);
+	free(w.other);
 	free(w.seed);
 	free(w.range);
 	return r;
@@ -425,12 +463,18 @@ mw_imap_sweep(struct mw_imap_box *b, struct mw_err *err)
 		MW_AUTOFREE struct range *v = calloc(n - i, sizeof *v);
 		if (!v)
 			return mw_fail(err, MW_ENOMEM, "out of memory");
-		for (k = i; k < n && key[k] >> 32 == folder; k++)
-			v[k - i] = (struct range){(uint32_t)key[k], (uint32_t)key[k]};
+		size_t m = 0; /* ranges: they stand side by side */
+		for (k = i; k < n && key[k] >> 32 == folder; k++) {
+			uint32_t uid = (uint32_t)key[k];
+			if (m && v[m - 1].last + 1 == uid)
+				v[m - 1].last = uid;
+			else
+				v[m++] = (struct range){uid, uid};
+		}
 		b->selected = false;
 		r = mw_imap_do(b->c, err, "SELECT %s", b->folder[folder].quoted);
 		if (!r)
-			r = expunge(b->c, v, k - i, err);
+			r = expunge(b->c, v, m, err);
 		r = r == MW_EREFUSED ? 0 : r; /* they are marked \Deleted, and read */
 	}
 	mw_buf_clear(&b->stale);

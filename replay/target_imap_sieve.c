@@ -267,18 +267,15 @@ detail_folder(struct mw_target *t, const struct mw_put_io *io, const struct mw_p
 	return 0;
 }
 
-/* The folder that imported mail was in, as one pointer for all of it. A name that this
- * server cannot have means INBOX, and so does Sent, where no scan would look for it. */
+/* The folder that imported mail was in, as one pointer for all of it. */
 static int
 other_folder(struct mw_imap_box *b, const char *folder, const char **ret,
              struct mw_err *err)
 {
-	char *name = mw_imap_dest_name(b->c, folder);
+	char *name = mw_imap_other_name(b, folder);
 	*ret = mw_imap_inbox;
-	if (!name || strcmp(name, b->sent) == 0) {
-		free(name);
+	if (!name)
 		return 0;
-	}
 	for (size_t i = 0; i < b->n_other; i++)
 		if (strcmp(b->other[i], name) == 0) {
 			free(name);

@@ -19,6 +19,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import caches
 import cyrus
 import mailbox
 import rig as rigs
@@ -32,123 +33,6 @@ FOLDERS = ("INBOX", "Sent")
 def mail(i):
 	return (f"From: w@remote.test\r\nTo: {USER}\r\nSubject: mail {i}\r\nMessage-ID: <w{i}@x.test>"
 		f"\r\n\r\ntext of number {i}\r\n").encode()
-
-
-class Client:
-	"""A cache of one folder, kept by UIDVALIDITY and what the two kinds below add."""
-
-	def __init__(self, rig, folder):
-		self.rig, self.folder, self.validity, self.cache = rig, folder, None, {}
-
-	def open(self):
-		self.c = mailbox.login(self.rig, USER)
-
-	def status(self):
-		r = self.c.status(self.folder, "(UIDVALIDITY UIDNEXT HIGHESTMODSEQ)")[1][0]
-		validity, uidnext, modseq = (int(re.search(rb" ?%s (\d+)" % w, r).group(1)) for w in
-			(b"UIDVALIDITY", b"UIDNEXT", b"HIGHESTMODSEQ"))
-		if self.validity not in (None, validity):
-			raise rigs.RigError("UIDVALIDITY changed")
-		self.validity = validity
-		return uidnext, modseq
-
-	def ids(self, uids):
-		"""{uid: Message-ID} of what the server has of a UID set."""
-		rows = self.c.uid("FETCH", uids, "(UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")[1]
-		out = {}
-		for i, r in enumerate(rows or []):
-			if isinstance(r, tuple):
-				tail = rows[i + 1] if isinstance(rows[i + 1], bytes) else b""
-				uid = re.search(rb"UID (\d+)", r[0] + tail)
-				out[int(uid.group(1))] = mailbox.message_id(r[1])
-		return out
-
-	def sync(self):
-		self.open()
-		uidnext, modseq = self.status()
-		self.c.select(self.folder, readonly=True)
-		self.take(uidnext, modseq)
-		self.c.logout()
-
-	def missed(self):
-		"""Message-IDs that the folder holds at a UID where this client sees something else, or
-		nothing."""
-		self.open()
-		self.c.select(self.folder, readonly=True)
-		there = self.ids("1:*")
-		self.c.logout()
-		return sorted(m for u, m in there.items() if self.cache.get(u) != m)
-
-
-class ByUid(Client):
-	"""New is what has a UID from the last UIDNEXT on; gone is what SEARCH does not name."""
-	last = 1
-
-	def take(self, uidnext, _modseq):
-		if uidnext > self.last:
-			new = self.ids(f"{self.last}:*")
-			self.cache.update({u: m for u, m in new.items() if u >= self.last})
-			self.last = uidnext
-		there = {int(x) for x in self.c.uid("SEARCH", "ALL")[1][0].split()}
-		self.cache = {u: m for u, m in self.cache.items() if u in there}
-
-
-class ByModseq(Client):
-	"""Changed and new is what has a MODSEQ beyond the last one; the server says what is gone
-	(RFC 7162)."""
-	last = 0
-
-	def open(self):
-		super().open()
-		self.c.enable("QRESYNC")
-
-	def take(self, _uidnext, modseq):
-		if not self.last:
-			self.cache = self.ids("1:*")
-		elif modseq > self.last:
-			rows = self.c.uid("FETCH", "1:*", f"(FLAGS) (CHANGEDSINCE {self.last} VANISHED)")
-			gone = self.c.response("VANISHED")[1]
-			for text in gone:
-				for a, b in re.findall(rb"(\d+)(?::(\d+))?", text or b""):
-					for u in [u for u in self.cache if int(a) <= u <= int(b or a)]:
-						del self.cache[u]
-			new = {int(u) for r in rows[1] if r
-			       for u in re.findall(rb"UID (\d+)", r)} - set(self.cache)
-			if new:
-				self.cache.update(self.ids(",".join(map(str, sorted(new)))))
-		self.last = max(self.last, modseq)
-
-
-class Mbsync(Client):
-	"""A real one: mbsync pulls the folder into a Maildir."""
-
-	def __init__(self, rig, folder, directory):
-		super().__init__(rig, folder)
-		self.dir = directory
-		os.makedirs(directory)
-		with open(directory + "/rc", "w", encoding="utf-8") as f:
-			f.write(f"IMAPStore far\nHost 127.0.0.1\nPort {rig.imap_port}\nUser {USER}\n"
-				f"Pass {rig.password}\nSSLType None\nAuthMechs PLAIN\n\n"
-				f"MaildirStore near\nInbox \"{directory}/box\"\n\n"
-				f"Channel all\nFar :far:{folder}\nNear :near:INBOX\nSync Pull\n"
-				f"Create Near\nSyncState \"{directory}/\"\n")
-
-	def sync(self):
-		r = subprocess.run(["mbsync", "-q", "-c", self.dir + "/rc", "all"], timeout=tap.PATIENCE,
-				   capture_output=True, check=False)
-		if r.returncode:
-			raise rigs.RigError(f"mbsync: {r.stderr.decode()[-500:]}")
-
-	def missed(self):
-		have = set()
-		for d in ("cur", "new"):
-			for e in os.scandir(f"{self.dir}/box/{d}"):
-				with open(e.path, "rb") as f:
-					have.add(mailbox.message_id(f.read().replace(b"\n", b"\r\n")))
-		c = mailbox.login(self.rig, USER)
-		there = {mailbox.message_id(s.data) for s in mailbox.fetch(c, self.folder)}
-		c.logout()
-		return sorted(there - have)
 
 
 def act(rig):
@@ -218,9 +102,9 @@ def fill(t, rig, base, n, more, late):
 
 
 def clients(rig, base):
-	out = [k(rig, f) for f in FOLDERS for k in (ByUid, ByModseq)]
+	out = [k(rig, USER, f) for f in FOLDERS for k in (caches.ByUid, caches.ByModseq)]
 	if shutil.which("mbsync") and not isinstance(rig, cyrus.CyrusRig):
-		out.append(Mbsync(rig, "INBOX", base))
+		out.append(caches.Mbsync(rig, USER, "INBOX", base))
 	return out
 
 
@@ -228,7 +112,7 @@ def keep(all_clients, path):
 	"""The clients' memory as it was before the loss, for another try."""
 	shutil.rmtree(path, ignore_errors=True)
 	for c in all_clients:
-		if isinstance(c, Mbsync):
+		if isinstance(c, caches.Mbsync):
 			shutil.copytree(c.dir, path)
 	return [(dict(c.cache), getattr(c, "last", None)) for c in all_clients]
 
@@ -238,7 +122,7 @@ def recall(all_clients, memory, path):
 		c.cache = dict(cache)
 		if last is not None:
 			c.last = last
-		if isinstance(c, Mbsync):
+		if isinstance(c, caches.Mbsync):
 			shutil.rmtree(c.dir)
 			shutil.copytree(path, c.dir)
 
@@ -254,16 +138,6 @@ def all_see(t, what, all_clients):
 		if c.missed():
 			missed[name(c)] = c.missed()
 	return t.ok(not missed, f"{what}: every client sees every message", missed)
-
-
-def placeholders(rig):
-	"""The folders that hold one."""
-	out, c = [], mailbox.login(rig, USER)
-	for f in mailbox.folders(c):
-		c.select(f'"{f}"', readonly=True)
-		out += [f] if c.search(None, "SUBJECT", '"mailwal holds"')[1][0] else []
-	c.logout()
-	return out
 
 
 def steps(rig, *words):
@@ -325,7 +199,7 @@ def story(t, what, rig, killed=False, whole=True):
 	t.ok(r.rc == 0 and (r.summary or {}).get("raised") == 2
 	     and r.summary.get("not_raised") == 0, f"{what}: a run raises both folders", r)
 	all_see(t, f"{what}, run", warm)
-	t.equal(placeholders(rig), [], f"{what}: no placeholder is left")
+	t.equal(caches.placeholders(rig, USER), [], f"{what}: no placeholder is left")
 	r = rig.replay("--all", "--uid-gap", "500")
 	t.ok(r.rc == 0 and r.summary.get("restored") == 0 and r.summary.get("raised") == 0,
 	     f"{what}: a second run raises nothing", r)
@@ -361,7 +235,7 @@ def kill_within(t, what, rig):
 		p.send_signal(signal.SIGKILL)
 		p.wait(tap.PATIENCE)
 		c.logout()
-		seen = bool(placeholders(rig))
+		seen = bool(caches.placeholders(rig, USER))
 		if seen:
 			break
 	t.ok(seen, f"{what}: a killed run leaves placeholders behind")
