@@ -179,6 +179,8 @@ mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *
 		free(cap->dir);
 		return r;
 	}
+	mw_once_init(&cap->used, cap->clock->now_us(cap->clock) / 1000 * 1000,
+	             MW_GUARD_DAYS * INT64_C(86400000000));
 	load_passed(cap);
 	(void)pthread_mutex_init(&cap->lock, NULL); /* cannot fail with NULL attributes */
 	return 0;
@@ -192,6 +194,7 @@ mw_capture_done(struct mw_capture *cap)
 	cap->notes = NULL;
 	free(cap->dir);
 	explicit_bzero(cap->guard_key, sizeof cap->guard_key);
+	mw_once_done(&cap->used);
 	cap->settings = NULL;
 	pthread_mutex_destroy(&cap->lock);
 }

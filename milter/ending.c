@@ -79,15 +79,17 @@ is_replayed(struct mw_session *s)
 		if (!(s->mail.rcpt[i].flags & MW_RCPT_REFUSED) && n++ == 0)
 			g.rcpt = s->mail.rcpt[i].addr;
 	mw_guard_body_done(&s->guard, g.body);
-	if (n == 1 && mw_guard_check(s->cap->guard_key, mw_strz(s->token),
-	                             clock->now_us(clock), &g)) {
+	int64_t now = clock->now_us(clock);
+	bool fits =
+	    n == 1 && mw_guard_check(s->cap->guard_key, mw_strz(s->token), now, &g);
+	if (fits && mw_once_take(&s->cap->used, g.tag, g.time_us, now)) {
 		memcpy(s->replayed_id, g.id, MW_ID_LEN);
 		return true;
 	}
-	mw_log(
-	    MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
-	    "event=not_a_replay reason=\"its token is of another journal or message, or "
-	    "too old\" hint=\"it is journaled\"");
+	mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
+	       "event=not_a_replay reason=\"its token %s\" hint=\"it is journaled\"",
+	       fits ? "was used before, or is older than this mailwald"
+	            : "is of another journal or message, or too old");
 	s->token[0] = 0;
 	return false;
 }

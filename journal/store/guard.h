@@ -10,10 +10,12 @@
  * under a key of the journal: it cannot be made without the journal's secret, and says
  * nothing for another body, another recipient or after MW_GUARD_DAYS. Header fields are
  * left out of it, since filters and servers add theirs on the way; of the body, CR and
- * empty lines at both ends. Whatever does not fit is journaled as any other mail.
+ * empty lines at both ends. Whatever does not fit is journaled as any other mail, and so
+ * is what comes with a token that mailwald has seen before (milter/once.h): a server
+ * further on, which learns the token, can do nothing with it.
  *
- * Form: "mwr1." ID "." seconds "." MAC, of lower-case letters, digits and dots only: it
- * needs no xtext encoding, and with 78 bytes keeps below the 100 of ENVID.
+ * Form: "mwr2." ID "." milliseconds "." MAC, of lower-case letters, digits and dots only:
+ * it needs no xtext encoding, and with 78 bytes keeps below the 100 of ENVID.
  *
  * Use, sender: for each copy a transaction of its own with one recipient:
  *     mw_guard_key(store, key);
@@ -44,6 +46,7 @@ struct mw_guard {
 	int64_t time_us;       /* when the token was made */
 	struct mw_str rcpt;    /* as in RCPT TO, without brackets; case does not count */
 	uint8_t body[MW_SHA256_LEN];
+	uint64_t tag; /* by mw_guard_check: tells tokens apart */
 };
 
 /* The journal's key for tokens. Wipe it after use. */
@@ -53,8 +56,8 @@ void mw_guard_make(const uint8_t key[MW_GUARD_KEY], const struct mw_guard *g,
 /* Is that the form of a token? Says nothing about who made it. */
 bool mw_guard_looks_like(struct mw_str text);
 /* Whether token was made under this key for g->rcpt and g->body, no longer than
- * MW_GUARD_DAYS before now_us and at most an hour after it. On true, fills g->id and
- * g->time_us. */
+ * MW_GUARD_DAYS before now_us and at most an hour after it. On true, fills g->id,
+ * g->time_us and g->tag. */
 bool mw_guard_check(const uint8_t key[MW_GUARD_KEY], struct mw_str token, int64_t now_us,
                     struct mw_guard *g);
 

@@ -40,11 +40,11 @@ def token(journal, record, rcpt, content, when=None):
 		secret = dict(line.strip().split(" = ", 1) for line in f if " = " in line)
 	key = hmac.digest(bytes.fromhex(secret["token_key"]), b"replay guard 1", "sha256")
 	body = content.split(b"\r\n\r\n", 1)[1].replace(b"\r", b"").strip(b"\n")
-	seconds = int(time.time() if when is None else when)
-	text = (b"mailwal replay 1" + id_bytes(record) + seconds.to_bytes(8, "little")
+	ms = int(1000 * (time.time() if when is None else when))
+	text = (b"mailwal replay 2" + id_bytes(record) + ms.to_bytes(8, "little")
 		+ hashlib.sha256(rcpt.lower().encode()).digest() + hashlib.sha256(body).digest())
 	mac = hmac.digest(key, text, "sha256")[:16]
-	return f"mwr1.{record}.{seconds:012x}.{mac.hex()}"
+	return f"mwr2.{record}.{ms:012x}.{mac.hex()}"
 
 
 def put_back(rig, content, rcpt, envid):
@@ -114,13 +114,15 @@ def guard(t, rig, engine):
 	put_back(rig, content + b"more\r\n", rcpt, good)
 	put_back(rig, content, rcpt, token(rig.journal, row["id"], rcpt, content, 1600000000))
 	put_back(rig, content, rcpt, good[:-1] + ("0" if good[-1] != "0" else "1"))
-	t.equal(len(rig.journaled()), len(rows) + 4, f"{engine}: all else is journaled")
-	t.equal(rig.mailwald_log().count("event=not_a_replay"), 4, f"{engine}: with a warning")
+	# the same once more, by somebody who has learned the token
+	put_back(rig, content.replace(b"Subject:", b"Subject: new,", 1), rcpt, good)
+	t.equal(len(rig.journaled()), len(rows) + 5, f"{engine}: all else is journaled")
+	t.equal(rig.mailwald_log().count("event=not_a_replay"), 5, f"{engine}: with a warning")
 	rig.wait_queue()
 	state = mailbox.dump(rig)
-	t.equal(mailbox.count(state), before + 5, f"{engine}: every one was delivered")
+	t.equal(mailbox.count(state), before + 6, f"{engine}: every one was delivered")
 	copies = [m.data for m in state.get((rcpt, "INBOX"), []) if b"<plain@x.test>" in m.data]
-	t.ok(copies and not [c for c in copies if b"mwr1" in c],
+	t.ok(copies and not [c for c in copies if b"mwr2" in c],
 	     f"{engine}: no trace of the token in a mailbox", copies[:1])
 	r = rig.mailwal("--json", "status")
 	t.equal(r.lines[-1]["daemon"]["replayed"], 1, f"{engine}: status counts it")

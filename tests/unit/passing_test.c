@@ -403,13 +403,19 @@ what_mailwal_puts_back_is_not_journaled_again(void **state)
 	                    "250");
 	assert_int_equal(atomic_load(&cap.count.replayed), 1);
 	assert_int_equal(records(), n);
+	/* who learns the token can do nothing with it */
+	assert_string_equal(send(envid, "x@b.test ", "Subject: b\n", "hi\r\n"), "250");
+	assert_int_equal(atomic_load(&cap.count.replayed), 1);
+	assert_int_equal(records(), ++n);
 	/* also when the journal is in trouble: there is nothing to write */
+	token_for("x@b.test", "Subject: a\r\n\r\nhi\r\n", envid);
 	atomic_store(&free_mib, 1);
 	assert_string_equal(send(envid, "x@b.test ", "Subject: a\n", "hi\r\n"), "250");
 	assert_string_equal(send(envid, "x@b.test ", "Subject: a\n", "no\r\n"), "451");
 	atomic_store(&free_mib, 1 << 20);
 	assert_int_equal(atomic_load(&cap.count.replayed), 2);
 	/* another body, another recipient, one more recipient, a token of nobody */
+	token_for("x@b.test", "Subject: a\r\n\r\nhi\r\n", envid);
 	assert_string_equal(send(envid, "x@b.test ", "Subject: a\n", "ho\r\n"), "250");
 	assert_string_equal(send(envid, "y@b.test ", "Subject: a\n", "hi\r\n"), "250");
 	assert_string_equal(send(envid, "x@b.test y@b.test ", "Subject: a\n", "hi\r\n"),
