@@ -2,16 +2,16 @@
 
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
+#include "journal/index/beside.h"
 #include "journal/index/kv.h"
 #include "journal/index/run.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 enum {
 	VERSION = 4,
@@ -32,6 +32,7 @@ struct mw_index {
 	char dir[PATH_MAX];
 	uint8_t journal[MW_ID_LEN];
 	int writable;
+	int lock; /* of the one that writes now; -1 */
 	uint64_t tick;
 	struct part open[OPEN_MOST];
 	uint64_t *whole; /* a writer: partitions that were looked through */
@@ -51,57 +52,12 @@ part_of(uint64_t segment)
 	return (segment - 1) / MW_INDEX_SPAN;
 }
 
-/* dir: of the index */
-static void
-part_path(const char *dir, uint64_t number, char out[PATH_MAX])
-{
-	(void)!snprintf(out, PATH_MAX, "%.4000s/%08llx.mdb", dir,
-	                (unsigned long long)number);
-}
-
-/* Maps are not synced at each commit. A killed process loses nothing by that; a machine
- * that stopped may leave pages of different ages, which nobody would notice. So the
- * writer leaves a note with the boot it runs in, and a later boot throws such an index
- * away. */
-static void
-boot_id(char out[64])
-{
-	FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
-	out[0] = '\0';
-	if (!f)
-		return;
-	if (!fgets(out, 64, f))
-		out[0] = '\0';
-	(void)fclose(f);
-}
-
-static void
-dirty_path(const struct mw_index *ix, char out[PATH_MAX])
-{
-	(void)!snprintf(out, PATH_MAX, "%.4000s/dirty", ix->dir);
-}
-
+/* What another boot left may be garbled, so it goes; from now on this one is noted. */
 static int
-mark_dirty(struct mw_index *ix, struct mw_err *err)
+mark(struct mw_index *ix, struct mw_err *err)
 {
-	char path[PATH_MAX], now[64], then[64] = "";
-	dirty_path(ix, path);
-	boot_id(now);
-	FILE *f = fopen(path, "re");
-	if (f) {
-		bool same = fgets(then, sizeof then, f) && strcmp(now, then) == 0;
-		(void)fclose(f);
-		int r = same ? 0 : mw_index_wipe(ix, err);
-		if (r < 0)
-			return r;
-	}
-	f = fopen(path, "we");
-	if (!f)
-		return mw_fail_errno(err, "cannot write %s", path);
-	bool bad = fputs(now, f) == EOF || fflush(f) == EOF || fsync(fileno(f)) < 0;
-	if (fclose(f) == EOF || bad)
-		return mw_fail_errno(err, "cannot write %s", path);
-	return 0;
+	int r = mw_beside_stale(ix->dir) ? mw_index_wipe(ix, err) : 0;
+	return r < 0 ? r : mw_beside_mark(ix->dir, err);
 }
 
 int
@@ -118,7 +74,8 @@ mw_index_open(const char *dir, const uint8_t journal[MW_ID_LEN], int writable,
 	}
 	memcpy(ix->journal, journal, MW_ID_LEN);
 	ix->writable = writable;
-	int r = writable ? mark_dirty(ix, err) : 0;
+	ix->lock = -1;
+	int r = writable ? mark(ix, err) : 0;
 	if (r < 0) {
 		ix->writable = 0;
 		mw_index_close(ix);
@@ -138,11 +95,11 @@ mw_index_close(struct mw_index *ix)
 			(void)!mw_kv_sync(ix->open[i].kv, NULL);
 		mw_kv_close(ix->open[i].kv);
 	}
-	if (ix->writable) {
-		char path[PATH_MAX];
-		dirty_path(ix, path);
-		(void)unlink(path);
-	}
+	/* of two writers the last one takes the note away */
+	if (ix->writable &&
+	    (ix->lock >= 0 || mw_beside_lock(ix->dir, false, &ix->lock, NULL) == 0))
+		mw_beside_clean(ix->dir);
+	mw_index_end(ix);
 	free(ix->whole);
 	free(ix);
 }
@@ -152,16 +109,6 @@ part_close(struct part *p)
 {
 	mw_kv_close(p->kv);
 	p->kv = NULL;
-}
-
-static void
-part_unlink(const char *dir, uint64_t number)
-{
-	char path[PATH_MAX], lock[PATH_MAX];
-	part_path(dir, number, path);
-	(void)unlink(path);
-	if (snprintf(lock, sizeof lock, "%s-lock", path) < (int)sizeof lock)
-		(void)unlink(lock);
 }
 
 /* ---- a partition's state ---- */
@@ -328,9 +275,12 @@ part_get(struct mw_index *ix, uint64_t number, struct mw_kv **ret, struct mw_err
 		(void)!mw_kv_sync(slot->kv, NULL);
 	part_close(slot);
 	char path[PATH_MAX];
-	part_path(ix->dir, number, path);
+	mw_beside_path(ix->dir, number, path);
+	int files = mw_beside_files(ix->dir, ix->writable);
 	int r =
 	    mw_kv_open(path, ix->writable ? MW_KV_CREATE : MW_KV_READ, &slot->kv, err);
+	if (files >= 0)
+		(void)close(files);
 	if (r == MW_ENOTFOUND && !ix->writable)
 		return 0;
 	if (r == 0)
@@ -546,6 +496,14 @@ mw_index_audit(struct mw_index *ix, uint64_t segment, const struct mw_index_entr
 
 /* ---- going away ---- */
 
+static void
+not_whole(struct mw_index *ix, uint64_t number)
+{
+	for (size_t i = 0; i < ix->n_whole; i++)
+		if (ix->whole[i] == number)
+			ix->whole[i--] = ix->whole[--ix->n_whole];
+}
+
 int
 mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
 {
@@ -556,10 +514,8 @@ mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
 	for (int i = 0; i < OPEN_MOST; i++)
 		if (ix->open[i].kv && ix->open[i].number == number)
 			part_close(&ix->open[i]);
-	for (size_t i = 0; i < ix->n_whole; i++)
-		if (ix->whole[i] == number)
-			ix->whole[i--] = ix->whole[--ix->n_whole];
-	part_unlink(ix->dir, number);
+	not_whole(ix, number);
+	mw_beside_unlink(ix->dir, number);
 	return 0;
 }
 
@@ -568,7 +524,7 @@ mw_index_forget(const char *dir, uint64_t segment)
 {
 	char sub[PATH_MAX];
 	(void)!snprintf(sub, sizeof sub, "%.4000s/index", dir);
-	part_unlink(sub, part_of(segment));
+	mw_beside_unlink(sub, part_of(segment));
 }
 
 int
@@ -579,18 +535,37 @@ mw_index_wipe(struct mw_index *ix, struct mw_err *err)
 	for (int i = 0; i < OPEN_MOST; i++)
 		part_close(&ix->open[i]);
 	ix->n_whole = 0;
-	DIR *d = opendir(ix->dir);
-	if (!d)
-		return errno == ENOENT ? 0
-		                       : mw_fail_errno(err, "cannot list %s", ix->dir);
-	for (struct dirent *e; (e = readdir(d));) {
+	return mw_beside_wipe(ix->dir, err);
+}
+
+/* ---- writers of several processes ---- */
+
+int
+mw_index_begin(struct mw_index *ix, bool wait, struct mw_err *err)
+{
+	int r = mw_beside_lock(ix->dir, wait, &ix->lock, err);
+	bool other = false;
+	for (int i = 0; r == 0 && i < OPEN_MOST; i++) {
+		struct part *p = &ix->open[i];
 		char path[PATH_MAX];
-		if (!strstr(e->d_name, ".mdb"))
-			continue;
-		if (snprintf(path, sizeof path, "%s/%s", ix->dir, e->d_name) <
-		    (int)sizeof path)
-			(void)unlink(path);
+		mw_beside_path(ix->dir, p->number, path);
+		if (p->kv && !mw_kv_is_at(p->kv, path)) {
+			part_close(p);
+			not_whole(ix, p->number);
+			other = true;
+		}
 	}
-	(void)closedir(d);
-	return 0;
+	if (r == 0 && !mw_beside_marked(ix->dir))
+		r = mark(ix, err);
+	if (r < 0)
+		mw_index_end(ix);
+	return r < 0 ? r : other;
+}
+
+void
+mw_index_end(struct mw_index *ix)
+{
+	if (ix->lock >= 0)
+		(void)close(ix->lock);
+	ix->lock = -1;
 }

@@ -1,8 +1,8 @@
 /* index.h - tokens to places: a cache of the log in LMDB, one file per 128 segments
  * (FORMAT.md §9). Anything wrong with it is cured by throwing it away.
  *
- * One writer (the store's index thread, or reindex), readers in any process. Threads: one
- * at a time per handle.
+ * One writer at a time (the store's index thread, or reindex beside it), readers in any
+ * process. Threads: one at a time per handle.
  */
 #ifndef MW_INDEX_INDEX_H
 #define MW_INDEX_INDEX_H
@@ -10,6 +10,7 @@
 #include "journal/base/err.h"
 #include "journal/base/id.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,7 +36,13 @@ struct mw_index_point { /* indexed up to here, exclusive */
 /* dir/index must exist for writing. Opens no partition yet. */
 int mw_index_open(const char *dir, const uint8_t journal[MW_ID_LEN], int writable,
                   struct mw_index **ret, struct mw_err *err) MW_CHECK;
-void mw_index_close(struct mw_index *ix); /* NULL ok; a writer's is synced */
+void mw_index_close(struct mw_index *ix); /* NULL ok; a writer's is synced; ends */
+
+/* A writer whose work another process could do as well begins and ends each stretch of
+ * it; maps that the other one has replaced meanwhile are let go of. MW_ELOCKED: the other
+ * one is at work, and wait was not asked for. */
+int mw_index_begin(struct mw_index *ix, bool wait, struct mw_err *err) MW_CHECK;
+void mw_index_end(struct mw_index *ix);
 
 /* How far the partition of that segment is indexed: 1 and *ret; 0 nothing there (or it
  * was unusable: a writer has then removed it). */

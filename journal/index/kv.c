@@ -234,6 +234,13 @@ mw_kv_close(struct mw_kv *kv)
 	free(kv);
 }
 
+bool
+mw_kv_is_at(const struct mw_kv *kv, const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 && kv->dev == st.st_dev && kv->ino == st.st_ino;
+}
+
 static MDB_val
 val(struct mw_str s)
 {

@@ -16,6 +16,8 @@
 #include "journal/base/buf.h"
 #include "journal/base/err.h"
 
+#include <stdbool.h>
+
 struct mw_kv;
 struct mw_kv_txn;
 
@@ -31,6 +33,8 @@ enum {
 int mw_kv_open(const char *path, int flags, struct mw_kv **ret,
                struct mw_err *err) MW_CHECK;
 void mw_kv_close(struct mw_kv *kv); /* NULL ok */
+/* That path still is the file which was opened. */
+bool mw_kv_is_at(const struct mw_kv *kv, const char *path);
 
 /* 1 and the value appended to out; 0 if there is none. */
 int mw_kv_get(struct mw_kv *kv, struct mw_str key, struct mw_buf *out,

@@ -204,26 +204,26 @@ mw_index_redo(struct mw_store *st, uint64_t segment)
 }
 
 /* Free pages of a map keep old keys, so a partition with wiped records goes whole. The
- * reader's open files go too: one of them may have been unlinked. With mu held. */
+ * reader's open files go too: one of them may have been unlinked. */
 static bool
 redo(struct mw_store *st, struct mw_index *ix)
 {
 	uint64_t v[64];
+	(void)pthread_mutex_lock(&st->mu);
 	size_t n = MW_MIN(st->n_redo, MW_COUNT(v));
 	bool all = st->redo_all;
-	if ((n == 0 && !all) || !ix)
-		return false;
 	for (size_t i = 0; i < n; i++)
 		v[i] = st->redo[--st->n_redo];
 	st->redo_all = false;
 	(void)pthread_mutex_unlock(&st->mu);
+	if (n == 0 && !all)
+		return false;
 	mw_store_segs_close(st->ix_reader);
 	st->ix_reader->index_done = 0;
 	if (all)
 		(void)!mw_index_wipe(ix, NULL);
 	for (size_t i = 0; i < n; i++)
 		(void)!mw_index_drop(ix, v[i], NULL);
-	(void)pthread_mutex_lock(&st->mu);
 	return true;
 }
 
@@ -239,23 +239,28 @@ indexer(void *arg)
 	for (;;) {
 		uint64_t limit = st->durable_seq;
 		bool stop = st->stop, again = st->n_redo > 0 || st->redo_all;
-		if (again && !ix && mw_index_open(st->dir, st->id, 1, &ix, NULL) < 0)
-			ix = NULL;
-		while (redo(st, ix))
-			;
 		(void)pthread_mutex_unlock(&st->mu);
 		if (limit != seen || stop || again) {
 			struct mw_err err = {0};
 			int r = ix ? 0 : mw_index_open(st->dir, st->id, 1, &ix, &err);
 			if (r == 0)
+				r = mw_index_begin(ix, false, &err);
+			if (r == 1)
+				st->ix_reader->index_done = 0;
+			if (r >= 0) {
+				while (redo(st, ix))
+					;
 				r = mw_index_catch_up(st->ix_reader, ix, limit, NULL,
 				                      &err);
-			if (r < 0 && r != last_code)
+			}
+			if (r < 0 && r != last_code && r != MW_ELOCKED)
 				mw_store_say(st, MW_LOG_WARN,
 				             "event=index-behind error=%s text=\"%s\"",
 				             mw_err_name(r), err.msg);
 			if (r == MW_EDAMAGED && ix) /* I1: heal by going away */
 				(void)!mw_index_wipe(ix, NULL);
+			if (ix)
+				mw_index_end(ix);
 			last_code = r;
 			if (r == 0)
 				seen = limit;
@@ -317,6 +322,8 @@ mw_store_reindex(struct mw_store *st, uint64_t *ret_records, struct mw_err *err)
 	st->index_done = 0;
 	int r = mw_index_open(st->dir, st->id, 1, &ix, err);
 	if (r == 0)
+		r = mw_index_begin(ix, true, err);
+	if (r >= 0)
 		r = mw_index_wipe(ix, err);
 	if (r == 0)
 		r = mw_index_catch_up(st, ix, UINT64_MAX, ret_records, err);

@@ -1,5 +1,5 @@
 /* index_test.c - the index gives what a list of all entries gives, however they were put,
- * and names what it lacks. */
+ * and names what it lacks; several processes may be at it. */
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
 #include "journal/index/index.h"
@@ -8,9 +8,13 @@
 #include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -18,7 +22,8 @@ enum {
 	RECORDS = 10000,
 	TOKENS = 9,
 	KINDS = 400, /* so many different tokens that recur */
-	PAGE = 97
+	PAGE = 97,
+	ROUNDS = 40
 };
 
 static char dir[PATH_MAX];
@@ -245,6 +250,91 @@ garbled(void **state)
 	assert_true(found > 0);
 }
 
+/* One record after what is there, and it is found. */
+static int
+one_more(struct mw_index *ix, struct mw_err *err)
+{
+	struct mw_index_point p;
+	struct mw_index_hit hit[2];
+	int r = mw_index_point(ix, 1, &p, err);
+	uint64_t seq = r == 1 ? p.next_seq : 1;
+	const uint8_t *t = token[seq % RECORDS][8];
+	struct mw_index_entry e = {seq, 1, 8 * seq, t, 1};
+	p = (struct mw_index_point){.segment = 1, .offset = 8 * seq, .next_seq = seq + 1};
+	if (r >= 0)
+		r = mw_index_put(ix, &e, 1, &p, err);
+	if (r >= 0)
+		r = mw_index_find(ix, 1, t, seq, hit, 2, err);
+	return r < 0 ? r : r == 1 && hit[0].seq == seq ? 0 : MW_EBUG;
+}
+
+enum role {
+	DAEMON,  /* has it open all the time */
+	REINDEX, /* wipes it and begins again */
+	READER
+};
+
+static atomic_bool *over; /* shared by them */
+
+static void
+take_part(enum role role)
+{
+	struct mw_err err = {0};
+	struct mw_index *ix = role == DAEMON ? open_index(1) : NULL;
+	struct mw_index_hit hit[2];
+	int r = 0;
+	for (int i = 0; r >= 0 && (role == REINDEX ? i < ROUNDS : !*over); i++) {
+		if (role != DAEMON)
+			ix = open_index(role == REINDEX);
+		if (role == READER) {
+			r = mw_index_find(ix, 1, token[1][8], 0, hit, 2, &err);
+		} else {
+			r = mw_index_begin(ix, true, &err);
+			if (r >= 0 && role == REINDEX)
+				r = mw_index_wipe(ix, &err);
+			for (int k = 0; r >= 0 && k < 9; k++)
+				r = one_more(ix, &err);
+			mw_index_end(ix);
+		}
+		if (role != DAEMON)
+			mw_index_close(ix);
+	}
+	if (r < 0)
+		(void)fprintf(stderr, "%d: %d %s\n", (int)role, r, err.msg);
+	_exit(r < 0);
+}
+
+/* Several processes at one index, one of which throws it away again and again: each finds
+ * what it has put, and none meets a half of it. */
+static void
+processes(void **state)
+{
+	(void)state;
+	pid_t pid[5];
+	int status;
+	struct mw_index *ix = open_index(1);
+	assert_int_equal(mw_index_wipe(ix, NULL), 0);
+	mw_index_close(ix);
+	const enum role role[] = {REINDEX, REINDEX, DAEMON, READER, READER};
+	over = mmap(NULL, sizeof *over, PROT_READ | PROT_WRITE,
+	            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(over != MAP_FAILED);
+	for (size_t i = 0; i < MW_COUNT(role); i++) {
+		pid[i] = fork();
+		assert_true(pid[i] >= 0);
+		if (pid[i] == 0)
+			take_part(role[i]);
+	}
+	unsigned bad = 0;
+	for (size_t i = 0; i < MW_COUNT(role); i++) {
+		*over = role[i] != REINDEX;
+		assert_int_equal(waitpid(pid[i], &status, 0), pid[i]);
+		bad += status != 0;
+	}
+	assert_int_equal(bad, 0);
+	assert_int_equal(munmap(over, sizeof *over), 0);
+}
+
 static int
 setup(void **state)
 {
@@ -275,6 +365,7 @@ main(void)
 	    cmocka_unit_test(as_a_list),
 	    cmocka_unit_test(audit_finds),
 	    cmocka_unit_test(garbled),
+	    cmocka_unit_test(processes),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

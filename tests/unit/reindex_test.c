@@ -17,6 +17,7 @@
 
 enum {
 	HEAVY = 40,
+	OFTEN = 12,
 	HEAVY_TOKENS = 200000,
 	MOST_KIB = 160 << 10 /* of which the index itself, mapped, is 60 MiB */
 };
@@ -216,6 +217,50 @@ ends_in_time(void **state)
 	mw_store_close(st);
 }
 
+static void
+reindex_often(void)
+{
+	struct mw_err err = {0};
+	struct mw_store *st = open_as(MW_STORE_READ);
+	for (int i = 0; i < OFTEN; i++)
+		if (mw_store_reindex(st, NULL, &err) < 0) {
+			(void)fprintf(stderr, "reindex: %s\n", err.msg);
+			_exit(1);
+		}
+	mw_store_close(st);
+	_exit(0);
+}
+
+/* Reindex while a daemon takes mail: neither finds the other's work half done, and what
+ * the daemon indexes afterwards is found in the index that stands there. */
+static void
+beside_a_daemon(void **state)
+{
+	(void)state;
+	struct mw_store_opts o = {.dir = dir, .mode = MW_STORE_WRITE};
+	struct mw_store *st;
+	struct mw_index *ix = NULL;
+	struct mw_index_point at = {0};
+	struct mw_err err = {0};
+	int status;
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		reindex_often();
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	while (waitpid(pid, &status, WNOHANG) == 0)
+		note(st, 3);
+	assert_int_equal(status, 0);
+	note(st, 3);
+	mw_store_close(st); /* the thread finishes first */
+	st = open_as(MW_STORE_WRITE);
+	assert_int_equal(mw_index_open(dir, st->id, 0, &ix, &err), 0);
+	assert_int_equal(mw_index_point(ix, 1, &at, &err), 1);
+	assert_int_equal(at.next_seq, st->next_seq);
+	mw_index_close(ix);
+	mw_store_close(st);
+}
+
 int
 main(void)
 {
@@ -224,6 +269,7 @@ main(void)
 	    cmocka_unit_test_setup_teardown(many_tokens, setup, teardown),
 	    cmocka_unit_test_setup_teardown(wiped_and_killed, setup, teardown),
 	    cmocka_unit_test_setup_teardown(ends_in_time, setup, teardown),
+	    cmocka_unit_test_setup_teardown(beside_a_daemon, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,160 @@
+#include "journal/index/beside.h"
+
+#include "journal/base/util.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+static void
+path_of(const char *dir, const char *name, char out[PATH_MAX])
+{
+	(void)!snprintf(out, PATH_MAX, "%.4000s/%s", dir, name);
+}
+
+/* ---- the note ---- */
+
+static void
+boot_id(char out[64])
+{
+	FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+	out[0] = '\0';
+	if (!f)
+		return;
+	if (!fgets(out, 64, f))
+		out[0] = '\0';
+	(void)fclose(f);
+}
+
+bool
+mw_beside_stale(const char *dir)
+{
+	char path[PATH_MAX], now[64], then[64] = "";
+	path_of(dir, "dirty", path);
+	boot_id(now);
+	FILE *f = fopen(path, "re");
+	if (!f)
+		return false;
+	bool same = fgets(then, sizeof then, f) && strcmp(now, then) == 0;
+	(void)fclose(f);
+	return !same;
+}
+
+bool
+mw_beside_marked(const char *dir)
+{
+	char path[PATH_MAX];
+	path_of(dir, "dirty", path);
+	return access(path, F_OK) == 0;
+}
+
+int
+mw_beside_mark(const char *dir, struct mw_err *err)
+{
+	char path[PATH_MAX], now[64];
+	path_of(dir, "dirty", path);
+	boot_id(now);
+	FILE *f = fopen(path, "we");
+	if (!f)
+		return mw_fail_errno(err, "cannot write %s", path);
+	bool bad = fputs(now, f) == EOF || fflush(f) == EOF || fsync(fileno(f)) < 0;
+	if (fclose(f) == EOF || bad)
+		return mw_fail_errno(err, "cannot write %s", path);
+	return 0;
+}
+
+void
+mw_beside_clean(const char *dir)
+{
+	char path[PATH_MAX];
+	path_of(dir, "dirty", path);
+	(void)unlink(path);
+}
+
+/* ---- the locks ---- */
+
+int
+mw_beside_lock(const char *dir, bool wait, int *ret, struct mw_err *err)
+{
+	char path[PATH_MAX];
+	path_of(dir, "writer.lock", path);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	if (fd < 0)
+		return mw_fail_errno(err, "cannot open %s", path);
+	int r;
+	do
+		r = flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB));
+	while (r < 0 && errno == EINTR);
+	if (r == 0) {
+		*ret = fd;
+		return 0;
+	}
+	r = errno == EWOULDBLOCK
+	        ? mw_fail(err, MW_ELOCKED, "index: another process writes it")
+	        : mw_fail_errno(err, "cannot lock %s", path);
+	(void)close(fd);
+	return r;
+}
+
+static int
+hold(const char *dir, int how)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	while (fd >= 0 && flock(fd, how) < 0 && errno == EINTR)
+		;
+	return fd;
+}
+
+int
+mw_beside_files(const char *dir, bool alone)
+{
+	return hold(dir, alone ? LOCK_EX : LOCK_SH);
+}
+
+/* ---- the maps ---- */
+
+void
+mw_beside_path(const char *dir, uint64_t number, char out[PATH_MAX])
+{
+	(void)!snprintf(out, PATH_MAX, "%.4000s/%08llx.mdb", dir,
+	                (unsigned long long)number);
+}
+
+void
+mw_beside_unlink(const char *dir, uint64_t number)
+{
+	char path[PATH_MAX], lock[PATH_MAX];
+	int fd = hold(dir, LOCK_EX);
+	mw_beside_path(dir, number, path);
+	(void)unlink(path);
+	if (snprintf(lock, sizeof lock, "%s-lock", path) < (int)sizeof lock)
+		(void)unlink(lock);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+int
+mw_beside_wipe(const char *dir, struct mw_err *err)
+{
+	DIR *d = opendir(dir);
+	if (!d)
+		return errno == ENOENT ? 0 : mw_fail_errno(err, "cannot list %s", dir);
+	int fd = hold(dir, LOCK_EX);
+	for (struct dirent *e; (e = readdir(d));) {
+		char path[PATH_MAX];
+		if (!strstr(e->d_name, ".mdb"))
+			continue;
+		if (snprintf(path, sizeof path, "%s/%s", dir, e->d_name) <
+		    (int)sizeof path)
+			(void)unlink(path);
+	}
+	if (fd >= 0)
+		(void)close(fd);
+	(void)closedir(d);
+	return 0;
+}

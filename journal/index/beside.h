@@ -1,0 +1,35 @@
+/* beside.h - the files of an index: its maps, the note of a writer, the locks.
+ *
+ * dir is that of the index. No state; threads: as many as like. For index.c alone.
+ */
+#ifndef MW_INDEX_BESIDE_H
+#define MW_INDEX_BESIDE_H
+
+#include "journal/base/err.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Maps are not synced at each commit. A killed process loses nothing by that; a machine
+ * that stopped may leave pages of different ages, which nobody would notice. So the
+ * writer leaves a note with the boot it runs in, and a later boot throws such an index
+ * away. */
+bool mw_beside_stale(const char *dir); /* there is one, of another boot */
+bool mw_beside_marked(const char *dir);
+int mw_beside_mark(const char *dir, struct mw_err *err) MW_CHECK;
+void mw_beside_clean(const char *dir);
+
+/* Held while a process writes: *ret is a descriptor; closing it lets go. MW_ELOCKED: it
+ * is another's, and wait was not asked for. */
+int mw_beside_lock(const char *dir, bool wait, int *ret, struct mw_err *err) MW_CHECK;
+
+/* A map is two files, its pages and LMDB's locks, which must belong together: so a pair
+ * is made or removed by one process alone. Open one while this descriptor is held, alone
+ * if it may have to be made, and close it at once; -1: there is no directory yet. */
+int mw_beside_files(const char *dir, bool alone);
+void mw_beside_path(const char *dir, uint64_t number, char out[PATH_MAX]);
+void mw_beside_unlink(const char *dir, uint64_t number);
+int mw_beside_wipe(const char *dir, struct mw_err *err) MW_CHECK; /* all of them */
+
+#endif
