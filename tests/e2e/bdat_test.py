@@ -4,6 +4,7 @@
 Chunks of any size, pipelined or not, give the record and the delivered mail byte for byte;
 dots in them end nothing; what breaks off in a chunk leaves neither record nor mail.
 """
+# MW_TEST_COST 10
 
 import os
 import random
@@ -30,7 +31,6 @@ ANNA, BERT = "anna@example.test", "bert@example.test"
 
 class Lmtp(smtp.Client):
 	"""The same for LMTP: as many replies at the end as there are recipients."""
-# MW_TEST_COST 10
 
 	def __init__(self, port):
 		self.sock = socket.create_connection(("127.0.0.1", port), 30)

@@ -4,6 +4,7 @@
 Every message that got a 250 is in the journal byte for byte; the rest saw 4xx or a lost
 connection; what was never acknowledged does not disturb a replay. Both milter front ends.
 """
+# MW_TEST_COST 35
 
 import collections
 import os
@@ -28,7 +29,6 @@ KILLS = (int(os.environ.get("MW_KILLS", "20")) + 1) // 2  # with each front end
 def under_load(rig, jobs, kills, rnd):
 	"""Sends with 10 sessions; kills and restarts mailwald meanwhile. Gives back how long it
 	took until connections were taken again."""
-# MW_TEST_COST 35
 	down = []
 	t = threading.Thread(target=rig.send, args=(jobs,), kwargs={"sessions": 10, "pause": 0.2})
 	t.start()

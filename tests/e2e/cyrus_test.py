@@ -2,7 +2,7 @@
 """Cyrus IMAP as the target: a disaster with Cyrus' own deliveries; both ways to name folders;
 the run killed at random moments, its server process killed, two runs at once; over quota, read
 only, no such mailbox."""
-# MW_TEST_COST 50
+# MW_TEST_COST 45
 
 import collections
 import os

@@ -5,6 +5,7 @@ replay. Nothing lost, nothing surplus, right dates, no mail sent out; a second r
 Among the mail: no Message-ID, the same Message-ID with other content, exact copies. Before
 the backup the user deletes some mail and moves some to a folder.
 """
+# MW_TEST_COST 15
 
 import collections
 import os
@@ -26,7 +27,6 @@ USER = "anna@example.test"
 
 def messages(rnd):
 	"""N small mails: 3 % without Message-ID, 3 % with another one's, 3 % exact copies."""
-# MW_TEST_COST 15
 	out = []
 	for i in range(N):
 		mid = f"Message-ID: <d{i}@remote.test>\r\n"

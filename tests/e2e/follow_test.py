@@ -6,6 +6,7 @@ Follow starts with a backlog, then new mail is there within tens of milliseconds
 follower is killed at random moments, the standby goes away and comes back, mailwald is
 restarted: each copy is there once, byte for byte. Stopping it gives 130.
 """
+# MW_TEST_COST 40
 
 import imaplib
 import json
@@ -31,7 +32,6 @@ KILLS = int(os.environ.get("MW_KILLS", "5"))
 
 class Follower:
 	"""A `mailwal follow` whose JSON lines are gathered as they come."""
-# MW_TEST_COST 40
 
 	def __init__(self, main, standby):
 		self.argv = main.mailwal_argv(

@@ -2,7 +2,7 @@
 """Broken and hostile servers. IMAP: a relay in front of real Dovecot that lies, garbles or cuts
 at each step; LMTP and SMTP: a scripted server. Bounded time and memory, an error in words, and
 afterwards each copy is there once. TLS with a CA of our own: verified, or refused."""
-# MW_TEST_COST 85
+# MW_TEST_COST 80
 
 import os
 import pathlib

@@ -7,6 +7,7 @@ and nothing twice, also when the import is killed at ten moments, with the daemo
 and without; a replay then finds everything there, and puts everything back into an empty
 store. mbox in its dialects and eml trees are compared byte for byte.
 """
+# MW_TEST_COST 25
 
 import calendar
 import hashlib
@@ -42,7 +43,6 @@ OLD = calendar.timegm((2019, 3, 5, 12, 0, 0))
 
 def put_history(rig, user, messages, folder=None):
 	"""Files as an MDA of years ago left them: LF ends, the file's time is the arrival."""
-# MW_TEST_COST 25
 	n, d = user.split("@")
 	base = pathlib.Path(rig.run) / "store" / d / n
 	if folder:

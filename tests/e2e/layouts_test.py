@@ -2,6 +2,7 @@
 """Maildirs as real Dovecot keeps them, with Maildir++ and with LAYOUT=fs: what is put into
 the files lies where the server looks, new folders are seen and subscribed, numbering and
 modes stay the server's, quota is counted, and a second run finds everything again."""
+# MW_TEST_COST 15
 
 import os
 import re
@@ -36,7 +37,6 @@ def post(rig, name, rcpt):
 
 def modes(path):
 	"""({(mode, owner, group) of messages}, {… of directories})."""
-# MW_TEST_COST 15
 	files, dirs = set(), set()
 	for d, _, names_here in os.walk(path):
 		for p in [d] + [os.path.join(d, f) for f in names_here if ",S=" in f]:

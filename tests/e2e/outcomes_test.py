@@ -2,6 +2,7 @@
 """What became of captured mail, learned from the log of a real Postfix: outcomes, audit, and
 a replay that goes by them. Delivered, bounced, deferred, handed on, held, discarded mail; a
 user who deletes before the backup; mail that the queue delivers after it."""
+# MW_TEST_COST 25
 
 import json
 import os
@@ -89,7 +90,6 @@ def fill(t, rig):
 
 def facts(t, rig):
 	"""outcomes and audit on a whole site."""
-# MW_TEST_COST 25
 	log = f"{rig.run}/maillog"
 	r = outcomes(rig, log)
 	s = r.summary or {}

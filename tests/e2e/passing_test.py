@@ -2,6 +2,7 @@
 """Through real Postfix: what capture sections leave out is delivered, counted and nowhere in
 the journal; a replay makes no copy for whom was left out; and the loop guard's token, made
 here by its description, lets a message that is put back pass once, without a trace in it."""
+# MW_TEST_COST 20
 
 import hashlib
 import hmac
@@ -35,7 +36,6 @@ def id_bytes(text):
 
 def token(journal, record, rcpt, content, when=None):
 	"""As journal/store/guard.h describes it."""
-# MW_TEST_COST 20
 	with open(os.path.join(journal, "journal"), encoding="ascii") as f:
 		secret = dict(line.strip().split(" = ", 1) for line in f if " = " in line)
 	key = hmac.digest(bytes.fromhex(secret["token_key"]), b"replay guard 1", "sha256")

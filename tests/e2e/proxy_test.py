@@ -4,6 +4,7 @@
 Content is exact in the record and at the next server; LMTP answers per recipient; SMTP
 smuggling gets no further; mailwald killed at each step never loses what it acknowledged.
 """
+# MW_TEST_COST 35
 
 import collections
 import itertools
@@ -171,7 +172,6 @@ def content_filter(t):
 
 def cases_or_fixtures():
 	"""The tricky messages where the corpus is there: (name, wire, options, chunks)."""
-# MW_TEST_COST 35
 	if not (TRICKY / "index.json").is_file():
 		return [(p.name, workload.wire(p.read_bytes()), {}, None)
 			for p in sorted(workload.FIXTURES.iterdir())]

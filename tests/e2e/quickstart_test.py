@@ -4,6 +4,7 @@
 Decides with an independent capture (support/witness.py): what Postfix handed to that one is
 what mailwald must have stored for every message, and what replay must bring back.
 """
+# MW_TEST_COST 35
 
 import hashlib
 import os
@@ -22,7 +23,6 @@ import workload
 
 def signed(messages, rig, seed):
 	"""Each of 24 messages signed relaxed and simple, with recipients."""
-# MW_TEST_COST 35
 	out = []
 	for i, (name, data) in enumerate(messages[:12]):
 		for mode in ("relaxed", "simple"):

@@ -3,6 +3,7 @@
 
 The mailboxes are emptied before each round, so that each kill hits a replay at work.
 """
+# MW_TEST_COST 100
 
 import imaplib
 import os
@@ -31,7 +32,6 @@ FOLDERS = {"INBOX", "Sent", "Trash"}
 
 def start(rig, conf=None):
 	"""A replay of everything, not waited for; conf: another host's configuration."""
-# MW_TEST_COST 180
 	argv = rig.mailwal_argv("--json", *rig.replay_args("--all"))
 	if conf:
 		argv[argv.index("-c") + 1] = conf

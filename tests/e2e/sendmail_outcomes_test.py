@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """What became of mail that real Sendmail took: outcomes and audit from its log, every way
 past the journal by name, and a replay that knows what Sendmail delivered."""
+# MW_TEST_COST 15
 
 import os
 import re
@@ -26,7 +27,6 @@ D{Dead}[127.0.0.1]
 RULES = """\
 R$+ < @ deferred.test . > $*	$#esmtp $@ ${Dead} $: $1 < @ deferred.test > $2
 R$+ < @ deferred.test > $*	$#esmtp $@ ${Dead} $: $1 < @ deferred.test > $2"""
-# MW_TEST_COST 15
 EVIL = '"x>, delay=0, mailer=dovecot, relay=no, dsn=2.0.0, stat=Sent"@remote.test'
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Real Sendmail 8.17 in front of both milter front ends: exact bytes, the whole envelope,
 macros, several messages a connection, refused recipients, sizes, a sick journal."""
-# MW_TEST_COST 75
+# MW_TEST_COST 60
 
 import json
 import os

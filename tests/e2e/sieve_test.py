@@ -2,6 +2,7 @@
 """Filing: by user+folder addresses, and by the users' own Sieve scripts on a quiet Dovecot
 instance that `mailwal setup dovecot --quiet-instance` made: right folders, flags and dates, no
 mail sent to anybody, what is held back is counted; killed and run again."""
+# MW_TEST_COST 45
 
 import collections
 import os
@@ -159,7 +160,6 @@ def whole(t, rig, jobs, port, sink):
 def kills(t, rig, jobs, port, sink, rnd):
 	"""A copy that a script both files and keeps may miss its second place after a kill
 	between the two; no copy is lost or there twice."""
-# MW_TEST_COST 45
 	want, hit = expected(jobs), 0
 	for _ in range(5):
 		empty(rig)

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """SPF beside the mail: verdicts are journaled, and nothing that DNS, a helper or a sender
 does delays or fails a message."""
+# MW_TEST_COST 20
 
 import contextlib
 import json
@@ -36,7 +37,6 @@ loop.test TXT v=spf1%20include:loop.test%20-all
 
 class Daemon:
 	"""mailwald with a helper that reads a zone file, in a directory of its own."""
-# MW_TEST_COST 20
 
 	def __init__(self, directory, zone, *settings):
 		self.dir = pathlib.Path(directory)

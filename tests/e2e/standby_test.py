@@ -6,6 +6,7 @@ the configuration contrib/standby/setup wrote. Then the main store is lost; the 
 own Postfix and mailwald (journal B) receive, users read and send there. The main store
 comes back from its backup, and one replay of both journals brings everything home, once.
 """
+# MW_TEST_COST 20
 
 import imaplib
 import os
@@ -30,7 +31,6 @@ SETUP = rigs.ROOT / "contrib" / "standby" / "setup"
 
 class Standby(rigs.Rig):
 	"""A rig whose Dovecot is the recipe's."""
-# MW_TEST_COST 20
 
 	def recipe(self, t):
 		self.etc = f"{self.run}/etc"

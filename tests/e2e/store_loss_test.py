@@ -4,7 +4,7 @@ Five seeds over Dovecot (Maildir, sdbox, with and without the users' Sieve scrip
 nothing lost, doubled, brought back, misfiled, misdated, altered or sent; a second run changes
 nothing; client and server killed at random moments; two runs at once. Long: tests/soak scenario.
 """
-# MW_TEST_COST 75
+# MW_TEST_COST 65
 
 import os
 import sys

@@ -5,6 +5,7 @@ Stored bytes must be the recorded ones (what Postfix 3.7 hands to a milter), and
 independent capture in the same Postfix was handed; DKIM signatures over the messages that
 Postfix leaves alone verify from the journal.
 """
+# MW_TEST_COST 25
 
 import json
 import os
@@ -25,7 +26,6 @@ TRICKY = workload.CORPUS / "tricky" / "smtp"
 
 def wire(case):
 	"""The bytes a client sends."""
-# MW_TEST_COST 25
 	if "generate" in case:
 		head = (b"From: big@remote.test\r\nTo: u@example.test\r\n"
 			b"Date: Mon, 01 Jan 2024 00:00:00 +0000\r\nMessage-ID: <big@remote.test>\r\n"

@@ -4,7 +4,7 @@ socket held by the service manager, and by a new process that takes over from th
 No new session is refused, and nothing that was acknowledged is missing.
 
 MW_RESTARTS: how often, for each way (5)."""
-# MW_TEST_COST 40
+# MW_TEST_COST 50
 
 import os
 import signal
