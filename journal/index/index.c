@@ -3,8 +3,7 @@
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
 #include "journal/index/beside.h"
-#include "journal/index/kv.h"
-#include "journal/index/run.h"
+#include "journal/index/index_int.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -14,10 +13,7 @@
 #include <unistd.h>
 
 enum {
-	VERSION = 4,
 	OPEN_MOST = 8,
-	POINT_LEN = 1 + MW_ID_LEN + 32 + 32 + 4, /* then the runs, and a checksum */
-	RUN_LEN = 28,
 	MERGE = 8, /* so many runs of a size become one */
 	TOP = 5    /* … unless they have MERGE^TOP records: these stay */
 };
@@ -25,6 +21,7 @@ enum {
 struct part {
 	uint64_t number;
 	struct mw_kv *kv;
+	bool stated;   /* it was seen to have a state: that does not go away */
 	uint64_t used; /* for closing the one not used for longest */
 };
 
@@ -37,13 +34,7 @@ struct mw_index {
 	struct part open[OPEN_MOST];
 	uint64_t *whole; /* a writer: partitions that were looked through */
 	size_t n_whole;
-};
-
-/* What a partition states of itself, under the least key. */
-struct state {
-	struct mw_index_point point;
-	struct mw_run *run; /* malloc'd; ascending, one goes on where the last ended */
-	uint32_t n;
+	bool unsynced; /* a sync failed: what is on disk, nobody knows */
 };
 
 static uint64_t
@@ -85,25 +76,6 @@ mw_index_open(const char *dir, const uint8_t journal[MW_ID_LEN], int writable,
 	return 0;
 }
 
-void
-mw_index_close(struct mw_index *ix)
-{
-	if (!ix)
-		return;
-	for (int i = 0; i < OPEN_MOST; i++) {
-		if (ix->open[i].kv && ix->writable)
-			(void)!mw_kv_sync(ix->open[i].kv, NULL);
-		mw_kv_close(ix->open[i].kv);
-	}
-	/* of two writers the last one takes the note away */
-	if (ix->writable &&
-	    (ix->lock >= 0 || mw_beside_lock(ix->dir, false, &ix->lock, NULL) == 0))
-		mw_beside_clean(ix->dir);
-	mw_index_end(ix);
-	free(ix->whole);
-	free(ix);
-}
-
 static void
 part_close(struct part *p)
 {
@@ -111,86 +83,34 @@ part_close(struct part *p)
 	p->kv = NULL;
 }
 
-/* ---- a partition's state ---- */
-
-static struct mw_str
-state_key(void)
-{
-	return MW_STR("\0");
-}
-
+/* Closes a partition; a writer's is synced. One whose sync failed is removed: the
+ * kernel drops what it could not write, and gives older pages from then on. */
 static void
-state_free(struct state *s)
+part_done(struct mw_index *ix, struct part *p)
 {
-	free(s->run);
-	s->run = NULL;
-}
-
-static int
-state_decode(const uint8_t journal[MW_ID_LEN], struct mw_str v, struct state *ret)
-{
-	const uint8_t *p = (const uint8_t *)v.p;
-	if (v.n < POINT_LEN + 4 || p[0] != VERSION ||
-	    memcmp(p + 1, journal, MW_ID_LEN) != 0 ||
-	    mw_get32(p + v.n - 4) != mw_crc32c(0, p, v.n - 4))
-		return MW_EDAMAGED;
-	struct state s = {.n = mw_get32(p + 81)};
-	if ((v.n - POINT_LEN - 4) / RUN_LEN != s.n)
-		return MW_EDAMAGED;
-	s.run = calloc(s.n + 2, sizeof *s.run); /* room to add */
-	if (!s.run)
-		return MW_ENOMEM;
-	s.point.segment = mw_get64(p + 17);
-	s.point.offset = mw_get64(p + 25);
-	s.point.next_seq = mw_get64(p + 33);
-	s.point.last = mw_get64(p + 41);
-	memcpy(s.point.chain, p + 49, sizeof s.point.chain);
-	p += POINT_LEN;
-	for (uint32_t i = 0; i < s.n; i++, p += RUN_LEN)
-		s.run[i] = (struct mw_run){mw_get32(p), mw_get32(p + 4), mw_get32(p + 8),
-		                           mw_get64(p + 12), mw_get64(p + 20)};
-	*ret = s;
-	return 0;
-}
-
-/* 1, 0 there is none, negative. Freed by state_free when it is 1. */
-static int
-state_get(struct mw_kv_txn *t, const uint8_t journal[MW_ID_LEN], struct state *ret)
-{
-	struct mw_str v;
-	int r = mw_kv_txn_get(t, state_key(), &v);
-	if (r == 1)
-		r = state_decode(journal, v, ret);
-	else
-		return r;
-	return r < 0 ? r : 1;
-}
-
-static int
-state_put(struct mw_kv_txn *t, const uint8_t journal[MW_ID_LEN], const struct state *s)
-{
-	uint8_t v[POINT_LEN] = {VERSION}, run[RUN_LEN];
-	MW_BUF_AUTO b = {0};
-	memcpy(v + 1, journal, MW_ID_LEN);
-	mw_put64(v + 17, s->point.segment);
-	mw_put64(v + 25, s->point.offset);
-	mw_put64(v + 33, s->point.next_seq);
-	mw_put64(v + 41, s->point.last);
-	memcpy(v + 49, s->point.chain, sizeof s->point.chain);
-	mw_put32(v + 81, s->n);
-	mw_buf_put(&b, v, sizeof v);
-	for (uint32_t i = 0; i < s->n; i++) {
-		mw_put32(run, s->run[i].id);
-		mw_put32(run + 4, s->run[i].records);
-		mw_put32(run + 8, s->run[i].entries);
-		mw_put64(run + 12, s->run[i].first_seq);
-		mw_put64(run + 20, s->run[i].last_seq);
-		mw_buf_put(&b, run, sizeof run);
+	bool bad = p->kv && ix->writable && mw_kv_sync(p->kv, NULL) < 0;
+	part_close(p);
+	if (bad) {
+		ix->unsynced = true;
+		mw_beside_unlink(ix->dir, p->number);
 	}
-	mw_put32(run, mw_crc32c(0, b.p, b.n));
-	mw_buf_put(&b, run, 4);
-	int r = mw_buf_ok(&b);
-	return r < 0 ? r : mw_kv_put(t, state_key(), mw_buf_str(&b));
+}
+
+void
+mw_index_close(struct mw_index *ix)
+{
+	if (!ix)
+		return;
+	for (int i = 0; i < OPEN_MOST; i++)
+		part_done(ix, &ix->open[i]);
+	/* Of two writers the last one takes the note away. One that stays has the next
+	 * boot throw the index away. */
+	if (ix->writable && !ix->unsynced &&
+	    (ix->lock >= 0 || mw_beside_lock(ix->dir, false, &ix->lock, NULL) == 0))
+		mw_beside_clean(ix->dir);
+	mw_index_end(ix);
+	free(ix->whole);
+	free(ix);
 }
 
 /* What a transaction of ours came to, in words where LMDB had none. */
@@ -207,7 +127,7 @@ told(struct mw_err *err, int r)
 
 struct reading {
 	const uint8_t *journal;
-	struct state *ret;
+	struct index_state *ret;
 	const uint8_t *token;
 	uint64_t from;
 	struct mw_index_hit *out;
@@ -217,20 +137,21 @@ struct reading {
 	const uint64_t *pairs;
 	size_t n_pairs;
 	uint8_t *bad;
+	bool stated;
 };
 
 static int
 check_all(void *arg, struct mw_kv_txn *t)
 {
 	const struct reading *c = arg;
-	struct state s;
-	int r = state_get(t, c->journal, &s);
+	struct index_state s;
+	int r = index_state_get(t, c->journal, &s);
 	if (r <= 0)
 		return r;
 	r = 0;
 	for (uint32_t i = 0; r == 0 && i < s.n; i++)
 		r = mw_index_run_check(t, &s.run[i]);
-	state_free(&s);
+	index_state_free(&s);
 	return r;
 }
 
@@ -251,6 +172,8 @@ check_part(struct mw_index *ix, const struct part *p, uint64_t number, struct mw
 	ix->whole = v;
 	int r = told(err, mw_kv_read(p->kv, check_all, &c, err));
 	if (r == 0)
+		r = mw_kv_check(p->kv, err);
+	if (r == 0)
 		v[ix->n_whole++] = number;
 	return r;
 }
@@ -258,22 +181,20 @@ check_part(struct mw_index *ix, const struct part *p, uint64_t number, struct mw
 /* The partition's map, opened if need be: 1; 0 where there is none; negative otherwise.
  */
 static int
-part_get(struct mw_index *ix, uint64_t number, struct mw_kv **ret, struct mw_err *err)
+part_get(struct mw_index *ix, uint64_t number, struct part **ret, struct mw_err *err)
 {
 	struct part *slot = &ix->open[0];
 	for (int i = 0; i < OPEN_MOST; i++) {
 		struct part *p = &ix->open[i];
 		if (p->kv && p->number == number) {
 			p->used = ++ix->tick;
-			*ret = p->kv;
+			*ret = p;
 			return 1;
 		}
 		if (!p->kv || (slot->kv && p->used < slot->used))
 			slot = p;
 	}
-	if (slot->kv && ix->writable)
-		(void)!mw_kv_sync(slot->kv, NULL);
-	part_close(slot);
+	part_done(ix, slot);
 	char path[PATH_MAX];
 	mw_beside_path(ix->dir, number, path);
 	int files = mw_beside_files(ix->dir, ix->writable);
@@ -290,8 +211,9 @@ part_get(struct mw_index *ix, uint64_t number, struct mw_kv **ret, struct mw_err
 		return r;
 	}
 	slot->number = number;
+	slot->stated = false;
 	slot->used = ++ix->tick;
-	*ret = slot->kv;
+	*ret = slot;
 	return 1;
 }
 
@@ -299,21 +221,24 @@ static int
 read_point(void *arg, struct mw_kv_txn *t)
 {
 	struct reading *c = arg;
-	return state_get(t, c->journal, c->ret);
+	return index_state_get(t, c->journal, c->ret);
 }
 
 int
 mw_index_point(struct mw_index *ix, uint64_t segment, struct mw_index_point *ret,
                struct mw_err *err)
 {
-	struct mw_kv *kv;
+	struct part *p;
 	uint64_t number = part_of(segment);
-	int r = part_get(ix, number, &kv, err);
+	int r = part_get(ix, number, &p, err);
 	if (r == 1) {
-		struct state s = {.n = 0};
+		struct index_state s = {.n = 0};
 		struct reading c = {.journal = ix->journal, .ret = &s};
-		r = told(err, mw_kv_read(kv, read_point, &c, err));
-		state_free(&s);
+		r = told(err, mw_kv_read(p->kv, read_point, &c, err));
+		if (r == 0 && p->stated)
+			r = mw_fail(err, MW_EDAMAGED, "index: its state is gone");
+		p->stated = r == 1;
+		index_state_free(&s);
 		if (r == 1 && part_of(s.point.segment) != number)
 			r = mw_fail(err, MW_EDAMAGED,
 			            "index: position out of its partition");
@@ -338,6 +263,7 @@ struct putting {
 	const uint8_t *journal;
 	const uint64_t *pairs;
 	size_t n_pairs;
+	bool stated;
 };
 
 /* How many times MERGE fits: runs of one level are merged with each other. */
@@ -352,7 +278,7 @@ level(const struct mw_run *r)
 
 /* So each entry is written TOP times at most, and a partition has few runs. */
 static int
-merge(struct mw_kv_txn *t, struct state *s)
+merge(struct mw_kv_txn *t, struct index_state *s)
 {
 	while (s->n >= MERGE) {
 		struct mw_run *last = &s->run[s->n - 1], new;
@@ -372,7 +298,7 @@ merge(struct mw_kv_txn *t, struct state *s)
 }
 
 static int
-add_run(struct mw_kv_txn *t, const struct putting *p, struct state *s)
+add_run(struct mw_kv_txn *t, const struct putting *p, struct index_state *s)
 {
 	uint32_t id = s->n ? s->run[s->n - 1].id + 1 : 1;
 	if (p->n == 0)
@@ -390,8 +316,12 @@ static int
 put_all(void *arg, struct mw_kv_txn *t)
 {
 	const struct putting *p = arg;
-	struct state s = {.n = 0};
-	int r = state_get(t, p->journal, &s);
+	struct index_state s = {.n = 0};
+	struct mw_str key, v;
+	int r = index_state_get(t, p->journal, &s);
+	/* Without a state nothing else is there. */
+	if (r == 0 && (p->stated || mw_kv_txn_floor(t, MW_STR("\377"), &key, &v) != 0))
+		return MW_EDAMAGED;
 	if (r == 0) {
 		s.run = calloc(2, sizeof *s.run);
 		r = s.run ? 1 : MW_ENOMEM;
@@ -400,8 +330,8 @@ put_all(void *arg, struct mw_kv_txn *t)
 		r = add_run(t, p, &s);
 	s.point = *p->point;
 	if (r == 0)
-		r = state_put(t, p->journal, &s);
-	state_free(&s);
+		r = index_state_put(t, p->journal, &s);
+	index_state_free(&s);
 	return r;
 }
 
@@ -409,17 +339,19 @@ int
 mw_index_put(struct mw_index *ix, const struct mw_index_entry *e, size_t n,
              const struct mw_index_point *point, struct mw_err *err)
 {
-	struct mw_kv *kv;
+	struct part *part;
 	MW_AUTOFREE uint64_t *pairs = NULL;
 	size_t n_pairs;
-	int r = part_get(ix, part_of(point->segment), &kv, err);
+	int r = part_get(ix, part_of(point->segment), &part, err);
 	if (r < 0)
 		return r;
 	r = mw_index_run_sort(e, n, &pairs, &n_pairs);
 	if (r < 0)
 		return told(err, r);
-	struct putting p = {e, n, point, ix->journal, pairs, n_pairs};
-	return told(err, mw_kv_write(kv, put_all, &p, err));
+	struct putting p = {e, n, point, ix->journal, pairs, n_pairs, part->stated};
+	r = told(err, mw_kv_write(part->kv, put_all, &p, err));
+	part->stated = part->stated || r == 0;
+	return r;
 }
 
 /* ---- looking up ---- */
@@ -428,17 +360,17 @@ static int
 find_all(void *arg, struct mw_kv_txn *t)
 {
 	const struct reading *f = arg;
-	struct state s;
+	struct index_state s;
 	size_t n = 0;
-	int r = state_get(t, f->journal, &s);
+	int r = index_state_get(t, f->journal, &s);
 	if (r <= 0)
-		return r;
+		return r == 0 && f->stated ? MW_EDAMAGED : r;
 	for (uint32_t i = 0; r >= 0 && i < s.n && n < f->max; i++) {
 		r = mw_index_run_find(t, &s.run[i], f->token, f->from, f->out + n,
 		                      f->max - n);
 		n += r > 0 ? (size_t)r : 0;
 	}
-	state_free(&s);
+	index_state_free(&s);
 	return r < 0 ? r : (int)n;
 }
 
@@ -446,24 +378,25 @@ int
 mw_index_find(struct mw_index *ix, uint64_t segment, const uint8_t token[MW_TOKEN_LEN],
               uint64_t from_seq, struct mw_index_hit *out, size_t max, struct mw_err *err)
 {
-	struct mw_kv *kv;
-	int r = part_get(ix, part_of(segment), &kv, err);
+	struct part *p;
+	int r = part_get(ix, part_of(segment), &p, err);
 	if (r <= 0)
 		return r;
 	struct reading f = {.journal = ix->journal,
 	                    .token = token,
 	                    .from = from_seq,
 	                    .out = out,
-	                    .max = MW_MIN(max, (size_t)INT_MAX)};
-	return told(err, mw_kv_read(kv, find_all, &f, err));
+	                    .max = MW_MIN(max, (size_t)INT_MAX),
+	                    .stated = p->stated};
+	return told(err, mw_kv_read(p->kv, find_all, &f, err));
 }
 
 static int
 audit_all(void *arg, struct mw_kv_txn *t)
 {
 	const struct reading *a = arg;
-	struct state s;
-	int r = state_get(t, a->journal, &s);
+	struct index_state s;
+	int r = index_state_get(t, a->journal, &s);
 	if (r <= 0)
 		return r;
 	r = 0;
@@ -472,7 +405,7 @@ audit_all(void *arg, struct mw_kv_txn *t)
 		    s.run[i].first_seq <= a->e[a->n - 1].seq)
 			r = mw_index_run_audit(t, &s.run[i], a->e, a->n, a->pairs,
 			                       a->n_pairs, a->bad);
-	state_free(&s);
+	index_state_free(&s);
 	return r;
 }
 
@@ -480,17 +413,17 @@ int
 mw_index_audit(struct mw_index *ix, uint64_t segment, const struct mw_index_entry *e,
                size_t n, uint8_t *bad, struct mw_err *err)
 {
-	struct mw_kv *kv;
+	struct part *p;
 	MW_AUTOFREE uint64_t *pairs = NULL;
 	struct reading a = {.journal = ix->journal, .e = e, .n = n, .bad = bad};
 	memset(bad, 1, n); /* of no run: not found */
-	int r = n ? part_get(ix, part_of(segment), &kv, err) : 0;
+	int r = n ? part_get(ix, part_of(segment), &p, err) : 0;
 	if (r <= 0)
 		return r;
 	r = mw_index_run_sort(e, n, &pairs, &a.n_pairs);
 	a.pairs = pairs;
 	if (r == 0)
-		r = mw_kv_read(kv, audit_all, &a, err);
+		r = mw_kv_read(p->kv, audit_all, &a, err);
 	return told(err, r);
 }
 

@@ -1,9 +1,9 @@
 #include "journal/index/kv.h"
 
 #include "journal/base/util.h"
+#include "journal/index/kv_int.h"
 
 #include <errno.h>
-#include <lmdb.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -36,16 +36,19 @@ struct mw_kv_txn {
 static int
 lmdb_fail(struct mw_err *err, int rc, const char *what)
 {
+	/* page numbers that no file has */
+	if (rc == EINVAL || rc == EFBIG || rc == EOVERFLOW)
+		return mw_fail(err, MW_EDAMAGED, "index: %s: its pages are garbled",
+		               what);
 	if (rc > 0) {
 		errno = rc;
 		return mw_fail_errno(err, "index: %s", what);
 	}
-	int code = rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH ||
-	                   rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ||
-	                   rc == MDB_PANIC
-	               ? MW_EDAMAGED
-	           : rc == MDB_MAP_FULL ? MW_ENOSPC
-	                                : MW_EIO;
+	int code = MW_EDAMAGED; /* most of what LMDB says comes of garbled pages only */
+	if (rc == MDB_MAP_FULL)
+		code = MW_ENOSPC;
+	else if (rc == MDB_MAP_RESIZED || rc == MDB_READERS_FULL || rc == MDB_TLS_FULL)
+		code = MW_EIO;
 	return mw_fail(err, code, "index: %s: %s", what, mdb_strerror(rc));
 }
 
@@ -166,14 +169,14 @@ open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 	rc = mdb_env_open(kv->env, path, f, 0640);
 	if (rc)
 		return lmdb_fail(err, rc, path);
-	MDB_envinfo info;
 	MDB_stat ms;
-	(void)mdb_env_info(kv->env, &info);
 	(void)mdb_env_stat(kv->env, &ms);
-	/* A file cut short would be a bus error at the first look past its end. */
+	/* The last pages of a file may be free ones that were never written: then it is
+	 * shorter than its head says. In one that was cut, a look past its end is a fault
+	 * like others here. */
 	if (stat(path, &st) < 0)
 		return mw_fail_errno(err, "index: %s", path);
-	if ((uint64_t)st.st_size < ((uint64_t)info.me_last_pgno + 1) * ms.ms_psize)
+	if ((uint64_t)st.st_size < (uint64_t)2 * ms.ms_psize)
 		return mw_fail(err, MW_EDAMAGED, "index: %s is cut short", path);
 	MDB_txn *txn;
 	rc = mdb_txn_begin(kv->env, NULL, ro ? MDB_RDONLY : 0, &txn);
@@ -328,6 +331,29 @@ mw_kv_read(struct mw_kv *kv, int (*cb)(void *, struct mw_kv_txn *), void *arg,
 		return broken(kv, err);
 	guard(&here);
 	int r = read_txn(kv, cb, arg, err);
+	guarded = NULL;
+	return r;
+}
+
+/* ---- the list of free pages: kv_pages.c ---- */
+
+int
+mw_kv_check(struct mw_kv *kv, struct mw_err *err)
+{
+	sigjmp_buf here;
+	MDB_txn *txn;
+	if (kv->dead || sigsetjmp(here, 0))
+		return broken(kv, err);
+	guard(&here);
+	int r = read_begin(kv, &txn, err);
+	if (r == 0) {
+		r = mw_kv_pages(kv->env, txn, kv->dbi);
+		mdb_txn_abort(txn);
+		if (r < 0)
+			(void)mw_fail(err, r, "index: %s",
+			              r == MW_ENOMEM ? "out of memory"
+			                             : "its free pages are garbled");
+	}
 	guarded = NULL;
 	return r;
 }

@@ -1,4 +1,4 @@
-/* kv.h - LMDB in the small: the only room file that sees lmdb.h is kv.c.
+/* kv.h - LMDB in the small: only kv*.c see lmdb.h.
  *
  * A map file is open once in a process: the second to ask gets MW_ELOCKED. Write
  * transactions are serialised by LMDB; a full map is grown and the transaction run again,
@@ -58,6 +58,9 @@ int mw_kv_append(struct mw_kv_txn *t, struct mw_str key, struct mw_str val) MW_C
 /* All keys from `from` on that are less than `to`. */
 int mw_kv_del_range(struct mw_kv_txn *t, struct mw_str from, struct mw_str to) MW_CHECK;
 int mw_kv_put(struct mw_kv_txn *t, struct mw_str key, struct mw_str val) MW_CHECK;
+/* Looks through all pages: nothing that is in use is on LMDB's list of free pages, and
+ * none is missing there. 0, or MW_EDAMAGED. By the writer, between its transactions. */
+int mw_kv_check(struct mw_kv *kv, struct mw_err *err) MW_CHECK;
 /* Forces what was committed to disk (the environment does not sync each commit). */
 int mw_kv_sync(struct mw_kv *kv, struct mw_err *err) MW_CHECK;
 

@@ -1,6 +1,8 @@
 /* Walking a segment's frames and deciding where the log ends (FORMAT.md §8). */
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
+#include "journal/base/window.h"
+#include "journal/codec/digest.h"
 #include "journal/segment/segment.h"
 
 #include <errno.h>
@@ -8,7 +10,9 @@
 #include <string.h>
 
 enum {
-	CHUNK = 1 << 16
+	CHUNK = 1 << 16,
+	STEP = 1 << 14,
+	WINDOW = 1 << 20
 };
 
 static int
@@ -27,27 +31,37 @@ no(const char **why, const char *text)
 	return 0;
 }
 
-/* CRC of a stretch of the file: 1 equal, 0 different, negative I/O. */
+struct stretch {
+	uint64_t off, len;
+	uint32_t crc;
+	uint8_t *hash; /* NULL: its SHA-256 is not wanted */
+};
+
+/* One of the file, each byte read once: 1 its CRC holds, 0 it does not, negative I/O. */
 static int
-check_stretch(struct mw_seg *s, uint64_t off, uint64_t len, uint32_t want,
-              struct mw_err *err)
+check_stretch(struct mw_seg *s, const struct stretch *x, struct mw_err *err)
 {
-	MW_AUTOFREE uint8_t *p = malloc(CHUNK);
-	if (!p)
-		return mw_fail(err, MW_ENOMEM, "out of memory while reading");
+	uint8_t p[STEP];
+	uint64_t off = x->off, len = x->len;
+	struct mw_sha256 h;
 	uint32_t crc = 0;
+	mw_assert(mw_sha256_init(&h) == 0);
 	while (len) {
-		size_t k = (size_t)MW_MIN(len, (uint64_t)CHUNK);
+		size_t k = (size_t)MW_MIN(len, (uint64_t)STEP);
 		int64_t n = s->fs->pread(s->fs, s->fd, p, k, off);
 		if (n < 0)
 			return read_fail(s, n, err);
 		if ((size_t)n < k)
 			return 0;
 		crc = mw_crc32c(crc, p, k);
+		if (x->hash)
+			mw_sha256_update(&h, p, k);
 		off += k;
 		len -= k;
 	}
-	return crc == want;
+	if (x->hash)
+		mw_sha256_final(&h, x->hash);
+	return crc == x->crc;
 }
 
 static int
@@ -61,6 +75,28 @@ check_slot(struct mw_seg *s, uint64_t off, uint32_t len, struct mw_err *err)
 		return read_fail(s, n, err);
 	struct mw_slot slot;
 	return (uint64_t)n == len && mw_slot_decode(p, len, &slot) != MW_SLOT_BAD;
+}
+
+/* All that stands behind the header of f at off: 1, 0 and why, negative I/O. */
+static int
+check_parts(struct mw_seg *s, uint64_t off, const struct mw_frame *f,
+            struct mw_seg_sums *sums, const char **why, struct mw_err *err)
+{
+	uint64_t at = off + MW_FRAME_HEADER;
+	int r = check_slot(s, at, f->slot_len, err);
+	if (r <= 0)
+		return r < 0 ? r : no(why, "key slot does not match its checksum");
+	struct stretch x = {at + f->slot_len, f->meta_len, f->meta_crc,
+	                    sums ? sums->meta : NULL};
+	r = check_stretch(s, &x, err);
+	if (r <= 0)
+		return r < 0 ? r : no(why, "metadata do not match their checksum");
+	x = (struct stretch){x.off + f->meta_len, f->body_len, f->body_crc,
+	                     sums ? sums->body : NULL};
+	r = check_stretch(s, &x, err);
+	if (r <= 0)
+		return r < 0 ? r : no(why, "content does not match its checksum");
+	return 1;
 }
 
 int
@@ -86,23 +122,25 @@ mw_seg_frame(struct mw_seg *s, uint64_t off, enum mw_check how, struct mw_frame 
 			return no(why, "frame goes past the end of the file");
 	}
 	if (how == MW_CHECK_ALL) {
-		uint64_t at = off + MW_FRAME_HEADER;
-		int r = check_slot(s, at, f.slot_len, err);
+		int r = check_parts(s, off, &f, NULL, why, err);
 		if (r <= 0)
-			return r < 0 ? r
-			             : no(why, "key slot does not match its checksum");
-		at += f.slot_len;
-		r = check_stretch(s, at, f.meta_len, f.meta_crc, err);
-		if (r <= 0)
-			return r < 0 ? r
-			             : no(why, "metadata do not match their checksum");
-		at += f.meta_len;
-		r = check_stretch(s, at, f.body_len, f.body_crc, err);
-		if (r <= 0)
-			return r < 0 ? r : no(why, "content does not match its checksum");
+			return r;
 	}
 	*ret = f;
 	return 1;
+}
+
+int
+mw_seg_frame_sums(struct mw_seg *s, uint64_t off, struct mw_frame *ret,
+                  struct mw_seg_sums *sums, const char **why, struct mw_err *err)
+{
+	struct mw_frame f;
+	int r = mw_seg_frame(s, off, MW_CHECK_HEADER, &f, why, err);
+	if (r == 1)
+		r = check_parts(s, off, &f, sums, why, err);
+	if (r == 1)
+		*ret = f;
+	return r;
 }
 
 int
@@ -154,7 +192,8 @@ nonzero_tail(struct mw_seg *s, uint64_t off, uint64_t *ret, struct mw_err *err)
 			return read_fail(s, n, err);
 		if (n == 0)
 			break;
-		for (int64_t i = n - 1; i >= 0; i--)
+		bool zero = p[0] == 0 && memcmp(p, p + 1, (size_t)n - 1) == 0;
+		for (int64_t i = n - 1; !zero && i >= 0; i--)
 			if (p[i]) {
 				last = off + (uint64_t)i + 1 - start;
 				break;
@@ -226,16 +265,12 @@ mw_seg_grow(struct mw_seg *s, struct mw_seg_end *e, struct mw_err *err)
 	}
 }
 
-int
-mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *ret,
-           struct mw_err *err)
+/* The walk of mw_seg_end. Before a place is looked at again, what was read ahead is
+ * forgotten: a writer may have gone on since. w may be NULL. */
+static int
+walk(struct mw_seg *s, struct mw_window *w, struct mw_seg_end *ret, struct mw_err *err)
 {
-	struct mw_seg_end e = {.end = s->h.length,
-	                       .next_seq = s->h.first_seq,
-	                       .next_batch = s->h.first_batch};
-	memcpy(e.chain, s->h.chain, MW_HASH_LEN);
-	if (known)
-		e = *known;
+	struct mw_seg_end e = *ret;
 	for (;;) {
 		struct mw_frame f;
 		uint64_t off;
@@ -246,12 +281,16 @@ mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *
 			step(&e, &f, e.end);
 			continue;
 		}
+		if (w)
+			mw_window_forget(w);
 		r = proves_damage(s, &e, &off, err);
 		if (r < 0)
 			return r;
 		if (r == 0)
 			break;
 		/* A reader beside the writer may have looked too early: look again. */
+		if (w)
+			mw_window_forget(w);
 		r = mw_seg_frame(s, e.end, MW_CHECK_ALL, &f, NULL, err);
 		if (r < 0)
 			return r;
@@ -270,4 +309,26 @@ mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *
 		return r;
 	*ret = e;
 	return 0;
+}
+
+int
+mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *ret,
+           struct mw_err *err)
+{
+	const struct mw_fs *below = s->fs;
+	struct mw_seg_end e = {.end = s->h.length,
+	                       .next_seq = s->h.first_seq,
+	                       .next_batch = s->h.first_batch};
+	memcpy(e.chain, s->h.chain, MW_HASH_LEN);
+	if (known)
+		e = *known;
+	/* Frames are short, and reading each alone is what takes the time. */
+	MW_WINDOW_AUTO *w = mw_window_new(below, known ? CHUNK : WINDOW);
+	if (w)
+		s->fs = mw_window_fs(w);
+	int r = walk(s, w, &e, err);
+	s->fs = below;
+	if (r == 0)
+		*ret = e;
+	return r;
 }

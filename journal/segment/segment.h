@@ -95,6 +95,14 @@ enum mw_check {
  * and payload CRCs too; `why` (may be NULL) gets the reason of a 0. Negative: I/O. */
 int mw_seg_frame(struct mw_seg *s, uint64_t off, enum mw_check how, struct mw_frame *ret,
                  const char **why, struct mw_err *err) MW_CHECK;
+struct mw_seg_sums { /* SHA-256 of the stored metadata and content */
+	uint8_t meta[MW_HASH_LEN], body[MW_HASH_LEN];
+};
+
+/* The same with MW_CHECK_ALL, and the sums that the chain needs, each byte read once. */
+int mw_seg_frame_sums(struct mw_seg *s, uint64_t off, struct mw_frame *ret,
+                      struct mw_seg_sums *sums, const char **why,
+                      struct mw_err *err) MW_CHECK;
 /* The first offset >= from, below `limit`, where a frame with a valid header stands
  * (sequence number >= min_seq): 1, 0 none, negative I/O. */
 int mw_seg_find(struct mw_seg *s, uint64_t from, uint64_t limit, uint64_t min_seq,

@@ -163,20 +163,6 @@ mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
 
 /* ---- the thread ---- */
 
-static int
-open_reader(struct mw_store *st, struct mw_err *err)
-{
-	struct mw_store_opts o = st->o;
-	o.mode = MW_STORE_READ;
-	o.dir = st->dir;
-	o.note = NULL;
-	o.no_index = true; /* the thread has it */
-	int r = mw_store_open(&o, &st->ix_reader, err);
-	if (r == 0) /* a look-up would walk all of the log at each hole */
-		st->ix_reader->loading_gone = true;
-	return r;
-}
-
 void
 mw_index_redo(struct mw_store *st, uint64_t segment)
 {
@@ -285,7 +271,7 @@ indexer(void *arg)
 int
 mw_index_start(struct mw_store *st, struct mw_err *err)
 {
-	int r = open_reader(st, err);
+	int r = mw_store_again(st, NULL, &st->ix_reader, err);
 	if (r < 0)
 		return r;
 	if (pthread_create(&st->indexer, NULL, indexer, st) != 0)
@@ -318,7 +304,7 @@ mw_store_reindex(struct mw_store *st, uint64_t *ret_records, struct mw_err *err)
 	bool none = st->o.no_index, loading = st->loading_gone;
 	mw_index_close(st->index);
 	st->index = NULL;
-	st->o.no_index = st->loading_gone = true; /* ours alone, as in open_reader */
+	st->o.no_index = st->loading_gone = true; /* ours alone */
 	st->index_done = 0;
 	int r = mw_index_open(st->dir, st->id, 1, &ix, err);
 	if (r == 0)

@@ -115,6 +115,24 @@ mw_store_open(const struct mw_store_opts *o, struct mw_store **ret, struct mw_er
 	return 0;
 }
 
+int
+mw_store_again(const struct mw_store *st, const struct mw_fs *fs, struct mw_store **ret,
+               struct mw_err *err)
+{
+	struct mw_store_opts o = st->o;
+	o.mode = MW_STORE_READ;
+	o.dir = st->dir;
+	o.fs = fs ? fs : st->fs;
+	o.note = NULL;
+	o.no_index = true;
+	o.secret = st->secret;
+	o.n_secret = st->n_secret;
+	int r = mw_store_open(&o, ret, err);
+	if (r == 0) /* it is not asked what a hole in the log is: that is a walk of it */
+		(*ret)->loading_gone = true;
+	return r;
+}
+
 void
 mw_store_close(struct mw_store *st)
 {

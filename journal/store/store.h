@@ -69,6 +69,10 @@ int mw_store_create(const char *dir, const struct mw_fs *fs, const struct mw_clo
  * and starts a new segment; read mode changes nothing on disk. */
 int mw_store_open(const struct mw_store_opts *o, struct mw_store **ret,
                   struct mw_err *err) MW_CHECK;
+/* A reader of the same journal with the same keys and without an index, for another
+ * thread; fs: what it reads through, NULL: what st does. */
+int mw_store_again(const struct mw_store *st, const struct mw_fs *fs,
+                   struct mw_store **ret, struct mw_err *err) MW_CHECK;
 /* Writer: waits for what was submitted, closes the segment, syncs the index. */
 void mw_store_close(struct mw_store *st);
 const uint8_t *mw_store_id(const struct mw_store *st); /* the journal's 128-bit ID */

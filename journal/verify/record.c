@@ -2,52 +2,6 @@
 #include "journal/base/util.h"
 #include "journal/verify/verify_int.h"
 
-static int
-drop(void *arg, const void *p, size_t n)
-{
-	(void)arg;
-	(void)p;
-	(void)n;
-	return 0;
-}
-
-/* One message in so many, by a generator of our own, so that a run can be repeated. */
-static bool
-sampled(struct verify *v)
-{
-	v->dice = v->dice * 6364136223846793005ULL + 1442695040888963407ULL;
-	double x = (double)(v->dice >> 33) / (double)(UINT64_C(1) << 31) * 100.0;
-	return x < v->o->sample;
-}
-
-static int
-check_content(struct verify *v, const struct mw_record *rec)
-{
-	struct mw_err e = {0};
-	struct mw_finding f = {MW_FINDING_CONTENT, rec->loc.segment, rec->loc.offset,
-	                       rec->seq,           rec->seq,         NULL};
-	MW_ARENA_AUTO *a = mw_arena_new(0);
-	struct mw_mail m;
-	bool dict = rec->type == MW_TYPE_DICT; /* looked at always: much hangs on it */
-	if (!a)
-		return mw_fail(v->err, MW_ENOMEM, "out of memory while verifying");
-	int r = dict ? mw_record_body(v->st, rec, NULL, drop, NULL, &e)
-	             : mw_record_mail(v->st, rec, a, &m, &e);
-	if (r == 0 && !dict && sampled(v)) {
-		v->res->contents++;
-		r = mw_record_body(v->st, rec, &m, drop, NULL, &e);
-	}
-	if (r == MW_EERASED || r == MW_EKEY || r == 0)
-		return 0;
-	if (r == MW_ENOMEM || r == MW_EIO) {
-		if (v->err)
-			*v->err = e;
-		return r;
-	}
-	mw_verify_found(v, f, "%s", e.msg);
-	return 0;
-}
-
 /* The point of the partition of that segment; what was gathered of the one before is
  * looked up. */
 static int
@@ -75,25 +29,28 @@ index_part(struct verify *v, uint64_t segment)
 	return 0;
 }
 
-/* Looks up what was gathered, all at once: that is far quicker than one by one. */
-int
-mw_verify_index_flush(struct verify *v)
+static void
+look_up(void *arg)
 {
-	struct gathered *g = v->gathered;
-	MW_AUTOFREE uint8_t *bad = calloc(g->n + 1, 1);
-	if (!bad)
-		return mw_verify_no_memory(v);
-	for (size_t i = 0; i < g->n; i++)
-		g->e[i].tokens = g->tokens.p + g->at[i];
-	int r =
-	    g->n ? mw_index_audit(v->index, g->e[0].segment, g->e, g->n, bad, NULL) : 0;
-	if (r == MW_ENOMEM)
+	struct gathered *g = arg;
+	g->answer = mw_index_audit(g->index, g->e[0].segment, g->e, g->n, g->bad, NULL);
+}
+
+/* What came of what was looked up. */
+static int
+told(struct verify *v, struct gathered *g)
+{
+	if (!g->asked)
+		return 0;
+	mw_ahead_wait(v->ahead, &g->job);
+	g->asked = false;
+	if (g->answer == MW_ENOMEM)
 		return mw_verify_no_memory(v);
 	for (size_t i = 0; i < g->n; i++) {
 		const struct mw_index_entry *e = &g->e[i];
 		struct mw_finding f = {MW_FINDING_INDEX, e->segment, e->offset,
 		                       e->seq,           e->seq,     NULL};
-		if (r < 0 || bad[i])
+		if (g->answer < 0 || g->bad[i])
 			mw_verify_found(v, f,
 			                "record %llu is not found through the index",
 			                (unsigned long long)e->seq);
@@ -103,10 +60,37 @@ mw_verify_index_flush(struct verify *v)
 	return 0;
 }
 
+/* Looks up what was gathered, all at once: that is far quicker than one by one. It is
+ * told when the next so many have been gathered, so somebody else can do it. */
 static int
-check_index(struct verify *v, const struct mw_record *rec)
+ask(struct verify *v)
 {
-	struct gathered *g = v->gathered;
+	struct gathered *g = &v->gathered[v->filling];
+	struct gathered *other = &v->gathered[1 - v->filling];
+	int r = told(v, other);
+	if (r < 0 || g->n == 0)
+		return r;
+	for (size_t i = 0; i < g->n; i++)
+		g->e[i].tokens = g->tokens.p + g->at[i];
+	g->index = v->index;
+	g->job = (struct mw_job){.run = look_up, .arg = g};
+	g->asked = true;
+	mw_ahead_do(v->ahead, &g->job);
+	v->filling = 1 - v->filling;
+	return 0;
+}
+
+int
+mw_verify_index_flush(struct verify *v)
+{
+	int r = ask(v); /* tells what was asked before */
+	return r < 0 ? r : told(v, &v->gathered[1 - v->filling]);
+}
+
+static int
+check_index(struct verify *v, const struct mw_facts *x, const struct mw_look *l)
+{
+	const struct mw_record *rec = &x->rec;
 	if (!v->index)
 		return 0;
 	int r = index_part(v, rec->loc.segment);
@@ -114,35 +98,31 @@ check_index(struct verify *v, const struct mw_record *rec)
 		return r;
 	if (!v->have_point || rec->seq >= v->point.next_seq)
 		return 0; /* not indexed yet: look-ups walk there */
-	size_t before = g->tokens.n;
-	r = mw_record_tokens(v->st, rec, &g->tokens, NULL);
-	if (r == MW_ENOMEM)
+	struct gathered *g = &v->gathered[v->filling];
+	g->at[g->n] = g->tokens.n;
+	mw_buf_put(&g->tokens, l->token->p + x->tokens, x->n_tokens);
+	if (mw_buf_ok(&g->tokens) < 0)
 		return mw_verify_no_memory(v);
-	if (r < 0)
-		g->tokens.n = before;
-	g->at[g->n] = before;
 	g->e[g->n++] =
 	    (struct mw_index_entry){.seq = rec->seq,
 	                            .segment = rec->loc.segment,
 	                            .offset = rec->loc.offset,
-	                            .n_tokens = (uint32_t)((g->tokens.n - before) /
-	                                                   MW_TOKEN_LEN)};
-	return g->n == GATHERED || g->tokens.n >= GATHERED_TOKENS
-	           ? mw_verify_index_flush(v)
-	           : 0;
+	                            .n_tokens = (uint32_t)(x->n_tokens / MW_TOKEN_LEN)};
+	return g->n == GATHERED || g->tokens.n >= GATHERED_TOKENS ? ask(v) : 0;
 }
 
 /* A wiped slot needs its tombstone, and the other way round. 1: the record is gone, or is
  * to go, when its dictionary may have gone before it. */
 static int
-check_slot(struct verify *v, const struct mw_record *rec)
+check_slot(struct verify *v, const struct mw_facts *x)
 {
+	const struct mw_record *rec = &x->rec;
 	struct mw_finding f = {MW_FINDING_WIPED, rec->loc.segment, rec->loc.offset,
 	                       rec->seq,         rec->seq,         NULL};
 	bool named = v->gone && mw_gone_record(v->gone, rec->seq);
-	int r = mw_record_wiped(v->st, rec, v->err);
+	int r = x->wiped;
 	if (r < 0)
-		return r == MW_EDAMAGED ? 0 : r;
+		return 0;
 	if (r == 1 && named) {
 		v->res->erased++;
 	} else if (r == 1) {
@@ -211,21 +191,27 @@ check_dict(struct verify *v, struct mw_seg *s, const struct mw_record *rec)
 }
 
 int
-mw_verify_record(struct verify *v, struct mw_seg *s, uint64_t off)
+mw_verify_record(struct verify *v, struct mw_seg *s, const struct mw_facts *x,
+                 const struct mw_look *l)
 {
-	struct mw_record rec;
-	struct mw_loc loc = {s->h.number, off};
-	int r = mw_store_get(v->st, loc, &rec, v->err);
-	if (r < 0)
-		return r == MW_EDAMAGED ? 0 : r;
-	r = check_slot(v, &rec);
+	const struct mw_record *rec = &x->rec;
+	struct mw_finding f = {MW_FINDING_CONTENT, s->h.number, x->off,
+	                       rec->seq,           rec->seq,    NULL};
+	if (x->wiped < 0)
+		return 0;
+	int r = check_slot(v, x);
 	if (r < 0)
 		return r;
 	bool goes = r == 1;
-	r = check_index(v, &rec);
-	if (r < 0 || (rec.type != MW_TYPE_MAIL && rec.type != MW_TYPE_DICT))
+	r = check_index(v, x, l);
+	if (r < 0 || (rec->type != MW_TYPE_MAIL && rec->type != MW_TYPE_DICT))
 		return r;
-	v->res->mails += rec.type == MW_TYPE_MAIL;
-	r = goes ? 0 : check_dict(v, s, &rec);
-	return r == 1 ? check_content(v, &rec) : r;
+	v->res->mails += rec->type == MW_TYPE_MAIL;
+	r = goes ? 0 : check_dict(v, s, rec);
+	if (r != 1)
+		return r;
+	v->res->contents += x->read_back;
+	if (x->content < 0)
+		mw_verify_found(v, f, "%s", (const char *)l->text->p + x->text);
+	return 0;
 }

@@ -2,7 +2,6 @@
 
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
-#include "journal/codec/digest.h"
 #include "journal/verify/checkpoint.h"
 #include "journal/verify/verify_int.h"
 
@@ -10,10 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum {
-	CHUNK = 1 << 18
-};
 
 const char *
 mw_finding_name(enum mw_finding_kind k)
@@ -51,56 +46,23 @@ mw_verify_no_memory(struct verify *v)
 	return mw_fail(v->err, MW_ENOMEM, "out of memory while verifying");
 }
 
-/* SHA-256 of a stretch of a segment's file. */
-static int
-hash_stretch(struct mw_seg *s, uint64_t off, uint64_t len, uint8_t out[MW_HASH_LEN],
-             struct mw_err *err)
+static void
+check_chain(struct verify *v, const struct mw_seg *s, const struct mw_facts *x)
 {
-	struct mw_sha256 h;
-	MW_AUTOFREE uint8_t *p = malloc(CHUNK);
-	if (!p || mw_sha256_init(&h) < 0)
-		return mw_fail(err, MW_ENOMEM, "out of memory while verifying");
-	while (len) {
-		size_t k = (size_t)MW_MIN(len, (uint64_t)CHUNK);
-		int64_t n = s->fs->pread(s->fs, s->fd, p, k, off);
-		if (n != (int64_t)k) {
-			mw_sha256_free(&h);
-			errno = n < 0 ? (int)-n : EIO;
-			return mw_fail_errno(err, "cannot read segment %llu",
-			                     (unsigned long long)s->h.number);
-		}
-		mw_sha256_update(&h, p, k);
-		off += k;
-		len -= k;
-	}
-	mw_sha256_final(&h, out);
-	return 0;
-}
-
-static int
-check_chain(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_frame *f)
-{
-	uint8_t meta[MW_HASH_LEN], body[MW_HASH_LEN];
-	uint64_t at = off + MW_FRAME_HEADER + f->slot_len;
+	const struct mw_frame *f = &x->f;
 	struct mw_frame g = *f;
 	if (v->chain_known) {
-		int r = hash_stretch(s, at, f->meta_len, meta, v->err);
-		if (r == 0)
-			r = hash_stretch(s, at + f->meta_len, f->body_len, body, v->err);
-		if (r < 0)
-			return r;
-		mw_frame_chain(&g, v->chain, meta, body);
+		mw_frame_chain(&g, v->chain, x->sums.meta, x->sums.body);
 		if (memcmp(g.chain, f->chain, MW_HASH_LEN) != 0)
 			mw_verify_found(
 			    v,
-			    (struct mw_finding){MW_FINDING_CHAIN, s->h.number, off,
+			    (struct mw_finding){MW_FINDING_CHAIN, s->h.number, x->off,
 			                        f->seq, f->seq, NULL},
 			    "record %llu does not follow from the one before it",
 			    (unsigned long long)f->seq);
 	}
 	memcpy(v->chain, f->chain, MW_HASH_LEN);
 	v->chain_known = true;
-	return 0;
 }
 
 /* A checkpoint at this record: does the log go through it? */
@@ -166,14 +128,13 @@ check_reach(struct verify *v)
 }
 
 static int
-check_record(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_frame *f)
+check_record(struct verify *v, struct mw_seg *s, const struct mw_facts *x,
+             const struct mw_look *l)
 {
-	int r = check_chain(v, s, off, f);
-	if (r < 0)
-		return r;
-	check_anchor(v, s->h.number, off, f);
+	check_chain(v, s, x);
+	check_anchor(v, s->h.number, x->off, &x->f);
 	v->res->records++;
-	return mw_verify_record(v, s, off);
+	return mw_verify_record(v, s, x, l);
 }
 
 /* Its tombstone is written, and the machine stopped while its slot was wiped: 1, 0. */
@@ -238,26 +199,45 @@ pass_damage(struct verify *v, struct mw_seg *s, uint64_t off, uint64_t end,
 	return 0;
 }
 
+/* What the frame at off says: found out ahead, or now. */
+static int
+facts(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_facts **ret,
+      const struct mw_look **ret_look)
+{
+	*ret = v->ahead ? mw_ahead_at(v->ahead, off, ret_look) : NULL;
+	if (*ret)
+		return 0;
+	mw_buf_clear(&v->token);
+	mw_buf_clear(&v->text);
+	*ret = &v->facts;
+	*ret_look = &v->look;
+	return mw_verify_look(&v->look, s, off, &v->facts, v->err);
+}
+
 static int
 walk(struct verify *v, struct mw_seg *s, uint64_t end)
 {
 	uint64_t off = s->h.length;
+	if (v->ahead)
+		mw_ahead_segment(v->ahead, s, end);
 	while (off < end) {
-		struct mw_frame f;
-		const char *why = "unexpected sequence number";
+		const struct mw_facts *x;
+		const struct mw_look *l;
 		if (v->o->progress &&
 		    v->o->progress(v->o->arg, v->res->bytes + off, v->all_bytes))
 			return mw_fail(v->err, MW_ECANCEL, "interrupted");
-		int r = mw_seg_frame(s, off, MW_CHECK_ALL, &f, &why, v->err);
+		int r = facts(v, s, off, &x, &l);
 		if (r < 0)
 			return r;
-		if (r == 1 && f.seq == v->expect) {
-			r = check_record(v, s, off, &f);
-			v->expect = f.seq + 1;
-			v->res->last_seq = f.seq;
-			off += mw_frame_len(&f);
+		if (x->valid == 1 && x->f.seq == v->expect) {
+			r = check_record(v, s, x, l);
+			v->expect = x->f.seq + 1;
+			v->res->last_seq = x->f.seq;
+			off += mw_frame_len(&x->f);
 		} else {
-			r = pass_damage(v, s, off, end, why, &off);
+			r = pass_damage(v, s, off, end,
+			                x->valid ? "unexpected sequence number" : x->why,
+			                &off);
 		}
 		if (r < 0)
 			return r;
@@ -444,6 +424,39 @@ check_segment(struct verify *v, uint64_t number, uint64_t next)
 	return r;
 }
 
+static int
+begin(struct verify *v)
+{
+	v->gathered = calloc(2, sizeof *v->gathered);
+	v->look.arena = mw_arena_new(0);
+	if (!v->gathered || !v->look.arena)
+		return mw_verify_no_memory(v);
+	if (mw_gone_load(v->st, &v->gone, NULL) == MW_ENOMEM ||
+	    mw_store_index(v->st, &v->index, NULL) == MW_ENOMEM)
+		return mw_verify_no_memory(v);
+	v->look.st = v->st;
+	v->look.sample = v->o->sample;
+	v->look.tokens = v->index != NULL;
+	v->look.token = &v->token;
+	v->look.text = &v->text;
+	if (v->o->threads != MW_VERIFY_PLAIN)
+		mw_ahead_start(&v->look, v->fs, v->o->threads, v->all_bytes, &v->ahead);
+	return 0;
+}
+
+static void
+done(struct verify *v)
+{
+	mw_ahead_stop(v->ahead);
+	mw_gone_free(v->gone);
+	for (int i = 0; v->gathered && i < 2; i++)
+		mw_buf_free(&v->gathered[i].tokens);
+	free(v->gathered);
+	mw_arena_free(v->look.arena);
+	mw_buf_free(&v->token);
+	mw_buf_free(&v->text);
+}
+
 int
 mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
               struct mw_verify_result *ret, struct mw_err *err)
@@ -453,14 +466,11 @@ mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
 	                   .dir = mw_store_dir(st),
 	                   .o = o,
 	                   .res = ret,
-	                   .err = err,
-	                   .dice = 20260101};
+	                   .err = err};
 	MW_AUTOFREE uint64_t *list = NULL;
-	MW_AUTOFREE struct gathered *g = calloc(1, sizeof *g);
 	size_t n;
 	memset(ret, 0, sizeof *ret);
-	v.gathered = g;
-	int r = g ? mw_seg_list(v.fs, v.dir, &list, &n, err) : mw_verify_no_memory(&v);
+	int r = mw_seg_list(v.fs, v.dir, &list, &n, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < n; i++) {
@@ -469,15 +479,12 @@ mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
 			v.all_bytes += s->size;
 		mw_seg_free(s);
 	}
-	if (mw_gone_load(st, &v.gone, NULL) == MW_ENOMEM ||
-	    mw_store_index(st, &v.index, NULL) == MW_ENOMEM)
-		r = mw_verify_no_memory(&v);
+	r = begin(&v);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = check_segment(&v, list[i], i + 1 < n ? list[i + 1] : 0);
 	if (r == 0)
 		r = mw_verify_index_flush(&v);
-	mw_gone_free(v.gone);
-	mw_buf_free(&g->tokens);
+	done(&v);
 	if (r == 0)
 		check_reach(&v);
 	memcpy(ret->chain, v.chain, MW_HASH_LEN);

@@ -2,7 +2,8 @@
  *
  * Walks segments, frames, chain, key slots, contents and index; goes on past damage;
  * names every lost sequence number, its place and the reason. Changes nothing. Chain and
- * frames need no key; contents are checked where a key is at hand.
+ * frames need no key; contents are checked where a key is at hand. Called by the store's
+ * thread; threads of its own end before it returns.
  */
 #ifndef MW_VERIFY_VERIFY_H
 #define MW_VERIFY_VERIFY_H
@@ -41,6 +42,11 @@ struct mw_finding {
 
 struct mw_checkpoint;
 
+enum {
+	MW_VERIFY_PLAIN =
+	    -1 /* in `threads`: nothing is read ahead, one after the other */
+};
+
 struct mw_verify_opts {
 	double sample; /* percent of messages whose content is read back: 0 … 100 */
 	void (*found)(void *arg, const struct mw_finding *f);
@@ -49,6 +55,11 @@ struct mw_verify_opts {
 	void *arg;
 	const struct mw_checkpoint *checkpoint; /* n_checkpoint of them, or NULL */
 	size_t n_checkpoint;
+	/* How many look at records at the same time, the caller's thread included; 0: one
+	 * for each processor, where the log is large enough. What is found, and in which
+	 * order, does not depend on it; found and progress are called by the caller's
+	 * thread alone. */
+	int threads;
 };
 
 struct mw_verify_result {
