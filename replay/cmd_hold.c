@@ -168,7 +168,17 @@ check_terms(const struct mw_query *q, struct mw_err *err)
 		if (strcmp(q->sender[i], "<>") == 0)
 			return mw_fail(err, MW_EUSAGE,
 			               "a hold cannot go by the empty sender");
+	if (q->directions != MW_DIRECTIONS && q->directions & (q->directions - 1))
+		return mw_fail(err, MW_EUSAGE,
+		               "a hold takes one --direction: make two holds");
 	return 0;
+}
+
+/* The one of this set, or -1: any of them. */
+static int
+one_direction(unsigned set)
+{
+	return set && !(set & (set - 1)) ? __builtin_ctz(set) : -1;
 }
 
 static int
@@ -177,7 +187,7 @@ fill(const struct ask *a, struct mw_hold *h, struct mw_err *err)
 	const struct mw_query *q = &a->q;
 	h->since_us = q->since_us;
 	h->until_us = q->until_us;
-	h->direction = q->direction;
+	h->direction = one_direction(q->directions);
 	h->larger = q->larger;
 	h->smaller = q->smaller;
 	if (words(a, q->user, q->n_user, &h->user, &h->n_user) < 0 ||

@@ -293,6 +293,8 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 	if (!arena)
 		return mw_cli_error(cli,
 		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
+	if (mw_setup_places(cli->conf, &err) < 0)
+		return mw_cli_error(cli, &err);
 	if (a.check && strcmp(a.server, "sendmail") == 0)
 		return check_sendmail(cli, &a, arena);
 	if (a.quiet)

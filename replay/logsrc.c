@@ -61,11 +61,31 @@ unpacker(const char *path)
 	return NULL;
 }
 
+/* "_MACHINE_ID=" of this host; false if it has none. */
+static bool
+this_machine(char *ret, size_t cap)
+{
+	char id[33];
+	MW_AUTOCLOSE int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, id, sizeof id) < 32)
+		return false;
+	id[32] = '\0';
+	if (strspn(id, "0123456789abcdef") != 32)
+		return false;
+	(void)snprintf(ret, cap, "_MACHINE_ID=%s", id);
+	return true;
+}
+
+/* To follow, journalctl would show no more than what it finds under the boot ID of
+ * /proc/sys: without the end of the boot before, and nothing where a sandbox or container
+ * hides that file. -m turns this off, and asks for all hosts' journals here: then only
+ * this host's are wanted. */
 static int
 open_journald(struct mw_logsrc *l, const struct mw_logsrc_state *s, bool follow,
               struct mw_err *err)
 {
-	char since[48] = "--since=@0";
+	char since[48] = "--since=@0", machine[64];
+	bool one = follow && this_machine(machine, sizeof machine);
 	const char *argv[] = {"journalctl",
 	                      "-q",
 	                      "--no-pager",
@@ -75,6 +95,8 @@ open_journald(struct mw_logsrc *l, const struct mw_logsrc_state *s, bool follow,
 	                      "SYSLOG_FACILITY=2",
 	                      follow ? "-f" : NULL,
 	                      follow ? "-nall" : NULL,
+	                      follow ? "-m" : NULL,
+	                      one ? machine : NULL,
 	                      NULL};
 	l->journald = true;
 	for (size_t i = 0; s && i < s->n; i++)

@@ -80,8 +80,20 @@ takes_value(const char *usage, const char *option)
 	return false;
 }
 
+/* Is there an operand after the "--" at argv[0] that would look like an option without?
+ */
+static bool
+any_dashed(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (argv[i][0] == '-' && argv[i][1])
+			return true;
+	return false;
+}
+
 /* Globals may stand after the command too; they are taken out, up to "--", unless they
- * are the value of the option before. Returns the command's argc. */
+ * are the value of the option before. The "--" itself is left out where the command need
+ * not know of it. Returns the command's argc. */
 static int
 take_globals(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv,
              char **ret_argv, struct mw_err *err)
@@ -91,6 +103,7 @@ take_globals(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv,
 	ret_argv[n++] = argv[0];
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--") == 0) {
+			i += !any_dashed(argc - i, argv + i);
 			while (i < argc)
 				ret_argv[n++] = argv[i++];
 			break;
@@ -242,6 +255,10 @@ dispatch(struct globals *g, int argc, char **argv, char **sub)
 	struct mw_err err = {0};
 	int i;
 	for (i = 1; i < argc && argv[i][0] == '-'; i++) {
+		if (strcmp(argv[i], "--") == 0) {
+			i++;
+			break;
+		}
 		if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0) {
 			g->version = true;
 			continue;

@@ -174,7 +174,7 @@ mw_query_match(const struct mw_query *q, const struct mw_mail *m,
 {
 	if (m->time_us < q->since_us || m->time_us >= q->until_us)
 		return false;
-	if (q->direction >= 0 && (int)m->direction != q->direction)
+	if (q->directions && !(q->directions & 1U << m->direction))
 		return false;
 	if ((q->larger && m->size <= q->larger) || (q->smaller && m->size >= q->smaller))
 		return false;

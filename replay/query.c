@@ -33,7 +33,6 @@ mw_query_init(struct mw_query *q, struct mw_arena *a)
 {
 	*q = (struct mw_query){.since_us = INT64_MIN,
 	                       .until_us = INT64_MAX,
-	                       .direction = -1,
 	                       .delimiter = "+",
 	                       .arena = a};
 }
@@ -53,34 +52,42 @@ add(struct mw_query *q, const char ***list, size_t *n, const char *v, struct mw_
 	return 1;
 }
 
+/* The earlier, or with `later` the later, of what was given; `unset` is neither. */
 static int
-take_time(const char *opt, const char *v, int64_t *ret, struct mw_err *err)
+take_time(const char *opt, const char *v, bool later, int64_t unset, int64_t *ret,
+          struct mw_err *err)
 {
 	const struct mw_clock *c = mw_clock_system();
-	if (mw_time_parse(v, c->now_us(c), ret) < 0) {
+	int64_t us;
+	if (mw_time_parse(v, c->now_us(c), &us) < 0) {
 		(void)mw_fail(err, MW_EUSAGE, "%s: '%s' is not a time", opt, v);
 		return mw_err_hint(err, "such as '2026-11-20 08:00', yesterday, -2h, 7d, "
 		                        "@1700000000 or 2026-11-20T08:00:00Z");
 	}
+	if (*ret == unset || (later ? us > *ret : us < *ret))
+		*ret = us;
 	return 1;
 }
 
 static int
-take_size(const char *opt, const char *v, uint64_t *ret, struct mw_err *err)
+take_size(const char *opt, const char *v, bool more, uint64_t *ret, struct mw_err *err)
 {
-	if (mw_size_parse(v, ret) < 0 || *ret == 0) {
+	uint64_t n;
+	if (mw_size_parse(v, &n) < 0 || n == 0) {
 		(void)mw_fail(err, MW_EUSAGE, "%s: '%s' is not a size", opt, v);
 		return mw_err_hint(err, "bytes, or such as 100K, 5M, 1G");
 	}
+	if (*ret == 0 || (more ? n > *ret : n < *ret))
+		*ret = n;
 	return 1;
 }
 
 static int
-take_direction(const char *v, int *ret, struct mw_err *err)
+take_direction(const char *v, unsigned *ret, struct mw_err *err)
 {
 	for (int d = MW_DIR_IN; d <= MW_DIR_INTERNAL; d++)
 		if (strcmp(v, mw_direction_name((enum mw_direction)d)) == 0) {
-			*ret = d;
+			*ret |= 1U << d;
 			return 1;
 		}
 	return mw_fail(err, MW_EUSAGE, "--direction: '%s' is none of in, out, internal",
@@ -128,10 +135,14 @@ take(struct mw_query *q, const struct option_row *row, const char *v, struct mw_
 	char *base = (char *)q;
 	switch (row->taker) {
 	case SINCE:
-		return take_time(opt, v, &q->since_us, err);
+		return take_time(opt, v, false, INT64_MIN, &q->since_us, err);
 	case UNTIL:
-		return take_time(opt, v, &q->until_us, err);
+		return take_time(opt, v, true, INT64_MAX, &q->until_us, err);
 	case MARK:
+		if (q->since_mark && strcmp(q->since_mark, v) != 0)
+			return mw_fail(err, MW_EUSAGE,
+			               "--since-mark: '%s' or '%s', not both",
+			               q->since_mark, v);
 		q->since_mark = v;
 		return 1;
 	case OVERLAP:
@@ -148,11 +159,11 @@ take(struct mw_query *q, const struct option_row *row, const char *v, struct mw_
 		return add(q, (const char ***)(void *)(base + row->list),
 		           (size_t *)(void *)(base + row->count), v, err);
 	case DIRECTION:
-		return take_direction(v, &q->direction, err);
+		return take_direction(v, &q->directions, err);
 	case LARGER:
-		return take_size(opt, v, &q->larger, err);
+		return take_size(opt, v, false, &q->larger, err);
 	case SMALLER:
-		return take_size(opt, v, &q->smaller, err);
+		return take_size(opt, v, true, &q->smaller, err);
 	}
 	return 0;
 }

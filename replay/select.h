@@ -33,7 +33,7 @@ struct mw_query {
 	size_t n_user, n_domain, n_sender, n_message_id, n_queue_id, n_subject;
 	const char **from, **attachment, **body; /* texts, see search.h */
 	size_t n_from, n_attachment, n_body;
-	int direction;              /* -1: any; enum mw_direction */
+	unsigned directions;        /* a bit for each enum mw_direction; 0: any */
 	uint64_t larger, smaller;   /* bytes; 0: off */
 	const struct mw_span *span; /* by journal: none but these; NULL: all */
 	bool all;                   /* --all given */

@@ -76,6 +76,10 @@ int mw_postfix_apply(const struct mw_postfix *p, const struct mw_pair *plan, siz
 int mw_postfix_reload(const struct mw_postfix *p, bool *ret_running,
                       struct mw_err *err) MW_CHECK;
 
+/* Puts the path of the socket in place of "systemd" in milter_listen: where the unit
+ * mailwald.socket of this host listens, else where the one that we install does. */
+int mw_setup_places(struct mw_conf *conf, struct mw_err *err) MW_CHECK;
+
 /* A second Dovecot that sends nothing out (mailwal replay --sieve). */
 struct mw_quiet {
 	char *config;           /* of the running one; NULL: its own default */

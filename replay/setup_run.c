@@ -9,6 +9,8 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -89,6 +91,49 @@ mw_setup_run(char *const argv[], struct mw_buf *out, struct mw_err *err)
 		struct mw_str said = mw_str_trim(mw_buf_str(out));
 		return mw_fail(err, MW_EUNAVAIL, "%s failed: %.*s", argv[0],
 		               (int)MW_MIN(said.n, (size_t)400), said.n ? said.p : "");
+	}
+	return 0;
+}
+
+/* ---- where systemd listens for us ---- */
+
+/* "/run/a.sock (Stream)" or "127.0.0.1:11332 (Stream)" as milter_listen would say it, or
+ * NULL. */
+static char *
+listen_place(struct mw_str shown)
+{
+	struct mw_str word, rest, host, port;
+	char *place = NULL;
+	if (!mw_str_cut(mw_str_trim(shown), ' ', &word, &rest) || word.n == 0 ||
+	    !mw_str_starts(rest, MW_STR("(Stream)")))
+		return NULL;
+	int n = -1;
+	if (word.p[0] == '/')
+		n = asprintf(&place, "unix:%.*s", (int)word.n, word.p);
+	else if (mw_str_cut(word, ':', &host, &port) && word.p[0] != '[')
+		n = asprintf(&place, "inet:%.*s", (int)word.n, word.p);
+	return n < 0 ? NULL : place;
+}
+
+int
+mw_setup_places(struct mw_conf *conf, struct mw_err *err)
+{
+	char systemctl[] = "systemctl", show[] = "show", one[] = "--property=Listen",
+	     value[] = "--value", unit[] = "mailwald.socket";
+	char *argv[] = {systemctl, show, one, value, unit, NULL};
+	for (size_t i = 0; i < conf->milter_listen.n; i++) {
+		MW_BUF_AUTO out = {0};
+		struct mw_err none = {0};
+		if (strcmp(conf->milter_listen.v[i], "systemd") != 0)
+			continue;
+		bool said = mw_setup_run(argv, &out, &none) == 0;
+		char *place = said ? listen_place(mw_buf_str(&out)) : NULL;
+		if (!place)
+			place = strdup("unix:/var/spool/postfix/mailwal/milter.sock");
+		if (!place)
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+		free(conf->milter_listen.v[i]);
+		conf->milter_listen.v[i] = place;
 	}
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include "journal/index/kv_int.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -169,6 +170,10 @@ open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 	rc = mdb_env_open(kv->env, path, f, 0640);
 	if (rc)
 		return lmdb_fail(err, rc, path);
+	/* LMDB lets this one be inherited by every program that is started. */
+	int fd;
+	if (mdb_env_get_fd(kv->env, &fd) == 0)
+		(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
 	MDB_stat ms;
 	(void)mdb_env_stat(kv->env, &ms);
 	/* The last pages of a file may be free ones that were never written: then it is

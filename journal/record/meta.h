@@ -39,6 +39,7 @@ enum mw_direction {
 	MW_DIR_OUT = 1,
 	MW_DIR_INTERNAL = 2
 };
+#define MW_DIRECTIONS 7U /* all, a bit for each */
 
 const char *mw_direction_name(enum mw_direction d); /* "in", "out", "internal" */
 

@@ -111,6 +111,23 @@ def configuration(t, site):
 	site.refused(65, ["is a private key", ".pub"], "keys", "rotate", key)
 
 
+def socket_unit(t, site):
+	"""milter_listen = systemd: setup says where that socket is."""
+	bin_dir = t.sub("bin")
+	tool = pathlib.Path(bin_dir, "systemctl")
+	lines = pathlib.Path(site.conf).read_text(encoding="utf-8").splitlines()
+	site.write(*lines, "milter_listen = systemd")
+	for shown, want in (("/run/m.sock (Stream)", "local:/run/m.sock"),
+			    ("127.0.0.1:1717 (Stream)", "inet:1717@127.0.0.1"),
+			    ("", "local:/var/spool/postfix/mailwal/milter.sock")):
+		tool.write_text(f"#!/bin/sh\necho '{shown}'\n", encoding="utf-8")
+		tool.chmod(0o755)
+		r = Ran(["env", f"PATH={bin_dir}:{os.environ['PATH']}", MAILWAL, "-c", site.conf,
+			 "setup", "sendmail"], site.dir)
+		t.ok(r.rc == 0 and f"`S={want}," in r.out, f"setup: a socket of systemd at {shown}", r)
+	site.write(*lines)
+
+
 def making(t, site):
 	r = site("init")
 	t.need(r.rc == 0, "init", r)
@@ -173,6 +190,12 @@ def selections(t, site):
 	log.write_text("", encoding="utf-8")
 	r = site("audit", "--since", mail, str(log))
 	t.ok(r.rc == 0, "audit takes the same times", r)
+	for words in (["list", "--direction", "in", "--direction", "out", "--json"],
+		      ["--", "list", "--json"], ["list", "--json", "--"]):
+		r = site(*words)
+		t.ok(r.rc == 0 and len(r.json() or []) == 4, " ".join(words), r)
+	site.refused(64, ["'x'"], "list", "--", "x")
+	site.refused(64, ["two holds"], "hold", "add", "x", "--direction", "in", "--direction", "out")
 	site.refused(64, ["--fresh", "--resume"], "replay", "--all", "--fresh", "--resume", *out)
 	site.refused(64, ["--fresh", "--resume"], "replay", "--all", "--resume", "--fresh", *out)
 
@@ -301,6 +324,7 @@ def live_store(t, site):
 def main(t):
 	site = Site(t)
 	configuration(t, site)
+	socket_unit(t, site)
 	making(t, site)
 	importing(t, site)
 	users(t, site)

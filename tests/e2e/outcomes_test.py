@@ -303,6 +303,11 @@ def journald(t, rig):
 		args = f.read().splitlines()
 	t.ok("--since=@0 " in args[0] and re.search("--since=@[1-9][0-9]{9} ", args[1]) and "SYSLOG_FACILITY=2" in args[1],
 	     "journalctl is asked for the mail facility, later only for what is new", args)
+	r = rig.mailwal("outcomes", "--follow", "journald", env=env)
+	with open(f"{d}/args", encoding="utf-8") as f:
+		args = f.read().splitlines()[-1]
+	t.ok(r.rc == 74 and " -f -nall -m" in args, "to follow, entries of earlier boots are asked for "
+	     "too; that the program ends is a failure", f"{r} {args}")
 	r = rig.mailwal("--json", "audit", "--since", "-1h", "journald", env=env)
 	t.ok(r.rc == 1 and (r.summary or {}).get("holes") == 4, "audit by journald", r)
 

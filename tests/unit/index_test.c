@@ -4,6 +4,7 @@
 #include "journal/base/util.h"
 #include "journal/index/index.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <setjmp.h>
@@ -250,6 +251,41 @@ garbled(void **state)
 	assert_true(found > 0);
 }
 
+/* No program that is started gets a way into the index with it. */
+static void
+not_inherited(void **state)
+{
+	(void)state;
+	char to[PATH_MAX], link[80];
+	unsigned n = 0;
+	struct mw_index *ix = open_index(1);
+	struct mw_index_entry e0 = {entry[RECORDS - 1].seq + 1,
+	                            entry[RECORDS - 1].segment,
+	                            entry[RECORDS - 1].offset + 64, token[0][0], TOKENS};
+	struct mw_index_point p = {.segment = e0.segment,
+	                           .offset = e0.offset + 8,
+	                           .next_seq = e0.seq + 1,
+	                           .last = e0.offset};
+	struct mw_err err = {0};
+	if (mw_index_put(ix, &e0, 1, &p, &err) < 0)
+		fail_msg("%s", err.msg);
+	DIR *d = opendir("/proc/self/fd");
+	assert_non_null(d);
+	for (struct dirent *e; (e = readdir(d));) {
+		(void)snprintf(link, sizeof link, "/proc/self/fd/%.20s", e->d_name);
+		ssize_t k = readlink(link, to, sizeof to - 1);
+		to[MW_MAX(k, 0)] = '\0';
+		if (strncmp(to, dir, strlen(dir)) != 0)
+			continue;
+		n++;
+		if (!(fcntl((int)strtol(e->d_name, NULL, 10), F_GETFD) & FD_CLOEXEC))
+			fail_msg("%s would be inherited", to);
+	}
+	(void)closedir(d);
+	assert_true(n > 0);
+	mw_index_close(ix);
+}
+
 /* One record after what is there, and it is found. */
 static int
 one_more(struct mw_index *ix, struct mw_err *err)
@@ -362,9 +398,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(as_a_list),
-	    cmocka_unit_test(audit_finds),
-	    cmocka_unit_test(garbled),
+	    cmocka_unit_test(as_a_list), cmocka_unit_test(audit_finds),
+	    cmocka_unit_test(garbled),   cmocka_unit_test(not_inherited),
 	    cmocka_unit_test(processes),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -31,7 +31,7 @@ teardown(void **state)
 static int
 parse(struct mw_query *q, struct mw_err *err, const char *const *words)
 {
-	char *argv[16];
+	char *argv[32];
 	int argc = 0, r = 0;
 	for (; words[argc]; argc++)
 		argv[argc] = mw_arena_strdup(arena, words[argc]);
@@ -66,9 +66,35 @@ options_are_taken(void **state)
 	assert_string_equal(q.user[0], "a@b");
 	assert_string_equal(q.user[2], "e@f");
 	assert_int_equal(q.larger, 10240);
-	assert_int_equal(q.direction, MW_DIR_INTERNAL);
+	assert_int_equal(q.directions, 1U << MW_DIR_INTERNAL);
 	assert_true(q.any_term);
 	assert_false(q.all);
+}
+
+static void
+what_is_repeated_widens(void **state)
+{
+	(void)state;
+	struct mw_query q;
+	struct mw_err err = {0};
+	struct mw_mail m = {.time_us = INT64_C(1700000000000000), .size = 500};
+	const uint8_t id[MW_ID_LEN] = {0};
+	assert_int_equal(parse(&q, &err,
+	                       WORDS("--direction", "in", "--direction", "internal",
+	                             "--since", "@1700000001", "--since", "@1700000000",
+	                             "--until", "@1700000009", "--until", "@1700000001",
+	                             "--larger", "400", "--larger", "600", "--smaller",
+	                             "700", "--smaller", "450")),
+	                 0);
+	assert_true(mw_query_match(&q, &m, id));
+	m.direction = MW_DIR_INTERNAL;
+	assert_true(mw_query_match(&q, &m, id));
+	m.direction = MW_DIR_OUT;
+	assert_false(mw_query_match(&q, &m, id));
+	assert_int_equal(parse(&q, &err, WORDS("--since-mark", "a", "--since-mark", "b")),
+	                 MW_EUSAGE);
+	assert_int_equal(parse(&q, &err, WORDS("--since-mark", "a", "--since-mark", "a")),
+	                 0);
 }
 
 static void
@@ -383,6 +409,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(options_are_taken),
+	    cmocka_unit_test(what_is_repeated_widens),
 	    cmocka_unit_test(many_values_are_kept),
 	    cmocka_unit_test(mistakes_are_named),
 	    cmocka_unit_test(extensions_come_off_as_in_postfix),
