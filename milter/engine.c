@@ -94,8 +94,6 @@ accept_some(struct loop *l, const struct mw_listener *ls)
 static void
 take_done(struct loop *l)
 {
-	uint64_t n;
-	(void)!read(l->wake, &n, sizeof n); /* only to reset it */
 	pthread_mutex_lock(&l->lock);
 	struct conn *c = l->done, *rev = NULL;
 	l->done = NULL;
@@ -307,7 +305,8 @@ loop_init(struct mw_engine *e, struct loop *l)
 	l->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (!l->scratch || l->ep < 0 || l->wake < 0)
 		return -1;
-	struct epoll_event ev = {.events = EPOLLIN};
+	/* Edge-triggered: each write is an event, and nobody needs to read it. */
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
 	if (epoll_ctl(l->ep, EPOLL_CTL_ADD, l->wake, &ev) < 0)
 		return -1;
 	listen_on(l);

@@ -131,6 +131,7 @@ void
 mw_session_reset(struct mw_session *s)
 {
 	mw_session_abort(s);
+	mw_session_coming(s, false);
 	forget_macros(s);
 	clear_macros(s->conn_macro);
 	set_conn(s, &s->client_name, MW_STR(""));
@@ -181,6 +182,7 @@ mw_session_connect(struct mw_session *s, struct mw_str name, char family, unsign
 	s->client_port = port;
 	set_conn(s, &s->client_name, name);
 	set_conn(s, &s->client_addr, addr);
+	mw_session_coming(s, true);
 }
 
 void

@@ -64,7 +64,8 @@ struct mw_session {
 	struct mw_settings *set; /* of this message; NULL when idle */
 	enum mw_state state;
 	bool exact;
-	bool coming; /* counted by mw_store_coming: from MAIL to the end of the content */
+	bool coming;       /* counted by mw_store_coming: from the connection's start, and
+	                      from each MAIL, to the end of the content */
 	const char *front; /* of a proxy; NULL: milter */
 	/* the connection; malloc'd, NULL: not told */
 	char *conn_macro[MW_N_MACROS];

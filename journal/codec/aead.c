@@ -2,8 +2,13 @@
 
 #include <limits.h>
 #include <openssl/evp.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+
+enum {
+	POOL = 32
+};
 
 /* Fetched once, when there is memory for it, and kept. */
 static EVP_CIPHER *
@@ -21,15 +26,28 @@ cipher(void)
 	return c;
 }
 
+/* Contexts kept between messages: making one takes longer than sealing a short mail. They
+ * hold the schedule of a key of zeros. */
+static pthread_mutex_t pool_mu = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
+static EVP_CIPHER_CTX *pool[POOL];
+static int pooled;
+
 int
 mw_aead_init(struct mw_aead *a, const uint8_t key[MW_AEAD_KEY])
 {
-	EVP_CIPHER *gcm = cipher();
-	a->ctx = gcm ? EVP_CIPHER_CTX_new() : NULL;
+	EVP_CIPHER *gcm = NULL; /* one that was kept has its cipher */
+	(void)pthread_mutex_lock(&pool_mu);
+	a->ctx = pooled ? pool[--pooled] : NULL;
+	(void)pthread_mutex_unlock(&pool_mu);
+	if (!a->ctx) {
+		gcm = cipher();
+		a->ctx = gcm ? EVP_CIPHER_CTX_new() : NULL;
+	}
 	if (!a->ctx)
 		return MW_ENOMEM;
 	if (EVP_CipherInit_ex2(a->ctx, gcm, key, NULL, 1, NULL) != 1) {
-		mw_aead_done(a);
+		EVP_CIPHER_CTX_free(a->ctx);
+		a->ctx = NULL;
 		return MW_ENOMEM;
 	}
 	return 0;
@@ -38,8 +56,20 @@ mw_aead_init(struct mw_aead *a, const uint8_t key[MW_AEAD_KEY])
 void
 mw_aead_done(struct mw_aead *a)
 {
-	EVP_CIPHER_CTX_free(a->ctx); /* cleanses the schedule */
+	static const uint8_t zeros[MW_AEAD_KEY];
+	EVP_CIPHER_CTX *c = a->ctx;
 	a->ctx = NULL;
+	if (!c)
+		return;
+	if (EVP_CipherInit_ex2(c, NULL, zeros, zeros, 1, NULL) == 1) {
+		(void)pthread_mutex_lock(&pool_mu);
+		if (pooled < POOL) {
+			pool[pooled++] = c;
+			c = NULL;
+		}
+		(void)pthread_mutex_unlock(&pool_mu);
+	}
+	EVP_CIPHER_CTX_free(c); /* cleanses the schedule */
 }
 
 static int

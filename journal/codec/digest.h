@@ -23,7 +23,7 @@ void mw_sha256_final(struct mw_sha256 *h, uint8_t out[MW_SHA256_LEN]);
 void mw_sha256_free(struct mw_sha256 *h); /* for a run that is given up; wipes */
 void mw_sha256_of(const void *p, size_t n, uint8_t out[MW_SHA256_LEN]);
 
-struct mw_hmac {
+struct mw_hmac { /* may be copied: one key's for many codes */
 	struct mw_sha256 inner, outer;
 };
 

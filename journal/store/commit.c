@@ -13,7 +13,9 @@
 enum {
 	BATCH_FRAMES = 1024,
 	BATCH_BYTES = 8 << 20,
-	MIN_COMING = 2,     /* entries on their way that a commit waits for */
+	MIN_COMING = 4,     /* entries on their way that a commit waits for … */
+	MANY_COMING = 8,    /* … and those for which it waits all of gather_us */
+	NOT_AGAIN = 8,      /* commits that do not wait after one that did in vain */
 	MIN_FILL = 16 << 20 /* prepare at least this much of a segment */
 };
 
@@ -187,18 +189,28 @@ wait_work(struct mw_store *st)
 	(void)pthread_cond_timedwait(&st->work, &st->mu, &ts);
 }
 
-/* Others are on their way: one sync for all of them is worth a moment. Not a wait for
- * `work`, which would wake this thread for each that comes. With mu held. */
+/* Others are on their way: one sync for all of them is worth a moment, and a longer one
+ * the more they are. Where they turn out to be slow, the next few do not wait for them.
+ * Not a wait for `work`, which would wake this thread for each that comes. With mu held.
+ */
 static void
 gather(struct mw_store *st)
 {
 	int64_t us = atomic_load(&st->gather_us);
-	if (!st->head || st->stop || us <= 0 || atomic_load(&st->coming) < MIN_COMING)
+	int coming = atomic_load(&st->coming);
+	if (!st->head || st->stop || us <= 0 || coming < MIN_COMING)
 		return;
+	if (st->hurry) {
+		st->hurry--;
+		return;
+	}
+	if (coming < MANY_COMING)
+		us /= 4;
 	struct timespec ts = {us / 1000000, us % 1000000 * 1000};
 	(void)pthread_mutex_unlock(&st->mu);
 	(void)nanosleep(&ts, NULL);
 	(void)pthread_mutex_lock(&st->mu);
+	st->hurry = st->head->next ? 0 : NOT_AGAIN;
 }
 
 static void *

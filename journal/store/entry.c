@@ -27,6 +27,17 @@ make_aad(struct mw_entry *e)
 	e->aad[MW_AAD_LEN - 1] = (uint8_t)e->type;
 }
 
+/* Its ID and its key. */
+static void
+random_parts(struct mw_entry *e)
+{
+	uint8_t p[MW_ID_LEN + sizeof e->key];
+	mw_random(p, sizeof p);
+	memcpy(e->id, p, MW_ID_LEN);
+	memcpy(e->key, p + MW_ID_LEN, sizeof e->key);
+	explicit_bzero(p, sizeof p);
+}
+
 int
 mw_entry_new(struct mw_store *st, enum mw_type type, struct mw_entry **ret,
              struct mw_err *err)
@@ -40,8 +51,7 @@ mw_entry_new(struct mw_store *st, enum mw_type type, struct mw_entry **ret,
 	e->body.spill = e->meta.spill = -1;
 	e->body.part = 1;
 	e->header.max = MW_HEADER_KEEP;
-	mw_id_new(e->id);
-	mw_random(e->key, sizeof e->key);
+	random_parts(e);
 	make_aad(e);
 	mw_canon_init(&e->canon, canon_emit, e);
 	int r = mw_aead_init(&e->aead, e->key);

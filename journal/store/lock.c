@@ -239,6 +239,7 @@ mw_store_identity(struct mw_store *st, struct mw_err *err)
 		return not_a_journal(err, st->dir, "its file 'journal' is incomplete");
 	if (st->has_public && load_signing_key(st) < 0)
 		return mw_fail(err, MW_ENOMEM, "out of memory for a journal");
+	mw_hmac_init(&st->token_hmac, st->token_key, sizeof st->token_key);
 	return 0;
 }
 

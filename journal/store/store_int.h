@@ -102,6 +102,7 @@ struct mw_store {
 	atomic_int coming;         /* entries on their way, see mw_store_coming */
 	uint8_t id[MW_ID_LEN];
 	uint8_t token_key[32];
+	struct mw_hmac token_hmac; /* begun with it */
 	uint8_t sign_public[32];
 	uint8_t sign_seed[32]; /* writer */
 	bool can_sign, has_public;
@@ -141,6 +142,7 @@ struct mw_store {
 	/* the committer's own */
 	pthread_t committer, indexer, preparer;
 	bool have_committer, have_indexer, have_preparer;
+	unsigned hurry; /* so many commits do not wait for others */
 	struct mw_seg *seg;
 	uint8_t seg_key[MW_AEAD_KEY];
 	struct mw_aead seg_aead, host_aead;

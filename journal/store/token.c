@@ -11,9 +11,8 @@ mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
 	bool fold =
 	    (kind >= MW_KEY_RCPT && kind <= MW_KEY_DOMAIN) || kind == MW_KEY_RCPT_DOMAIN;
 	uint8_t part[256], full[MW_SHA256_LEN];
-	struct mw_hmac h;
+	struct mw_hmac h = st->token_hmac;
 	part[0] = (uint8_t)kind;
-	mw_hmac_init(&h, st->token_key, sizeof st->token_key);
 	mw_hmac_update(&h, part, 1);
 	for (size_t at = 0; at < value.n;) {
 		size_t n = 0;

@@ -121,10 +121,10 @@ shares_a_commit(void **state)
 {
 	(void)state;
 	mw_store_set_gather(store, 1000000);
-	mw_store_coming(store, 2);
+	mw_store_coming(store, 8);
 	assert_int_equal(send_some(), N);
 	assert_int_equal(batches(), 1);
-	mw_store_coming(store, -2);
+	mw_store_coming(store, -8);
 }
 
 static int64_t
@@ -146,12 +146,18 @@ alone_it_does_not_wait(void **state)
 	(void)state;
 	mw_store_set_gather(store, INT64_C(3600) * 1000000);
 	(void)one_takes_us();
-	mw_store_coming(store, 1); /* one other is not worth it */
+	mw_store_coming(store, 3); /* few others are not worth it */
 	(void)one_takes_us();
-	mw_store_coming(store, -1);
+	mw_store_coming(store, -3);
 	mw_store_set_gather(store, 0);
 	mw_store_coming(store, 1000);
 	(void)one_takes_us();
+	mw_store_set_gather(store, 200000);
+	assert_true(one_takes_us() >= 200000);
+	/* nobody came: that was in vain, so the next ones do not wait */
+	mw_store_set_gather(store, INT64_C(3600) * 1000000);
+	for (int i = 0; i < 8; i++)
+		(void)one_takes_us();
 	mw_store_set_gather(store, 200000);
 	assert_true(one_takes_us() >= 200000);
 	mw_store_coming(store, -1000);
