@@ -1,7 +1,7 @@
 /* talk.h - dialogues of the proxy as scripts, and the journal that they fill.
  *
  * For one file of a program, from one thread: setup and teardown are a group's;
- * run_scripts plays scripts and counts the records, last reads the newest back.
+ * run_scripts plays scripts and counts the records.
  */
 #ifndef MW_TEST_TALK_H
 #define MW_TEST_TALK_H
@@ -18,33 +18,16 @@
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
+#include "tests/support/taking.h"
 
 #include <cmocka.h>
 
-static char dir[64];
-static char *journal;
-static struct mw_store *store;
-static struct mw_capture cap;
-static struct mw_fs fs;
 static struct mw_outbox outbox;
-static atomic_int fail_sync;
-
-static inline int
-fs_sync(const struct mw_fs *f, int fd)
-{
-	(void)f;
-	if (atomic_load(&fail_sync))
-		return -EIO;
-	return mw_fs_posix()->sync(mw_fs_posix(), fd);
-}
 
 static inline struct mw_conf *
 settings(void)
 {
-	struct mw_conf *c = NULL;
-	MW_BUF_AUTO report = {0};
-	if (mw_conf_load(NULL, &c, &report, NULL) < 0)
-		fail_msg("%s", mw_buf_cstr(&report));
+	struct mw_conf *c = taking_settings();
 	c->recipient_limit = 4;
 	return c;
 }
@@ -53,24 +36,10 @@ static inline int
 setup(void **state)
 {
 	(void)state;
-	struct mw_err err = {0};
-	(void)snprintf(dir, sizeof dir, "/tmp/mw-proxy-XXXXXX");
-	if (!mkdtemp(dir) || asprintf(&journal, "%s/j", dir) < 0)
-		return -1;
-	fs = *mw_fs_posix();
-	fs.sync = fs_sync;
-	struct mw_store_opts o = {.dir = journal,
-	                          .mode = MW_STORE_WRITE,
-	                          .fs = &fs,
-	                          .segment_size = 8 << 20};
-	int r = mw_store_create(journal, NULL, NULL, &err);
+	int r = taking_dir();
 	if (r == 0)
-		r = mw_store_open(&o, &store, &err);
+		r = taking_open(settings());
 	if (r == 0)
-		r = mw_capture_init(&cap, store, settings(), &err);
-	if (r < 0)
-		(void)fprintf(stderr, "%s\n", err.msg);
-	else
 		mw_outbox_init(&outbox, store, cap.clock);
 	return r;
 }
@@ -79,43 +48,22 @@ static inline int
 teardown(void **state)
 {
 	(void)state;
-	char cmd[128];
 	mw_outbox_done(&outbox);
-	mw_store_close(store);
-	mw_capture_done(&cap);
-	free(journal);
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
-	return system(cmd);
+	return taking_end();
 }
 
 /* ---- dialogues ---- */
 
 struct talk {
 	struct mw_dialog d;
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool done;
+	struct waiter w;
 };
-
-static inline void
-on_done(void *arg)
-{
-	struct talk *t = arg;
-	pthread_mutex_lock(&t->lock);
-	t->done = true;
-	pthread_cond_signal(&t->cond);
-	pthread_mutex_unlock(&t->lock);
-}
 
 static inline void
 commit(struct talk *t)
 {
 	assert_int_equal(t->d.state, MW_DI_COMMIT);
-	pthread_mutex_lock(&t->lock);
-	while (!t->done)
-		pthread_cond_wait(&t->cond, &t->lock);
-	t->done = false;
-	pthread_mutex_unlock(&t->lock);
+	wait_done(&t->w);
 	mw_dialog_committed(&t->d);
 }
 
@@ -151,8 +99,7 @@ next_used(struct mw_dialog *d, bool lmtp)
 static inline void
 play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 {
-	struct talk t = {.lock = PTHREAD_MUTEX_INITIALIZER,
-	                 .cond = PTHREAD_COND_INITIALIZER};
+	struct talk t = {.w = MW_WAITER};
 	struct mw_dialog_opts o = {.cap = &cap,
 	                           .outbox = &outbox,
 	                           .tls = with.tls,
@@ -166,7 +113,7 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 	                           .peer = MW_STR("192.0.2.1"),
 	                           .peer_port = 4711,
 	                           .done = on_done,
-	                           .arg = &t};
+	                           .arg = &t.w};
 	assert_int_equal(mw_dialog_init(&t.d, &o, NULL), 0);
 	if (with.used)
 		next_used(&t.d, lmtp);
@@ -241,14 +188,6 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 	mw_dialog_free(&t.d);
 }
 
-static inline uint64_t
-mails(void)
-{
-	struct mw_store_stats st;
-	mw_store_stats(store, &st);
-	return st.mails;
-}
-
 #define HELLO                                                                            \
 	"n:220 mx ESMTP|", "C:220 mx ESMTP|", "c:EHLO me.test|", "N:EHLO me.test|",      \
 	    "n:250-mx|250-PIPELINING|250 STARTTLS|", "C:250-mx|250 PIPELINING|"
@@ -281,30 +220,6 @@ run_scripts(const struct script *v, size_t n)
 		assert_int_equal(atomic_load(&cap.count.open_sessions), 0);
 		assert_int_equal(atomic_load(&cap.count.at_eom), 0);
 	}
-}
-
-/* The last message of the journal, through a reader of its own. */
-static inline void
-last(struct mw_arena *a, struct mw_mail *mail, struct mw_buf *content)
-{
-	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
-	MW_STORE_AUTO *rd = NULL;
-	MW_CURSOR_AUTO *c = NULL;
-	struct mw_record r, found = {0};
-	assert_int_equal(mw_store_open(&o, &rd, NULL), 0);
-	assert_int_equal(mw_cursor_new(rd, 1, &c, NULL), 0);
-	while (mw_cursor_next(c, &r, NULL) > 0)
-		if (r.type == MW_TYPE_MAIL)
-			found = r;
-	assert_int_equal(mw_record_mail(rd, &found, a, mail, NULL), 0);
-	assert_int_equal(mw_record_content(rd, &found, mail, 1 << 20, content, NULL), 0);
-}
-
-static inline void
-str_is(struct mw_str got, const char *want)
-{
-	if (!mw_str_eq(got, mw_strz(want)))
-		fail_msg("\"%.*s\", not \"%s\"", (int)got.n, got.p, want);
 }
 
 #endif

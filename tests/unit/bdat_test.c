@@ -331,7 +331,7 @@ records_are_exact(void **state)
 		MW_BUF_AUTO content = {0};
 		struct mw_mail m;
 		play(ends[i], false, true, steps);
-		last(a, &m, &content);
+		last_mail(a, &m, &content);
 		str_is(mw_buf_str(&content), want);
 	}
 }
@@ -340,14 +340,13 @@ static void
 endless_chunks(void **state)
 {
 	(void)state;
-	struct talk t = {.lock = PTHREAD_MUTEX_INITIALIZER,
-	                 .cond = PTHREAD_COND_INITIALIZER};
+	struct talk t = {.w = MW_WAITER};
 	struct mw_dialog_opts o = {.cap = &cap,
 	                           .outbox = &outbox,
 	                           .on = "here",
 	                           .next = "there",
 	                           .done = on_done,
-	                           .arg = &t};
+	                           .arg = &t.w};
 	static const char *const said[][2] = {{"EHLO me\r\n",
 	                                       "250-mx\r\n250 CHUNKING\r\n"},
 	                                      {"MAIL FROM:<a@b>\r\n", "250 Ok\r\n"},

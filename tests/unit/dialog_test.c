@@ -266,7 +266,7 @@ what_is_recorded(void **state)
 	MW_BUF_AUTO content = {0};
 	struct mw_mail m;
 	play("record", false, true, steps);
-	last(a, &m, &content);
+	last_mail(a, &m, &content);
 	str_is(mw_buf_str(&content), "A: b\r\n\r\n.x\ry\r\n");
 	str_is(m.front, "smtp");
 	str_is(m.queue_id, "Q77");
@@ -296,7 +296,7 @@ what_is_recorded(void **state)
 	    NULL};
 	play("record of LMTP", true, true, lmtp);
 	mw_buf_clear(&content);
-	last(a, &m, &content);
+	last_mail(a, &m, &content);
 	str_is(m.front, "lmtp");
 	str_is(m.queue_id, "4Xk2");
 	str_is(m.client_addr, "");
@@ -305,7 +305,7 @@ what_is_recorded(void **state)
 	static const char *const empty[] = {ALL, "c:.|", "k:", "n:250 Ok|", NULL};
 	play("empty message", false, false, empty);
 	mw_buf_clear(&content);
-	last(a, &m, &content);
+	last_mail(a, &m, &content);
 	assert_int_equal(m.size, 0);
 	str_is(m.client_addr, "192.0.2.1");
 	assert_int_equal(m.client_port, 4711);
@@ -476,14 +476,13 @@ static void
 endless_lines(void **state)
 {
 	(void)state;
-	struct talk t = {.lock = PTHREAD_MUTEX_INITIALIZER,
-	                 .cond = PTHREAD_COND_INITIALIZER};
+	struct talk t = {.w = MW_WAITER};
 	struct mw_dialog_opts o = {.cap = &cap,
 	                           .outbox = &outbox,
 	                           .on = "here",
 	                           .next = "there",
 	                           .done = on_done,
-	                           .arg = &t};
+	                           .arg = &t.w};
 	static char big[100000];
 	memset(big, 'x', sizeof big);
 	assert_int_equal(mw_dialog_init(&t.d, &o, NULL), 0);
@@ -691,7 +690,7 @@ tls_and_login(void **state)
 	MW_ARENA_AUTO *a = mw_arena_new(0);
 	MW_BUF_AUTO content = {0};
 	struct mw_mail m;
-	last(a, &m, &content);
+	last_mail(a, &m, &content);
 	str_is(m.auth_user, "anna");
 	str_is(m.tls_version, "TLSv1.3");
 	str_is(m.tls_cipher, "TLS_AES_256_GCM_SHA384");

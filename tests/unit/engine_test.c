@@ -14,39 +14,16 @@
 
 #include "journal/base/util.h"
 #include "milter/proto.h"
+#include "tests/support/taking.h"
 
 #include <cmocka.h>
 
-static char dir[64];
-static char *journal, *sock_path;
-static struct mw_store *store;
-static struct mw_capture cap;
-static struct mw_fs fs;
-static atomic_int slow_sync_ms;
-static atomic_bool disk_full;
-
-static int64_t
-fs_free(const struct mw_fs *f, const char *path)
-{
-	(void)f;
-	return atomic_load(&disk_full) ? 1 << 20
-	                               : mw_fs_posix()->free_space(mw_fs_posix(), path);
-}
-
-static int
-fs_sync(const struct mw_fs *f, int fd)
-{
-	(void)f;
-	(void)usleep((unsigned)atomic_load(&slow_sync_ms) * 1000);
-	return mw_fs_posix()->sync(mw_fs_posix(), fd);
-}
+static char *sock_path;
 
 static struct mw_conf *
 settings(void)
 {
-	struct mw_conf *c = NULL;
-	MW_BUF_AUTO report = {0};
-	assert_int_equal(mw_conf_load(NULL, &c, &report, NULL), 0);
+	struct mw_conf *c = taking_settings();
 	free(c->milter_listen.v[0]);
 	char *spec = NULL;
 	assert_true(asprintf(&spec, "unix:%s", sock_path) > 0);
@@ -58,47 +35,17 @@ static int
 setup(void **state)
 {
 	(void)state;
-	struct mw_err err = {0};
-	(void)snprintf(dir, sizeof dir, "/tmp/mw-engine-XXXXXX");
-	if (!mkdtemp(dir) || asprintf(&journal, "%s/j", dir) < 0 ||
-	    asprintf(&sock_path, "%s/sock", dir) < 0)
+	if (taking_dir() < 0 || asprintf(&sock_path, "%s/sock", dir) < 0)
 		return -1;
-	fs = *mw_fs_posix();
-	fs.sync = fs_sync;
-	fs.free_space = fs_free;
-	struct mw_store_opts o = {.dir = journal,
-	                          .mode = MW_STORE_WRITE,
-	                          .fs = &fs,
-	                          .min_free = 64 << 20};
-	int r = mw_store_create(journal, NULL, NULL, &err);
-	if (r == 0)
-		r = mw_store_open(&o, &store, &err);
-	if (r == 0)
-		r = mw_capture_init(&cap, store, settings(), &err);
-	if (r < 0)
-		(void)fprintf(stderr, "%s\n", err.msg);
-	return r;
+	return taking_open(settings());
 }
 
 static int
 teardown(void **state)
 {
 	(void)state;
-	char cmd[128];
-	mw_store_close(store);
-	mw_capture_done(&cap);
-	free(journal);
 	free(sock_path);
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
-	return system(cmd);
-}
-
-static uint64_t
-mails(void)
-{
-	struct mw_store_stats st;
-	mw_store_stats(store, &st);
-	return st.mails;
+	return taking_end();
 }
 
 /* ---- packets ---- */
@@ -154,37 +101,11 @@ message(struct mw_buf *out, const char *sender, size_t n_sender)
 	*out = b;
 }
 
-struct waiter {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool done;
-};
-
-static void
-on_done(void *arg)
-{
-	struct waiter *w = arg;
-	pthread_mutex_lock(&w->lock);
-	w->done = true;
-	pthread_cond_signal(&w->cond);
-	pthread_mutex_unlock(&w->lock);
-}
-
-static void
-wait_done(struct waiter *w)
-{
-	pthread_mutex_lock(&w->lock);
-	while (!w->done)
-		pthread_cond_wait(&w->cond, &w->lock);
-	w->done = false;
-	pthread_mutex_unlock(&w->lock);
-}
-
 /* Feeds bytes in pieces of `step`; the replies' command bytes in `ret`. */
 static int
 feed(const struct mw_buf *in, size_t step, char *ret, size_t max)
 {
-	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+	struct waiter w = MW_WAITER;
 	struct mw_proto p;
 	int r = 0;
 	mw_proto_init(&p, &cap, on_done, &w);
@@ -305,7 +226,7 @@ a_sick_journal_answers_mail(void **state)
 	(void)state;
 	struct mw_proto p;
 	MW_BUF_AUTO b = {0};
-	atomic_store(&disk_full, true);
+	atomic_store(&free_mib, 1);
 	for (int i = 0; i < 50 && mw_store_ready(store) == 0; i++)
 		(void)usleep(100 * 1000); /* the store looks now and then */
 	mw_proto_init(&p, &cap, NULL, NULL);
@@ -319,7 +240,7 @@ a_sick_journal_answers_mail(void **state)
 	assert_true(p.out.n > 15);
 	assert_memory_equal(p.out.p + 4, "y451 4.3.0 ", 11);
 	mw_proto_done(&p);
-	atomic_store(&disk_full, false);
+	atomic_store(&free_mib, MW_FREE_MIB);
 	for (int i = 0; i < 50 && mw_store_ready(store) != 0; i++)
 		(void)usleep(100 * 1000);
 	assert_int_equal(mw_store_ready(store), 0);

@@ -12,36 +12,9 @@
 
 #include "journal/base/util.h"
 #include "milter/control.h"
+#include "tests/support/taking.h"
 
 #include <cmocka.h>
-
-static char dir[64];
-static char *journal;
-static struct mw_store *store;
-static struct mw_capture cap;
-static struct mw_fs fs;
-static atomic_int fail_sync, hang, free_mib = 1 << 20;
-
-/* ---- the journal, with faults ---- */
-
-static int
-fs_sync(const struct mw_fs *f, int fd)
-{
-	(void)f;
-	if (atomic_load(&fail_sync))
-		return -EIO;
-	while (atomic_load(&hang))
-		(void)usleep(5000);
-	return mw_fs_posix()->sync(mw_fs_posix(), fd);
-}
-
-static int64_t
-fs_free(const struct mw_fs *f, const char *path)
-{
-	(void)f;
-	(void)path;
-	return (int64_t)atomic_load(&free_mib) << 20;
-}
 
 static struct mw_conf *
 settings(const char *text)
@@ -73,126 +46,17 @@ static int
 setup(void **state)
 {
 	(void)state;
-	struct mw_err err = {0};
-	(void)snprintf(dir, sizeof dir, "/tmp/mw-passing-XXXXXX");
-	if (!mkdtemp(dir) || asprintf(&journal, "%s/j", dir) < 0)
-		return -1;
-	fs = *mw_fs_posix();
-	fs.sync = fs_sync;
-	fs.free_space = fs_free;
-	struct mw_store_opts o = {.dir = journal,
-	                          .mode = MW_STORE_WRITE,
-	                          .fs = &fs,
-	                          .min_free = 64 << 20,
-	                          .segment_size = 8 << 20};
-	int r = mw_store_create(journal, NULL, NULL, &err);
-	if (r == 0)
-		r = mw_store_open(&o, &store, &err);
-	if (r == 0)
-		r = mw_capture_init(&cap, store, settings(""), &err);
-	if (r < 0)
-		(void)fprintf(stderr, "%s\n", err.msg);
-	return r;
+	return taking_dir() < 0 ? -1 : taking_open(settings(""));
 }
 
 static int
 teardown(void **state)
 {
 	(void)state;
-	char cmd[128];
-	mw_store_close(store);
-	mw_capture_done(&cap);
-	free(journal);
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
-	return system(cmd);
+	return taking_end();
 }
 
 /* ---- a session from a script ---- */
-
-struct waiter {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool done;
-};
-
-static void
-on_done(void *arg)
-{
-	struct waiter *w = arg;
-	pthread_mutex_lock(&w->lock);
-	w->done = true;
-	pthread_cond_signal(&w->cond);
-	pthread_mutex_unlock(&w->lock);
-}
-
-/* The whole end of message; the answer's code, "250" for CONTINUE. */
-static const char *
-eom(struct mw_session *s)
-{
-	static struct mw_answer a;
-	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
-	int r = mw_session_eom(s, on_done, &w, &a);
-	assert_true(r >= 0);
-	if (r > 0) {
-		pthread_mutex_lock(&w.lock);
-		while (!w.done)
-			pthread_cond_wait(&w.cond, &w.lock);
-		pthread_mutex_unlock(&w.lock);
-		mw_session_finish(s, &a);
-	}
-	return a.refuse ? a.code : "250";
-}
-
-static void
-rcpt(struct mw_session *s, const char *to)
-{
-	struct mw_str v[] = {mw_strz(to)};
-	struct mw_answer a;
-	assert_int_equal(mw_session_rcpt(s, v, 1, false, &a), 0);
-}
-
-struct got {
-	struct mw_arena *arena;
-	struct mw_mail mail;
-	struct mw_buf content;
-	uint64_t n; /* mails in the journal */
-};
-
-/* The last message of the journal, through a reader of its own. */
-static void
-last(struct got *g)
-{
-	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
-	MW_STORE_AUTO *rd = NULL;
-	MW_CURSOR_AUTO *c = NULL;
-	struct mw_err err = {0};
-	struct mw_record r, found;
-	memset(g, 0, sizeof *g);
-	if (mw_store_open(&o, &rd, &err) < 0 || mw_cursor_new(rd, 1, &c, &err) < 0)
-		fail_msg("%s", err.msg);
-	int q;
-	while ((q = mw_cursor_next(c, &r, &err)) != 0) {
-		if (q < 0)
-			fail_msg("%s", err.msg);
-		if (r.type != MW_TYPE_MAIL)
-			continue;
-		found = r;
-		g->n++;
-	}
-	if (!g->n)
-		return;
-	g->arena = mw_arena_new(0);
-	if (mw_record_mail(rd, &found, g->arena, &g->mail, &err) < 0 ||
-	    mw_record_content(rd, &found, &g->mail, 1 << 30, &g->content, &err) < 0)
-		fail_msg("%s", err.msg);
-}
-
-static void
-got_free(struct got *g)
-{
-	mw_arena_free(g->arena);
-	mw_buf_free(&g->content);
-}
 
 /* One message through a session of its own; what the MTA is told at its end, or at MAIL.
  */

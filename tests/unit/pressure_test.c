@@ -100,9 +100,8 @@ begin(struct pressed *p)
 	                           .next = "inet:there",
 	                           .peer = MW_STR("192.0.2.1"),
 	                           .done = on_done,
-	                           .arg = &p->t};
-	(void)pthread_mutex_init(&p->t.lock, NULL);
-	(void)pthread_cond_init(&p->t.cond, NULL);
+	                           .arg = &p->t.w};
+	p->t.w = (struct waiter)MW_WAITER;
 	assert_int_equal(mw_dialog_init(&p->t.d, &o, NULL), 0);
 	for (size_t i = 0; i < MW_COUNT(steps); i++) {
 		size_t n = strlen(steps[i]) - 1;
@@ -166,7 +165,7 @@ crumbs_of_bdat(void **state)
 	MW_ARENA_AUTO *a = mw_arena_new(0);
 	MW_BUF_AUTO content = {0};
 	struct mw_mail m;
-	last(a, &m, &content);
+	last_mail(a, &m, &content);
 	assert_int_equal(content.n, CHUNKS);
 	for (size_t i = 0; i < content.n; i++)
 		assert_int_equal(content.p[i], 'x');

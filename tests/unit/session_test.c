@@ -11,45 +11,9 @@
 #include <string.h>
 
 #include "journal/base/util.h"
+#include "tests/support/taking.h"
 
 #include <cmocka.h>
-
-static char dir[64];
-static char *journal;
-static struct mw_store *store;
-static struct mw_capture cap;
-static struct mw_fs fs;
-static atomic_int fail_sync, free_mib = 1 << 20;
-
-/* ---- the journal, with faults ---- */
-
-static int
-fs_sync(const struct mw_fs *f, int fd)
-{
-	(void)f;
-	if (atomic_load(&fail_sync))
-		return -EIO;
-	return mw_fs_posix()->sync(mw_fs_posix(), fd);
-}
-
-static int64_t
-fs_free(const struct mw_fs *f, const char *path)
-{
-	(void)f;
-	(void)path;
-	return (int64_t)atomic_load(&free_mib) << 20;
-}
-
-static struct mw_conf *
-settings(void)
-{
-	struct mw_conf *c = NULL;
-	MW_BUF_AUTO report = {0};
-	struct mw_err err = {0};
-	if (mw_conf_load(NULL, &c, &report, &err) < 0)
-		fail_msg("%s %s", err.msg, mw_buf_cstr(&report));
-	return c;
-}
 
 static void
 use(struct mw_conf *c)
@@ -62,7 +26,7 @@ use(struct mw_conf *c)
 static struct mw_conf *
 with_domain(const char *name)
 {
-	struct mw_conf *c = settings();
+	struct mw_conf *c = taking_settings();
 	c->local_domains.v = calloc(2, sizeof(char *)); /* freed with the settings */
 	c->local_domains.v[0] = strdup(name);
 	c->local_domains.n = 1;
@@ -73,78 +37,20 @@ static int
 setup(void **state)
 {
 	(void)state;
-	struct mw_err err = {0};
-	(void)snprintf(dir, sizeof dir, "/tmp/mw-session-XXXXXX");
-	if (!mkdtemp(dir) || asprintf(&journal, "%s/j", dir) < 0)
-		return -1;
-	fs = *mw_fs_posix();
-	fs.sync = fs_sync;
-	fs.free_space = fs_free;
-	struct mw_store_opts o = {.dir = journal,
-	                          .mode = MW_STORE_WRITE,
-	                          .fs = &fs,
-	                          .min_free = 64 << 20,
-	                          .segment_size = 8 << 20};
-	int r = mw_store_create(journal, NULL, NULL, &err);
-	if (r == 0)
-		r = mw_store_open(&o, &store, &err);
-	if (r == 0)
-		r = mw_capture_init(&cap, store, settings(), &err);
-	if (r < 0)
-		(void)fprintf(stderr, "%s\n", err.msg);
-	return r;
+	return taking_dir() < 0 ? -1 : taking_open(taking_settings());
 }
 
 static int
 teardown(void **state)
 {
 	(void)state;
-	char cmd[128];
 	struct mw_store_stats stats;
 	mw_store_stats(store, &stats);
 	assert_int_equal(stats.coming, 0); /* each that began was counted out */
-	mw_store_close(store);
-	mw_capture_done(&cap);
-	free(journal);
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
-	return system(cmd);
+	return taking_end();
 }
 
 /* ---- a session from a script ---- */
-
-struct waiter {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool done;
-};
-
-static void
-on_done(void *arg)
-{
-	struct waiter *w = arg;
-	pthread_mutex_lock(&w->lock);
-	w->done = true;
-	pthread_cond_signal(&w->cond);
-	pthread_mutex_unlock(&w->lock);
-}
-
-/* The whole end of message; the answer's code, "250" for CONTINUE. */
-static const char *
-eom(struct mw_session *s)
-{
-	static struct mw_answer a;
-	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
-	int r = mw_session_eom(s, on_done, &w, &a);
-	assert_true(r >= 0);
-	if (r > 0) {
-		pthread_mutex_lock(&w.lock);
-		while (!w.done)
-			pthread_cond_wait(&w.cond, &w.lock);
-		pthread_mutex_unlock(&w.lock);
-		mw_session_finish(s, &a);
-	}
-	return a.refuse ? a.code : "250";
-}
 
 static void
 mail(struct mw_session *s, const char *from)
@@ -156,67 +62,9 @@ mail(struct mw_session *s, const char *from)
 }
 
 static void
-rcpt(struct mw_session *s, const char *to)
-{
-	struct mw_str v[] = {mw_strz(to)};
-	struct mw_answer a;
-	assert_int_equal(mw_session_rcpt(s, v, 1, false, &a), 0);
-}
-
-static void
 macro(struct mw_session *s, char stage, const char *name, const char *value)
 {
 	mw_session_macro(s, stage, mw_strz(name), mw_strz(value));
-}
-
-struct got {
-	struct mw_arena *arena;
-	struct mw_mail mail;
-	struct mw_buf content;
-	uint64_t n; /* mails in the journal */
-};
-
-/* The last message of the journal, through a reader of its own. */
-static void
-last(struct got *g)
-{
-	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
-	MW_STORE_AUTO *rd = NULL;
-	MW_CURSOR_AUTO *c = NULL;
-	struct mw_err err = {0};
-	struct mw_record r, found;
-	memset(g, 0, sizeof *g);
-	if (mw_store_open(&o, &rd, &err) < 0 || mw_cursor_new(rd, 1, &c, &err) < 0)
-		fail_msg("%s", err.msg);
-	int q;
-	while ((q = mw_cursor_next(c, &r, &err)) != 0) {
-		if (q < 0)
-			fail_msg("%s", err.msg);
-		if (r.type != MW_TYPE_MAIL)
-			continue;
-		found = r;
-		g->n++;
-	}
-	if (!g->n)
-		return;
-	g->arena = mw_arena_new(0);
-	if (mw_record_mail(rd, &found, g->arena, &g->mail, &err) < 0 ||
-	    mw_record_content(rd, &found, &g->mail, 1 << 30, &g->content, &err) < 0)
-		fail_msg("%s", err.msg);
-}
-
-static void
-got_free(struct got *g)
-{
-	mw_arena_free(g->arena);
-	mw_buf_free(&g->content);
-}
-
-static void
-str_is(struct mw_str got, const char *want)
-{
-	if (!mw_str_eq(got, mw_strz(want)))
-		fail_msg("\"%.*s\", not \"%s\"", (int)got.n, got.p, want);
 }
 
 /* ---- content ---- */
@@ -335,7 +183,7 @@ leading_blank_unknown(void **state)
 	mw_session_exact(s, false);
 	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
 	assert_true(a.refuse); /* by default no inexact record is made */
-	struct mw_conf *c = settings();
+	struct mw_conf *c = taking_settings();
 	c->on_failure = MW_ON_FAILURE_ACCEPT;
 	use(c);
 	mail(s, "<a@b.test>");
@@ -345,7 +193,7 @@ leading_blank_unknown(void **state)
 	assert_int_equal(mw_session_header(s, MW_STR("C"), MW_STR("")), 0);
 	assert_string_equal(eom(s), "250");
 	mw_session_free(s);
-	use(settings());
+	use(taking_settings());
 	struct got g;
 	last(&g);
 	assert_true(g.mail.flags & MW_MAIL_INEXACT);
@@ -554,7 +402,7 @@ directions(void **state)
 	     {MW_RCPT_LOCAL}},
 	};
 	for (size_t i = 0; i < MW_COUNT(cases); i++) {
-		use(cases[i].local ? with_domain(cases[i].local) : settings());
+		use(cases[i].local ? with_domain(cases[i].local) : taking_settings());
 		struct mw_session *s = mw_session_new(&cap);
 		mw_session_connect(s, MW_STR("c"), '4', 0, mw_strz(cases[i].client));
 		macro(s, 'M', "{auth_authen}", cases[i].auth);
@@ -576,7 +424,7 @@ directions(void **state)
 				         g.mail.rcpt[k].flags);
 		got_free(&g);
 	}
-	use(settings());
+	use(taking_settings());
 }
 
 static void
@@ -599,7 +447,7 @@ many_recipients(void **state)
 	assert_int_equal(g.mail.n_rcpt, N);
 	str_is(g.mail.rcpt[N - 1].addr, "user-9999@d.test");
 	got_free(&g);
-	struct mw_conf *c = settings();
+	struct mw_conf *c = taking_settings();
 	c->recipient_limit = 3;
 	use(c);
 	for (int told = 0; told < 2; told++) {
@@ -613,7 +461,7 @@ many_recipients(void **state)
 		assert_string_equal(eom(s), told ? "250" : "452");
 	}
 	mw_session_free(s);
-	use(settings());
+	use(taking_settings());
 }
 
 /* ---- order, aborts, failures ---- */
@@ -661,7 +509,7 @@ static void
 message_too_large(void **state)
 {
 	(void)state;
-	struct mw_conf *c = settings();
+	struct mw_conf *c = taking_settings();
 	c->message_limit = 100;
 	use(c);
 	struct mw_session *s = mw_session_new(&cap);
@@ -674,7 +522,7 @@ message_too_large(void **state)
 	assert_int_equal(mw_session_body(s, x, 99), 0);
 	assert_string_equal(eom(s), "552");
 	mw_session_free(s);
-	use(settings());
+	use(taking_settings());
 }
 
 static void
@@ -699,13 +547,13 @@ disk_trouble(void **state)
 	assert_int_equal(mw_session_body(s, "x", 1), 0);
 	assert_string_equal(eom(s), "451");
 	/* … with 421 where that was chosen … */
-	struct mw_conf *c = settings();
+	struct mw_conf *c = taking_settings();
 	c->on_failure_close = true;
 	use(c);
 	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
 	assert_string_equal(a.code, "421");
 	/* … or lets it pass, counted. */
-	c = settings();
+	c = taking_settings();
 	c->on_failure = MW_ON_FAILURE_ACCEPT;
 	use(c);
 	uint64_t passed = atomic_load(&cap.count.passed_unjournaled);
@@ -714,7 +562,7 @@ disk_trouble(void **state)
 	assert_int_equal(mw_session_body(s, "x", 1), 0);
 	assert_string_equal(eom(s), "250");
 	assert_int_equal(atomic_load(&cap.count.passed_unjournaled), passed + 1);
-	use(settings());
+	use(taking_settings());
 	atomic_store(&free_mib, 1 << 20);
 	for (int i = 0; i < 50 && mw_store_ready(store) != 0; i++)
 		(void)usleep(100 * 1000);
@@ -791,7 +639,7 @@ aliases(void **state)
 		}
 		got_free(&g);
 	}
-	use(settings());
+	use(taking_settings());
 	(void)unlink(path);
 	free(path);
 }
