@@ -2,6 +2,7 @@
 #include "replay/undo.h"
 
 #include "journal/base/util.h"
+#include "replay/early.h"
 #include "replay/queue.h"
 #include "replay/run.h"
 #include "replay/sink.h"
@@ -208,6 +209,22 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 	return by_default(cli, a);
 }
 
+/* Imported mail is not in any MTA's queue, and what put it where it is kept its date. */
+static void
+on_first_box(void *arg, const char *mailbox, const char *box, bool imported)
+{
+	struct mw_run *run = arg;
+	if (imported && !run->check && !run->sieve && !run->prepare &&
+	    mw_target_brief(run->target))
+		run->early = mw_early_start(run->target, mailbox, box, run->dry);
+}
+
+static void
+on_bad(void *arg, const struct mw_err *err)
+{
+	mw_report_unreadable(((struct mw_run *)arg)->report, err);
+}
+
 static void
 warn_mark(struct mw_cli *cli, const struct args *a)
 {
@@ -299,8 +316,9 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	const struct mw_plan_opts po = {.cli = cli,
 	                                .query = &a->q,
 	                                .target = run->target,
-	                                .bad = mw_report_unreadable,
-	                                .arg = run->report};
+	                                .first_box = on_first_box,
+	                                .bad = on_bad,
+	                                .arg = run};
 	r = mw_plan_make(&po, &run->plan, err);
 	if (r)
 		return r;
@@ -370,6 +388,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	status = a.step == STEP_UNDO || a.step == STEP_PREPARE
 	             ? finish(&run, r, &err, a.report)
 	             : mw_run_finish(&run, r, &err, a.report);
+	mw_early_free(run.early);
 	mw_target_free(run.target);
 	mw_sink_stop(a.t.sink);
 	mw_queue_free(a.mta_queue);

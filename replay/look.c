@@ -58,19 +58,19 @@ static bool
 known_queue(void *arg, uint64_t queue)
 {
 	const struct mw_look *l = arg;
-	return bsearch(&queue, l->queue, l->n_queue, sizeof queue, by_u64) != NULL;
+	return l->n_queue &&
+	       bsearch(&queue, l->queue, l->n_queue, sizeof queue, by_u64) != NULL;
 }
 
-static int
-on_found(void *arg, const struct mw_found *f)
+int
+mw_look_found(struct mw_look *l, const struct mw_found *f)
 {
-	struct mw_look *l = arg;
 	struct mw_facts facts;
 	if (l->m == l->cap) {
 		size_t cap = l->cap ? l->cap * 2 : 256;
 		void *p = cap < UINT32_MAX ? reallocarray(l->s, cap, sizeof *l->s) : NULL;
 		if (!p)
-			return mw_fail(l->err, MW_ENOMEM, "out of memory");
+			return MW_ENOMEM;
 		l->s = p;
 		l->cap = cap;
 	}
@@ -85,6 +85,14 @@ on_found(void *arg, const struct mw_found *f)
 	    .sent_folder = f->sent_folder,
 	};
 	return 0;
+}
+
+static int
+on_found(void *arg, const struct mw_found *f)
+{
+	struct mw_look *l = arg;
+	int q = mw_look_found(l, f);
+	return q ? mw_fail(l->err, q, "out of memory") : 0;
 }
 
 static int
@@ -179,10 +187,9 @@ reconcile(struct mw_look *l, struct mw_err *err)
 	return r;
 }
 
-int
-mw_look(struct mw_look *l, struct mw_err *err)
+static void
+fill_copies(struct mw_look *l)
 {
-	mw_look_forget(l);
 	for (size_t i = 0; i < l->b->n; i++) {
 		const struct mw_plan_copy *p = &l->b->v[i];
 		const struct mw_plan_rec *rec = &l->r->plan->rec[p->rec];
@@ -197,6 +204,22 @@ mw_look(struct mw_look *l, struct mw_err *err)
 		    .anywhere = l->r->plan->by_message,
 		};
 	}
+}
+
+int
+mw_look_brief(struct mw_look *l, struct mw_err *err)
+{
+	fill_copies(l);
+	sort_stored(l);
+	int q = mw_reconcile_brief(l->c, l->b->n, l->s, l->m);
+	return q < 0 ? mw_fail(err, q, "out of memory") : q;
+}
+
+int
+mw_look(struct mw_look *l, struct mw_err *err)
+{
+	mw_look_forget(l);
+	fill_copies(l);
 	l->err = err;
 	int q = mw_target_scan(l->r->target, on_found, l, err);
 	if (q)

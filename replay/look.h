@@ -17,6 +17,7 @@ struct mw_look {
 	struct mw_rc_copy *c;   /* as many as b->n, in its order; no profiles kept */
 	struct mw_rc_stored *s; /* m, by ascending key */
 	size_t m, cap;
+	bool early; /* l->s has what was seen while the plan was made */
 	struct mw_err *err;
 };
 
@@ -26,6 +27,11 @@ void mw_look_done(struct mw_look *l); /* after a failed init, too */
 /* Scans the box and decides for every copy (l->c[i].how). MW_ECANCEL, MW_ENOMEM, what the
  * target or the journal reports. */
 int mw_look(struct mw_look *l, struct mw_err *err) MW_CHECK;
+/* Another message of the box, into l->s. 0, MW_ENOMEM. */
+int mw_look_found(struct mw_look *l, const struct mw_found *f) MW_CHECK;
+/* Decides on what l->s has by then, without Received fields: 1 all that is wanted is
+ * there, 0 only mw_look can tell. MW_ENOMEM. */
+int mw_look_brief(struct mw_look *l, struct mw_err *err) MW_CHECK;
 /* Fetches the profiles of the n stored messages that are marked `need`. */
 int mw_look_fetch(struct mw_look *l, size_t n, struct mw_err *err) MW_CHECK;
 /* run_check.c: settles every wanted copy after a look, by comparing what is there with

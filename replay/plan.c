@@ -21,7 +21,8 @@ struct walk {
 	struct mw_arena *tmp; /* of one message */
 	struct chosen *chosen;
 	size_t n_chosen, cap_chosen;
-	const char *folder; /* of the record before */
+	const char *folder;              /* of the record before */
+	const struct mw_plan_box *first; /* the first box, just made: to be told */
 	struct mw_err *err;
 	bool second;
 	bool everything; /* --all alone: one walk does */
@@ -109,6 +110,7 @@ get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
 		return mw_fail(w->err, MW_ENOMEM, "out of memory");
 	p->slot[i] = ++p->n_box;
 	*ret = b;
+	w->first = p->n_box == 1 && !bad ? b : NULL;
 	return 0;
 }
 
@@ -249,6 +251,15 @@ on_bad(void *arg, const struct mw_err *err)
 		w->o->bad(w->o->arg, err);
 }
 
+static void
+tell_first(struct walk *w, const struct mw_item *it)
+{
+	if (w->first && w->o->first_box)
+		w->o->first_box(w->o->arg, w->first->mailbox, w->first->box,
+		                it->rec.imported);
+	w->first = NULL;
+}
+
 /* First walk: the selected records, and the boxes that their copies belong into. */
 static int
 on_selected(void *arg, const struct mw_item *it)
@@ -266,6 +277,7 @@ on_selected(void *arg, const struct mw_item *it)
 			continue;
 		any = true;
 		r = get_box(w, c[i].mailbox, &b);
+		tell_first(w, it);
 	}
 	if (r || !any)
 		return r;
@@ -319,6 +331,7 @@ on_any(void *arg, const struct mw_item *it)
 		if (!mw_target_readable(w->t) && !wanted)
 			continue;
 		r = get_box(w, c[i].mailbox, &b);
+		tell_first(w, it);
 		if (r || !b)
 			continue;
 		if (!added)

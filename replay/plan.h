@@ -84,6 +84,9 @@ struct mw_plan_opts {
 	 * its copies is, wherever it lies (recover). NULL: off. */
 	const char *mailbox;
 	bool export; /* one box, each selected message once, whoever it was for */
+	/* Called when the first box is known, while the plan is being made; imported: of
+	 * what was brought in. The texts live as long as the plan. NULL ok. */
+	void (*first_box)(void *arg, const char *mailbox, const char *box, bool imported);
 	/* Called for each unreadable record; NULL ok. */
 	void (*bad)(void *arg, const struct mw_err *err);
 	void *arg;

@@ -380,6 +380,66 @@ mw_reconcile_fast(struct mw_rc_copy *c, size_t n, struct mw_rc_stored *s, size_t
 	return r;
 }
 
+static size_t
+count_key(const struct ref *v, size_t n, uint64_t key)
+{
+	size_t lo = 0, hi = n;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (v[mid].key < key)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < n && v[lo].key == key ? run_len(v, lo, n) : 0;
+}
+
+/* Could a queue ID in a Received field change what the fast rule finds? Only where a copy
+ * has one and is not alone with its Message-ID. Else the queue rule can give that copy
+ * its own stored message, which nobody else can have by the fast rule, or one without a
+ * Message-ID, which no fast rule looks at. */
+static bool
+queue_matters(struct work *w)
+{
+	size_t na = 0, nb = 0;
+	bool any = false;
+	for (size_t i = 0; i < w->n; i++) {
+		any = any || queue_copy(&w->c[i]);
+		w->a[na++] = (struct ref){w->c[i].msgid, (uint32_t)i};
+	}
+	if (!any)
+		return false;
+	for (size_t j = 0; j < w->m; j++)
+		w->b[nb++] = (struct ref){w->s[j].msgid, (uint32_t)j};
+	qsort(w->a, na, sizeof *w->a, by_key);
+	qsort(w->b, nb, sizeof *w->b, by_key);
+	for (size_t i = 0; i < w->n; i++) {
+		uint64_t id = w->c[i].msgid;
+		if (queue_copy(&w->c[i]) &&
+		    (!id || count_key(w->a, na, id) > 1 || count_key(w->b, nb, id) > 1))
+			return true;
+	}
+	return false;
+}
+
+int
+mw_reconcile_brief(struct mw_rc_copy *c, size_t n, struct mw_rc_stored *s, size_t m)
+{
+	static const struct rule fast = {MW_RC_FAST, true, fast_copy, fast_stored, NULL};
+	struct work w;
+	if (work_init(&w, c, n, s, m))
+		return MW_ENOMEM;
+	int r = !queue_matters(&w);
+	for (size_t i = 0; i < n; i++)
+		c[i].how = MW_RC_MISSING;
+	if (r)
+		apply(&w, &fast);
+	for (size_t i = 0; i < n && r; i++)
+		r = !c[i].wanted || c[i].how != MW_RC_MISSING;
+	work_done(&w);
+	return r;
+}
+
 /* Copies whose own bytes must be read: unclaimed, while some looked-at message that is
  * not claimed could be theirs. Unwanted ones compete, or a new copy would take what is an
  * old one's. */

@@ -64,6 +64,10 @@ struct mw_rc_stored {
 /* The queue and fast rules; sets need on stored messages that must be looked at. Returns
  * how many, or MW_ENOMEM. */
 int mw_reconcile_fast(struct mw_rc_copy *c, size_t n, struct mw_rc_stored *s, size_t m);
+/* Of stored messages whose Received fields were not asked for: 1 every wanted copy is
+ * there by the fast rule, and would be so by the queue and fast rules with them; 0 that
+ * cannot be said. MW_ENOMEM. */
+int mw_reconcile_brief(struct mw_rc_copy *c, size_t n, struct mw_rc_stored *s, size_t m);
 /* The digest rule, on what has a profile; sets need on copies. Returns how many. */
 int mw_reconcile_digest(struct mw_rc_copy *c, size_t n, struct mw_rc_stored *s, size_t m);
 /* The subset and sent rules, and the ambiguous marks. Returns 0 or MW_ENOMEM. */

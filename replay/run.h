@@ -24,6 +24,7 @@ enum {
 	MW_RUN_ATTEMPTS = 3 /* without progress, then a box is given up */
 };
 
+struct mw_early;
 struct mw_queue;
 
 enum mw_live {
@@ -65,6 +66,7 @@ struct mw_run {
 	bool prepare;           /* put nothing: look, and raise UIDs (run_raise.c) */
 	uint64_t uid_gap;       /* UIDs to leave out; 0: do not raise */
 	struct mw_queue *queue; /* the MTA's; NULL: not asked (run_queue.c) */
+	struct mw_early *early; /* a look into the first box (early.h); NULL: none */
 	unsigned jobs;          /* boxes at a time; 0: MW_JOBS_DEFAULT */
 	/* warn, and ask on a terminal, before what looks like a store in use */
 	bool ask_live;

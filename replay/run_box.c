@@ -1,6 +1,7 @@
 #include "replay/run.h"
 
 #include "journal/base/util.h"
+#include "replay/early.h"
 #include "replay/look.h"
 
 #include <poll.h>
@@ -238,7 +239,11 @@ static int
 attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_err *err)
 {
 	size_t left = 0;
-	int q = mw_look(l, err);
+	int q = l->early ? mw_look_brief(l, err) : 0;
+	l->early = false;
+	if (q)
+		return q < 0 ? q : settle(l, &left, err);
+	q = mw_look(l, err);
 	if (!q && r->check)
 		return mw_run_check(l, err);
 	if (!q)
@@ -317,6 +322,8 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 		size_t before = mw_run_open_copies(b);
 		if (mw_cli_stopped())
 			q = mw_fail(err, MW_ECANCEL, "interrupted");
+		else if ((l.early = mw_early_of(r->early, b->box)))
+			q = mw_early_take(r->early, r, &l, err);
 		else
 			q = mw_target_open(r->target, b->mailbox, b->box, r->dry, err);
 		if (!q) {

@@ -127,6 +127,8 @@ walk_log(struct walk *w, uint64_t from, struct mw_err *err)
 {
 	MW_CURSOR_AUTO *c = NULL;
 	int r = mw_cursor_new(w->it.store, from, &c, err), failures = 0;
+	if (r == 0)
+		mw_cursor_ahead(c);
 	while (r >= 0) {
 		struct mw_record rec;
 		struct mw_err e = {0};

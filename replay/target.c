@@ -312,6 +312,12 @@ mw_target_readable(const struct mw_target *t)
 	return t->ops->readable;
 }
 
+bool
+mw_target_brief(const struct mw_target *t)
+{
+	return t->ops->brief;
+}
+
 int
 mw_target_folder_check(const char *folder, struct mw_err *err)
 {

@@ -76,6 +76,8 @@ extern const char mw_target_usage[];
 
 const char *mw_target_name(const struct mw_target *t); /* without secrets, for people */
 bool mw_target_readable(const struct mw_target *t);    /* can say what it holds */
+/* Is its scan faster where Received fields are not asked for? */
+bool mw_target_brief(const struct mw_target *t);
 /* Is that target's text one of those that cannot be read back (LMTP, SMTP)? */
 bool mw_target_write_only(const char *text);
 
@@ -214,6 +216,7 @@ struct mw_target_ops {
 	const char *scheme;
 	bool readable, has_sent;
 	bool has_folders; /* takes --folder */
+	bool brief;       /* see mw_target_brief */
 	int (*open)(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	            struct mw_err *err);
 	int (*scan)(struct mw_target *t, int (*cb)(void *, const struct mw_found *),
@@ -256,6 +259,7 @@ struct mw_target {
 	char *password;  /* wiped in mw_target_free */
 	char *passwords; /* the --user-passwords file's text, wiped */
 	bool silent;     /* a canary came to the sink */
+	bool brief;      /* scans need not give Received fields; see mw_target_brief */
 	void *own;       /* the implementation's state */
 };
 

@@ -364,6 +364,7 @@ const struct mw_target_ops mw_target_imap = {
     .readable = true,
     .has_sent = true,
     .has_folders = true,
+    .brief = true,
     .open = imap_open,
     .scan = mw_imap_box_scan,
     .fetch = mw_imap_box_fetch,

@@ -70,13 +70,15 @@ on_message(void *arg, struct mw_imap_cur cur)
 }
 
 static int
-ask_folder(struct mw_imap_box *b, size_t i, struct mw_err *err)
+ask_folder(const struct mw_target *t, size_t i, struct mw_err *err)
 {
+	const struct mw_imap_box *b = t->own;
 	int r = mw_imap_cmd(b->c, err, "EXAMINE %s", b->folder[i].quoted);
 	return r ? r
 	         : mw_imap_cmd(b->c, err,
 	                       "UID FETCH 1:* (UID RFC822.SIZE INTERNALDATE "
-	                       "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID RECEIVED)])");
+	                       "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID%s)])",
+	                       t->brief ? "" : " RECEIVED");
 }
 
 static int
@@ -126,7 +128,7 @@ mw_imap_box_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *)
 	mw_buf_clear(&b->stale);
 	for (s.i = 0; s.i < b->n_folder && !r; s.i++) {
 		while (!r && asked < b->n_folder && asked < s.i + AHEAD)
-			r = ask_folder(b, asked++, err);
+			r = ask_folder(t, asked++, err);
 		if (!r)
 			r = hear_folder(&s, err);
 	}

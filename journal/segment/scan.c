@@ -23,6 +23,38 @@ read_fail(struct mw_seg *s, int64_t r, struct mw_err *err)
 	                     (unsigned long long)s->h.number);
 }
 
+void
+mw_seg_ahead(struct mw_seg *s, uint64_t off, size_t len)
+{
+	mw_seg_behind(s);
+	if (len > s->ahead_cap) {
+		uint8_t *p = realloc(s->ahead, len);
+		if (!p)
+			return; /* slower, no worse */
+		s->ahead = p;
+		s->ahead_cap = len;
+	}
+	int64_t n = s->fs->pread(s->fs, s->fd, s->ahead, len, off);
+	s->ahead_at = off;
+	s->ahead_n = n > 0 ? (size_t)n : 0;
+}
+
+void
+mw_seg_behind(struct mw_seg *s)
+{
+	s->ahead_n = 0;
+}
+
+int64_t
+mw_seg_read(struct mw_seg *s, void *p, size_t n, uint64_t off)
+{
+	if (off < s->ahead_at || off - s->ahead_at > s->ahead_n ||
+	    n > s->ahead_n - (size_t)(off - s->ahead_at))
+		return s->fs->pread(s->fs, s->fd, p, n, off);
+	memcpy(p, s->ahead + (off - s->ahead_at), n);
+	return (int64_t)n;
+}
+
 static int
 no(const char **why, const char *text)
 {
@@ -104,7 +136,9 @@ mw_seg_frame(struct mw_seg *s, uint64_t off, enum mw_check how, struct mw_frame 
              const char **why, struct mw_err *err)
 {
 	uint8_t head[MW_FRAME_HEADER];
-	int64_t n = s->fs->pread(s->fs, s->fd, head, sizeof head, off);
+	int64_t n = how == MW_CHECK_HEADER
+	                ? mw_seg_read(s, head, sizeof head, off)
+	                : s->fs->pread(s->fs, s->fd, head, sizeof head, off);
 	if (n < 0)
 		return read_fail(s, n, err);
 	if ((size_t)n < sizeof head)
@@ -283,6 +317,11 @@ walk(struct mw_seg *s, struct mw_window *w, struct mw_seg_end *ret, struct mw_er
 		}
 		if (w)
 			mw_window_forget(w);
+		r = nonzero_tail(s, e.end, &e.torn_bytes, err);
+		if (r < 0)
+			return r;
+		if (!e.torn_bytes) /* nothing proves anything */
+			break;
 		r = proves_damage(s, &e, &off, err);
 		if (r < 0)
 			return r;

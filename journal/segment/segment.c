@@ -265,6 +265,7 @@ mw_seg_free(struct mw_seg *s)
 	if (s->h.stanzas)
 		explicit_bzero(s->h.stanzas, s->h.stanzas_len);
 	free(s->h.stanzas);
+	free(s->ahead);
 	free(s);
 }
 

@@ -48,6 +48,9 @@ struct mw_seg {
 	bool closed;      /* reader: ends with a valid trailer */
 	bool header_hurt; /* reader: one of the two header blocks does not hold */
 	struct mw_seg_trailer t;
+	uint8_t *ahead; /* what mw_seg_ahead read: ahead_n bytes at ahead_at */
+	uint64_t ahead_at;
+	size_t ahead_n, ahead_cap;
 };
 
 /* "DIR/segments/NNNNNNNNNNNNNNNN.seg" into out (PATH_MAX). */
@@ -73,6 +76,14 @@ int mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t, const uint8_
  * none, MW_EDAMAGED it does not hold, MW_ENOMEM. */
 int mw_seg_signed(const struct mw_seg *s, const uint8_t *pk) MW_CHECK;
 void mw_seg_free(struct mw_seg *s); /* NULL ok */
+
+/* n bytes at off: as fs->pread, out of what mw_seg_ahead read where that holds them. */
+int64_t mw_seg_read(struct mw_seg *s, void *p, size_t n, uint64_t off) MW_CHECK;
+/* For one who walks: reads len bytes at off in one piece, for mw_seg_read and
+ * mw_seg_frame. What is wiped or written in there later is not seen until the next call
+ * or mw_seg_behind. A failure is left to the reads themselves. */
+void mw_seg_ahead(struct mw_seg *s, uint64_t off, size_t len);
+void mw_seg_behind(struct mw_seg *s); /* forgets it */
 
 /* Opens for reading and checks header and, where there is one, trailer. MW_ENOTFOUND,
  * MW_EVERSION, MW_EDAMAGED (header), MW_EFORMAT (of another journal). journal may be

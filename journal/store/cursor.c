@@ -17,6 +17,14 @@ struct mw_cursor {
 	bool ext_known;
 	uint64_t limit; /* what is below it is durable: no need to look for the end */
 	bool assumed;   /* ext is not looked up but follows from limit */
+	bool ahead;     /* many records are read at a time */
+	uint64_t frame; /* length of the frame before */
+};
+
+enum {
+	AHEAD = 128 << 10, /* bytes read at a time where frames are small, */
+	AHEAD_HEAD = 4096, /* and of each frame that is not: header, slot, metadata */
+	AHEAD_SMALL = 16 << 10
 };
 
 int
@@ -151,8 +159,30 @@ mw_cursor_free(struct mw_cursor *c)
 {
 	if (!c)
 		return;
+	if (c->ahead)
+		for (int i = 0; i < MW_OPEN_SEGS; i++)
+			if (c->st->open[i].seg)
+				mw_seg_behind(c->st->open[i].seg);
 	free(c->list);
 	free(c);
+}
+
+void
+mw_cursor_ahead(struct mw_cursor *c)
+{
+	c->ahead = true;
+}
+
+/* Has what stands at c->off at hand, with the records after it if they are small. */
+static void
+look_ahead(const struct mw_cursor *c, struct mw_seg *s)
+{
+	uint64_t left = c->ext.end - c->off, got = s->ahead_at + s->ahead_n;
+	size_t want = c->frame < AHEAD_SMALL ? AHEAD : AHEAD_HEAD;
+	bool there = c->off >= s->ahead_at && c->off < got &&
+	             got - c->off >= MW_MIN(left, (uint64_t)AHEAD_HEAD);
+	if (!there)
+		mw_seg_ahead(s, c->off, (size_t)MW_MIN(left, (uint64_t)want));
 }
 
 /* The newest segment's end, for the next look-up in this store. */
@@ -160,9 +190,29 @@ static void
 remember(struct mw_cursor *c)
 {
 	bool open = !c->ext.final && !after(c, c->segment);
-	c->st->seen = open ? c->segment : 0;
-	if (open)
+	if (open) {
+		c->st->seen = c->segment;
 		c->st->seen_end = c->ext.open;
+	} else if (c->st->seen == c->segment) {
+		c->st->seen = 0;
+	}
+}
+
+/* An open segment whose end this store has found before: what was written since is all
+ * that is looked at, not the space behind it once more. */
+static bool
+seen_before(struct mw_cursor *c)
+{
+	struct mw_seg_end e = c->st->seen_end;
+	struct mw_open_seg *o;
+	if (!c->segment || c->st->seen != c->segment || after(c, c->segment) ||
+	    mw_store_seg(c->st, c->segment, &o, NULL) < 0 || o->seg->closed ||
+	    mw_seg_grow(o->seg, &e, NULL) < 0)
+		return false;
+	c->ext = (struct mw_extent){.end = e.end, .open = e};
+	c->ext_known = true;
+	c->st->seen_end = e;
+	return true;
 }
 
 static int
@@ -171,6 +221,8 @@ extent(struct mw_cursor *c, struct mw_err *err)
 	const struct mw_seg_end *known =
 	    c->ext_known && !c->ext.final && !c->assumed ? &c->ext.open : NULL;
 	c->assumed = false;
+	if (!known && seen_before(c))
+		return 0;
 	int r =
 	    mw_store_extent(c->st, c->segment, after(c, c->segment), known, &c->ext, err);
 	c->ext_known = r == 0;
@@ -358,6 +410,8 @@ mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
 		struct mw_frame f;
 		const char *why = "";
 		r = mw_store_seg(c->st, c->segment, &o, err);
+		if (r == 0 && c->ahead)
+			look_ahead(c, o->seg);
 		if (r == 0)
 			r = mw_seg_frame(o->seg, c->off, MW_CHECK_HEADER, &f, &why, err);
 		if (r < 0)
@@ -373,6 +427,7 @@ mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
 			                   r ? "unexpected sequence number" : why, err);
 		mw_record_of(ret, c->segment, c->off, &f);
 		c->off += ret->frame_len;
+		c->frame = ret->frame_len;
 		c->expect = f.seq + 1;
 		if (f.seq >= c->from)
 			return 1;

@@ -125,7 +125,7 @@ static int
 read_part(struct mw_open_seg *o, const struct mw_record *r, uint64_t at, void *p,
           size_t n, struct mw_err *err)
 {
-	int64_t k = o->seg->fs->pread(o->seg->fs, o->seg->fd, p, n, r->loc.offset + at);
+	int64_t k = mw_seg_read(o->seg, p, n, r->loc.offset + at);
 	if (k < 0) {
 		errno = (int)-k;
 		return mw_fail_errno(err, "cannot read segment %llu",

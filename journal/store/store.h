@@ -239,6 +239,9 @@ int mw_cursor_new(struct mw_store *st, uint64_t from, struct mw_cursor **ret,
  * negative: damage at one place, named in err; the next call goes on after it. */
 int mw_cursor_next(struct mw_cursor *c, struct mw_record *ret,
                    struct mw_err *err) MW_CHECK;
+/* From now on much is read at a time: for walks of which every record is looked into.
+ * What is wiped meanwhile may be seen for that long. */
+void mw_cursor_ahead(struct mw_cursor *c);
 void mw_cursor_free(struct mw_cursor *c);
 
 /* The newest record whose sequence number is below `below` (UINT64_MAX: of all): 1, or 0

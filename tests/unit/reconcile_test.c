@@ -315,6 +315,98 @@ the_topmost_known_queue_id_is_taken(void **state)
 	assert_int_equal(f.queue, 0);
 }
 
+/* ---- without Received fields ---- */
+
+static uint64_t rnd = 7;
+
+static unsigned
+any(unsigned n)
+{
+	rnd = rnd * UINT64_C(6364136223846793005) + 1442695040888963407;
+	return (unsigned)(rnd >> 33) % n;
+}
+
+enum {
+	MOST = 6
+};
+
+struct world {
+	struct mw_rc_copy c[MOST];
+	struct mw_rc_stored s[MOST];
+	size_t n, m;
+};
+
+/* Few Message-IDs, sizes, seconds and queue IDs, so that they meet: some missing, some
+ * repeated, list copies, forged Received fields, and what a store has made larger. */
+static void
+make_world(struct world *w, unsigned queues)
+{
+	static const uint8_t digest[32];
+	memset(w, 0, sizeof *w);
+	w->n = 1 + any(MOST);
+	w->m = any(MOST + 1);
+	for (size_t i = 0; i < w->n; i++)
+		w->c[i] = (struct mw_rc_copy){.msgid = any(5),
+		                              .queue = any(queues),
+		                              .time_us = S(any(2)),
+		                              .size = 100 + any(2),
+		                              .digest = digest,
+		                              .sent = !any(4),
+		                              .wanted = any(4) > 0};
+	for (size_t j = 0; j < w->m; j++) {
+		const struct mw_rc_copy *c = &w->c[any((unsigned)w->n)];
+		bool of_it = any(8) > 0;
+		w->s[j] = (struct mw_rc_stored){
+		    .key = j,
+		    .msgid = of_it ? c->msgid : any(5),
+		    .queue = any(3) ? (of_it ? c->queue : any(queues)) : 0,
+		    .size = of_it ? c->size + (any(5) ? 0 : 40) : 100 + any(2),
+		    .date_us = any(20) ? (of_it ? c->time_us : S(any(2))) : INT64_MIN,
+		    .received_us = any(10) ? S(any(2)) : INT64_MIN,
+		    .sent_folder = of_it ? c->sent : !any(4)};
+		if (!w->s[j].queue)
+			w->s[j].received_us = INT64_MIN;
+	}
+}
+
+static bool
+all_there(const struct world *w)
+{
+	for (size_t i = 0; i < w->n; i++)
+		if (w->c[i].wanted && w->c[i].how == MW_RC_MISSING)
+			return false;
+	return true;
+}
+
+static void
+what_is_there_without_received_fields_is_there_with_them(void **state)
+{
+	(void)state;
+	size_t said = 0, full = 0, plain = 0;
+	for (size_t k = 0; k < 300000; k++) {
+		struct world with, without;
+		unsigned queues = 1 + any(3); /* 1: imported mail, none has one */
+		make_world(&with, queues);
+		without = with;
+		for (size_t j = 0; j < without.m; j++) {
+			without.s[j].queue = 0;
+			without.s[j].received_us = INT64_MIN;
+		}
+		int brief =
+		    mw_reconcile_brief(without.c, without.n, without.s, without.m);
+		assert_true(mw_reconcile_fast(with.c, with.n, with.s, with.m) >= 0);
+		bool there = all_there(&with);
+		if (brief && !there)
+			fail_msg("world %zu: said to be there, and is not", k);
+		if (queues == 1 && there != (brief == 1))
+			fail_msg("world %zu: nothing has a queue ID, and it matters", k);
+		said += brief == 1;
+		full += there;
+		plain += queues == 1 && there;
+	}
+	assert_true(said > plain && plain > 1000 && full > said);
+}
+
 int
 main(void)
 {
@@ -324,6 +416,7 @@ main(void)
 	    cmocka_unit_test(a_profile_forgets_what_stores_change),
 	    cmocka_unit_test(a_profile_does_not_depend_on_how_bytes_are_cut),
 	    cmocka_unit_test(the_topmost_known_queue_id_is_taken),
+	    cmocka_unit_test(what_is_there_without_received_fields_is_there_with_them),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
