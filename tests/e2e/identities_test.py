@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-import milterclient
+import alone
 import rig as rigs
 import tap
 
@@ -72,81 +72,30 @@ class Table:
 					return
 
 
-class Site:
-	"""mailwald alone, with one table on a socket."""
+class Site(alone.Alone):
+	"""mailwald with one table on a socket."""
 
 	def __init__(self, directory, *settings, serve=True):
-		self.dir = pathlib.Path(directory)
-		self.journal = self.dir / "journal"
-		self.sock = f"/tmp/mw-ident-{os.getpid()}-{self.dir.name}.sock"
-		self.map = self.sock + ".map"
+		self.map = f"/tmp/mw-map-{os.getpid()}-{os.path.basename(directory)}.sock"
 		self.table = Table(self.map, TABLE) if serve else None
-		self.conf = self.dir / "conf"
-		self.log = self.dir / "log"
-		lines = [f'journal_dir = "{self.journal}"', f"milter_listen = unix:{self.sock}",
-			 "min_free = 0", "log_target = stderr", "local_domains = example.test",
-			 f"identities = socketmap:unix:{self.map}:m", *settings]
-		self.conf.write_text("\n".join(lines) + "\n", encoding="utf-8")
-		self.proc = None
+		super().__init__(directory, "local_domains = example.test",
+				 f"identities = socketmap:unix:{self.map}:m", *settings)
 
-	def __enter__(self):
-		assert self.mailwal("init")[0] == 0
-		self.start()
-		return self
-
-	def start(self):
-		with open(self.log, "ab") as log:
-			self.proc = subprocess.Popen([rigs.find_program("mailwald"), "-c", self.conf],
-						     stderr=log, stdin=subprocess.DEVNULL,
-						     preexec_fn=rigs.die_with_parent)
-		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), alive=self.proc)
-
-	def end(self, sig=signal.SIGTERM):
-		"""Its exit status, and how long it took to end."""
-		began = time.monotonic()
-		self.proc.send_signal(sig)
-		return self.proc.wait(tap.PATIENCE), time.monotonic() - began
-
-	def __exit__(self, *_):
+	def __exit__(self, *what):
 		if self.table:
 			self.table.gate.set()
 			self.table.sock.close()
-		if self.proc and self.proc.poll() is None:
-			self.proc.kill()
-			self.proc.wait()
-		for p in (self.sock, self.map):
-			if os.path.exists(p):
-				os.unlink(p)
-
-	def mailwal(self, *args):
-		p = subprocess.run([rigs.find_program("mailwal"), "-c", self.conf, *map(str, args)],
-				   capture_output=True, timeout=tap.PATIENCE, check=False)
-		return p.returncode, p.stdout.decode(), p.stderr.decode()
+		super().__exit__(*what)
+		if os.path.exists(self.map):
+			os.unlink(self.map)
 
 	def lines(self, *args):
 		rc, out, err = self.mailwal("--json", *args)
 		assert rc in (0, 3), (rc, err)
 		return [json.loads(x) for x in out.splitlines()]
 
-	def status(self):
-		with socket.socket(socket.AF_UNIX) as s:
-			s.settimeout(tap.PATIENCE)
-			s.connect(str(self.journal / "control.sock"))
-			s.sendall(b"status\n")
-			out = b""
-			while not out.endswith(b"\n"):
-				out += s.recv(65536)
-		return json.loads(out.split(b" ", 1)[1])
-
 	def send(self, queue_id, *rcpts):
-		"""Seconds until the end of message was answered."""
-		c = milterclient.Conn(self.sock)
-		c.envelope(queue_id, rcpts=rcpts)
-		began = time.monotonic()
-		got = c.end()
-		c.sock.close()
-		assert got == b"c", got
-		return time.monotonic() - began
+		return self.mail(queue_id, rcpts=rcpts)
 
 	def settled(self, n):
 		"""Waits until n expansions are in the journal, or were given up."""
@@ -156,8 +105,6 @@ class Site:
 				s["expansions_dropped"]) >= n and s["expansions_queued"] == 0
 		rigs.wait_for(f"{n} expansions", done, alive=self.proc)
 
-	def show(self, queue_id):
-		return json.loads(self.mailwal("show", queue_id, "--json")[1])
 
 
 def found(site, *selection):

@@ -9,13 +9,13 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import alone
 import milterclient
 import rig as rigs
 import spfhelper
@@ -35,61 +35,25 @@ loop.test TXT v=spf1%20include:loop.test%20-all
 """
 
 
-class Daemon:
-	"""mailwald with a helper that reads a zone file, in a directory of its own."""
+class Daemon(alone.Alone):
+	"""mailwald with a helper that reads a zone file."""
 
 	def __init__(self, directory, zone, *settings):
-		self.dir = pathlib.Path(directory)
-		self.journal = self.dir / "journal"
-		self.sock = f"/tmp/mw-spf-{os.getpid()}-{self.dir.name}.sock"
-		self.zone = self.dir / "zone"
-		self.zone.write_text(zone, encoding="ascii")
-		self.program = self.dir / "mailwald"
-		shutil.copy(rigs.find_program("mailwald"), self.program)
-		helper = self.dir / "mailwald-spf"
+		here = pathlib.Path(directory)
+		(here / "zone").write_text(zone, encoding="ascii")
+		program = here / "mailwald"
+		shutil.copy(rigs.find_program("mailwald"), program)
+		helper = here / "mailwald-spf"
 		# runs as nobody after it has read the zone; this script is gone by then
-		helper.write_text(f"#!/bin/sh\nexec '{spfhelper.program()}' --zone '{self.zone}' \"$@\"\n",
+		helper.write_text(f"#!/bin/sh\nexec '{spfhelper.program()}' --zone '{here}/zone' \"$@\"\n",
 				  encoding="ascii")
 		helper.chmod(0o755)
-		self.conf = self.dir / "conf"
-		lines = [f'journal_dir = "{self.journal}"', f"milter_listen = unix:{self.sock}",
-			 "min_free = 0", "log_target = stderr", "log_level = debug", *settings]
-		self.conf.write_text("\n".join(lines) + "\n", encoding="utf-8")
-		self.log = self.dir / "log"
+		super().__init__(directory, "log_level = debug", *settings, program=program)
 
-	def __enter__(self):
-		self.mailwal("init")
-		with open(self.log, "ab") as log:
-			self.proc = subprocess.Popen([self.program, "-c", self.conf], stderr=log,
-						     stdin=subprocess.DEVNULL,
-						     preexec_fn=rigs.die_with_parent)
-		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), alive=self.proc)
-		return self
-
-	def __exit__(self, *_):
-		if self.proc.poll() is None:
-			self.proc.terminate()
-		try:
-			self.status = self.proc.wait(tap.PATIENCE)
-		except subprocess.TimeoutExpired:
-			self.proc.kill()
-			self.status = self.proc.wait()
-		if os.path.exists(self.sock):
-			os.unlink(self.sock)
-
-	def mailwal(self, *args):
-		return subprocess.run([rigs.find_program("mailwal"), "-c", self.conf, *args],
-				      stdout=subprocess.PIPE, check=True, timeout=tap.PATIENCE).stdout
-
-	def counters(self):
-		with socket.socket(socket.AF_UNIX) as s:
-			s.settimeout(tap.PATIENCE)
-			s.connect(str(self.journal / "control.sock"))
-			s.sendall(b"status\n")
-			out = b""
-			while not out.endswith(b"\n"):
-				out += s.recv(65536)
-		return json.loads(out.split(b" ", 1)[1])
+	def out(self, *args):
+		rc, out, err = self.mailwal(*args)
+		assert rc == 0, err
+		return out
 
 	def helpers(self):
 		out = []
@@ -103,19 +67,12 @@ class Daemon:
 		return out
 
 	def send(self, queue_id, sender, addr="192.0.2.1", helo="helo.test"):
-		"""Seconds until the end of message was answered."""
-		c = milterclient.Conn(self.sock)
-		c.envelope(queue_id, sender=sender, addr=addr, helo=helo)
-		began = time.monotonic()
-		got = c.end()
-		c.sock.close()
-		assert got == b"c", got
-		return time.monotonic() - began
+		return self.mail(queue_id, sender=sender, addr=addr, helo=helo)
 
 	def verdict(self, queue_id, seconds=tap.PATIENCE):
 		end = time.monotonic() + seconds
 		while True:
-			o = json.loads(self.mailwal("show", queue_id, "--json"))
+			o = self.show(queue_id)
 			if "spf" in o or time.monotonic() > end:
 				return o.get("spf", {})
 			time.sleep(0.1)
@@ -148,14 +105,14 @@ def results(t):
 			 v.get("library")),
 			("192.0.2.1", "a@fail.test", "v=spf1 -all exp=why.fail.test", "go away",
 			 "libspf2 1.2.10"), "the verdict holds what it was made from")
-		text = d.mailwal("show", "R0").decode()
+		text = d.out("show", "R0")
 		t.ok("\nspf           pass (" in text, "show tells the verdict", text)
 		uids = {line for pid in d.helpers()
 			for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
 			if line.startswith(("Uid:", "NoNewPrivs:", "Seccomp:", "CapEff:"))}
 		t.equal(uids, {"Uid:\t65534\t65534\t65534\t65534", "NoNewPrivs:\t1", "Seccomp:\t2",
 			       "CapEff:\t0000000000000000"}, "helpers are locked in")
-		rows = {o["queue_id"]: o for o in map(json.loads, d.mailwal(
+		rows = {o["queue_id"]: o for o in map(json.loads, d.out(
 			"list", "--all", "--json").splitlines())}
 		t.equal([rows[f"R{i}"].get("spf", {}).get("result") for i in range(len(cases))],
 			[c[3] for c in cases], "list --json has the verdicts")
@@ -164,8 +121,8 @@ def results(t):
 		d.send("L3", "a@pass.test")
 		d.verdict("L3")
 		t.ok(not d.verdict("L1", 0) and not d.verdict("L2", 0), "mail from here is not checked")
-		checked = d.counters()["spf_checked"]
-	t.equal(d.status, 0, "a clean end")
+		checked = d.status()["spf_checked"]
+	t.equal(d.ended, 0, "a clean end")
 	t.equal(checked, len(cases) + 1, "verdicts counted")
 	out = subprocess.run([rigs.find_program("mailwal"), "-c", d.conf, "verify"],
 			     stdout=subprocess.PIPE, timeout=tap.PATIENCE)
@@ -180,16 +137,16 @@ def many(t):
 		for i in range(n):
 			d.send(f"M{i}", senders[i % 3])
 		d.verdict(f"M{n - 1}")
-		rigs.wait_for("verdicts", lambda: d.counters()["spf_checked"] == n)
+		rigs.wait_for("verdicts", lambda: d.status()["spf_checked"] == n)
 		for what in ("with", "without"):
 			got = [(int(o["queue_id"][1:]), o.get("spf", {}).get("result")) for o in
-			       map(json.loads, d.mailwal("list", "--all", "--json").splitlines())]
+			       map(json.loads, d.out("list", "--all", "--json").splitlines())]
 			t.equal(sorted(got) == [(i, ("pass", "fail", "softfail")[i % 3]) for i in range(n)],
 				True, f"list --json of {n} messages, {what} the index")
 			if what == "with":
 				index = d.journal / "index"
 				os.rename(index, d.dir / "index.away")
-		t.ok(d.counters()["batches"] < 2 * n, "verdicts share syncs", d.counters()["batches"])
+		t.ok(d.status()["batches"] < 2 * n, "verdicts share syncs", d.status()["batches"])
 
 
 def encrypted(t):
@@ -201,12 +158,12 @@ def encrypted(t):
 		       env={**os.environ, "MAILWAL_CONFIG": "/dev/null"})
 	with Daemon(t.sub("encrypted"), ZONE, "spf = yes", f'recovery_key = "{key}.pub"') as d:
 		d.send("E", "a@pass.test")
-		rigs.wait_for("a verdict", lambda: d.counters()["spf_checked"] == 1)
-		text = d.mailwal("status").decode()
+		rigs.wait_for("a verdict", lambda: d.status()["spf_checked"] == 1)
+		text = d.out("status")
 		t.ok("SPF: 1 checked, 0 not" in text, "status counts", text)
 	t.ok(not any(b"pass.test" in p.read_bytes() for p in d.journal.rglob("*") if p.is_file()),
 	     "nothing of it can be read in the journal")
-	o = json.loads(d.mailwal("--key", key, "show", "E", "--json"))
+	o = json.loads(d.out("--key", key, "show", "E", "--json"))
 	t.equal(o.get("spf", {}).get("result"), "pass", "and with the key it can")
 
 
@@ -246,8 +203,8 @@ def slow(t):
 		d.send("Q", "a@pass.test")
 		t.equal(d.verdict("Q").get("result"), "pass", "and then others answer")
 		t.ok(min(took) < 2, "no answer waited for a helper", took)
-		t.ok(d.counters()["spf_helper_deaths"] >= 6, "deaths are counted", d.counters())
-	t.equal(d.status, 0, "a clean end with helpers")
+		t.ok(d.status()["spf_helper_deaths"] >= 6, "deaths are counted", d.status())
+	t.equal(d.ended, 0, "a clean end with helpers")
 
 
 def burst(t):
@@ -261,15 +218,15 @@ def burst(t):
 			assert c.end() == b"c"
 		rate = n / (time.monotonic() - began)
 		c.sock.close()
-		s = d.counters()
+		s = d.status()
 		t.equal((s["journaled"], s["spf_checked"]), (n, 0), "all of a burst is journaled")
 		t.ok(s["spf_queued"] == 2000 and s["spf_dropped"] == n - 2000,
 		     "the queue is bounded, the rest is counted", s)
 		t.ok(rate > 50, "at full speed", rate)
 		t.note(f"{rate:.0f} messages a second")
 		began = time.monotonic()
-	t.ok(d.status == 0 and time.monotonic() - began < 30, "stops at once with all that waiting",
-	     (d.status, time.monotonic() - began))
+	t.ok(d.ended == 0 and time.monotonic() - began < 30, "stops at once with all that waiting",
+	     (d.ended, time.monotonic() - began))
 	log = d.log.read_text(encoding="utf-8", errors="replace")
 	t.ok(log.count("event=spf_dropped") <= 2, "one warning, not one per message")
 
@@ -289,13 +246,13 @@ def ends(t):
 				os.path.exists(f"/proc/{p}") for p in pids))
 			t.ok(len(pids) >= 1, f"{engine}: helpers end with mailwald", pids)
 		if engine == "libmilter":
-			t.equal(d.status, 0, "libmilter: a clean end")
+			t.equal(d.ended, 0, "libmilter: a clean end")
 
 
 def refused(t):
 	"""A configuration that cannot work is told at the start."""
 	d = Daemon(t.sub("refused"), ZONE, "spf = yes", "spf_user = no-such-user")
-	d.mailwal("init")
+	d.out("init")
 	p = subprocess.run([d.program, "-t", "-c", d.conf], stderr=subprocess.PIPE,
 			   stdout=subprocess.PIPE, timeout=tap.PATIENCE)
 	t.ok(p.returncode == 78 and b"no-such-user" in p.stderr, "a user that there is not", p)
