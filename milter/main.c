@@ -531,8 +531,10 @@ main(int argc, char **argv)
 			return usage(stderr, EX_USAGE);
 		}
 	}
-	if (optind != argc)
+	if (optind != argc) {
+		fprintf(stderr, "mailwald: unexpected argument '%s'\n", argv[optind]);
 		return usage(stderr, EX_USAGE);
+	}
 	struct mw_err err = {0};
 	MW_BUF_AUTO report = {0};
 	struct mw_conf *conf;

@@ -317,7 +317,14 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 			fputs(mw_buf_cstr(&text), stdout);
 		return 0;
 	}
-	if (mw_postfix_load(cli->conf, a.dir, arena, &p, &err) < 0)
-		return mw_cli_error(cli, &err);
+	if (mw_postfix_load(cli->conf, a.dir, arena, &p, &err) < 0) {
+		status = mw_cli_error(cli, &err);
+		if (a.check || a.apply || a.dir || err.code != MW_EUNAVAIL)
+			return status;
+		fputs("mailwal: so these settings are for a Postfix without other "
+		      "milters\n",
+		      stderr);
+		mw_postfix_unseen(cli->conf, arena, &p);
+	}
 	return a.check ? check(cli, &p) : apply(cli, &a, &p);
 }

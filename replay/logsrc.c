@@ -260,12 +260,19 @@ mw_logsrc_open(struct mw_logsrc *l, const char *path, const struct mw_logsrc_sta
 		return open_journald(l, s, follow, err);
 	if (strcmp(path, "-") == 0) {
 		l->fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
-		l->stream = true;
+		l->stream = l->passes = true;
 		return l->fd < 0 ? mw_fail_errno(err, "cannot read standard input") : 0;
 	}
-	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	/* A pipe with a name is waited for until somebody writes to it, as by cat(1). */
+	bool pipe = stat(path, &sb) == 0 && S_ISFIFO(sb.st_mode);
+	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | (pipe ? 0 : O_NONBLOCK));
 	if (fd < 0 || fstat(fd, &sb) < 0)
 		return mw_fail_errno(err, "cannot open %s", path);
+	if (S_ISFIFO(sb.st_mode) || S_ISCHR(sb.st_mode)) { /* <(zcat …), /dev/stdin */
+		l->fd = MW_TAKE_FD(fd);
+		l->stream = l->passes = true;
+		return 0;
+	}
 	if (!S_ISREG(sb.st_mode))
 		return mw_fail(err, MW_EUSAGE, "%s is no file", path);
 	l->inode = sb.st_ino;

@@ -52,6 +52,7 @@ struct mw_logsrc {
 	int fd;
 	pid_t pid; /* of the program that writes to fd, or 0 */
 	bool stream, journald, ended, cut;
+	bool passes; /* a pipe: no place in it is worth a note */
 	uint64_t inode, offset;
 	int64_t ref_us;  /* no line is younger: for stamps without a year */
 	int64_t time_us; /* set by the reader: newest line */

@@ -137,7 +137,7 @@ mw_logsrc_state_done(struct mw_logsrc_state *s)
 int
 mw_logsrc_note(const struct mw_logsrc *l, struct mw_logsrc_state *s)
 {
-	if (!l->journald && (strcmp(l->path, "-") == 0 || !l->offset))
+	if (!l->journald && (l->passes || !l->offset))
 		return 0;
 	union {
 		const char *in;

@@ -59,6 +59,9 @@ struct mw_advices {
 /* MW_EUNAVAIL: no postconf, or it failed. */
 int mw_postfix_load(const struct mw_conf *conf, const char *dir, struct mw_arena *a,
                     struct mw_postfix *ret, struct mw_err *err) MW_CHECK;
+/* The same for a Postfix of which nothing is known: as installed, without milters. */
+void mw_postfix_unseen(const struct mw_conf *conf, struct mw_arena *a,
+                       struct mw_postfix *ret);
 /* A setting's value; "" if there is none. */
 const char *mw_postfix_get(const struct mw_postfix *p, const char *name);
 /* What this service sets for itself, or NULL. */

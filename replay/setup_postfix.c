@@ -153,6 +153,17 @@ mw_postfix_load(const struct mw_conf *conf, const char *dir, struct mw_arena *a,
 	return r;
 }
 
+void
+mw_postfix_unseen(const struct mw_conf *conf, struct mw_arena *a, struct mw_postfix *ret)
+{
+	static struct mw_pair usual[] = {{"mail_version", "(not asked)"},
+	                                 {"queue_directory", "/var/spool/postfix"}};
+	*ret = (struct mw_postfix){.arena = a,
+	                           .conf = conf,
+	                           .main = usual,
+	                           .n_main = MW_COUNT(usual)};
+}
+
 const char *
 mw_postfix_get(const struct mw_postfix *p, const char *name)
 {

@@ -201,6 +201,9 @@ mw_store_identity(struct mw_store *st, struct mw_err *err)
 		(void)mw_err_hint(err, "'mailwal init %s' creates one", st->dir);
 		return MW_ENOTFOUND;
 	}
+	if (r == -ENOTDIR)
+		return mw_fail(err, MW_ENOTFOUND, "%s is not a journal: no directory",
+		               st->dir);
 	if (r < 0) {
 		errno = -r;
 		return mw_fail_errno(err, "cannot read %s", path);

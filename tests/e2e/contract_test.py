@@ -126,6 +126,14 @@ def socket_unit(t, site):
 			 "setup", "sendmail"], site.dir)
 		t.ok(r.rc == 0 and f"`S={want}," in r.out, f"setup: a socket of systemd at {shown}", r)
 	site.write(*lines)
+	r = Ran(["env", f"MAIL_CONFIG={site.dir}/nowhere", MAILWAL, "-c", site.conf, "setup", "postfix"],
+		site.dir)
+	t.ok(r.rc == 0 and "postconf -e 'smtpd_milters = { unix:/run/mailwal/milter.sock, "
+	     "default_action=tempfail" in r.out and "nowhere" in r.err,
+	     "setup postfix prints settings also where there is no Postfix yet", r)
+	r = Ran(["env", f"MAIL_CONFIG={site.dir}/nowhere", MAILWAL, "-c", site.conf, "setup", "postfix",
+		 "--check"], site.dir)
+	t.ok(r.rc == 69 and not r.out, "but checks nothing there", r)
 
 
 def making(t, site):
@@ -190,6 +198,16 @@ def selections(t, site):
 	log.write_text("", encoding="utf-8")
 	r = site("audit", "--since", mail, str(log))
 	t.ok(r.rc == 0, "audit takes the same times", r)
+	fifo = os.path.join(site.dir, "pipe")
+	os.mkfifo(fifo)
+	line = "Nov 20 10:00:00 mx postfix/smtpd[1]: connect from x[192.0.2.1]\n"
+	with subprocess.Popen(["sh", "-c", f"printf '%s' \"$0\" >\"$1\"", line * 3, fifo]) as p:
+		r = site("--json", "outcomes", fifo)
+		t.ok(r.rc == 0 and (r.json() or [{}])[-1].get("lines") == 3, "a log may be a pipe", r)
+		p.wait()
+	r = site("--json", "audit", "/dev/null")
+	t.ok(r.rc == 0 and (r.json() or [{}])[-1].get("lines") == 0, "a log may be empty", r)
+	site.refused(66, ["no directory"], "list", "-j", site.conf)
 	for words in (["list", "--direction", "in", "--direction", "out", "--json"],
 		      ["--", "list", "--json"], ["list", "--json", "--"]):
 		r = site(*words)
