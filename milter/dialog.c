@@ -382,6 +382,18 @@ next_command(struct mw_dialog *d)
 	return true;
 }
 
+/* Something that was to be said or remembered is not. */
+static bool
+out_of_memory(const struct mw_dialog *d)
+{
+	const struct mw_buf *all[] = {&d->in, &d->to_next, &d->to_client, &d->line,
+	                              &d->greeting};
+	for (size_t i = 0; i < MW_COUNT(all); i++)
+		if (mw_buf_ok(all[i]) < 0)
+			return true;
+	return false;
+}
+
 /* It has commands answered and does not read the replies: no more of them until then. */
 static bool
 waits_for_client(const struct mw_dialog *d)
@@ -411,7 +423,7 @@ mw_dialog_run(struct mw_dialog *d)
 		if (!more)
 			break;
 	}
-	if (d->in_at == d->in.n) {
+	if (d->in_at == d->in.n && mw_buf_ok(&d->in) == 0) { /* else bytes are missing */
 		mw_buf_clear(&d->in);
 		d->in_at = 0;
 	}
@@ -421,9 +433,7 @@ mw_dialog_run(struct mw_dialog *d)
 			(void)mw_dialog_keep_end(d);
 		mw_dialog_bye(d, NULL);
 	}
-	if (d->state != MW_DI_CLOSED && d->state != MW_DI_COMMIT &&
-	    (mw_buf_ok(&d->in) < 0 || mw_buf_ok(&d->to_next) < 0 ||
-	     mw_buf_ok(&d->to_client) < 0 || mw_buf_ok(&d->line) < 0)) {
+	if (d->state != MW_DI_CLOSED && d->state != MW_DI_COMMIT && out_of_memory(d)) {
 		mw_log(MW_LOG_ERR, NULL, "event=session_failed on=%s error=%s", d->o.on,
 		       mw_err_name(MW_ENOMEM));
 		mw_dialog_bye(d, NULL);

@@ -112,7 +112,8 @@ static void
 clients_turn(struct mw_dialog *d)
 {
 	mw_buf_putstr(&d->to_client, mw_buf_str(&d->greeting));
-	mw_buf_clear(&d->greeting);
+	if (mw_buf_ok(&d->greeting) == 0) /* else mw_dialog_run gives up */
+		mw_buf_clear(&d->greeting);
 	mw_dialog_wait(d, MW_DI_COMMAND, 1);
 }
 
