@@ -232,7 +232,7 @@ next_reply(int fd)
 		if (buf[n - 1] != '\n')
 			continue;
 		if (n > 4 && buf[3] == ' ')
-			return atoi(buf);
+			return (int)strtol(buf, NULL, 10);
 		n = 0; /* one of several lines */
 	}
 }
