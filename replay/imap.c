@@ -318,12 +318,17 @@ on_namespace(void *arg, struct mw_imap_cur cur)
 	struct mw_imap *c = arg;
 	struct mw_str prefix;
 	char delim;
+	/* Reading a quoted string moves it: what is read twice is copied. */
+	MW_AUTOFREE char *copy = malloc(cur.n ? cur.n : 1);
+	if (!copy)
+		return MW_ENOMEM;
+	memcpy(copy, cur.p, cur.n);
 	if (!mw_imap_parse_namespace(cur, &prefix, &delim))
 		return 0;
 	free(c->prefix);
 	c->prefix = strndup(prefix.p, prefix.n);
 	c->delim = delim;
-	mw_imap_parse_foreign(cur, &c->foreign);
+	mw_imap_parse_foreign((struct mw_imap_cur){copy, cur.n}, &c->foreign);
 	return c->prefix && !mw_buf_ok(&c->foreign) ? 0 : MW_ENOMEM;
 }
 
@@ -333,7 +338,8 @@ mw_imap_foreign(const struct mw_imap *c, const char *name)
 	for (size_t i = 0; i < c->foreign.n;) {
 		const char *p = (const char *)c->foreign.p + i;
 		size_t n = strlen(p);
-		if (n && strncmp(name, p, n) == 0)
+		/* One that holds the user's own namespace says nothing. */
+		if (n && strncmp(name, p, n) == 0 && strncmp(c->prefix, p, n) != 0)
 			return true;
 		i += n + 1;
 	}

@@ -45,13 +45,24 @@ mw_imap_dest_name(const struct mw_imap *c, const char *folder)
 	return own_name(c, name);
 }
 
-/* A name that this server cannot have means INBOX, and so does Sent, where no scan would
- * look for it. */
+bool
+mw_imap_barred(const struct mw_imap_box *b, const char *quoted)
+{
+	const char *p = (const char *)b->barred.p;
+	for (size_t at = 0; at < b->barred.n; at += strlen(p + at) + 1)
+		if (strcmp(p + at, quoted) == 0)
+			return true;
+	return mw_imap_foreign(b->c, quoted + 1);
+}
+
+/* A name that this server cannot have means INBOX, and so do those that no scan would
+ * look into for it: Sent, and what is barred. */
 char *
 mw_imap_other_name(const struct mw_imap_box *b, const char *folder)
 {
 	char *name = mw_imap_dest_name(b->c, folder);
-	if (name && strcmp(name, b->sent) != 0 && strcmp(name, "\"INBOX\"") != 0)
+	if (name && strcmp(name, b->sent) != 0 && strcmp(name, "\"INBOX\"") != 0 &&
+	    !mw_imap_barred(b, name))
 		return name;
 	free(name);
 	return NULL;
@@ -64,12 +75,17 @@ on_list(void *arg, struct mw_imap_cur cur)
 {
 	struct mw_imap_box *b = arg;
 	struct mw_imap_list l;
-	if (!mw_imap_parse_list(cur, &l) ||
-	    (l.flags & (MW_FOLDER_NOSELECT | MW_FOLDER_VIRTUAL)))
+	if (!mw_imap_parse_list(cur, &l) || (l.flags & MW_FOLDER_NOSELECT))
 		return 0;
 	char *q = quoted(l.name);
 	if (!q)
-		return 0;                  /* a name that no command can hold */
+		return 0; /* a name that no command can hold */
+	/* With an empty personal prefix other users' and shared folders come along. */
+	if ((l.flags & MW_FOLDER_VIRTUAL) || mw_imap_foreign(b->c, q + 1)) {
+		mw_buf_put(&b->barred, q, strlen(q) + 1);
+		free(q);
+		return 0;
+	}
 	size_t n = strlen(b->staging) - 1; /* without the last quote */
 	bool ours = strcmp(q, b->staging) == 0;
 	if (ours || (strncmp(q, b->staging, n) == 0 &&
@@ -142,8 +158,8 @@ list_folders(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	    (c->caps & MW_CAP_SPECIAL_USE) && (c->caps & MW_CAP_LIST_EXTENDED)
 	        ? " RETURN (SPECIAL-USE)"
 	        : "";
-	/* Other users' and public namespaces have prefixes of their own; with an empty
-	 * personal prefix they come along and are harmless but for their cost. */
+	mw_buf_clear(&b->broken);
+	mw_buf_clear(&b->barred);
 	mw_buf_puts(&p, c->prefix);
 	mw_buf_putc(&p, '*');
 	pattern = quoted(mw_buf_str(&p));
@@ -210,6 +226,7 @@ box_free(struct mw_imap_box *b)
 	free(b->mailbox);
 	mw_buf_free(&b->stale);
 	mw_buf_free(&b->broken);
+	mw_buf_free(&b->barred);
 	free(b);
 }
 
@@ -275,6 +292,25 @@ need_inbox(struct mw_imap_box *b, struct mw_err *err)
 }
 
 static int
+may_go_to(const struct mw_target *t, const struct mw_imap_box *b, struct mw_err *err)
+{
+	if (b->barred.failed)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (b->dest && mw_imap_barred(b, b->dest))
+		return mw_fail(
+		    err, MW_EUSAGE,
+		    "nothing can be put into \"%.100s\" of %s: it shows mail of "
+		    "other folders, or is not the user's own",
+		    t->o.folder, b->mailbox);
+	if (mw_imap_barred(b, b->sent))
+		return mw_fail(err, MW_ECONF,
+		               "%s of %s shows mail of other folders: sent_folder names "
+		               "the one for Sent copies",
+		               b->sent, b->mailbox);
+	return 0;
+}
+
+static int
 imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
           struct mw_err *err)
 {
@@ -293,6 +329,8 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 		            t->o.folder);
 	if (!r)
 		r = list_folders(t, b, err);
+	if (!r)
+		r = may_go_to(t, b, err);
 	if (!r && !b->n_folder)
 		r = need_inbox(b, err);
 	if (!r && b->staging_seen && !dry)

@@ -43,6 +43,7 @@ struct mw_imap_box {
 	size_t n_other;
 	bool staging_seen;    /* the folder list has it */
 	struct mw_buf broken; /* quoted names, each with its NUL: put aside by a run */
+	struct mw_buf barred; /* the same: not looked into, and nothing goes there */
 	bool locked;          /* it is ours */
 	bool selected;        /* it is selected */
 	bool dry;             /* nothing may be changed */
@@ -104,6 +105,10 @@ int mw_imap_staging_tidy(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 char *mw_imap_dest_name(const struct mw_imap *c, const char *folder);
 /* The same for imported mail's own folder; NULL: it goes to INBOX. */
 char *mw_imap_other_name(const struct mw_imap_box *b, const char *folder);
+
+/* Is it a folder that shows mail of others (\\All and the like), or one of another user's
+ * or a shared namespace? What lies there is nobody's copy here. */
+bool mw_imap_barred(const struct mw_imap_box *b, const char *quoted);
 
 /* For each copy the quoted name of the folder it goes to: equal ones are the same
  * pointer. mw_imap_inbox where filing by Sieve may come in. */

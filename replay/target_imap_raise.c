@@ -90,11 +90,10 @@ concerns(const struct raise *w, const struct mw_imap_folder *f, uint64_t *ret)
 		n = strcmp(f->quoted, b->dest) == 0 ? o->inbox + o->sent + others : 0;
 	else if (b->sent && strcmp(f->quoted, b->sent) == 0)
 		n = o->sent;
-	else if (strcasecmp(f->name, "INBOX") == 0 ||
-	         (scattered && !mw_imap_foreign(b->c, f->name)))
+	else if (strcasecmp(f->name, "INBOX") == 0 || scattered)
 		n += w->inbox;
 	*ret = n;
-	return n || (o->all && !mw_imap_foreign(b->c, f->name));
+	return n || o->all;
 }
 
 /* UIDVALIDITY is the time of creation nearly everywhere (a little later for folders made

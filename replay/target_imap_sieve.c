@@ -209,7 +209,7 @@ on_folder(void *arg, struct mw_imap_cur cur)
 	    !mw_imap_quote(l.name, &q) || q.failed)
 		return 0;
 	const char *name = mw_buf_cstr(&q);
-	if (strcmp(name, n->b->staging) == 0)
+	if (strcmp(name, n->b->staging) == 0 || mw_imap_barred(n->b, name))
 		return 0;
 	for (size_t i = 0; i < n->b->n_folder; i++)
 		if (strcmp(n->b->folder[i].quoted, name) == 0)
