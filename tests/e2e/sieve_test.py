@@ -21,7 +21,7 @@ import rig as rigs
 import stores
 import tap
 import workload
-from replaytool import empty
+from replaytool import StopProxy, empty
 
 SEED = int(os.environ.get("MW_SEED", "1"))
 ANNA, BERT, CLEO, DORA = (f"{n}@example.test" for n in ("anna", "bert", "cleo", "dora"))
@@ -189,6 +189,43 @@ def kills(t, rig, jobs, port, sink, rnd):
 			return
 
 
+def between(t, rig, jobs, port, sink):
+	"""Killed when the script has run and the rest is not moved yet: at the command that takes
+	what was filed out of the staging folder, and at the MOVE. The next run meets that folder,
+	whose mail the script has seen, and runs the script again on what is missing only."""
+	want = expected(jobs)
+	for what, words in (("FILTER and EXPUNGE", b"UID EXPUNGE"), ("EXPUNGE and MOVE", b"UID MOVE")):
+		for n in (1, 2):
+			empty(rig)
+			time.sleep(1.2)  # as in kills()
+			box = {}
+			relay = StopProxy(port, words, n, lambda b=box: b["p"].kill())
+			box["p"] = subprocess.Popen(rig.mailwal_argv(*args(
+				relay.listen_port, rig, sink, "--fresh", "--jobs", "1")),
+				stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+			box["p"].communicate(timeout=tap.PATIENCE)
+			staged = sum(sum(v.values()) for k, v in found(rig).items() if "mailwal" in k[1])
+			t.need(relay.hit and box["p"].returncode == -signal.SIGKILL and staged,
+			       f"killed between {what} of mailbox {n}; {staged} messages are staged")
+			time.sleep(1.2)
+			# Through the relay again: the target's name is what a ledger goes by.
+			r = rig.mailwal(*args(relay.listen_port, rig, sink, "--fresh"))
+			relay.close()
+			have = found(rig)
+			for u in (ANNA, BERT):  # filed by the first run: the second place stays empty
+				both = {j.name for j in jobs if j.kind == "both" and j.user == u
+					and have[u, "Work"][j.name] and not have[u, "INBOX"][j.name]}
+				have[u, "INBOX"].update(dict.fromkeys(both, 1))
+			left = [k for k in have if "mailwal" in k[1]]
+			diff = same(want, have)
+			t.ok(r.rc == 0 and not diff and not left,
+			     f"killed between {what} of mailbox {n}: every copy is filed once",
+			     f"{diff}\n{left}\n{r}")
+			again = rig.mailwal(*args(port, rig, sink, "--fresh"))
+			t.ok(again.rc == 0 and (again.summary or {}).get("restored") == 0
+			     and not rig.sent_outside(), "a third run puts back 0, nothing was sent", again)
+
+
 def not_quiet(t, rig, sink):
 	"""The rig's own Dovecot, which offers FILTER but sends to somebody else."""
 	empty(rig)
@@ -242,6 +279,7 @@ plugin {
 		t.need(r.rc == 0 and "submission_host" in r.out, "setup makes the quiet instance", r)
 		whole(t, rig, jobs, port, sink)
 		kills(t, rig, jobs, port, sink, rnd)
+		between(t, rig, jobs, port, sink)
 		not_quiet(t, rig, sink)
 		detail(t, rig, jobs)
 

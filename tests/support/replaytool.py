@@ -59,3 +59,52 @@ class CutProxy:
 				s.shutdown(socket.SHUT_RDWR)
 			except OSError:
 				pass
+
+
+class StopProxy:
+	"""A TCP relay to a port that, when the client sends the n-th line with these words, calls
+	stop() and lets neither that line nor anything later through. Ends with close()."""
+
+	def __init__(self, port, words, n, stop):
+		self.port, self.words, self.left, self.stop = port, words, n, stop
+		self.hit = False
+		self.sock = socket.create_server(("127.0.0.1", 0))
+		self.listen_port = self.sock.getsockname()[1]
+		threading.Thread(target=self._accept, daemon=True).start()
+
+	def close(self):
+		self.sock.close()
+
+	def _accept(self):
+		while True:
+			try:
+				c, _ = self.sock.accept()
+			except OSError:
+				return
+			s = socket.create_connection(("127.0.0.1", self.port))
+			threading.Thread(target=self._pump, args=(c, s, True), daemon=True).start()
+			threading.Thread(target=self._pump, args=(s, c, False), daemon=True).start()
+
+	def _met(self, data):
+		for line in data.split(b"\n")[:-1]:
+			self.left -= self.words in line
+		return self.left <= 0
+
+	def _pump(self, a, b, watch):
+		rest = b""  # a line whose end is still to come
+		try:
+			while d := a.recv(65536):
+				met = watch and not self.hit and self._met(rest + d)
+				rest = (rest + d).rpartition(b"\n")[2]
+				if met:
+					self.hit = True
+					self.stop()
+					break
+				b.sendall(d)
+		except OSError:
+			pass
+		for s in (a, b):
+			try:
+				s.shutdown(socket.SHUT_RDWR)
+			except OSError:
+				pass
