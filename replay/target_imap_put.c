@@ -96,7 +96,10 @@ move_send(struct put *p, const char *uids, struct mw_err *err)
 	struct mw_imap *c = p->b->c;
 	const char *verb = c->caps & MW_CAP_MOVE ? "MOVE" : "COPY";
 	int r = 0;
-	if (!uids) /* no UIDPLUS: by position; the marker is the first */
+	/* By position where there is no UIDPLUS, the marker being the first. And Courier
+	 * shows what was appended to the selected folder only to who asks; the great ones
+	 * that know MOVE need no asking. */
+	if (!uids || !(c->caps & MW_CAP_MOVE))
 		r = mw_imap_do(c, err, "NOOP");
 	if (!r)
 		r = uids ? mw_imap_cmd(c, err, "UID %s %s %s", verb, uids, p->dest)

@@ -223,7 +223,11 @@ make_seeds(struct raise *w, uint64_t need, struct mw_err *err)
 		return 0;
 	}
 	w->seed = strdup(mw_buf_cstr(&uids));
-	return w->seed ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!w->seed)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	/* Some servers show only to who asks what was appended to the selected folder. */
+	int r = mw_imap_do(b->c, err, "NOOP");
+	return r == MW_EREFUSED ? 0 : r;
 }
 
 static int

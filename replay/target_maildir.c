@@ -16,8 +16,9 @@
 
 /* A Maildir and its folders. Files are written into tmp, synced, dated, renamed into new;
  * the directory is synced before a copy counts as put. Bytes are the captured ones, CRLF
- * included, which Dovecot and Courier read as they do LF. The server's own index files
- * are left to the server. */
+ * included, which Dovecot reads as it does LF; for Courier, which would put another CR in
+ * front of each LF, lines end in LF. The server's own index files are left to the server.
+ */
 
 enum {
 	BATCH = 64 /* renames under one sync of the directory */
@@ -286,6 +287,7 @@ struct pending {
 	const struct mw_put *put;
 	const char *dir;
 	char tmp[PATH_MAX], final[PATH_MAX];
+	uint64_t bytes; /* of the file */
 };
 
 /* The folder that a copy goes into. Where imported mail was is a wish: a folder that
@@ -332,8 +334,52 @@ file_names(struct mw_mdir *m, const struct mw_put *p, const char *dir, struct pe
 	f->dir = dir;
 }
 
+struct lf { /* CRLF becomes LF; a line may come in pieces */
+	struct mw_files_out *o;
+	bool cr; /* one that waits for what follows */
+};
+
 static int
-write_file(struct mw_mdir *m, const struct pending *f, const struct mw_put_io *io,
+write_lf(void *arg, const void *p, size_t n)
+{
+	struct lf *l = arg;
+	const char *q = p, *end = q + n;
+	int r = 0;
+	while (q < end && !r) {
+		if (l->cr && *q != '\n')
+			r = mw_files_write(l->o, "\r", 1);
+		const char *cr = memchr(q, '\r', (size_t)(end - q));
+		size_t k = (size_t)((cr ? cr : end) - q);
+		if (!r && k)
+			r = mw_files_write(l->o, q, k);
+		l->cr = cr != NULL;
+		q += k + l->cr;
+	}
+	return r;
+}
+
+static int
+write_content(const struct mw_mdir *m, struct pending *f, const struct mw_put_io *io,
+              struct mw_files_out *o, struct mw_err *err)
+{
+	struct lf l = {o, false};
+	bool lf = m->layout == MW_LAYOUT_COURIER;
+	int r = lf ? io->content(io->arg, f->put, write_lf, &l, err)
+	           : io->content(io->arg, f->put, mw_files_write, o, err);
+	if (!r && l.cr)
+		r = mw_files_write(o, "\r", 1);
+	if (!r)
+		r = mw_files_flush(o);
+	f->bytes = o->total;
+	char *size = strrchr(f->final, '='); /* ",S=" is the file's */
+	if (lf && size)
+		(void)snprintf(size + 1, sizeof f->final - (size_t)(size + 1 - f->final),
+		               "%llu", (unsigned long long)f->bytes);
+	return r;
+}
+
+static int
+write_file(struct mw_mdir *m, struct pending *f, const struct mw_put_io *io,
            struct mw_err *err)
 {
 	MW_AUTOCLOSE int fd = open(f->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -345,9 +391,7 @@ write_file(struct mw_mdir *m, const struct pending *f, const struct mw_put_io *i
 	o->fd = fd;
 	o->path = f->tmp;
 	o->err = err;
-	int r = io->content(io->arg, f->put, mw_files_write, o, err);
-	if (!r)
-		r = mw_files_flush(o);
+	int r = write_content(m, f, io, o, err);
 	if (r)
 		return r;
 	struct timespec ts[2];
@@ -378,7 +422,7 @@ commit(struct mw_mdir *m, struct pending *v, size_t n, const struct mw_put_io *i
 	uint64_t bytes = 0;
 	int r = 0;
 	for (size_t i = 0; i < n && !r; i++) {
-		bytes += v[i].put->size;
+		bytes += v[i].bytes;
 		if (rename(v[i].tmp, v[i].final) < 0)
 			r = mw_fail_errno(err, "cannot rename to %s", v[i].final);
 	}
