@@ -23,7 +23,7 @@ from mailbox import Expected
 from replaytool import empty
 
 KILLS = int(os.environ.get("MW_KILLS", "2"))
-USERS = tuple(f"{n}@example.test" for n in ("anna", "bert", "cleo"))
+USERS = tuple(f"{n}@example.test" for n in ("anna", "bert", "cleo", "dora"))
 
 
 def wanted(jobs, sent="INBOX.Sent", prefix=""):
