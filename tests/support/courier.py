@@ -9,6 +9,7 @@ Its paths are compiled in: it runs in a mount namespace of its own, see courier-
 import imaplib
 import os
 import pathlib
+import signal
 import subprocess
 
 import rig as rigs
@@ -38,11 +39,13 @@ class Courier:
 		return self
 
 	def __exit__(self, kind, exc, tb):
-		self.rig.end("courier")
+		# unshare --fork takes no SIGTERM; with it all of its namespace ends.
+		self.rig.end("courier", signal.SIGKILL)
 
 	def start(self):
-		p = self.rig.spawn("courier", ["unshare", "-m", UP, root(), self.dir, str(self.port),
-					       rigs.MAIL_USER, self.rig.password, *self.users])
+		p = self.rig.spawn("courier", ["unshare", "-m", "-p", "--fork", "--kill-child", UP, root(),
+					       self.dir, str(self.port), rigs.MAIL_USER,
+					       self.rig.password, *self.users])
 		rigs.wait_for("Courier", self._answers, alive=p)
 
 	def _answers(self):
