@@ -12,6 +12,7 @@
 #include "journal/codec/zstd.h"
 #include "journal/retain/retain.h"
 #include "journal/verify/verify.h"
+#include "tests/support/shell.h"
 
 #include <limits.h>
 #include <setjmp.h>
@@ -50,18 +51,6 @@ no_sync_dir(const struct mw_fs *f, const char *path)
 	(void)f;
 	(void)path;
 	return 0;
-}
-
-static void
-shell(const char *fmt, ...)
-{
-	char cmd[400];
-	va_list ap;
-	va_start(ap, fmt);
-	(void)vsnprintf(cmd, sizeof cmd, fmt, ap);
-	va_end(ap);
-	if (system(cmd) != 0)
-		fail_msg("%s", cmd);
 }
 
 static void

@@ -3,6 +3,7 @@
 #include "journal/base/util.h"
 #include "journal/store/store.h"
 #include "tests/support/fs_mem.h"
+#include "tests/support/shell.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -67,29 +68,13 @@ calloc(size_t k, size_t n)
 }
 #endif
 
-static void
-shell(const char *fmt, ...)
-{
-	char cmd[500];
-	va_list ap;
-	va_start(ap, fmt);
-	(void)vsnprintf(cmd, sizeof cmd, fmt, ap);
-	va_end(ap);
-	if (system(cmd) != 0)
-		fail_msg("%s", cmd);
-}
-
 static struct mw_store *
 open_with(const struct mw_store_opts *given)
 {
 	struct mw_store_opts o = *given;
-	struct mw_store *st = NULL;
-	struct mw_err err = {0};
 	o.dir = dir;
 	o.fs = &fs;
-	if (mw_store_open(&o, &st, &err) < 0)
-		fail_msg("%s", err.msg);
-	return st;
+	return opened(&o);
 }
 
 static struct mw_store *

@@ -4,6 +4,7 @@
 #include "journal/base/util.h"
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
+#include "tests/support/shell.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -23,27 +24,11 @@ enum {
 
 static char root[64], base[80], work[80], older[80], other[80];
 
-static void
-shell(const char *fmt, ...)
-{
-	char cmd[500];
-	va_list ap;
-	va_start(ap, fmt);
-	(void)vsnprintf(cmd, sizeof cmd, fmt, ap);
-	va_end(ap);
-	if (system(cmd) != 0)
-		fail_msg("%s", cmd);
-}
-
 static struct mw_store *
 open_as(const char *dir, enum mw_store_mode mode)
 {
 	struct mw_store_opts o = {.dir = dir, .mode = mode, .segment_size = 100000};
-	struct mw_store *st = NULL;
-	struct mw_err err = {0};
-	if (mw_store_open(&o, &st, &err) < 0)
-		fail_msg("%s", err.msg);
-	return st;
+	return opened(&o);
 }
 
 static void

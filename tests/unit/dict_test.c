@@ -8,6 +8,7 @@
 #include "journal/retain/retain.h"
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
+#include "tests/support/shell.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -103,11 +104,7 @@ open_as(enum mw_store_mode mode, bool dictionary, bool keys)
 	                          .n_recovery = keys && mode == MW_STORE_WRITE,
 	                          .secret = sk,
 	                          .n_secret = mode == MW_STORE_READ};
-	struct mw_store *st = NULL;
-	struct mw_err err = {0};
-	if (mw_store_open(&o, &st, &err) < 0)
-		fail_msg("%s", err.msg);
-	return st;
+	return opened(&o);
 }
 
 struct seen {

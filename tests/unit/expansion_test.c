@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "journal/base/util.h"
+#include "tests/support/shell.h"
 
 #include <cmocka.h>
 
@@ -173,11 +174,7 @@ static struct mw_store *
 open_store(enum mw_store_mode mode)
 {
 	struct mw_store_opts o = {.dir = dir, .mode = mode};
-	struct mw_store *st = NULL;
-	struct mw_err err = {0};
-	if (mw_store_open(&o, &st, &err) < 0)
-		fail_msg("%s", err.msg);
-	return st;
+	return opened(&o);
 }
 
 static int

@@ -3,6 +3,7 @@
 #include "journal/base/util.h"
 #include "journal/index/index.h"
 #include "journal/store/store_int.h"
+#include "tests/support/shell.h"
 
 #include <limits.h>
 #include <setjmp.h>
@@ -51,11 +52,7 @@ static struct mw_store *
 open_as(enum mw_store_mode mode)
 {
 	struct mw_store_opts o = {.dir = dir, .mode = mode, .no_index = true};
-	struct mw_store *st = NULL;
-	struct mw_err err = {0};
-	if (mw_store_open(&o, &st, &err) < 0)
-		fail_msg("%s", err.msg);
-	return st;
+	return opened(&o);
 }
 
 /* A record with n tokens of no meaning, and those that each has. */

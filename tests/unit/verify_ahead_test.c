@@ -7,6 +7,7 @@
 #include "journal/codec/hpke.h"
 #include "journal/segment/segment.h"
 #include "journal/verify/verify.h"
+#include "tests/support/shell.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -36,18 +37,6 @@ roll(uint64_t n)
 	return (dice >> 33) % n;
 }
 
-static void
-shell(const char *fmt, ...)
-{
-	char cmd[500];
-	va_list ap;
-	va_start(ap, fmt);
-	(void)vsnprintf(cmd, sizeof cmd, fmt, ap);
-	va_end(ap);
-	if (system(cmd) != 0)
-		fail_msg("%s", cmd);
-}
-
 static struct mw_store *
 open_as(const char *dir, enum mw_store_mode mode, bool key)
 {
@@ -57,11 +46,7 @@ open_as(const char *dir, enum mw_store_mode mode, bool key)
 	                          .n_recovery = mode == MW_STORE_WRITE,
 	                          .secret = secret_key,
 	                          .n_secret = key};
-	struct mw_store *st = NULL;
-	struct mw_err err = {0};
-	if (mw_store_open(&o, &st, &err) < 0)
-		fail_msg("%s", err.msg);
-	return st;
+	return opened(&o);
 }
 
 static void

@@ -7,6 +7,7 @@
 #include "journal/codec/digest.h"
 #include "journal/segment/segment.h"
 #include "journal/verify/checkpoint.h"
+#include "tests/support/shell.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -19,26 +20,11 @@
 
 static char root[64], dir[128];
 
-static int
-shell(const char *fmt, ...)
-{
-	char cmd[2000];
-	va_list ap;
-	va_start(ap, fmt);
-	(void)vsnprintf(cmd, sizeof cmd, fmt, ap);
-	va_end(ap);
-	return system(cmd);
-}
-
 static struct mw_store *
 open_as(enum mw_store_mode mode)
 {
 	struct mw_store_opts o = {.dir = dir, .mode = mode};
-	struct mw_store *st = NULL;
-	struct mw_err err = {0};
-	if (mw_store_open(&o, &st, &err) < 0)
-		fail_msg("%s", err.msg);
-	return st;
+	return opened(&o);
 }
 
 static void
@@ -80,7 +66,8 @@ static int
 teardown(void **state)
 {
 	(void)state;
-	return shell("rm -rf '%s'", root);
+	shell("rm -rf '%s'", root);
+	return 0;
 }
 
 static struct mw_verify_result
@@ -147,16 +134,16 @@ missing_segments(void **state)
 	(void)state;
 	struct mw_checkpoint c;
 	take_checkpoint(UINT64_MAX, &c);
-	(void)shell("mv '%s/segments/0000000000000002.seg' '%s/'", dir, root);
+	shell("mv '%s/segments/0000000000000002.seg' '%s/'", dir, root);
 	assert_int_equal(verify(NULL, 0, 1).findings[MW_FINDING_MISSING], 1);
-	(void)shell("mv '%s/0000000000000002.seg' '%s/segments/'", root, dir);
-	(void)shell("mv '%s/segments/0000000000000001.seg' '%s/'", dir, root);
+	shell("mv '%s/0000000000000002.seg' '%s/segments/'", root, dir);
+	shell("mv '%s/segments/0000000000000001.seg' '%s/'", dir, root);
 	assert_int_equal(verify(NULL, 0, 1).findings[MW_FINDING_MISSING], 1);
-	(void)shell("mv '%s/0000000000000001.seg' '%s/segments/'", root, dir);
-	(void)shell("mv '%s/segments/0000000000000003.seg' '%s/'", dir, root);
+	shell("mv '%s/0000000000000001.seg' '%s/segments/'", root, dir);
+	shell("mv '%s/segments/0000000000000003.seg' '%s/'", dir, root);
 	/* the index saw more … */
 	assert_int_equal(verify(NULL, 0, 1).findings[MW_FINDING_INDEX], 1);
-	(void)shell("rm -rf '%s'/index/*", dir);
+	shell("rm -rf '%s'/index/*", dir);
 	(void)verify(NULL, 0, 0); /* … without it nobody can tell … */
 	assert_int_equal(verify(&c, 1, 1).findings[MW_FINDING_CHECKPOINT],
 	                 1); /* … but this */
@@ -190,23 +177,21 @@ taken_back(void **state)
 	struct mw_checkpoint c;
 	take_checkpoint(UINT64_MAX, &c);
 	/* An older copy: the second segment as it was when its first mail had come. */
-	(void)shell("head -c 10000 '%s/segments/0000000000000002.seg' >'%s/old'", dir,
-	            root);
+	shell("head -c 10000 '%s/segments/0000000000000002.seg' >'%s/old'", dir, root);
 	for (size_t i = 0; i < MW_COUNT(cases); i++) {
-		(void)
-		    shell("rm -rf '%s'/index/* '%s/keep' && cp -a '%s/segments' "
-		          "'%s/keep' && mkdir '%s/x' && cd '%s/x' && for n in 1 2 3; do "
-		          "mv '%s'/segments/000000000000000$n.seg $n.seg; done; cp "
-		          "../old . && %s; for f in *.seg; do mv $f "
-		          "'%s'/segments/000000000000000$f; done; rm -rf '%s/x'",
-		          dir, root, dir, root, root, root, dir, cases[i].how, dir, root);
+		shell("rm -rf '%s'/index/* '%s/keep' && cp -a '%s/segments' "
+		      "'%s/keep' && mkdir '%s/x' && cd '%s/x' && for n in 1 2 3; do "
+		      "mv '%s'/segments/000000000000000$n.seg $n.seg; done; cp "
+		      "../old . && %s; for f in *.seg; do mv $f "
+		      "'%s'/segments/000000000000000$f; done; rm -rf '%s/x'",
+		      dir, root, dir, root, root, root, dir, cases[i].how, dir, root);
 		print_message("%s\n", cases[i].name);
 		(void)verify(NULL, 0, cases[i].alone);
 		assert_true(verify(&c, 1, 1).findings[cases[i].kind] > 0);
 		assert_true(verify(&c, 1, 1).findings[MW_FINDING_CHECKPOINT] > 0 ||
 		            cases[i].alone);
-		(void)shell("rm -rf '%s/segments' && mv '%s/keep' '%s/segments'", dir,
-		            root, dir);
+		shell("rm -rf '%s/segments' && mv '%s/keep' '%s/segments'", dir, root,
+		      dir);
 	}
 	(void)verify(&c, 1, 0);
 }
@@ -245,7 +230,7 @@ rewritten_history(void **state)
 	struct mw_checkpoint c;
 	take_checkpoint(UINT64_MAX, &c);
 	/* The owner of the host makes up another past, with the journal's own keys. */
-	(void)shell("rm -rf '%s'/segments/*.seg '%s'/index/*", dir, dir);
+	shell("rm -rf '%s'/segments/*.seg '%s'/index/*", dir, dir);
 	struct mw_err err = {0};
 	struct mw_store *st = open_as(MW_STORE_WRITE);
 	for (unsigned k = 0; k < 20; k++) {
@@ -289,8 +274,7 @@ foreign_signing_key(void **state)
 {
 	(void)state;
 	/* segments re-signed with another key: the journal's public key says no */
-	(void)shell("sed -i 's/^sign_public = .*/sign_public = %064d/' '%s/journal'", 7,
-	            dir);
+	shell("sed -i 's/^sign_public = .*/sign_public = %064d/' '%s/journal'", 7, dir);
 	assert_int_equal(verify(NULL, 0, 1).findings[MW_FINDING_SIGNATURE], 3);
 }
 

@@ -1,0 +1,13 @@
+/* shell.h - what tests on journals in files begin with. No state; any thread. */
+#ifndef MW_TEST_SHELL_H
+#define MW_TEST_SHELL_H
+
+#include "journal/store/store.h"
+
+/* Runs that command; the test fails, and shows it, unless it ends with 0. */
+void shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* The store opened so; the test fails in words. */
+struct mw_store *opened(const struct mw_store_opts *o);
+
+#endif
