@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-	FILES = 8,
+	FILES = 24,
 	PAGE = 4096
 };
 

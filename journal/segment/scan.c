@@ -362,7 +362,8 @@ mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *
 	if (known)
 		e = *known;
 	/* Frames are short, and reading each alone is what takes the time. */
-	MW_WINDOW_AUTO *w = mw_window_new(below, known ? CHUNK : WINDOW);
+	uint64_t n = known ? 0 : MW_MIN(s->size, (uint64_t)WINDOW);
+	MW_WINDOW_AUTO *w = mw_window_new(below, (size_t)MW_MAX(n, (uint64_t)CHUNK));
 	if (w)
 		s->fs = mw_window_fs(w);
 	int r = walk(s, w, &e, err);

@@ -37,14 +37,21 @@ mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,
 	seg_close(slot);
 	slot->seg = s;
 	slot->used = ++st->tick;
-	r = mw_store_unwrap(st, s, slot->key);
-	if (r < 0) {
-		seg_close(slot);
-		return mw_fail(err, r, "out of memory for a segment key");
-	}
-	slot->have_key = r == 1;
 	*ret = slot;
 	return 0;
+}
+
+int
+mw_store_seg_key(struct mw_store *st, struct mw_open_seg *o, struct mw_err *err)
+{
+	if (!o->key_tried) {
+		int r = mw_store_unwrap(st, o->seg, o->key);
+		if (r < 0)
+			return mw_fail(err, r, "out of memory for a segment key");
+		o->have_key = r == 1;
+		o->key_tried = true;
+	}
+	return o->have_key;
 }
 
 void
@@ -212,7 +219,10 @@ opener_start(struct opener *op, struct mw_err *err)
 		return mw_fail(err, MW_EERASED, "record %.11s has been erased", id);
 	}
 	bool host = (r->flags & MW_FRAME_HOST) != 0;
-	if (!host && !op->o->have_key) {
+	e = host ? 1 : mw_store_seg_key(op->st, op->o, err);
+	if (e < 0)
+		return e;
+	if (e == 0) {
 		(void)mw_fail(err, MW_EKEY, "segment %llu is encrypted%s",
 		              (unsigned long long)r->loc.segment,
 		              op->st->n_secret ? ", and no key given opens it" : "");

@@ -21,7 +21,7 @@ enum {
 	MW_AAD_LEN = 8 + MW_ID_LEN + MW_ID_LEN + 1,
 	MW_HEADER_KEEP = 1 << 20, /* header bytes kept for Message-ID, Subject, From */
 	MW_ONE_SHOT = 128 * 1024, /* content up to here is compressed in one go */
-	MW_OPEN_SEGS = 4,
+	MW_OPEN_SEGS = 16,
 	MW_SEG_DICTS = 4,        /* dictionaries that an open segment is known to have */
 	MW_READ_DICTS = 4,       /* a reader keeps at hand */
 	MW_FRAME_HOST = 1,       /* frame flag: record key under the host key */
@@ -81,7 +81,7 @@ struct mw_entry {
 struct mw_open_seg { /* reader's cache of open segments */
 	struct mw_seg *seg;
 	uint8_t key[MW_AEAD_KEY];
-	bool have_key;
+	bool have_key, key_tried; /* see mw_store_seg_key */
 	uint64_t used;
 };
 
@@ -247,6 +247,10 @@ int mw_store_recover(struct mw_store *st, struct mw_recovery *ret_note,
 /* read.c */
 int mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,
                  struct mw_err *err) MW_CHECK;
+/* Its key, which is opened when it is first needed (that takes longer than all else): 1
+ * and o->key, 0 no key opens it, MW_ENOMEM. */
+int mw_store_seg_key(struct mw_store *st, struct mw_open_seg *o,
+                     struct mw_err *err) MW_CHECK;
 void mw_store_seg_drop(struct mw_store *st, uint64_t number);
 void mw_store_segs_close(struct mw_store *st);
 /* How far a segment counts: *ret_end, and whether that can still change. next: the number

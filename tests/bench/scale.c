@@ -5,7 +5,7 @@
 #include "journal/base/id.h"
 #include "journal/base/util.h"
 #include "journal/codec/digest.h"
-#include "journal/codec/hpke.h"
+#include "journal/codec/keyring.h"
 #include "journal/index/index.h"
 #include "journal/index/kv.h"
 #include "journal/segment/segment.h"
@@ -30,7 +30,7 @@ enum {
 };
 
 static char path[260];
-static uint8_t public_key[MW_HPKE_KEY], secret_key[MW_HPKE_KEY];
+static uint8_t public_key[MW_KEY_LEN], secret_key[MW_KEY_LEN];
 static double
 now_s(void)
 {
@@ -141,6 +141,29 @@ append(struct mw_store *st, unsigned long k, int64_t time_us)
 	     "append");
 }
 
+/* What was made may be read by another process: it has the key and the number. */
+static void
+made(void)
+{
+	char file[300];
+	(void)snprintf(file, sizeof file, "%s.made", path);
+	FILE *f = fopen(file, "we");
+	must(f && fprintf(f, "%lu\n", all_mails) > 0 && fclose(f) == 0, file);
+}
+
+static void
+known(void)
+{
+	char file[300];
+	(void)snprintf(file, sizeof file, "%s.made", path);
+	FILE *f = fopen(file, "re");
+	must(f && fscanf(f, "%lu", &all_mails) == 1, file);
+	(void)fclose(f);
+	people = all_mails / 100 ? all_mails / 100 : 1;
+	(void)snprintf(file, sizeof file, "%s.key", path);
+	must(mw_keyring_load_secret(file, MW_STR(""), secret_key, NULL) == 0, file);
+}
+
 struct writer {
 	struct mw_store *st;
 	unsigned long first, last;
@@ -165,6 +188,12 @@ make(unsigned long n)
 	};
 	pthread_t t[WRITERS];
 	struct writer w[WRITERS];
+	char file[300];
+	(void)snprintf(file, sizeof file, "%s.key", path);
+	shell("rm -f '%s' '%s.pub'", file, file);
+	must(mw_keyring_new(file, MW_STR(""), public_key, NULL) == 0 &&
+	         mw_keyring_load_secret(file, MW_STR(""), secret_key, NULL) == 0,
+	     file);
 	all_mails = n;
 	people = n / 100 ? n / 100 : 1;
 	begin_us =
@@ -192,7 +221,9 @@ make(unsigned long n)
 		must(mw_store_roll(st, NULL) == 0, "roll");
 	}
 	mw_store_close(st);
+	made();
 	printf("%lu messages written, %.0f/s\n", n, (double)n / (now_s() - t0));
+	(void)fflush(stdout);
 }
 
 /* ---- limits ---- */
@@ -475,7 +506,8 @@ static void
 command(const char *bin, const char *args, double limit_s)
 {
 	double t0 = now_s();
-	shell("'%s' -c '%s.conf' -j '%s' %s >/dev/null", bin, path, path, args);
+	shell("'%s' -c '%s.conf' -j '%s' --key '%s.key' %s >/dev/null", bin, path, path,
+	      path, args);
 	row(args, now_s() - t0, limit_s, limit_s > 0 ? "s" : "s, no limit");
 }
 
@@ -563,24 +595,27 @@ int
 main(int argc, char **argv)
 {
 	if (argc < 4) {
-		(void)fprintf(stderr,
-		              "usage: scale DIRECTORY MAILWAL log|scan|index [N]\n");
+		(void)fprintf(
+		    stderr,
+		    "usage: scale DIRECTORY MAILWAL log|make|read|scan|index [N]\n");
 		return 64;
 	}
 	unsigned long n = argc > 4 ? strtoul(argv[4], NULL, 10) : 0;
+	const char *part = argv[3];
+	bool log = strcmp(part, "log") == 0, scan = strcmp(part, "scan") == 0;
 	(void)snprintf(path, sizeof path, "%.200s/scale", argv[1]);
-	mw_random(secret_key, sizeof secret_key);
-	must(mw_hpke_public(secret_key, public_key) == 0, "keys");
 	printf("%-52s %12s %12s %-22s %8s\n", "", "measured", "limit", "", "ratio");
-	if (strcmp(argv[3], "index") == 0) {
+	if (strcmp(part, "index") == 0)
 		index_alone(n ? n : 10000000);
-	} else if (strcmp(argv[3], "scan") == 0) {
-		pad = PAD;
-		make(n ? n : 100000);
+	pad = scan ? PAD : 0;
+	if (log || scan || strcmp(part, "make") == 0)
+		make(n ? n : scan ? 100000 : 1000000);
+	if (scan) {
 		scans();
 		recovery();
-	} else {
-		make(n ? n : 1000000);
+	}
+	if (log || strcmp(part, "read") == 0) {
+		known();
 		looking_up();
 		rebuild();
 		commands(argv[2]);
@@ -588,6 +623,8 @@ main(int argc, char **argv)
 	struct rusage u;
 	(void)getrusage(RUSAGE_SELF, &u);
 	printf("most memory of this program: %.0f MB\n", (double)u.ru_maxrss / 1024);
-	shell("rm -rf '%s'", path);
+	if (strcmp(part, "make") != 0)
+		shell("rm -rf '%s' '%s.made' '%s.key' '%s.key.pub'", path, path, path,
+		      path);
 	return 0;
 }

@@ -329,9 +329,14 @@ id_prefixes(void **state)
 static void
 copy_dir(const char *from, const char *to)
 {
-	char cmd[2 * PATH_MAX + 32];
-	(void)snprintf(cmd, sizeof cmd, "cp -a '%s' '%s'", from, to);
-	assert_int_equal(system(cmd), 0);
+	char cmd[4 * PATH_MAX + 64];
+	int r = -1;
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s' && cp -a '%s' '%s' 2>/dev/null", to,
+	               from, to);
+	/* a file that is being prepared may get its name just then */
+	for (unsigned k = 0; r != 0 && k < 50; k++)
+		r = system(cmd);
+	assert_int_equal(r, 0);
 }
 
 static void
