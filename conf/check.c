@@ -284,10 +284,12 @@ check_match(const char *text, struct mw_err *err)
 		return mw_fail(err, MW_ECONF, "expected in, out or internal, got '%s'",
 		               s);
 	}
-	return mw_fail(err, MW_ECONF,
-	               "expected domain:DOMAIN, rcpt:ADDRESS, sender:ADDRESS or "
-	               "direction:in|out|internal, got '%s'",
-	               text);
+	return mw_fail(
+	    err, MW_ECONF,
+	    "expected class:NAME, domain:DOMAIN, rcpt:ADDRESS, "
+	    "sender:ADDRESS, direction:in|out|internal, header:NAME[:PATTERN], "
+	    "spam:yes|no, larger:SIZE or smaller:SIZE, got '%s'",
+	    text);
 }
 
 static int
@@ -378,6 +380,22 @@ check_capture_match(const char *text, struct mw_err *err)
 	               text);
 }
 
+static int
+check_retain_match(const char *text, struct mw_err *err)
+{
+	const char *s = after(text, "class:");
+
+	if (s)
+		return *s ? 0
+		          : mw_fail(err, MW_ECONF,
+		                    "expected the name of a capture section, as in "
+		                    "class:NAME");
+	if (after(text, "header:") || after(text, "spam:") || after(text, "larger:") ||
+	    after(text, "smaller:"))
+		return check_capture_match(text, err);
+	return check_match(text, err);
+}
+
 /* A folder below the mailbox; the target's own separator is put in at replay. */
 static int
 check_folder(const char *text, struct mw_err *err)
@@ -414,7 +432,7 @@ mw_conf_check(const struct mw_conf_opt *o, const char *text, struct mw_err *err)
 	    {"identities", check_identity},  {"mailbox_name", check_mailbox},
 	    {"local_domains", check_domain}, {"recovery_key", check_path},
 	    {"sent_folder", check_folder},   {"recipient_delimiter", check_delimiter},
-	    {"match", check_match},
+	    {"match", check_retain_match},
 	};
 
 	if (o->type == MW_CONF_PATH)

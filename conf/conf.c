@@ -55,6 +55,30 @@ mw_conf_finish(struct mw_conf_load *l)
 		             o->line);
 }
 
+/* A class that is given to no mail any more is no mistake: older records have it. */
+static void
+foreign_classes(struct mw_conf_load *l, const char *file)
+{
+	const struct mw_conf *c = l->conf;
+	const struct mw_conf_line line = {.file = file};
+
+	for (size_t i = 0; i < c->n_retain; i++)
+		for (size_t k = 0; k < c->retain[i].match.n; k++) {
+			const char *word = c->retain[i].match.v[k];
+			size_t n = 0;
+			if (strncmp(word, "class:", 6) != 0)
+				continue;
+			while (n < c->n_capture &&
+			       strcmp(c->capture[n].name, word + 6) != 0)
+				n++;
+			if (n == c->n_capture)
+				mw_conf_diag(l, MW_CONF_WARNING, &line, 0, 0,
+				             "retain %s: there is no section 'capture "
+				             "%s', so no new mail is of that class",
+				             c->retain[i].name, word + 6);
+		}
+}
+
 static int
 load_file(const char *file, struct mw_conf_load *l, struct mw_err *err)
 {
@@ -69,6 +93,7 @@ load_file(const char *file, struct mw_conf_load *l, struct mw_err *err)
 		return r;
 	if (l->nomem)
 		return mw_fail(err, MW_ENOMEM, "out of memory reading %s", file);
+	foreign_classes(l, file);
 	mw_conf_probe_all(l);
 	mw_conf_finish(l);
 	if (!l->errors)

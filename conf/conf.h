@@ -22,7 +22,7 @@ struct mw_conf_list {
 
 struct mw_conf_retain { /* retain NAME { … } */
 	char *name;
-	struct mw_conf_list match; /* "domain:example.org", "rcpt:…", … */
+	struct mw_conf_list match; /* "class:lists", "domain:example.org", … */
 	int64_t keep_us;
 	uint64_t max_size;
 };

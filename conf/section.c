@@ -13,9 +13,10 @@ enum {
 static const struct mw_conf_opt retain_opts[] = {
     {"match", MW_CONF_LIST, offsetof(struct mw_conf_retain, match), "", "", "", RELOAD,
      "0.1",
-     "Which mail the rule is for: domain:DOMAIN or rcpt:ADDRESS (of a recipient), "
-     "sender:ADDRESS, direction:in|out|internal. All must match; without any, every "
-     "message does."},
+     "Which mail the rule is for: class:NAME (the capture section that fitted), "
+     "domain:DOMAIN or rcpt:ADDRESS (of a recipient), sender:ADDRESS, "
+     "direction:in|out|internal, header:NAME[:PATTERN], spam:yes|no, larger:SIZE, "
+     "smaller:SIZE. All must match; without any, every message does."},
     {"keep", MW_CONF_DURATION, offsetof(struct mw_conf_retain, keep_us), "0", "1s", "",
      RELOAD, "0.1", "Records older than this may be pruned."},
     {"max_size", MW_CONF_SIZE, offsetof(struct mw_conf_retain, max_size), "0", "1M", "",

@@ -44,6 +44,9 @@ struct header { /* a header word */
 struct mw_classes {
 	struct section *v;
 	size_t n, n_headers;
+	struct term *fact; /* header: and spam: words of retain sections */
+	size_t n_fact;
+	const char **fact_text;
 	bool spam;
 	struct header header[MW_CLASS_HEADERS];
 };
@@ -118,18 +121,65 @@ compile(struct mw_classes *c, struct term *t, const char *text, struct mw_err *e
 	return t->kind == K_HEADER ? compile_header(c, t, t->text, err) : 0;
 }
 
+static bool
+is_fact(const char *word)
+{
+	return strncmp(word, "header:", 7) == 0 || strncmp(word, "spam:", 5) == 0;
+}
+
+static size_t
+count_facts(const struct mw_conf *conf)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < conf->n_retain; i++)
+		for (size_t k = 0; k < conf->retain[i].match.n; k++)
+			n += is_fact(conf->retain[i].match.v[k]);
+	return n;
+}
+
+/* Each word once, whatever the number of rules that ask it. */
+static int
+compile_facts(struct mw_classes *c, const struct mw_conf *conf, struct mw_err *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < conf->n_retain; i++)
+		for (size_t k = 0; r == 0 && k < conf->retain[i].match.n; k++) {
+			const char *word = conf->retain[i].match.v[k];
+			size_t j = 0;
+			if (!is_fact(word))
+				continue;
+			while (j < c->n_fact && strcasecmp(c->fact_text[j], word) != 0)
+				j++;
+			if (j < c->n_fact)
+				continue;
+			c->fact_text[j] = word;
+			r = compile(c, &c->fact[j], word, err);
+			c->n_fact++;
+		}
+	return r;
+}
+
 int
 mw_classes_new(const struct mw_conf *conf, struct mw_classes **ret, struct mw_err *err)
 {
+	size_t facts = count_facts(conf);
 	*ret = NULL;
-	if (conf->n_capture == 0)
+	if (conf->n_capture == 0 && facts == 0)
 		return 0;
+	if (conf->n_capture > MW_CLASSES_MOST)
+		return mw_fail(err, MW_ECONF, "more than %d capture sections",
+		               MW_CLASSES_MOST);
 	struct mw_classes *c = calloc(1, sizeof *c);
 	int r = 0;
-	if (c)
-		c->v = calloc(conf->n_capture, sizeof *c->v);
-	if (!c || !c->v)
+	if (c) {
+		c->v = calloc(conf->n_capture + 1, sizeof *c->v);
+		c->fact = calloc(facts + 1, sizeof *c->fact);
+		c->fact_text = calloc(facts + 1, sizeof *c->fact_text);
+	}
+	if (!c || !c->v || !c->fact || !c->fact_text)
 		r = mw_fail(err, MW_ENOMEM, "out of memory");
+	if (r == 0)
+		r = compile_facts(c, conf, err);
 	for (size_t i = 0; r == 0 && i < conf->n_capture; i++) {
 		struct section *s = &c->v[c->n++];
 		s->conf = &conf->capture[i];
@@ -157,6 +207,8 @@ mw_classes_free(struct mw_classes *c)
 	for (size_t i = 0; c->v && i < c->n; i++)
 		free(c->v[i].term);
 	free(c->v);
+	free(c->fact);
+	free(c->fact_text);
 	free(c);
 }
 
@@ -278,6 +330,7 @@ mw_scan_put(struct mw_scan *s, const void *bytes, size_t n)
 		if (ch == '\r')
 			continue;
 		if (++s->seen > MW_CLASS_HEADER_MAX || (s->bol && ch == '\n')) {
+			s->cut = s->seen > MW_CLASS_HEADER_MAX;
 			finish(s);
 			return;
 		}
@@ -425,6 +478,8 @@ decide_unit(struct verdict *v, const struct unit *u)
 		return true;
 	}
 	v->first = false;
+	size_t bit = k ? i : MW_CLASSES_MOST;
+	v->ret->by[bit / 64] |= UINT64_C(1) << bit % 64;
 	int on_failure = k && k->on_failure == MW_CLASS_TEMPFAIL ? MW_ON_FAILURE_TEMPFAIL
 	                 : k && k->on_failure == MW_CLASS_ACCEPT ? MW_ON_FAILURE_ACCEPT
 	                                                         : v->global;
@@ -474,4 +529,39 @@ mw_classes_decide(const struct mw_classes *c, const struct mw_conf *conf,
 			m->rcpt[i].flags |= MW_RCPT_EXCLUDED;
 	if (v.first) /* no recipient at all */
 		(void)decide_unit(&v, &u);
+}
+
+/* ---- what stays with the record ---- */
+
+static bool
+decided(const struct mw_class *k, size_t bit)
+{
+	return k->by[bit / 64] >> bit % 64 & 1;
+}
+
+int
+mw_classes_note(const struct mw_classes *c, const struct mw_scan *scan,
+                const struct mw_class *k, struct mw_arena *a, struct mw_mail *m)
+{
+	m->n_class = m->n_fact = 0;
+	if (!c)
+		return 0;
+	m->class = mw_arena_alloc(a, (c->n + 1) * sizeof *m->class);
+	m->fact = mw_arena_alloc(a, (c->n_fact + 1) * sizeof *m->fact);
+	if (!m->class || !m->fact)
+		return MW_ENOMEM;
+	for (size_t i = 0; i < c->n; i++)
+		if (decided(k, i))
+			m->class[m->n_class++] = mw_strz(c->v[i].conf->name);
+	if (m->n_class && decided(k, MW_CLASSES_MOST))
+		m->class[m->n_class++] = MW_STR("");
+	for (size_t i = 0; i < c->n_fact; i++) {
+		const struct term *t = &c->fact[i];
+		bool yes = t->kind == K_HEADER ? (scan->hits & t->number) != 0
+		           : t->number         ? scan->spam
+		                               : !scan->spam && !scan->cut;
+		if (yes)
+			m->fact[m->n_fact++] = mw_strz(c->fact_text[i]);
+	}
+	return 0;
 }

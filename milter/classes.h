@@ -8,6 +8,10 @@
  * (MW_RCPT_EXCLUDED), so that a replay leaves their copies out. A recipient with several
  * mailboxes is excluded only if all of them are.
  *
+ * The names of the sections that decided to journal it stay with the record, as its
+ * classes; so do the header: and spam: words of `retain` sections that it fits, since
+ * retention reads no mail.
+ *
  * Life: classes live with the settings they were made of; a scan with one message.
  * Threads: classes are immutable; a scan belongs to one thread.
  */
@@ -20,12 +24,14 @@
 struct mw_classes;
 
 enum {
+	MW_CLASSES_MOST = 255,     /* capture sections */
 	MW_CLASS_HEADERS = 64,     /* most header: words of all sections together */
 	MW_CLASS_FIELD = 8 * 1024, /* of a header field, as much is looked at */
 	MW_CLASS_HEADER_MAX = 1024 * 1024 /* of a header */
 };
 
-/* conf is borrowed, and must stay. *ret is NULL where there are no sections. MW_ECONF,
+/* conf is borrowed, and must stay. *ret is NULL where nothing is asked of mail: there are
+ * no capture sections, and no header: and spam: words of retain sections. MW_ECONF,
  * MW_ENOMEM. */
 int mw_classes_new(const struct mw_conf *conf, struct mw_classes **ret,
                    struct mw_err *err) MW_CHECK;
@@ -45,6 +51,7 @@ struct mw_scan {
 	uint64_t hits;                    /* bit per header word */
 	uint64_t seen;                    /* bytes */
 	bool spam, bol, over;
+	bool cut; /* the header was too long to look at all of it */
 };
 
 void mw_scan_begin(struct mw_scan *s, const struct mw_classes *c); /* NULL ok */
@@ -57,6 +64,9 @@ struct mw_class {
 	bool journal;
 	int on_failure; /* enum mw_on_failure: the strictest of the recipients' */
 	size_t section; /* !journal: that excluded the first recipient */
+	/* Sections that decided to journal it, a bit each; bit MW_CLASSES_MOST: for some
+	 * recipient none did. */
+	uint64_t by[(MW_CLASSES_MOST + 1) / 64];
 };
 
 /* Direction and MW_RCPT_LOCAL must be known. Marks m's excluded recipients. c NULL: all
@@ -64,5 +74,11 @@ struct mw_class {
 void mw_classes_decide(const struct mw_classes *c, const struct mw_conf *conf,
                        const struct mw_scan *scan, uint64_t size, struct mw_mail *m,
                        struct mw_class *ret);
+/* Sets m's classes and facts; the arrays are in the arena, their words the
+ * configuration's. After mw_scan_end and mw_classes_decide; c may be NULL. 0, MW_ENOMEM.
+ */
+int mw_classes_note(const struct mw_classes *c, const struct mw_scan *scan,
+                    const struct mw_class *k, struct mw_arena *a,
+                    struct mw_mail *m) MW_CHECK;
 
 #endif

@@ -120,7 +120,12 @@ seal_and_submit(struct mw_session *s)
 		complete(s, &none);
 		return;
 	}
-	none.code = mw_entry_finish_mail(s->entry, &s->mail, &s->fail);
+	none.code =
+	    mw_classes_note(s->set->classes, &s->scan, &s->class, s->arena, &s->mail);
+	if (none.code < 0)
+		(void)mw_fail(&s->fail, none.code, "out of memory for the classes");
+	else
+		none.code = mw_entry_finish_mail(s->entry, &s->mail, &s->fail);
 	if (none.code < 0) {
 		complete(s, &none);
 		return;

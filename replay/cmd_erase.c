@@ -84,7 +84,7 @@ is_held(struct erase *e, struct mw_store *st, const struct mw_record *r)
 	int k = mw_later_tokens(st, r, &t, e->err);
 	if (k < 0)
 		return k;
-	struct mw_traits traits = {t.p, t.n / 8, r->time_us, r->plain_len};
+	struct mw_traits traits = {t.p, t.n / 8, r->time_us, r->plain_len, NULL, 0};
 	const struct mw_hold *h = mw_holds_match(e->holds, &traits);
 	if (!h)
 		return 0;

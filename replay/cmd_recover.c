@@ -32,6 +32,7 @@ struct recover {
 	struct mw_report report;
 	struct mw_run run;
 	struct mw_restore_log log;
+	struct mw_erased erased;
 	bool *fresh; /* by journal: the MTA's logs were read just now */
 };
 
@@ -297,7 +298,9 @@ ask_known(void *arg, struct mw_run *r, const struct mw_plan_copy *copy)
 	if (!st || mw_run_load(r, rec, &ignored) < 0)
 		return k;
 	mw_arena_reset(c->tmp);
-	if (mw_outcomes_of(st, &r->rec, c->tmp, &o) <= 0)
+	const struct mw_gone *gone;
+	if (mw_erased_gone(&c->erased, st, rec->journal, &gone, &ignored) < 0 ||
+	    mw_outcomes_of(st, gone, &r->rec, c->tmp, &o) <= 0)
 		return k;
 	o.seq = rec->seq;
 	if (mw_known_new(&o, 1, c->fresh[rec->journal], &known, &ignored) < 0)
@@ -483,6 +486,7 @@ mw_cmd_recover(struct mw_cli *cli, int argc, char **argv)
 	mw_run_done(&c.run);
 	mw_ledger_close(c.run.ledger);
 	mw_report_done(&c.report);
+	mw_erased_done(&c.erased);
 	free(c.fresh);
 	return status;
 }

@@ -262,6 +262,8 @@ print_facts(const struct mw_cli *cli, const struct mw_item *it, struct mw_arena 
 	               human);
 	line("size", mw_strz(text));
 	line("direction", mw_strz(mw_direction_name(m->direction)));
+	for (size_t i = 0; i < m->n_class; i++)
+		line("class", m->class[i].n ? m->class[i] : MW_STR("(none, for some)"));
 	print_envelope(m);
 	print_mailboxes(cli, m, a);
 	print_spf(it, a);

@@ -211,7 +211,7 @@ take_record(struct step *s, size_t journal, const struct mw_record *rec,
 		return 0;
 	mw_arena_reset(s->tmp);
 	int r = mw_later_mail(f->cli->stores[journal], rec, s->tmp, &s->mail, &why);
-	if (r == MW_EKEY || r == MW_ENOMEM) {
+	if (r == MW_EKEY || r == MW_ENOMEM || r == MW_EIO) { /* nothing is passed over */
 		*err = why;
 		return r;
 	}

@@ -126,6 +126,17 @@ set_header_text(json_t *o, const char *key, struct mw_str raw)
 	set_str(o, key, mw_buf_str(&b));
 }
 
+/* The capture sections that it came under, where there were some; "" for no section. */
+static void
+set_classes(json_t *o, const struct mw_mail *m)
+{
+	json_t *v = m->n_class ? json_array() : NULL;
+	for (size_t i = 0; v && i < m->n_class; i++)
+		(void)json_array_append_new(v, mw_json_str(m->class[i]));
+	if (v)
+		(void)json_object_set_new(o, "classes", v);
+}
+
 json_t *
 mw_item_json(const struct mw_cli *cli, const struct mw_item *it, struct mw_arena *a)
 {
@@ -153,6 +164,7 @@ mw_item_json(const struct mw_cli *cli, const struct mw_item *it, struct mw_arena
 	set_header_text(o, "from", m->from);
 	(void)json_object_set_new(o, "client", client(m));
 	set_str(o, "auth_user", m->auth_user);
+	set_classes(o, m);
 	(void)json_object_set_new(o, "flags", mw_item_flags(m->flags));
 	set_str(o, "journal", mw_strz(mw_store_dir(it->store)));
 	(void)json_object_set_new(o, "segment",

@@ -23,6 +23,7 @@ struct gather {
 	struct mw_laters *b;
 	struct mw_store *st;
 	struct mw_arena *arena;
+	struct mw_err *err;
 	int failed;
 };
 
@@ -33,14 +34,14 @@ gather(void *arg, const struct mw_record *r)
 	struct mw_laters *b = g->b;
 	struct mw_expansion x;
 	mw_arena_reset(g->arena);
-	int k = mw_later_read(g->st, r, g->arena, &x, NULL);
+	int k = mw_later_read(g->st, r, g->arena, &x, g->err);
 	if (k <= 0)
 		return g->failed = k;
 	if (b->n == b->cap) {
 		size_t cap = b->cap ? b->cap * 2 : 1024;
 		struct mw_later_ref *v = reallocarray(b->v, cap, sizeof *v);
 		if (!v)
-			return g->failed = MW_ENOMEM;
+			return g->failed = mw_fail(g->err, MW_ENOMEM, "out of memory");
 		b->v = v;
 		b->cap = cap;
 	}
@@ -59,17 +60,26 @@ by_id(const void *a, const void *b)
 	return d ? d : x->seq < y->seq ? -1 : x->seq > y->seq;
 }
 
+/* Where one cannot be read it is not known whose it is: then each is looked up. */
 static int
 map(struct mw_laters *b, struct mw_store *st, struct mw_err *err)
 {
 	static const char type = MW_TYPE_EXPANSION;
 	MW_ARENA_AUTO *a = mw_arena_new(MEMORY_PER_RECORD);
-	struct gather g = {.b = b, .st = st, .arena = a};
+	struct mw_err why = {0};
+	struct gather g = {.b = b, .st = st, .arena = a, .err = &why};
 	if (!a)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	int r = mw_store_find(st, MW_KEY_TYPE, mw_str(&type, 1), gather, &g, err);
+	if (g.failed && g.failed != MW_ENOMEM) {
+		b->n = 0;
+		b->unmapped = true;
+		return 0;
+	}
+	if (g.failed)
+		return mw_fail(err, g.failed, "%s", why.msg);
 	if (r < 0)
-		return g.failed ? mw_fail(err, MW_ENOMEM, "out of memory") : r;
+		return r;
 	if (b->n)
 		qsort(b->v, b->n, sizeof *b->v, by_id);
 	b->mapped = true;
@@ -102,7 +112,7 @@ mw_laters_apply(struct mw_laters *b, struct mw_store *st, const struct mw_record
 	int k = 0;
 	if (!mw_expansion_awaited(m))
 		return 0;
-	if (!b->mapped && b->asked++ >= ONE_BY_ONE)
+	if (!b->mapped && !b->unmapped && b->asked++ >= ONE_BY_ONE)
 		k = map(b, st, err);
 	if (k < 0)
 		return k;

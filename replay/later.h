@@ -14,9 +14,11 @@ struct mw_laters {
 	struct mw_later_ref *v; /* by ID of the mail; NULL: not gathered */
 	size_t n, cap;
 	bool mapped;
+	bool unmapped; /* one cannot be read: they stay looked up one by one */
 };
 
-/* Puts in what is awaited and has come. MW_ENOMEM, or what the look-up reports. */
+/* Puts in what is awaited and has come. Negative where it may have come and cannot be
+ * read (mw_later_read): m does not say then whose the mail is. */
 int mw_laters_apply(struct mw_laters *b, struct mw_store *st, const struct mw_record *r,
                     struct mw_arena *a, struct mw_mail *m, struct mw_err *err) MW_CHECK;
 void mw_laters_done(struct mw_laters *b);

@@ -43,6 +43,7 @@ struct mw_gather_origin {
 
 struct walk {
 	struct mw_store *st;
+	const struct mw_gone *gone;
 	struct mw_arena *arena;
 	int (*cb)(void *arg, const struct mw_outcome *o);
 	void *arg;
@@ -56,7 +57,7 @@ on_record(void *arg, const struct mw_record *r)
 	MW_BUF_AUTO cbor = {0};
 	struct mw_outcomes o;
 	struct mw_err err = {0};
-	if (r->type != MW_TYPE_OUTCOME || r->erased)
+	if (r->type != MW_TYPE_OUTCOME || mw_gone_record(w->gone, r->seq))
 		return 0;
 	mw_arena_reset(w->arena);
 	if (mw_record_meta(w->st, r, &cbor, &err) < 0 ||
@@ -75,20 +76,27 @@ on_record(void *arg, const struct mw_record *r)
 static int
 walk(struct walk *w, enum mw_key key, struct mw_str value, struct mw_err *err)
 {
+	MW_GONE_AUTO *own = NULL;
+	int r = w->gone ? 0 : mw_gone_load(w->st, &own, err);
+	if (r < 0)
+		return r;
+	if (own)
+		w->gone = own;
 	w->arena = mw_arena_new(64U << 20);
 	if (!w->arena)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	int r = mw_store_find(w->st, key, value, on_record, w, err);
+	r = mw_store_find(w->st, key, value, on_record, w, err);
 	mw_arena_free(w->arena);
 	return r;
 }
 
 int
-mw_outcomes_about(struct mw_store *st, const uint8_t id[MW_ID_LEN],
+mw_outcomes_about(struct mw_store *st, const struct mw_gone *gone,
+                  const uint8_t id[MW_ID_LEN],
                   int (*cb)(void *, const struct mw_outcome *), void *arg,
                   struct mw_err *err)
 {
-	struct walk w = {.st = st, .cb = cb, .arg = arg};
+	struct walk w = {.st = st, .gone = gone, .cb = cb, .arg = arg};
 	return walk(&w, MW_KEY_ID, mw_str((const char *)id, ID_TOKEN), err);
 }
 
@@ -503,29 +511,45 @@ mw_outcomes_lock(const char *dir, int *ret_fd, struct mw_err *err)
 	return 0;
 }
 
+/* Under the lock, so that no erasure comes between. */
+static int
+write_out(struct mw_gather *g, struct mw_err *err)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	MW_GONE_AUTO *gone = NULL;
+	MW_BUF_AUTO cbor = {0};
+	uint64_t seq;
+	int r = need_store(g, err);
+	if (r == 0)
+		r = mw_gone_load(g->st, &gone, err);
+	if (r < 0)
+		return r;
+	g->written -= mw_outcomes_strip(g->st, gone, g->v, &g->n);
+	struct mw_outcomes o = {clock->now_us(clock), g->v, g->n};
+	/* Without a daemon the note opens the journal itself: one open at a time. */
+	mw_store_close(MW_TAKE(g->st));
+	if (g->n == 0)
+		return 0;
+	if (mw_outcomes_encode(&o, &cbor) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	r = mw_control_note(g->cli->journals[0], MW_TYPE_OUTCOME, o.time_us, cbor.p,
+	                    cbor.n, &seq, err);
+	g->records += r == 0;
+	return r;
+}
+
 int
 mw_gather_flush(struct mw_gather *g, struct mw_err *err)
 {
-	const struct mw_clock *clock = mw_clock_system();
-	struct mw_outcomes o = {clock->now_us(clock), g->v, g->n};
-	MW_BUF_AUTO cbor = {0};
-	uint64_t seq;
 	int r = 0;
 	if (g->n) {
-		if (mw_outcomes_encode(&o, &cbor) < 0)
-			return mw_fail(err, MW_ENOMEM, "out of memory");
-		/* Without a daemon the note opens the journal itself: one open at a time.
-		 */
-		mw_store_close(MW_TAKE(g->st));
 		MW_AUTOCLOSE int lock = -1;
 		r = mw_cli_as_owner(g->cli->journals[0], err);
 		if (r == 0)
 			r = mw_outcomes_lock(g->cli->journals[0], &lock, err);
 		if (r == 0)
-			r = mw_control_note(g->cli->journals[0], MW_TYPE_OUTCOME,
-			                    o.time_us, cbor.p, cbor.n, &seq, err);
+			r = write_out(g, err);
 		mw_cli_as_self();
-		g->records += r == 0;
 	}
 	if (r < 0)
 		return r;

@@ -16,13 +16,15 @@
 #include "replay/mtalog.h"
 
 /* Calls cb for every outcome of a journal, in log order. Unreadable records are counted.
- */
+ * Here as below: what a tombstone names is not told, wiped or not yet (P11). */
 int mw_outcomes_walk(struct mw_store *st,
                      int (*cb)(void *arg, const struct mw_outcome *o), void *arg,
                      size_t *ret_unreadable, struct mw_err *err) MW_CHECK;
 
-/* Those in records that refer to the mail with that ID; they speak of others too. */
-int mw_outcomes_about(struct mw_store *st, const uint8_t id[MW_ID_LEN],
+/* Those in records that refer to the mail with that ID; they speak of others too. gone:
+ * the journal's tombstones, for who asks often; NULL: they are loaded for this call. */
+int mw_outcomes_about(struct mw_store *st, const struct mw_gone *gone,
+                      const uint8_t id[MW_ID_LEN],
                       int (*cb)(void *arg, const struct mw_outcome *o), void *arg,
                       struct mw_err *err) MW_CHECK;
 
@@ -31,12 +33,17 @@ int mw_outcomes_record(struct mw_store *st, struct mw_str queue_id, int64_t not_
                        int64_t time_us, struct mw_record *ret,
                        struct mw_err *err) MW_CHECK;
 
-/* All that is known of one message: 1, 0 nothing. In the arena. */
-int mw_outcomes_of(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
-                   struct mw_outcome *ret);
+/* All that is known of one message: 1, 0 nothing. In the arena. gone as above. */
+int mw_outcomes_of(struct mw_store *st, const struct mw_gone *gone,
+                   const struct mw_record *r, struct mw_arena *a, struct mw_outcome *ret);
 /* Adds what o says to what is known; later facts count. *cap_rcpt begins at 0. */
 int mw_outcomes_merge(struct mw_arena *a, struct mw_outcome *into, size_t *cap_rcpt,
                       const struct mw_outcome *o) MW_CHECK;
+/* Takes out of *n outcomes, which are not written yet, what was erased since they were
+ * gathered or before: mails, recipients, texts with an erased address. Returns how many
+ * facts that were; *n is what stays, of v. */
+size_t mw_outcomes_strip(struct mw_store *st, const struct mw_gone *gone,
+                         struct mw_outcome *v, size_t *n);
 /* Held by who writes outcomes, for a moment, and by who writes some anew, meanwhile; it
  * waits. As the journal's owner. MW_ECANCEL. */
 int mw_outcomes_lock(const char *dir, int *ret_fd, struct mw_err *err) MW_CHECK;

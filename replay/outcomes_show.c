@@ -75,13 +75,13 @@ on_outcome(void *arg, const struct mw_outcome *o)
 }
 
 int
-mw_outcomes_of(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
-               struct mw_outcome *ret)
+mw_outcomes_of(struct mw_store *st, const struct mw_gone *gone, const struct mw_record *r,
+               struct mw_arena *a, struct mw_outcome *ret)
 {
 	struct one w = {.seq = r->seq, .arena = a, .ret = ret};
 	struct mw_err err;
 	*ret = (struct mw_outcome){.seq = r->seq};
-	return mw_outcomes_about(st, r->id, on_outcome, &w, &err) == 0 && w.found;
+	return mw_outcomes_about(st, gone, r->id, on_outcome, &w, &err) == 0 && w.found;
 }
 
 static json_t *
@@ -97,7 +97,7 @@ mw_outcomes_add(json_t *o, struct mw_store *st, const struct mw_record *r,
                 struct mw_arena *a)
 {
 	struct mw_outcome x;
-	json_t *v = o && mw_outcomes_of(st, r, a, &x) ? json_array() : NULL;
+	json_t *v = o && mw_outcomes_of(st, NULL, r, a, &x) ? json_array() : NULL;
 	if (!v)
 		return o;
 	for (size_t i = 0; i < x.n_rcpt; i++) {
@@ -134,7 +134,7 @@ mw_outcomes_text(struct mw_store *st, const struct mw_record *r, struct mw_arena
                  void (*line)(const char *name, struct mw_str text))
 {
 	struct mw_outcome x;
-	if (!mw_outcomes_of(st, r, a, &x))
+	if (!mw_outcomes_of(st, NULL, r, a, &x))
 		return;
 	for (size_t i = 0; i < x.n_rcpt; i++) {
 		const struct mw_outcome_rcpt *p = &x.rcpt[i];

@@ -206,9 +206,12 @@ on_record(void *arg, const struct mw_record *r)
 		int k = mw_later_read(l->it.store, r, l->mail, &x, &err);
 		if (k == 1)
 			k = mw_later_of(l->it.store, &x, &l->it.rec, &err);
+		if (k == MW_ENOMEM)
+			return mw_fail(l->w->err, k, "out of memory");
+		if (k < 0)
+			on_bad(l->w, &err);
 		if (k <= 0)
-			return k == MW_ENOMEM ? mw_fail(l->w->err, k, "out of memory")
-			                      : 0;
+			return 0;
 	} else if (r->type != MW_TYPE_MAIL) {
 		return 0;
 	}

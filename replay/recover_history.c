@@ -13,6 +13,7 @@ struct history {
 	struct mw_query q; /* its users; none: all */
 	struct mw_arena *arena;
 	struct mw_store *st;
+	const struct mw_gone *gone; /* of st */
 	struct mw_table *table;
 	size_t bad;
 	int bad_code;
@@ -97,7 +98,7 @@ on_record(void *arg, const struct mw_record *r)
 	struct mw_err err = {0};
 	if (mw_cli_stopped())
 		return MW_ECANCEL;
-	if (r->type != MW_TYPE_RESTORE)
+	if (r->type != MW_TYPE_RESTORE || mw_gone_record(h->gone, r->seq))
 		return 0;
 	mw_arena_reset(h->arena);
 	int k = mw_record_meta(h->st, r, &meta, &err);
@@ -137,9 +138,13 @@ mw_restore_history(struct mw_cli *cli, const char *user)
 	if (!h.table)
 		return mw_err_exit(MW_ENOMEM);
 	for (size_t k = 0; k < cli->n_journals && r == 0; k++) {
+		MW_GONE_AUTO *gone = NULL;
 		h.st = cli->stores[k];
-		r = mw_store_find(h.st, MW_KEY_TYPE, mw_str(&type, 1), on_record, &h,
-		                  &err);
+		r = mw_gone_load(h.st, &gone, &err);
+		h.gone = gone;
+		if (r == 0)
+			r = mw_store_find(h.st, MW_KEY_TYPE, mw_str(&type, 1), on_record,
+			                  &h, &err);
 	}
 	if (r == 0 && !cli->json)
 		r = mw_table_print(h.table);

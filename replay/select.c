@@ -296,8 +296,10 @@ follow_later(struct walk *w, struct refs *f, struct mw_err *err)
 			r = mw_later_of(w->it.store, &x, &mail, &e);
 		if (r == MW_ENOMEM)
 			return mw_fail(err, r, "out of memory");
-		/* One that cannot be read was erased with its mail, or is damaged, which
-		 * verify tells. */
+		/* One that is erased or damaged says nothing; of one that cannot be read
+		 * just now, the mail might be meant. */
+		if (r < 0 && r != MW_EERASED && r != MW_EDAMAGED && r != MW_ENOTFOUND)
+			report(w, &e);
 		f->v[k].seq = r == 1 ? mail.seq : 0;
 		f->v[k].loc = r == 1 ? mail.loc : f->v[k].loc;
 	}

@@ -14,8 +14,9 @@
 
 enum {
 	OPEN_MOST = 8,
-	MERGE = 8, /* so many runs of a size become one */
-	TOP = 5    /* … unless they have MERGE^TOP records: these stay */
+	MERGE = 8,   /* so many runs of a size become one */
+	TOP = 5,     /* … unless they have the size of MERGE^TOP records: these stay */
+	TYPICAL = 16 /* tokens of a record, about */
 };
 
 struct part {
@@ -266,12 +267,14 @@ struct putting {
 	bool stated;
 };
 
-/* How many times MERGE fits: runs of one level are merged with each other. */
+/* How many times MERGE fits: runs of one level are merged with each other. It goes by
+ * what a merge has to move: a record to ten thousand people has their tokens. */
 static unsigned
 level(const struct mw_run *r)
 {
 	unsigned k = 0;
-	for (uint32_t n = r->records; n >= MERGE; n /= MERGE)
+	for (uint32_t n = MW_MAX(r->records, r->entries / TYPICAL); n >= MERGE;
+	     n /= MERGE)
 		k++;
 	return k;
 }

@@ -112,6 +112,10 @@ static const struct mw_field mail_rows[] = {
     {ROW("dir", ENUM, direction), .arg = MW_DIR_INTERNAL, .optional = true},
     OPT("fl", U32, flags),
     OPT("fold", STR, folder),
+    {ROW("cls", STRS, class), .optional = true,
+     .count = offsetof(struct mw_mail, n_class)},
+    {ROW("fact", STRS, fact), .optional = true,
+     .count = offsetof(struct mw_mail, n_fact)},
 };
 #undef OPT
 #undef ROW

@@ -93,6 +93,13 @@ struct mw_mail {
 	/* Of imported mail: the folder it was in, UTF-8 with "/" between levels; empty:
 	 * INBOX or Sent. */
 	struct mw_str folder;
+	/* Capture sections that decided to journal it, each once; "" where none fitted a
+	 * recipient. Empty: none fitted anybody. */
+	struct mw_str *class;
+	size_t n_class;
+	/* header: and spam: words of retain sections that it fitted when it came. */
+	struct mw_str *fact;
+	size_t n_fact;
 };
 
 /* Appends the deterministic CBOR form. 0, MW_ENOMEM or MW_ELIMIT. */

@@ -70,7 +70,7 @@ take_tokens(struct walk *w, const struct mw_record *r, struct mw_retain_rec *x)
 		w->l->damaged++;
 	if (k != 0)
 		return 0;
-	struct mw_traits traits = {t.p, t.n / 8, r->time_us, r->plain_len};
+	struct mw_traits traits = {t.p, t.n / 8, r->time_us, r->plain_len, NULL, 0};
 	if (r->type == MW_TYPE_MAIL) {
 		x->rules = mw_rules_match(w->rules, &traits, &x->ruled);
 		x->held = mw_holds_match(w->holds, &traits) != NULL;
@@ -180,21 +180,24 @@ expand_mail(struct walk *w, const struct mw_retain_rec *x, struct mw_retain_rec 
 	struct mw_loc loc = {mail->segment, mail->offset};
 	struct mw_record r;
 	MW_BUF_AUTO both = {0};
-	struct mw_traits t = {x->tokens, x->n_tokens, mail->time_us, 0};
-	if (!mail->expanded) /* the first counts */
-		mail->rules = mw_rules_match(w->rules, &t, &mail->ruled);
-	mail->expanded = true;
 	int k = mw_store_get(w->st, loc, &r, NULL);
 	if (k == 0)
 		k = mw_record_tokens(w->st, &r, &both, NULL);
+	size_t n_own = both.n / 8;
 	mw_buf_put(&both, x->tokens, (size_t)x->n_tokens * 8);
 	if (k == MW_ENOMEM || mw_buf_ok(&both) < 0)
 		return no_memory(w);
-	t = (struct mw_traits){both.p, both.n / 8, mail->time_us, r.plain_len};
-	if (k < 0)
+	if (k < 0) {
 		mail->broken = true; /* it was readable a moment ago */
-	else
-		mail->held = mail->held || mw_holds_match(w->holds, &t) != NULL;
+		return 0;
+	}
+	struct mw_traits t = {x->tokens,   x->n_tokens, mail->time_us,
+	                      r.plain_len, both.p,      n_own};
+	struct mw_traits all = {both.p, both.n / 8, mail->time_us, r.plain_len, NULL, 0};
+	if (!mail->expanded) /* the first counts */
+		mail->rules = mw_rules_match(w->rules, &t, &mail->ruled);
+	mail->expanded = true;
+	mail->held = mail->held || mw_holds_match(w->holds, &all) != NULL;
 	return 0;
 }
 

@@ -31,6 +31,10 @@ struct mw_traits {            /* what can be known of a mail without a key */
 	size_t n;
 	int64_t time_us;
 	uint64_t size; /* content bytes */
+	/* Of a mail whose token are those of its expansion: its own; else NULL. What was
+	 * decided at capture is there alone. */
+	const uint8_t *own;
+	size_t n_own;
 };
 /* The first hold that covers it, or NULL. A doubt holds. */
 const struct mw_hold *mw_holds_match(const struct mw_holds *h, const struct mw_traits *t);

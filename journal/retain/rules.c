@@ -9,12 +9,18 @@ enum term_kind {
 	TERM_DOMAIN,
 	TERM_RCPT,
 	TERM_SENDER,
-	TERM_DIRECTION
+	TERM_DIRECTION,
+	TERM_CLASS,
+	TERM_FACT,
+	TERM_LARGER,
+	TERM_SMALLER
 };
 
 struct term {
 	enum term_kind kind;
 	uint8_t token[8];
+	uint8_t some[8]; /* TERM_CLASS: of some recipients */
+	uint64_t size;
 };
 
 struct rule {
@@ -32,9 +38,38 @@ struct mw_rules {
 	size_t n_many;
 };
 
-static void
+static int
+compile_class(const struct mw_store *st, struct mw_str name, struct term *t)
+{
+	MW_BUF_AUTO b = {0};
+	mw_buf_putc(&b, MW_CLASS_OF_ALL);
+	mw_buf_putstr(&b, name);
+	if (mw_buf_ok(&b) < 0)
+		return MW_ENOMEM;
+	t->kind = TERM_CLASS;
+	mw_store_token(st, MW_KEY_CLASS, mw_buf_str(&b), t->token);
+	b.p[0] = MW_CLASS_OF_SOME;
+	mw_store_token(st, MW_KEY_CLASS, mw_buf_str(&b), t->some);
+	return 0;
+}
+
+static int
 compile(const struct mw_store *st, const char *text, struct term *t)
 {
+	struct mw_str s = mw_strz(text), key, value = MW_STR("");
+	(void)mw_str_cut(s, ':', &key, &value); /* conf has checked: there is one */
+	if (mw_str_eq(key, MW_STR("class")))
+		return compile_class(st, value, t);
+	if (mw_str_eq(key, MW_STR("larger")) || mw_str_eq(key, MW_STR("smaller"))) {
+		t->kind = key.p[0] == 'l' ? TERM_LARGER : TERM_SMALLER;
+		return mw_size_parse(value.p, &t->size);
+	}
+	if (mw_str_eq(key, MW_STR("header")) || mw_str_eq(key, MW_STR("spam"))) {
+		t->kind = TERM_FACT;
+		mw_store_token(st, MW_KEY_FACT, s, t->token);
+		return 0;
+	}
+
 	static const struct {
 		const char *prefix;
 		enum term_kind kind;
@@ -50,7 +85,7 @@ compile(const struct mw_store *st, const char *text, struct term *t)
 			continue;
 		t->kind = kinds[i].kind;
 		mw_store_token(st, kinds[i].key, mw_strz(text + n), t->token);
-		return;
+		return 0;
 	}
 	char d = MW_DIR_IN;
 	const char *word = strchr(text, ':'); /* conf has checked: direction:WORD */
@@ -59,6 +94,7 @@ compile(const struct mw_store *st, const char *text, struct term *t)
 			d = k;
 	t->kind = TERM_DIRECTION;
 	mw_store_token(st, MW_KEY_DIRECTION, mw_str(&d, 1), t->token);
+	return 0;
 }
 
 static void
@@ -82,13 +118,14 @@ mw_rules_new(const struct mw_store *st, const struct mw_conf *conf, struct mw_ru
 	for (size_t i = 0; i < conf->n_retain; i++) {
 		const struct mw_conf_list *m = &conf->retain[i].match;
 		struct rule *u = &r->rule[r->n++];
+		int k_r = 0;
 		u->term = calloc(m->n + 1, sizeof *u->term);
-		for (size_t k = 0; u->term && k < m->n; k++) {
-			compile(st, m->v[k], &u->term[u->n]);
+		for (size_t k = 0; u->term && k_r == 0 && k < m->n; k++) {
+			k_r = compile(st, m->v[k], &u->term[u->n]);
 			u->n_rcpt += u->term[u->n].kind <= TERM_RCPT;
 			domains += u->term[u->n++].kind == TERM_DOMAIN;
 		}
-		if (!u->term) {
+		if (!u->term || k_r < 0) {
 			mw_rules_free(r);
 			return mw_fail(err, MW_ENOMEM, "out of memory for rules");
 		}
@@ -120,19 +157,57 @@ mw_rules_free(struct mw_rules *r)
 }
 
 static bool
-has(const struct mw_traits *t, const uint8_t token[8])
+has_token(const uint8_t *v, size_t n, const uint8_t token[8])
 {
-	for (size_t i = 0; i < t->n; i++)
-		if (memcmp(t->token + 8 * i, token, 8) == 0)
+	for (size_t i = 0; i < n; i++)
+		if (memcmp(v + 8 * i, token, 8) == 0)
 			return true;
 	return false;
 }
 
 static bool
-fits(const struct rule *u, const struct mw_traits *t)
+has(const struct mw_traits *t, const uint8_t token[8])
 {
+	return has_token(t->token, t->n, token);
+}
+
+static bool
+has_own(const struct mw_traits *t, const uint8_t token[8])
+{
+	return t->own ? has_token(t->own, t->n_own, token) : has(t, token);
+}
+
+/* *some: it is so for some recipients, and not for all. */
+static bool
+fits_term(const struct term *m, const struct mw_traits *t, bool *some)
+{
+	switch (m->kind) {
+	case TERM_DOMAIN:
+	case TERM_RCPT:
+	case TERM_SENDER:
+	case TERM_DIRECTION:
+		break;
+	case TERM_CLASS:
+		if (has_own(t, m->token))
+			return true;
+		*some = true;
+		return has_own(t, m->some);
+	case TERM_FACT:
+		return has_own(t, m->token);
+	case TERM_LARGER:
+		return t->size > m->size;
+	case TERM_SMALLER:
+		return t->size < m->size;
+	}
+	return has(t, m->token);
+}
+
+static bool
+fits(const struct rule *u, const struct mw_traits *t, bool *some)
+{
+	*some = false;
 	for (size_t i = 0; i < u->n; i++)
-		if (!has(t, u->term[i].token))
+		if (!fits_term(&u->term[i], t, some))
 			return false;
 	return true;
 }
@@ -167,9 +242,12 @@ mw_rules_match(const struct mw_rules *r, const struct mw_traits *t, bool *ret_al
 	*ret_all = false;
 	for (size_t k = 0; k < r->n && !*ret_all; k++) {
 		const struct rule *u = &r->rule[k];
-		if (!fits(u, t))
+		bool some;
+		if (!fits(u, t, &some))
 			continue;
 		mask |= UINT64_C(1) << k;
+		if (some) /* for whom is not known: others have a say too */
+			continue;
 		if (u->n_rcpt == 0 || single) {
 			*ret_all = true;
 		} else if (u->n_rcpt == 1) {

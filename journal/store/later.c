@@ -27,9 +27,19 @@ mw_later_read(struct mw_store *st, const struct mw_record *r, struct mw_arena *a
 	int k = mw_record_meta(st, r, &meta, &why);
 	if (k == 0)
 		k = mw_expansion_decode(meta.p, meta.n, a, ret, &why);
-	if (k == MW_ENOMEM)
-		return mw_fail(err, k, "out of memory while reading an expansion");
-	return k == 0;
+	if (k == 0)
+		return 1;
+	/* These stay as they are, and verify tells of them. Whatever else there is, a
+	 * disk that does not answer or a key that was not given, may pass: then the mail
+	 * would go elsewhere. */
+	if (k == MW_EERASED || k == MW_EDAMAGED || k == MW_EFORMAT || k == MW_ELIMIT ||
+	    k == MW_ENOTFOUND)
+		return 0;
+	(void)mw_fail(err, k, "expansion at record %llu: %s", (unsigned long long)r->seq,
+	              k == MW_ENOMEM ? "out of memory" : why.msg);
+	if (why.hint[0])
+		(void)mw_err_hint(err, "%s", why.hint);
+	return k;
 }
 
 static int

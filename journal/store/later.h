@@ -9,8 +9,9 @@
 #include "journal/record/expansion.h"
 #include "journal/store/store.h"
 
-/* What an EXPANSION record says: 1; 0 it is of another type, or cannot be read;
- * MW_ENOMEM. */
+/* What an EXPANSION record says: 1; 0 it is of another type, erased or damaged. Negative:
+ * it cannot be read now (MW_EIO, MW_EKEY, MW_ENOMEM …), so nobody knows where its mail
+ * belongs. */
 int mw_later_read(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                   struct mw_expansion *ret, struct mw_err *err) MW_CHECK;
 /* The expansion of the mail with that ID: 1, 0, or what the look-up reports. */

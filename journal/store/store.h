@@ -281,7 +281,15 @@ enum mw_key {                  /* what can be looked up; numbers are hashed into
 	MW_KEY_TYPE = 9,       /* one byte: every record that is not MAIL */
 	MW_KEY_DIRECTION = 10, /* one byte: enum mw_direction */
 	MW_KEY_RCPT_DOMAIN = 11, /* domain of an accepted recipient or of its mailbox */
-	MW_KEY_SHAPE = 12        /* two bytes, see mw_shape */
+	MW_KEY_SHAPE = 12,       /* two bytes, see mw_shape */
+	MW_KEY_CLASS =
+	    13,          /* enum mw_class_of as a byte, then the capture section's name */
+	MW_KEY_FACT = 14 /* a header: or spam: word of a retain section, case folded */
+};
+
+enum mw_class_of {
+	MW_CLASS_OF_ALL = 1,  /* every recipient's copies are of that class */
+	MW_CLASS_OF_SOME = 2, /* some are of others, or of none */
 };
 
 /* What rules for whole messages must know of the recipients: final mailboxes (0, 1, 2:

@@ -8,8 +8,8 @@ void
 mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
                uint8_t out[MW_TOKEN_LEN])
 {
-	bool fold =
-	    (kind >= MW_KEY_RCPT && kind <= MW_KEY_DOMAIN) || kind == MW_KEY_RCPT_DOMAIN;
+	bool fold = (kind >= MW_KEY_RCPT && kind <= MW_KEY_DOMAIN) ||
+	            kind == MW_KEY_RCPT_DOMAIN || kind == MW_KEY_FACT;
 	uint8_t part[256], full[MW_SHA256_LEN];
 	struct mw_hmac h = st->token_hmac;
 	part[0] = (uint8_t)kind;
@@ -148,6 +148,25 @@ people_tokens(struct mw_entry *e, const struct mw_mail *m)
 	rule_tokens(e, m);
 }
 
+/* What was decided at capture and cannot be found out without a key. */
+static void
+class_tokens(struct mw_entry *e, const struct mw_mail *m)
+{
+	for (size_t i = 0; i < m->n_class; i++) {
+		MW_BUF_AUTO b = {0};
+		if (m->class[i].n == 0)
+			continue;
+		mw_buf_putc(&b, m->n_class > 1 ? MW_CLASS_OF_SOME : MW_CLASS_OF_ALL);
+		mw_buf_putstr(&b, m->class[i]);
+		if (mw_buf_ok(&b) < 0)
+			e->tokens.failed = true;
+		else
+			mw_token_add(e, MW_KEY_CLASS, mw_buf_str(&b));
+	}
+	for (size_t i = 0; i < m->n_fact; i++)
+		mw_token_add(e, MW_KEY_FACT, m->fact[i]);
+}
+
 void
 mw_token_mail(struct mw_entry *e, const struct mw_mail *m)
 {
@@ -155,6 +174,7 @@ mw_token_mail(struct mw_entry *e, const struct mw_mail *m)
 	mw_token_add(e, MW_KEY_MESSAGE_ID, m->message_id);
 	mw_token_add(e, MW_KEY_DIGEST, mw_str((const char *)m->digest, sizeof m->digest));
 	people_tokens(e, m);
+	class_tokens(e, m);
 }
 
 void

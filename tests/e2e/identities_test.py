@@ -6,6 +6,7 @@ record of their own; a table that is slow, hangs or is gone leaves them as they 
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import statistics
@@ -189,6 +190,41 @@ def erased(t):
 			"its expansion did not outlive it")
 
 
+def unread(t):
+	"""Every read of a replay fails once: it is said, and no copy goes to the address that
+	the mail came to when the record of where it belongs is what could not be read."""
+	if not shutil.which("strace"):
+		t.skip("strace is not installed: reads that fail are not tried")
+		return
+	with Site(t.sub("unread")) as s:
+		s.send("TEAM", "team@example.test")
+		s.send("ZOE", "zoe@example.test")
+		s.settled(2)
+		s.end()
+		log, wrong, failed, k = f"{t.dir}/unread.strace", [], 0, 0
+		while k < 400:
+			k += 1
+			out = f"{t.dir}/unread-{k}"
+			p = subprocess.run(
+				["strace", "-f", "-qq", "-o", log, "-e", "trace=pread64", "-e",
+				 f"inject=pread64:error=EIO:when={k}", rigs.find_program("mailwal"),
+				 "-c", s.conf, "replay", "--all", "--to", f"maildir:{out}/%u", "--create"],
+				capture_output=True, timeout=60, check=False)
+			with open(log, encoding="utf-8") as f:
+				hit = "INJECTED" in f.read()
+			have = stored(out)
+			complete = have == ["anna@example.test", "berta@example.test",
+					    "zoe@example.test"]
+			failed += p.returncode == 3
+			if "team@example.test" in have or p.returncode == 0 and not complete:
+				wrong.append((k, p.returncode, have, p.stderr.decode()))
+			if not hit:
+				break
+		t.ok(not wrong and failed and k < 400,
+		     f"each of {k - 1} reads failed once: nothing misplaced, nothing unsaid "
+		     f"({failed} replays with exit 3)", wrong[:5])
+
+
 def slow(t):
 	with Site(t.sub("slow"), "identities_timeout = 2s") as s:
 		s.table.gate.clear()
@@ -265,6 +301,7 @@ def followed(t):
 def main(t):
 	expanded(t)
 	erased(t)
+	unread(t)
 	slow(t)
 	cut(t)
 	followed(t)

@@ -47,7 +47,8 @@ class Conn:
 			assert got == b"c", got
 
 	def envelope(self, queue_id, body=b"body\r\n", sender="a@remote.test", addr="192.0.2.1",
-		     helo="client.test", connect=True, rcpts=("anna@example.test",)):
+		     helo="client.test", connect=True, rcpts=("anna@example.test",),
+		     headers=()):
 		"""Everything up to, not including, end of message."""
 		if connect:
 			family = b"6" if ":" in addr else b"4"
@@ -59,7 +60,8 @@ class Conn:
 			self.step(b"R", b"<" + rcpt.encode("latin-1") + b">\0", 0x8000)
 		self.send(b"D", b"Ti\0" + queue_id.encode() + b"\0")
 		self.step(b"T", b"", 0x10000)
-		self.step(b"L", b"Subject\0 x\0", 0x80)
+		for name, value in (("Subject", "x"), *headers):
+			self.step(b"L", f"{name}\0 {value}\0".encode(), 0x80)
 		self.step(b"N", b"", 0x40000)
 		self.step(b"B", body, 0x80000)
 

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -45,6 +46,10 @@ what_is_written_is_what_is_shown(void **state)
 	     "capture c {\n  match = rcpt:a@b.test domain:c.test sender: sender:root "
 	     "sender_domain:d.test user:* client:192.0.2.0/24 client:2001:db8::/32 "
 	     "header:List-Id \"header:X-A:*b c*\" spam:yes larger:5M smaller:1G\n}\n"},
+	    {"retain r { match = class:a header:List-Id spam:no larger:1M; keep = 1d }\n"
+	     "capture a {\n}\n",
+	     "capture a {\n}\nretain r {\n  match = class:a header:List-Id spam:no "
+	     "larger:1M\n  keep = 1d\n}\n"},
 	    {"retain r { keep = 1d }\ncapture a { journal = no }\n",
 	     "capture a {\n  journal = no\n}\nretain r {\n  keep = 1d\n}\n"},
 	};
@@ -93,6 +98,14 @@ mistakes_name_their_place(void **state)
 	     ":1:23: error: journal: expected yes or no, got 'maybe'"},
 	    {"capture a { on_failure = later }\n",
 	     ":1:26: error: on_failure: expected global, tempfail or accept"},
+	    {"retain a { match = class: ; keep = 1d }\n",
+	     ":1:20: error: match: expected the name of a capture section"},
+	    {"retain a { match = spam:maybe; keep = 1d }\n",
+	     ":1:20: error: match: expected spam:yes or spam:no, got 'spam:maybe'"},
+	    {"retain a { match = smaller:x; keep = 1d }\n",
+	     ":1:20: error: match: expected a size such as 512K or 64M, got 'x'"},
+	    {"retain a { match = user:x; keep = 1d }\n",
+	     ":1:20: error: match: expected class:NAME, domain:DOMAIN"},
 	    {"capture a { jurnal = no }\n",
 	     ":1:13: error: unknown setting 'jurnal' in section capture; did you mean "
 	     "'journal'?"},
@@ -130,6 +143,23 @@ a_section_behind_one_that_fits_all_is_warned_of(void **state)
 	assert_int_equal(r, 0);
 	assert_non_null(
 	    strstr(mw_buf_cstr(&report), ":2:1: warning: this section is never"));
+	mw_conf_free(c);
+}
+
+static void
+a_class_of_no_section_is_warned_of(void **state)
+{
+	MW_BUF_AUTO report = {0};
+	int r;
+	(void)state;
+	struct mw_conf *c = load("retain r { match = class:lists; keep = 1d }\n"
+	                         "retain s { match = class:a; keep = 1d }\n"
+	                         "capture a { match = spam:yes }\n",
+	                         &report, &r);
+	assert_int_equal(r, 0);
+	assert_non_null(strstr(mw_buf_cstr(&report),
+	                       "warning: retain r: there is no section 'capture lists'"));
+	assert_null(strstr(mw_buf_cstr(&report), "retain s"));
 	mw_conf_free(c);
 }
 
@@ -377,6 +407,78 @@ the_strictest_policy_counts(void **state)
 		one(&cases[i]);
 }
 
+/* What stays with the record: "class class/fact fact". */
+static void
+the_record_says_of_which_class_it_is(void **state)
+{
+	static const char text[] =
+	    "capture boss { match = rcpt:boss@b.test }\n"
+	    "capture spam { match = spam:yes }\n"
+	    "capture no { match = rcpt:no@b.test; journal = no }\n"
+	    "retain a { match = header:List-Id spam:no; keep = 1d }\n"
+	    "retain b { match = HEADER:list-id; keep = 1d }\n"
+	    "retain c { match = \"header:Subject:*a b*\" spam:yes; keep = 1d }\n";
+	static const struct {
+		const char *header, *rcpt[3], *want;
+	} cases[] = {
+	    {"A: b\r\n\r\n", {"x@b.test"}, "/spam:no "},
+	    {"A: b\r\n\r\n", {"boss@b.test"}, "boss /spam:no "},
+	    {"A: b\r\n\r\n", {"boss@b.test", "x@b.test"}, "boss - /spam:no "},
+	    {"X-Spam: yes\r\n\r\n", {"x@b.test", "y@b.test"}, "spam /spam:yes "},
+	    {"X-Spam: yes\r\n\r\n", {"x@b.test", "boss@b.test"}, "boss spam /spam:yes "},
+	    /* who is left out has no say */
+	    {"List-Id: x\r\n\r\n",
+	     {"no@b.test", "boss@b.test"},
+	     "boss /header:List-Id spam:no "},
+	    {"Subject: is a b c\r\n\r\n",
+	     {"no@b.test", "x@b.test"},
+	     "/spam:no header:Subject:*a b* "},
+	};
+	MW_BUF_AUTO report = {0};
+	struct mw_err err = {0};
+	struct mw_classes *classes;
+	int r;
+	(void)state;
+	/* a word's kind is in small letters: so it is told apart from a typing error */
+	struct mw_conf *c = load(text, &report, &r);
+	assert_null(c);
+	char *small = strdup(text);
+	assert_non_null(small);
+	memcpy(strstr(small, "HEADER:"), "header:", 7);
+	c = load(small, &report, &r);
+	free(small);
+	if (r < 0)
+		fail_msg("%s", mw_buf_cstr(&report));
+	assert_int_equal(mw_classes_new(c, &classes, &err), 0);
+	for (size_t i = 0; i < MW_COUNT(cases); i++) {
+		MW_ARENA_AUTO *a = mw_arena_new(0);
+		MW_BUF_AUTO got = {0};
+		struct mw_rcpt rcpt[3] = {0};
+		struct mw_mail m = {.rcpt = rcpt};
+		struct mw_class k;
+		struct mw_scan scan;
+		for (; m.n_rcpt < 3 && cases[i].rcpt[m.n_rcpt]; m.n_rcpt++)
+			rcpt[m.n_rcpt] =
+			    (struct mw_rcpt){.addr = mw_strz(cases[i].rcpt[m.n_rcpt]),
+			                     .flags = MW_RCPT_LOCAL};
+		mw_scan_begin(&scan, classes);
+		mw_scan_put(&scan, cases[i].header, strlen(cases[i].header));
+		mw_scan_end(&scan);
+		mw_classes_decide(classes, c, &scan, 10, &m, &k);
+		assert_int_equal(mw_classes_note(classes, &scan, &k, a, &m), 0);
+		for (size_t j = 0; j < m.n_class; j++)
+			mw_buf_printf(&got, "%.*s ", MW_MAX((int)m.class[j].n, 1),
+			              m.class[j].n ? m.class[j].p : "-");
+		mw_buf_puts(&got, "/");
+		for (size_t j = 0; j < m.n_fact; j++)
+			mw_buf_printf(&got, "%.*s ", (int)m.fact[j].n, m.fact[j].p);
+		assert_string_equal(mw_buf_cstr(&got), cases[i].want);
+		mw_scan_free(&scan);
+	}
+	mw_classes_free(classes);
+	mw_conf_free(c);
+}
+
 static void
 hostile_headers_cost_little(void **state)
 {
@@ -417,6 +519,8 @@ main(void)
 	    cmocka_unit_test(what_is_written_is_what_is_shown),
 	    cmocka_unit_test(mistakes_name_their_place),
 	    cmocka_unit_test(a_section_behind_one_that_fits_all_is_warned_of),
+	    cmocka_unit_test(a_class_of_no_section_is_warned_of),
+	    cmocka_unit_test(the_record_says_of_which_class_it_is),
 	    cmocka_unit_test(the_first_that_fits_decides),
 	    cmocka_unit_test(each_kind_of_word_must_fit),
 	    cmocka_unit_test(the_strictest_policy_counts),

@@ -3,6 +3,7 @@
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
 #include "journal/index/index.h"
+#include "journal/index/kv.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -371,6 +372,90 @@ processes(void **state)
 	assert_int_equal(munmap(over, sizeof *over), 0);
 }
 
+/* ---- what a merge moves ---- */
+
+struct shape { /* of a partition: records and entries of each run */
+	uint32_t n, records[100], entries[100];
+};
+
+static int
+read_shape(void *arg, struct mw_kv_txn *t)
+{
+	struct shape *s = arg;
+	struct mw_str v;
+	if (mw_kv_txn_get(t, mw_str("", 1), &v) != 1)
+		return MW_EDAMAGED;
+	const uint8_t *p = (const uint8_t *)v.p;
+	s->n = mw_get32(p + 81); /* FORMAT.md §9 */
+	for (uint32_t i = 0; i < s->n && i < 100; i++) {
+		s->records[i] = mw_get32(p + 85 + 28 * (size_t)i + 4);
+		s->entries[i] = mw_get32(p + 85 + 28 * (size_t)i + 8);
+	}
+	return 0;
+}
+
+static struct shape
+shape_of(void)
+{
+	char path[PATH_MAX];
+	struct mw_kv *kv = NULL;
+	struct mw_err err = {0};
+	struct shape s = {0};
+	(void)snprintf(path, sizeof path, "%.4000s/index/00000000.mdb", dir);
+	assert_int_equal(mw_kv_open(path, MW_KV_READ, &kv, &err), 0);
+	assert_int_equal(mw_kv_read(kv, read_shape, &s, &err), 0);
+	mw_kv_close(kv);
+	return s;
+}
+
+static void
+put_one(struct mw_index *ix, uint64_t seq, const uint8_t *tokens, uint32_t n)
+{
+	struct mw_err err = {0};
+	struct mw_index_entry e = {seq, 1, 8192 + seq * 1024, tokens, n};
+	struct mw_index_point p = {.segment = 1,
+	                           .offset = e.offset + 8,
+	                           .next_seq = seq + 1,
+	                           .last = e.offset};
+	if (mw_index_put(ix, &e, 1, &p, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+/* A record with very many tokens is as much work to merge as thousands of others: it is
+ * not written again with every few small ones. */
+static void
+large_records_stay(void **state)
+{
+	(void)state;
+	enum {
+		LARGE = 600000
+	};
+	struct mw_err err = {0};
+	struct mw_index_hit hit[2];
+	MW_AUTOFREE uint8_t *many = calloc(LARGE, MW_TOKEN_LEN);
+	assert_non_null(many);
+	for (uint64_t i = 0; i < LARGE; i++)
+		mw_put64be(many + i * MW_TOKEN_LEN, (i + 1) * 0x9e3779b97f4a7c15ULL);
+	struct mw_index *ix = open_index(1);
+	assert_int_equal(mw_index_wipe(ix, &err), 0);
+	put_one(ix, 1, many, LARGE);
+	for (uint64_t seq = 2; seq < 66; seq++)
+		put_one(ix, seq, many + seq * MW_TOKEN_LEN, 5);
+	mw_index_close(ix);
+	struct shape s = shape_of();
+	assert_int_equal(s.n, 2);
+	assert_int_equal(s.records[0], 1);
+	assert_true(s.entries[0] > LARGE - 1000);
+	assert_int_equal(s.records[1], 64);
+	ix = open_index(0);
+	assert_int_equal(mw_index_find(ix, 1, many + (size_t)3 * MW_TOKEN_LEN, 0, hit, 2,
+	                               &err),
+	                 2);
+	assert_int_equal(hit[0].seq, 1);
+	assert_int_equal(hit[1].seq, 2);
+	mw_index_close(ix);
+}
+
 static int
 setup(void **state)
 {
@@ -400,7 +485,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(as_a_list), cmocka_unit_test(audit_finds),
 	    cmocka_unit_test(garbled),   cmocka_unit_test(not_inherited),
-	    cmocka_unit_test(processes),
+	    cmocka_unit_test(processes), cmocka_unit_test(large_records_stay),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

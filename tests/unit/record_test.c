@@ -67,6 +67,14 @@ random_mail(struct mw_arena *a, struct mw_mail *m)
 	}
 	m->direction = (enum mw_direction)dice(3);
 	m->flags = dice(16);
+	m->n_class = dice(3);
+	m->n_fact = dice(3);
+	m->class = mw_arena_alloc(a, 3 * sizeof *m->class);
+	m->fact = mw_arena_alloc(a, 3 * sizeof *m->fact);
+	for (size_t i = 0; i < 3; i++) {
+		m->class[i] = random_str(a);
+		m->fact[i] = random_str(a);
+	}
 }
 
 static void
@@ -88,6 +96,10 @@ decode_of_encode_is_the_same(void **state)
 		assert_memory_equal(one.p, two.p, one.n);
 		assert_true(mw_str_eq(m.sender, got.sender));
 		assert_int_equal(m.n_rcpt, got.n_rcpt);
+		assert_int_equal(m.n_class, got.n_class);
+		assert_int_equal(m.n_fact, got.n_fact);
+		for (size_t k = 0; k < m.n_class; k++)
+			assert_true(mw_str_eq(m.class[k], got.class[k]));
 		assert_int_equal(m.time_us, got.time_us);
 		for (size_t n = 0; n < one.n; n += 1 + dice(9)) /* any prefix: refused */
 			assert_true(mw_mail_decode(one.p, n, a, &got, &err) < 0);

@@ -332,6 +332,80 @@ rules(void **state)
 	assert_int_equal(system(cmd), 0);
 }
 
+/* What was decided at capture, and sizes: of all copies, or of some only. */
+static void
+rules_by_class(void **state)
+{
+	(void)state;
+	static char *m0[] = {(char *)(uintptr_t) "class:bulk"};
+	static char *m1[] = {(char *)(uintptr_t) "spam:yes",
+	                     (char *)(uintptr_t) "larger:1M"};
+	static char *m2[] = {(char *)(uintptr_t) "header:List-Id:*News*"};
+	static char *m3[] = {(char *)(uintptr_t) "smaller:1K",
+	                     (char *)(uintptr_t) "direction:in"};
+	struct mw_conf_retain sect[] = {{.match = {m0, 1}},
+	                                {.match = {m1, 2}},
+	                                {.match = {m2, 1}},
+	                                {.match = {m3, 2}}};
+	struct mw_conf conf = {.retain = sect, .n_retain = 4};
+	static const struct {
+		const char *cls, *fact; /* cls: "\1" all, "\2" some */
+		uint64_t size, rules;
+		bool all;
+	} t[] = {
+	    {"\1bulk", NULL, 5000, 1, true},
+	    {"\2bulk", NULL, 5000, 1, false},
+	    {"\2bulk", NULL, 500, 9, true}, /* the second goes for all of them */
+	    {"\1Bulk", NULL, 5000, 0, false},
+	    {"\1other", "spam:yes", 5000, 0, false},
+	    {NULL, "spam:yes", (1 << 20) + 1, 2, true},
+	    {NULL, "spam:yes", 1 << 20, 0, false},
+	    {NULL, "spam:no", 2 << 20, 0, false},
+	    {NULL, "HEADER:LIST-ID:*NEWS*", 5000, 4, true},
+	    {NULL, "header:list-id", 5000, 0, false},
+	    {NULL, NULL, 1023, 8, true},
+	    {NULL, NULL, 1024, 0, false},
+	};
+	static const char *const two[] = {"a@x.test", "b@y.test", NULL};
+	char dir[] = "/tmp/mw-rules-XXXXXX", journal[64], cmd[128];
+	struct mw_err err = {0};
+	struct mw_rules *r = NULL;
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(journal, sizeof journal, "%s/j", dir);
+	assert_int_equal(mw_store_create(journal, NULL, NULL, &err), 0);
+	struct mw_store_opts o = {.dir = journal, .mode = MW_STORE_READ};
+	assert_int_equal(mw_store_open(&o, &store, &err), 0);
+	assert_int_equal(mw_rules_new(store, &conf, &r, &err), 0);
+	for (size_t i = 0; i < 2 * MW_COUNT(t); i++) {
+		uint8_t own[2][8], extra[32][8];
+		bool all;
+		size_t k = i / 2, n = 0;
+		if (t[k].cls)
+			mw_store_token(store, MW_KEY_CLASS, mw_strz(t[k].cls), own[n++]);
+		if (t[k].fact)
+			mw_store_token(store, MW_KEY_FACT, mw_strz(t[k].fact), own[n++]);
+		mail_to(two, 2, MW_DIR_IN);
+		traits.size = t[k].size;
+		if (i % 2) { /* the same with recipients that were expanded later */
+			traits.own = own[0];
+			traits.n_own = n;
+		} else {
+			memcpy(extra, own, sizeof own);
+			memcpy(extra[n], tokens, traits.n * 8);
+			traits.token = extra[0];
+			traits.n += n;
+		}
+		uint64_t got = mw_rules_match(r, &traits, &all);
+		if (got != t[k].rules || all != t[k].all)
+			fail_msg("case %zu: rules %llx, all %d", i,
+			         (unsigned long long)got, all);
+	}
+	mw_rules_free(r);
+	mw_store_close(store);
+	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+	assert_int_equal(system(cmd), 0);
+}
+
 /* ---- the records ---- */
 
 static void
@@ -446,6 +520,7 @@ main(void)
 	    cmocka_unit_test(clocks_that_jump),
 	    cmocka_unit_test(removed_stretch),
 	    cmocka_unit_test(rules),
+	    cmocka_unit_test(rules_by_class),
 	    cmocka_unit_test(notes_about_mail),
 	    cmocka_unit_test(records),
 	};
