@@ -165,8 +165,8 @@ def slowly(t, main, standby, jobs, done):
 		if what == "live":
 			f.wait("current")
 			start = time.monotonic()
-		new = main.send(jobs[at:at + 25])
-		t.need(len(new) == 25, "25 more are captured")
+		new = main.send(jobs[at:at + 20])
+		t.need(len(new) == 20, "20 more are captured")
 		if what == "the backlog":
 			start = time.monotonic()
 			f.start()
@@ -178,7 +178,7 @@ def slowly(t, main, standby, jobs, done):
 		t.ok(took >= (n - 1) / rate, f"{what}: {n} copies at {rate} a second take as long",
 		     f"{took:.2f} s")
 		done += new
-		at += 25
+		at += 20
 	check(t, standby, done, "slowly")
 	t.equal(f.end(), 130, "stopped")
 	r = main.mailwal("follow", "--to", "maildir:/nonexistent/%n", "--rate", "many")
