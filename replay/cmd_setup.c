@@ -12,9 +12,11 @@ struct ask {
 	const char *server, *dir, *file;
 	bool check, apply, yes, quiet, raise;
 	const char *dovecot, *quiet_dir, *sink, *port;
+	struct mw_probe_opts test;
 };
 
-/* Options of --quiet-instance and --raise-uids: 1 taken, 0 none of them, negative wrong.
+/* Options of --quiet-instance, --raise-uids and --send-test: 1 taken, 0 none of them,
+ * negative wrong.
  */
 static int
 quiet_option(int argc, char **argv, int *i, struct ask *a, struct mw_err *err)
@@ -24,7 +26,10 @@ quiet_option(int argc, char **argv, int *i, struct ask *a, struct mw_err *err)
 	} v[] = {{"--dovecot-config", &a->dovecot},
 	         {"--dir", &a->quiet_dir},
 	         {"--sink", &a->sink},
-	         {"--port", &a->port}};
+	         {"--port", &a->port},
+	         {"--send-test", &a->test.address},
+	         {"--via", &a->test.via},
+	         {"--wait", &a->test.wait}};
 	if (strcmp(argv[*i], "--quiet-instance") == 0) {
 		a->quiet = true;
 		return 1;
@@ -116,6 +121,11 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 		    "--apply and --postfix-config are for postfix; for %s "
 		    "the settings are printed",
 		    a->server);
+	if ((a->test.address || a->test.via || a->test.wait) &&
+	    (!a->check || !a->test.address))
+		return mw_cli_usage(cli, cmd,
+		                    "--send-test goes with --check, --via and --wait "
+		                    "with --send-test");
 	if (!postfix && !sendmail && a->check)
 		return mw_cli_usage(cli, cmd, "--check is for postfix and sendmail");
 	if (a->file && (!sendmail || !a->check))
@@ -147,34 +157,52 @@ print_finding(const struct mw_cli *cli, const struct mw_advice *f)
 		printf("      %s\n", f->fix);
 }
 
-static int
-print_advices(const struct mw_cli *cli, const struct mw_advices *f)
+static void
+print_holes(const struct mw_cli *cli, const struct mw_advices *f)
 {
 	for (size_t i = 0; i < f->n; i++)
 		if (f->v[i].kind == MW_ADVICE_HOLE || !cli->quiet)
 			print_finding(cli, &f->v[i]);
 	if (cli->json)
-		mw_cli_json(json_pack("{s:s, s:I, s:I}", "message_type", "summary",
-		                      "holes", (json_int_t)f->holes, "notes",
-		                      (json_int_t)(f->n - f->holes)));
-	else if (f->holes)
+		return;
+	if (f->holes)
 		printf("%zu way%s past the journal.\n", f->holes,
 		       f->holes == 1 ? "" : "s");
 	else if (!cli->quiet)
 		puts("No way past the journal found in these settings.");
-	return f->holes ? 1 : 0;
 }
 
+/* The findings, then the test message where one is asked for. */
 static int
-check(const struct mw_cli *cli, const struct mw_postfix *p)
+print_advices(const struct mw_cli *cli, const struct mw_advices *f, struct mw_probe *test)
 {
-	struct mw_advices f;
-	mw_postfix_check(p, &f);
-	return print_advices(cli, &f);
+	bool hole = false;
+	print_holes(cli, f);
+	int status = test ? mw_probe_run(test, &hole) : 0;
+	size_t holes = f->holes + hole;
+	if (cli->json)
+		mw_cli_json(json_pack("{s:s, s:I, s:I}", "message_type", "summary",
+		                      "holes", (json_int_t)holes, "notes",
+		                      (json_int_t)(f->n - f->holes)));
+	return status ? status : holes ? 1 : 0;
 }
 
 static int
-check_sendmail(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena)
+check_postfix(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena,
+              struct mw_probe *test)
+{
+	struct mw_postfix p;
+	struct mw_advices f;
+	struct mw_err err = {0};
+	if (mw_postfix_load(cli->conf, a->dir, arena, &p, &err) < 0)
+		return mw_cli_error(cli, &err);
+	mw_postfix_check(&p, &f);
+	return print_advices(cli, &f, test);
+}
+
+static int
+check_sendmail(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena,
+               struct mw_probe *test)
 {
 	struct mw_sendmail s;
 	struct mw_advices f;
@@ -183,7 +211,21 @@ check_sendmail(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena)
 	                     arena, &s, &err) < 0)
 		return mw_cli_error(cli, &err);
 	mw_sendmail_check(&s, &f);
-	return print_advices(cli, &f);
+	return print_advices(cli, &f, test);
+}
+
+static int
+check(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena)
+{
+	struct mw_probe *test = NULL;
+	struct mw_err err = {0};
+	if (a->test.address && mw_probe_new(cli, &a->test, &test, &err) < 0)
+		return mw_cli_error(cli, &err);
+	int status = strcmp(a->server, "sendmail") == 0
+	                 ? check_sendmail(cli, a, arena, test)
+	                 : check_postfix(cli, a, arena, test);
+	mw_probe_free(test);
+	return status;
 }
 
 /* ---- plan and apply ---- */
@@ -295,8 +337,8 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
 	if (mw_setup_places(cli->conf, &err) < 0)
 		return mw_cli_error(cli, &err);
-	if (a.check && strcmp(a.server, "sendmail") == 0)
-		return check_sendmail(cli, &a, arena);
+	if (a.check)
+		return check(cli, &a, arena);
 	if (a.quiet)
 		return print_quiet(cli, &a);
 	if (a.raise) {
@@ -319,12 +361,12 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 	}
 	if (mw_postfix_load(cli->conf, a.dir, arena, &p, &err) < 0) {
 		status = mw_cli_error(cli, &err);
-		if (a.check || a.apply || a.dir || err.code != MW_EUNAVAIL)
+		if (a.apply || a.dir || err.code != MW_EUNAVAIL)
 			return status;
 		fputs("mailwal: so these settings are for a Postfix without other "
 		      "milters\n",
 		      stderr);
 		mw_postfix_unseen(cli->conf, arena, &p);
 	}
-	return a.check ? check(cli, &p) : apply(cli, &a, &p);
+	return apply(cli, &a, &p);
 }

@@ -149,6 +149,25 @@ int mw_sendmail_load(const struct mw_conf *conf, const char *path, struct mw_are
                      struct mw_sendmail *ret, struct mw_err *err) MW_CHECK;
 void mw_sendmail_check(const struct mw_sendmail *s, struct mw_advices *ret);
 
+/* One test message through the mail server, by SMTP, and whether the journal has it then.
+ * Life: mw_probe_new (looks at the options, opens the journals of cli for reading) →
+ * mw_probe_run → mw_probe_free. The texts are as they were given; address must last.
+ * One thread. */
+struct mw_probe_opts {
+	const char *address; /* sender and recipient */
+	const char *via;     /* HOST:PORT; NULL: 127.0.0.1:25 */
+	const char *wait;    /* seconds for the record to come; NULL: 30 */
+};
+struct mw_probe;
+
+/* MW_EUSAGE, or why a journal cannot be read. */
+int mw_probe_new(struct mw_cli *cli, const struct mw_probe_opts *o, struct mw_probe **ret,
+                 struct mw_err *err) MW_CHECK;
+/* Sends it, waits, says what came of it. The exit status: 1 and *ret_hole where the
+ * server took it and the journal lacks it, 69 where the server refused it. */
+int mw_probe_run(struct mw_probe *p, bool *ret_hole) MW_CHECK;
+void mw_probe_free(struct mw_probe *p); /* NULL ok */
+
 /* What to do for the others: text for people. */
 void mw_setup_sendmail(const struct mw_conf *conf, struct mw_buf *out);
 void mw_setup_dovecot(const struct mw_conf *conf, struct mw_buf *out);

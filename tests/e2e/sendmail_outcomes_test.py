@@ -193,6 +193,13 @@ def settings(t, rig):
 	restart(rig, with_mailwald=False)
 	t.ok(post(rig, "printed", [BERT])[0] == 250 and len(rig.journaled()) == before + 1,
 	     "and with it mail has its record", printed)
+	r = rig.mailwal("--json", "setup", "sendmail", "--check", "--sendmail-config", cf,
+			"--send-test", BERT, "--via", f"127.0.0.1:{rig.smtp_port}")
+	test = [o for o in r.lines if o.get("message_type") == "test_message"]
+	row = rig.journaled()[-1]
+	t.ok(r.rc == 0 and [(o["journaled"], o["before_answer"], o["id"], o["queue_id"])
+			    for o in test] == [(True, True, row["id"], row["queue_id"])],
+	     "and --send-test finds the record of its message", f"{row}\n{r}")
 	r, holes_ = check(rig, f"{t.dir}/none.cf")
 	t.ok(r.rc == 66, "no such file: exit 66", r)
 
