@@ -115,12 +115,13 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 		return mw_cli_usage(cli, cmd, "--check or --apply, not both");
 	bool postfix = strcmp(a->server, "postfix") == 0;
 	bool sendmail = strcmp(a->server, "sendmail") == 0;
-	if (!postfix && (a->apply || a->dir))
-		return mw_cli_usage(
-		    cli, cmd,
-		    "--apply and --postfix-config are for postfix; for %s "
-		    "the settings are printed",
-		    a->server);
+	if (!postfix && !sendmail && a->apply)
+		return mw_cli_usage(cli, cmd,
+		                    "--apply is for postfix and sendmail; for %s the "
+		                    "settings are printed",
+		                    a->server);
+	if (!postfix && a->dir)
+		return mw_cli_usage(cli, cmd, "--postfix-config goes with postfix");
 	if ((a->test.address || a->test.via || a->test.wait) &&
 	    (!a->check || !a->test.address))
 		return mw_cli_usage(cli, cmd,
@@ -128,9 +129,10 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 		                    "with --send-test");
 	if (!postfix && !sendmail && a->check)
 		return mw_cli_usage(cli, cmd, "--check is for postfix and sendmail");
-	if (a->file && (!sendmail || !a->check))
+	if (a->file && (!sendmail || !(a->check || a->apply)))
 		return mw_cli_usage(cli, cmd,
-		                    "--sendmail-config goes with sendmail --check");
+		                    "--sendmail-config goes with sendmail --check or "
+		                    "--apply");
 	return 0;
 }
 
@@ -258,6 +260,22 @@ agreed(void)
 	       (answer[0] == 'y' || answer[0] == 'Y');
 }
 
+int
+mw_setup_confirm(const struct mw_cli *cli, bool yes)
+{
+	if (yes)
+		return -1;
+	if (!isatty(STDIN_FILENO))
+		return mw_cli_usage(cli, mw_cmd_find("setup"),
+		                    "nothing was changed; without a terminal --apply "
+		                    "needs --yes");
+	fflush(stdout);
+	if (agreed())
+		return -1;
+	fputs("Nothing was changed.\n", stderr);
+	return 1;
+}
+
 static void
 explain_failure(const struct mw_cli *cli)
 {
@@ -295,18 +313,9 @@ apply(const struct mw_cli *cli, const struct ask *a, const struct mw_postfix *p)
 		                : "would be made (repeat with --apply)");
 	print_plan(cli, p, plan, n);
 	explain_failure(cli);
-	if (a->apply && !a->yes) {
-		if (!isatty(STDIN_FILENO))
-			return mw_cli_usage(
-			    cli, mw_cmd_find("setup"),
-			    "nothing was changed; without a terminal --apply "
-			    "needs --yes");
-		fflush(stdout);
-		if (!agreed()) {
-			fputs("Nothing was changed.\n", stderr);
-			return 1;
-		}
-	}
+	int status = a->apply ? mw_setup_confirm(cli, a->yes) : -1;
+	if (status >= 0)
+		return status;
 	bool running = false;
 	if (a->apply && (mw_postfix_apply(p, plan, n, &err) < 0 ||
 	                 mw_postfix_reload(p, &running, &err) < 0))
@@ -339,6 +348,8 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 		return mw_cli_error(cli, &err);
 	if (a.check)
 		return check(cli, &a, arena);
+	if (a.apply && strcmp(a.server, "sendmail") == 0)
+		return mw_setup_sendmail_apply(cli, a.file, a.yes, arena);
 	if (a.quiet)
 		return print_quiet(cli, &a);
 	if (a.raise) {

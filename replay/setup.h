@@ -3,7 +3,8 @@
  * mw_postfix_load reads a Postfix configuration through postconf(1); mw_postfix_check
  * names every way past the journal in it; mw_postfix_plan says what to change. Nothing is
  * changed before mw_postfix_apply. mw_sendmail_load and mw_sendmail_check do the same for
- * a sendmail.cf. Everything lives in the arena.
+ * a sendmail.cf, mw_sendmail_plan and mw_sendmail_apply for the .mc it is made of.
+ * Everything lives in the arena.
  */
 #ifndef MW_REPLAY_SETUP_H
 #define MW_REPLAY_SETUP_H
@@ -11,6 +12,8 @@
 #include "journal/base/arena.h"
 #include "journal/base/buf.h"
 #include "replay/cmd.h"
+
+#include <sys/stat.h>
 
 /* Runs a program (looked up in PATH, no shell), collects standard output and error; at
  * most 30 s. 0 if it ended with status 0, else MW_EUNAVAIL with what it said. */
@@ -148,6 +151,40 @@ struct mw_sendmail {
 int mw_sendmail_load(const struct mw_conf *conf, const char *path, struct mw_arena *a,
                      struct mw_sendmail *ret, struct mw_err *err) MW_CHECK;
 void mw_sendmail_check(const struct mw_sendmail *s, struct mw_advices *ret);
+/* The filter that is mailwald's, or NULL; *ret_listed: InputMailFilters names it. */
+const struct mw_smfilter *mw_sendmail_ours(const struct mw_sendmail *s, bool *ret_listed);
+
+struct mw_smplan { /* what to add to a .mc file */
+	struct mw_arena *arena;
+	const struct mw_conf *conf;
+	const char *mc, *cf, *dir; /* the file, the .cf beside it, their directory */
+	struct stat was;           /* of the file when it was read */
+	struct mw_str old, add;    /* its text; the line to add, empty: nothing */
+	size_t at, line;           /* where: offset, and number of that line */
+	bool before_section;       /* that is where MAILER or a LOCAL_ section begins */
+	bool newline;              /* the last line lacks its end */
+	bool makefile;             /* the directory has one */
+	bool msp;                  /* a submit.mc: no filter belongs there */
+	const char *kept;          /* the old file's second name, after apply */
+};
+
+/* path: a .mc file (MW_EUSAGE else). MW_ECONF: it has something that a person must
+ * change. Nothing is written. */
+int mw_sendmail_plan(const struct mw_conf *conf, const char *path, struct mw_arena *a,
+                     struct mw_smplan *ret, struct mw_err *err) MW_CHECK;
+/* Replaces the file, whole and durable; the old one stays as FILE.before-mailwal (or
+ * .before-mailwal.N, if there are such). MW_EUNAVAIL: it changed since it was read. */
+int mw_sendmail_apply(struct mw_smplan *p, struct mw_err *err) MW_CHECK;
+/* After that: `make -C` of the directory, if it has a Makefile; *ret_built: the .cf is
+ * new and has the filter. If make fails, or its .cf has no such filter, the old file is
+ * put back. */
+int mw_sendmail_make(const struct mw_smplan *p, bool *ret_built,
+                     struct mw_err *err) MW_CHECK;
+/* `setup sendmail --apply`; path NULL: /etc/mail/sendmail.mc. An exit status. */
+int mw_setup_sendmail_apply(const struct mw_cli *cli, const char *path, bool yes,
+                            struct mw_arena *a);
+/* Asks, unless yes. -1: go on; else the exit status: declined, or nobody to ask. */
+int mw_setup_confirm(const struct mw_cli *cli, bool yes);
 
 /* One test message through the mail server, by SMTP, and whether the journal has it then.
  * Life: mw_probe_new (looks at the options, opens the journals of cli for reading) →
@@ -170,6 +207,8 @@ void mw_probe_free(struct mw_probe *p); /* NULL ok */
 
 /* What to do for the others: text for people. */
 void mw_setup_sendmail(const struct mw_conf *conf, struct mw_buf *out);
+/* Only the line for sendmail.mc. */
+void mw_sendmail_line(const struct mw_conf *conf, struct mw_buf *out);
 void mw_setup_dovecot(const struct mw_conf *conf, struct mw_buf *out);
 /* A shell script that raises UIDNEXT and HIGHESTMODSEQ of every folder of every mailbox;
  * config: Dovecot's, NULL: its own default. MW_EUSAGE: a name that no script can hold. */

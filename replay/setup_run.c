@@ -1,4 +1,5 @@
-/* setup_run.c - running postconf(1), postfix(1): no shell, a deadline, its words kept. */
+/* setup_run.c - running postconf(1), postfix(1), make(1): no shell, a deadline, its words
+ * kept. */
 #include "replay/setup.h"
 
 #include "journal/base/clock.h"
@@ -74,7 +75,7 @@ mw_setup_run(char *const argv[], struct mw_buf *out, struct mw_err *err)
 		(void)mw_fail(err, MW_EUNAVAIL, "cannot run %s: %s", argv[0],
 		              strerror(e));
 		return e == ENOENT ? mw_err_hint(err,
-		                                 "is Postfix installed here, and %s in "
+		                                 "is that installed here, and %s in "
 		                                 "PATH?",
 		                                 argv[0])
 		                   : MW_EUNAVAIL;

@@ -331,6 +331,17 @@ ours_in(const struct mw_sendmail *s, struct mw_str list)
 	return NULL;
 }
 
+const struct mw_smfilter *
+mw_sendmail_ours(const struct mw_sendmail *s, bool *ret_listed)
+{
+	const struct mw_smfilter *ours = ours_in(s, s->input);
+	*ret_listed = ours != NULL;
+	for (size_t i = 0; !ours && i < s->n_filter; i++)
+		if (is_ours(s, &s->filter[i]))
+			ours = &s->filter[i];
+	return ours;
+}
+
 static void
 check_flags(const struct mw_smfilter *v, struct mw_advices *f)
 {
@@ -390,27 +401,25 @@ check_position(const struct mw_sendmail *s, struct mw_str list, struct mw_advice
 static void
 check_filters(const struct mw_sendmail *s, struct mw_advices *f)
 {
-	const struct mw_smfilter *ours = ours_in(s, s->input), *defined = NULL;
-	for (size_t i = 0; i < s->n_filter; i++)
-		if (is_ours(s, &s->filter[i]))
-			defined = &s->filter[i];
-	if (ours) {
+	bool listed = false;
+	const struct mw_smfilter *ours = mw_sendmail_ours(s, &listed);
+	if (listed) {
 		check_flags(ours, f);
 		check_position(s, s->input, f);
-	} else if (defined) {
+	} else if (ours) {
 		mw_advice_add(f, MW_ADVICE_HOLE, "InputMailFilters",
 		              text("filter %s is mailwald's, but InputMailFilters does "
 		                   "not name it: mail has no record",
-		                   defined->name),
+		                   ours->name),
 		              "INPUT_MAIL_FILTER in place of MAIL_FILTER");
-		check_flags(defined, f);
+		check_flags(ours, f);
 	} else {
 		mw_advice_add(
 		    f, MW_ADVICE_HOLE, "InputMailFilters",
 		    text("no input mail filter is mailwald's (milter_listen = %s): mail "
 		         "has no record",
 		         s->conf->milter_listen.n ? s->conf->milter_listen.v[0] : ""),
-		    "mailwal setup sendmail prints what to add");
+		    "mailwal setup sendmail --apply");
 	}
 	for (size_t i = 0; i < s->n_daemon; i++) {
 		const struct mw_smdaemon *d = &s->daemon[i];

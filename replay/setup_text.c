@@ -12,23 +12,31 @@ put_sendmail_socket(const char *listen, struct mw_buf *out)
 		mw_buf_printf(out, "local:%s", listen + 5);
 	else if (strncmp(listen, "inet", 4) == 0 && !strchr(listen, '@') && colon &&
 	         colon > strchr(listen, ':'))
-		mw_buf_printf(out, "inet:%s@%.*s", colon + 1,
-		              (int)(colon - strchr(listen, ':') - 1),
+		mw_buf_printf(out, "%s:%s@%.*s",
+		              strncmp(listen, "inet6:", 6) == 0 ? "inet6" : "inet",
+		              colon + 1, (int)(colon - strchr(listen, ':') - 1),
 		              strchr(listen, ':') + 1);
 	else
 		mw_buf_puts(out, listen);
 }
 
 void
-mw_setup_sendmail(const struct mw_conf *conf, struct mw_buf *out)
+mw_sendmail_line(const struct mw_conf *conf, struct mw_buf *out)
 {
 	const char *flag = conf->on_failure == MW_ON_FAILURE_ACCEPT ? "" : " F=T,";
 	const char *listen = conf->milter_listen.n ? conf->milter_listen.v[0] : "";
-	mw_buf_puts(out,
-	            "dnl In sendmail.mc, after the other filters; then make, restart.\n"
-	            "INPUT_MAIL_FILTER(`mailwal', `S=");
+	mw_buf_puts(out, "INPUT_MAIL_FILTER(`mailwal', `S=");
 	put_sendmail_socket(listen, out);
 	mw_buf_printf(out, ",%s T=C:10s;S:30s;R:60s;E:5m')dnl\n", flag);
+}
+
+void
+mw_setup_sendmail(const struct mw_conf *conf, struct mw_buf *out)
+{
+	mw_buf_puts(out,
+	            "dnl In sendmail.mc, after the other filters; then make, restart.\n"
+	            "dnl (mailwal setup sendmail --apply does it.)\n");
+	mw_sendmail_line(conf, out);
 	mw_buf_puts(
 	    out,
 	    "dnl F=T: while mailwald is down, senders are told to try again. Without F=\n"

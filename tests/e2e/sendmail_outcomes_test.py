@@ -204,6 +204,67 @@ def settings(t, rig):
 	t.ok(r.rc == 66, "no such file: exit 66", r)
 
 
+MAKEFILE = """sendmail.cf: sendmail.mc
+	m4 -D_CF_DIR_={cf}/ -D_NO_MAKEINFO_ sendmail.mc >new.cf
+	{then}
+	mv new.cf sendmail.cf
+"""
+
+
+def read(path):
+	with open(path, encoding="utf-8") as f:
+		return f.read()
+
+
+def apply(rig, *more):
+	return rig.mailwal("--json", "setup", "sendmail", "--apply", "--sendmail-config",
+			   f"{rig.sm}/sendmail.mc", *more)
+
+
+def summary(r):
+	return next((o for o in r.lines if o.get("message_type") == "summary"), {})
+
+
+def applies(t, rig):
+	"""setup sendmail --apply: sendmail.mc and, by make, a sendmail.cf without a hole."""
+	mc, cf = f"{rig.sm}/sendmail.mc", f"{rig.sm}/sendmail.cf"
+	rig.with_mailwald, rig.mc_extra = False, ""
+	rig.write_cf()
+	old, oldcf = read(mc), read(cf)
+	os.utime(cf, (1, 1))
+	r = apply(rig)
+	t.ok(r.rc == 64 and read(mc) == old, "no terminal, no --yes: nothing done", r)
+	servers.write(f"{rig.sm}/Makefile", MAKEFILE.format(cf=rig.cf_dir, then="false"))
+	r = apply(rig, "--yes")
+	t.ok(r.rc == 69 and read(mc) == old and not os.path.exists(f"{mc}.before-mailwal"),
+	     "make fails: the old file stands again, exit 69", r)
+	servers.write(f"{rig.sm}/Makefile", MAKEFILE.format(cf=rig.cf_dir, then="true"))
+	r = apply(rig, "--yes")
+	t.ok(r.rc == 0 and summary(r).get("built") and read(f"{mc}.before-mailwal") == old,
+	     "applied, made, the old file kept", r)
+	t.equal([check(rig, f)[1] for f in (mc, cf)], [[], []], "and --check finds no hole")
+	t.ok(read(cf) != oldcf, "sendmail.cf is another")
+	again = apply(rig, "--yes")
+	t.ok(again.rc == 0 and summary(again).get("changes") == 0, "has these settings already",
+	     again)
+	before = len(rig.journaled())
+	rig.end_sendmail()
+	rig.start_sendmail()
+	t.ok(post(rig, "applied", [BERT])[0] == 250 and len(rig.journaled()) == before + 1,
+	     "with it mail has its record", r)
+	# m4 itself says what a list made behind the mailers comes to
+	rig.mc_extra = ("MAIL_FILTER(`spam', `S=inet:9@127.0.0.1')dnl\n"
+			"MAIL_FILTER(`virus', `S=inet:9@127.0.0.1')dnl\n")
+	rig.write_cf()
+	servers.write(mc, read(mc) + "define(`confINPUT_MAIL_FILTERS', `virus,spam')dnl\n")
+	os.utime(cf, (1, 1))
+	r = apply(rig, "--yes")
+	t.ok(r.rc == 0 and summary(r).get("built") and
+	     "O InputMailFilters=virus,spam, mailwal\n" in read(cf),
+	     "behind a list that stands in the file, last", r)
+	os.unlink(f"{rig.sm}/Makefile")
+
+
 def refuses(t, rig):
 	"""F=T and F=4: nothing is taken while mailwald is away."""
 	rig.end("mailwald")
@@ -234,6 +295,7 @@ def main(t):
 		holes(t, rig)
 		refuses(t, rig)
 		settings(t, rig)
+		applies(t, rig)
 
 
 tap.run(main)
