@@ -58,7 +58,8 @@ mw_early_start(const struct mw_target *t, const char *mailbox, const char *box, 
 bool
 mw_early_of(const struct mw_early *e, const char *box)
 {
-	return e && !e->taken && strcmp(e->box, box) == 0;
+	/* Only the worker of that box goes on to look whether it was taken. */
+	return e && strcmp(e->box, box) == 0 && !e->taken;
 }
 
 static void

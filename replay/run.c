@@ -376,6 +376,7 @@ mw_run_all(struct mw_run *r, struct mw_err *err)
 	r->report->dry = r->dry;
 	int left =
 	    r->ledger && !r->dry ? mw_run_clear_left(r->ledger, r->target, err) : 0;
+	r->report->interrupted = left == MW_ECANCEL;
 	if (left)
 		return left;
 	r->arena = mw_arena_new(0);

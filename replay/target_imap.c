@@ -80,8 +80,10 @@ on_list(void *arg, struct mw_imap_cur cur)
 	char *q = quoted(l.name);
 	if (!q)
 		return 0; /* a name that no command can hold */
-	/* With an empty personal prefix other users' and shared folders come along. */
-	if ((l.flags & MW_FOLDER_VIRTUAL) || mw_imap_foreign(b->c, q + 1)) {
+	/* With an empty personal prefix other users' and shared folders come along. INBOX
+	 * is the user's, whatever a server says of it. */
+	if (strcasecmp(q, "\"INBOX\"") != 0 &&
+	    ((l.flags & MW_FOLDER_VIRTUAL) || mw_imap_foreign(b->c, q + 1))) {
 		mw_buf_put(&b->barred, q, strlen(q) + 1);
 		free(q);
 		return 0;
