@@ -290,7 +290,7 @@ at_rest(unsigned seed)
 	mw_index_close(ix);
 }
 
-static void
+__attribute__((unused)) static void
 at_work(unsigned seed)
 {
 	begin(seed);
@@ -376,8 +376,12 @@ free_list(void **state)
 	/* once each for the beginning, and the two of sync_fails */
 	print_message("at rest: built anew %u times\n", healed - SEEDS - 2);
 	assert_true(healed - SEEDS - 2 > SEEDS / 2);
+#ifndef __SANITIZE_ADDRESS__
+	/* LMDB itself reads what it has freed when its list of free pages changes under
+	 * its hands; the sanitizer would stop there, before anybody can notice damage. */
 	for (unsigned seed = 0; seed < SEEDS; seed++)
 		at_work(seed);
+#endif
 	char cmd[100];
 	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
 	assert_int_equal(system(cmd), 0);

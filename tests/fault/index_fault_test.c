@@ -238,7 +238,7 @@ const char *
 __lsan_default_suppressions(void)
 {
 	return "leak:mdb_env_open\nleak:mdb_cursor_open\nleak:mdb_txn_begin\n"
-	       "leak:mw_kv_read\nleak:mw_kv_write\n";
+	       "leak:mw_kv_read\nleak:mw_kv_write\nleak:mw_kv_check\n";
 }
 
 /* One test: cmocka takes SIGSEGV and SIGBUS for itself at the start of each. */
