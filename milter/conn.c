@@ -33,6 +33,20 @@ on_done(void *arg)
 	pthread_mutex_unlock(&l->lock);
 }
 
+/* Taken off the list of what is watched first: a program that is just being started has
+ * a copy of the descriptor, and as long as it has, closing ours would not end the events.
+ */
+static void
+conn_close(struct conn *c)
+{
+	if (c->fd < 0)
+		return;
+	if (c->watched)
+		(void)epoll_ctl(c->loop->ep, EPOLL_CTL_DEL, c->fd, NULL);
+	(void)close(c->fd);
+	c->fd = -1;
+}
+
 void
 mw_conn_free(struct conn *c)
 {
@@ -41,8 +55,7 @@ mw_conn_free(struct conn *c)
 		TAILQ_REMOVE(&l->again, c, turn);
 	TAILQ_REMOVE(&l->conns, c, idle);
 	l->n_conns--;
-	if (c->fd >= 0)
-		(void)close(c->fd);
+	conn_close(c);
 	mw_proto_done(&c->proto);
 	atomic_fetch_sub(&l->engine->open, 1);
 	free(c);
@@ -57,9 +70,7 @@ conn_drop(struct conn *c)
 		mw_conn_free(c);
 		return;
 	}
-	if (c->fd >= 0)
-		(void)close(c->fd);
-	c->fd = -1;
+	conn_close(c);
 }
 
 static void
