@@ -292,6 +292,9 @@ static void
 flush_both(struct mw_proxy_conn *c)
 {
 	struct mw_dialog *d = &c->dialog;
+	/* Before the client hears the answer to QUIT: the next one may come at once. */
+	if (d->keep_next)
+		mw_proxy_park(c);
 	/* A client that does not read may still be owed a delivery: go on without it. */
 	start_tls(c);
 	if (!flush_side(c->client, c->tls, &d->to_client, &c->wire)) {
@@ -312,8 +315,6 @@ flush_both(struct mw_proxy_conn *c)
 			from_next(c, buf, (size_t)n);
 		mw_dialog_next_down(d, "it takes no more data");
 	}
-	if (d->keep_next)
-		mw_proxy_park(c);
 	if (d->close_next) {
 		close_fd(&c->next);
 		mw_buf_clear(&d->to_next);

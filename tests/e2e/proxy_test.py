@@ -547,7 +547,7 @@ def one_after_another(t):
 def limits(t):
 	"""Clients that say nothing, or a byte at a time; more of them than session_limit."""
 	sink = Sink()
-	rig, port = relay_rig(t, "limits", sink, "proxy_timeout = 4s\nsession_limit = 3\n")
+	rig, port = relay_rig(t, "limits", sink, "proxy_timeout = 8s\nsession_limit = 3\n")
 	with rig:
 		pid = rig.procs["mailwald"].pid
 		smtp.Client(port).quit()
