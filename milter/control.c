@@ -225,13 +225,19 @@ do_wipe(struct mw_capture *cap, struct mw_str args, struct mw_buf *out,
 	return mw_store_wipe(cap->store, segment, v, n, err);
 }
 
+/* "SEGMENT SEGMENT …" */
 static int
 do_unlink(struct mw_capture *cap, struct mw_str args, struct mw_err *err)
 {
-	uint64_t segment;
-	if (!take_number(&args, &segment) || args.n || segment == 0)
-		return bad_request(err);
-	return mw_store_unlink(cap->store, segment, err);
+	MW_AUTOFREE uint64_t *v = calloc(args.n / 2 + 1, sizeof *v);
+	size_t n = 0;
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	do
+		if (!take_number(&args, &v[n]) || v[n++] == 0)
+			return bad_request(err);
+	while (take_char(&args, ' '));
+	return args.n ? bad_request(err) : mw_store_remove(cap->store, v, n, err);
 }
 
 static int

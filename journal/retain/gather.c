@@ -59,9 +59,7 @@ static int
 take_tokens(struct walk *w, const struct mw_record *r, struct mw_retain_rec *x)
 {
 	MW_BUF_AUTO t = {0};
-	int k = mw_record_wiped(w->st, r, NULL);
-	if (k == 0)
-		k = mw_record_tokens(w->st, r, &t, NULL);
+	int k = mw_record_slot(w->st, r, &t, NULL);
 	if (k == MW_ENOMEM)
 		return no_memory(w);
 	x->wiped = k == 1;
@@ -136,6 +134,8 @@ walk(struct walk *w, bool (*stopped)(void))
 	MW_CURSOR_AUTO *c = NULL;
 	unsigned failures = 0;
 	int r = mw_cursor_new(w->st, 1, &c, w->err);
+	if (r == 0)
+		mw_cursor_ahead(c);
 	while (r == 0) {
 		struct mw_record rec;
 		struct mw_err e = {0};

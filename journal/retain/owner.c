@@ -10,7 +10,8 @@
 #include <sys/file.h>
 
 enum {
-	PLACES = 10000 /* in one request */
+	PLACES = 10000, /* in one request */
+	FILES = 64      /* and it is answered in time */
 };
 
 int
@@ -98,12 +99,21 @@ mw_owner_wipe(struct mw_retain_owner *o, uint64_t segment, const struct mw_wipe_
 }
 
 int
-mw_owner_unlink(struct mw_retain_owner *o, uint64_t segment, struct mw_err *err)
+mw_owner_remove(struct mw_retain_owner *o, const uint64_t *segment, size_t n,
+                struct mw_err *err)
 {
-	char req[64];
-	MW_BUF_AUTO reply = {.max = 4096};
+	int r = 0;
 	if (o->st)
-		return mw_store_unlink(o->st, segment, err);
-	(void)snprintf(req, sizeof req, "unlink %llu", (unsigned long long)segment);
-	return mw_control_call(o->dir, req, &reply, err);
+		return mw_store_remove(o->st, segment, n, err);
+	for (size_t at = 0; r == 0 && at < n; at += FILES) {
+		MW_BUF_AUTO req = {0};
+		MW_BUF_AUTO reply = {.max = 4096};
+		mw_buf_puts(&req, "unlink");
+		for (size_t i = at; i < n && i < at + FILES; i++)
+			mw_buf_printf(&req, " %llu", (unsigned long long)segment[i]);
+		r = mw_buf_ok(&req) < 0
+		        ? mw_fail(err, MW_ENOMEM, "out of memory")
+		        : mw_control_call(o->dir, mw_buf_cstr(&req), &reply, err);
+	}
+	return r;
 }

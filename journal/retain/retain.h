@@ -4,8 +4,9 @@
  * Prune: mw_holds_load and mw_rules_new → mw_retain_gather (one walk of the log) →
  * mw_retain_plan (pure) → mw_retain_run. Nothing here needs a private key: rules and
  * holds are decided by the look-up tokens beside each record. Order on disk: tombstone
- * durable, then slots wiped; audit durable, then files removed; so after any crash a
- * record is there, or a tombstone names it, and the next run finishes.
+ * durable, then the slots wiped in segments that stay; audit durable, then files removed;
+ * so after any crash a record is there, or a tombstone names it, and the next run
+ * finishes.
  *
  * One thread. What is gathered lives until mw_retain_free.
  */
@@ -185,7 +186,7 @@ int mw_owner_note(struct mw_retain_owner *o, enum mw_type type, const struct mw_
 int mw_owner_roll(struct mw_retain_owner *o, struct mw_err *err) MW_CHECK;
 int mw_owner_wipe(struct mw_retain_owner *o, uint64_t segment, const struct mw_wipe_at *p,
                   size_t n, struct mw_err *err) MW_CHECK;
-int mw_owner_unlink(struct mw_retain_owner *o, uint64_t segment,
+int mw_owner_remove(struct mw_retain_owner *o, const uint64_t *segment, size_t n,
                     struct mw_err *err) MW_CHECK;
 
 struct mw_retain_done {

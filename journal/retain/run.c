@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct files {
+	struct mw_retain_log *l;
+	bool *drop; /* of each segment */
+	size_t n_drop;
+};
+
 /* ---- slots ---- */
 
 static bool
@@ -13,19 +19,22 @@ to_wipe(const struct mw_retain_rec *r)
 	return r->verdict == MW_REMOVE || (r->gone && !r->wiped);
 }
 
-/* *at: where to look from; records come in the order of their segments. */
-static bool
-is_settled(const struct mw_retain_log *l, uint64_t segment, size_t *at)
+/* *at: where to look from; records come in the order of their segments. NULL: it was not
+ * there when they were listed. */
+static const struct mw_segment_info *
+segment_of(const struct mw_retain_log *l, uint64_t segment, size_t *at)
 {
 	while (*at < l->n_seg && l->seg[*at].number < segment)
 		++*at;
-	return *at < l->n_seg && l->seg[*at].number == segment && l->seg[*at].settled;
+	return *at < l->n_seg && l->seg[*at].number == segment ? &l->seg[*at] : NULL;
 }
 
+/* Tombstones for all that goes; the slots of what is in files that stay. */
 static int
-wipe(struct mw_retain_owner *o, struct mw_retain_log *l, struct mw_retain_done *ret,
+wipe(struct mw_retain_owner *o, const struct files *f, struct mw_retain_done *ret,
      struct mw_err *err)
 {
+	const struct mw_retain_log *l = f->l;
 	size_t n_seq = 0, n = 0, at = 0;
 	MW_AUTOFREE uint64_t *seq = calloc(l->n + 1, sizeof *seq);
 	MW_AUTOFREE struct mw_target_rec *v = calloc(l->n + 1, sizeof *v);
@@ -42,8 +51,11 @@ wipe(struct mw_retain_owner *o, struct mw_retain_log *l, struct mw_retain_done *
 		}
 		if (!to_wipe(r))
 			continue;
+		const struct mw_segment_info *s = segment_of(l, r->segment, &at);
+		if (s && f->drop[s - l->seg]) /* its file goes with all that is in it */
+			continue;
 		v[n++] = (struct mw_target_rec){r->segment, r->offset, r->seq};
-		roll = roll || !is_settled(l, r->segment, &at);
+		roll = roll || !s || !s->settled;
 	}
 	int r = mw_tomb_for(o, MW_TOMB_RETENTION, seq, n_seq, NULL, err);
 	if (r == 0 && roll)
@@ -52,12 +64,6 @@ wipe(struct mw_retain_owner *o, struct mw_retain_log *l, struct mw_retain_done *
 }
 
 /* ---- files ---- */
-
-struct files {
-	struct mw_retain_log *l;
-	bool *drop; /* of each segment */
-	size_t n_drop;
-};
 
 static bool
 in_segment(const struct mw_segment_info *s, uint64_t seq)
@@ -319,6 +325,19 @@ audit(struct mw_retain_owner *o, const struct files *f, struct mw_retain_done *r
 	return r;
 }
 
+static int
+remove_files(struct mw_retain_owner *o, const struct files *f, struct mw_err *err)
+{
+	MW_AUTOFREE uint64_t *v = calloc(f->n_drop + 1, sizeof *v);
+	size_t n = 0;
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a prune");
+	for (size_t i = 0; i < f->l->n_seg; i++)
+		if (f->drop[i])
+			v[n++] = f->l->seg[i].number;
+	return n ? mw_owner_remove(o, v, n, err) : 0;
+}
+
 int
 mw_retain_run(struct mw_retain_owner *o, struct mw_retain_log *l,
               struct mw_retain_done *ret, struct mw_err *err)
@@ -326,9 +345,6 @@ mw_retain_run(struct mw_retain_owner *o, struct mw_retain_log *l,
 	struct files f = {.l = l};
 	size_t at = 0;
 	memset(ret, 0, sizeof *ret);
-	int r = wipe(o, l, ret, err);
-	if (r < 0)
-		return r;
 	f.drop = calloc(l->n_seg + 1, sizeof *f.drop);
 	if (!f.drop)
 		return mw_fail(err, MW_ENOMEM, "out of memory for a prune");
@@ -336,12 +352,13 @@ mw_retain_run(struct mw_retain_owner *o, struct mw_retain_log *l,
 		f.drop[i] = may_drop(&f, i, &at, MW_MAX(l->floor_us, MW_RETAIN_JUMP_US));
 		f.n_drop += f.drop[i];
 	}
-	r = f.n_drop ? renew(o, &f, err) : 0;
+	int r = wipe(o, &f, ret, err);
+	if (r == 0)
+		r = f.n_drop ? renew(o, &f, err) : 0;
 	if (r == 0)
 		r = audit(o, &f, ret, err);
-	for (size_t i = 0; r == 0 && i < l->n_seg; i++)
-		if (f.drop[i])
-			r = mw_owner_unlink(o, l->seg[i].number, err);
+	if (r == 0)
+		r = remove_files(o, &f, err);
 	free(f.drop);
 	return r;
 }

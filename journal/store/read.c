@@ -164,8 +164,8 @@ read_slot(struct mw_open_seg *o, const struct mw_record *r, struct mw_buf *b,
 }
 
 int
-mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
-                 struct mw_err *err)
+mw_record_slot(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
+               struct mw_err *err)
 {
 	struct mw_open_seg *o;
 	struct mw_slot slot;
@@ -175,10 +175,18 @@ mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *
 		e = read_slot(o, r, &b, &slot, err);
 	if (e < 0)
 		return e;
-	if (e == 1)
-		mw_buf_put(out, slot.tokens, (size_t)slot.n * MW_TOKEN_LEN);
+	if (e == 0)
+		return 1;
+	mw_buf_put(out, slot.tokens, (size_t)slot.n * MW_TOKEN_LEN);
 	e = mw_buf_ok(out);
 	return e < 0 ? mw_fail(err, e, "out of memory while reading") : 0;
+}
+
+int
+mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
+                 struct mw_err *err)
+{
+	return MW_MIN(mw_record_slot(st, r, out, err), 0);
 }
 
 int

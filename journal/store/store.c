@@ -76,6 +76,8 @@ open_writer(struct mw_store *st, struct mw_err *err)
 		r = mw_store_recover(st, &note, err);
 	if (r < 0)
 		return r;
+	st->segments_before = st->last_number;
+	mw_store_finish_removal(st);
 	mw_store_durable(st);
 	st->stats.next_seq = st->next_seq;
 	st->stats.segment = st->last_number;

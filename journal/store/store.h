@@ -322,6 +322,9 @@ int mw_store_find_id(struct mw_store *st, const char *text, struct mw_record *re
 /* Is its key slot wiped? 1, 0, or negative (MW_EDAMAGED: the slot fails its check). */
 int mw_record_wiped(struct mw_store *st, const struct mw_record *r,
                     struct mw_err *err) MW_CHECK;
+/* Both: 1 wiped; 0 and its tokens appended to out. */
+int mw_record_slot(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
+                   struct mw_err *err) MW_CHECK;
 /* Tokens (8 bytes each) of a record as its slot holds them, appended to out. */
 int mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
                      struct mw_err *err) MW_CHECK;
@@ -362,9 +365,11 @@ struct mw_wipe_at { /* a record to wipe */
  * MW_EUSAGE while the segment is still open. Any thread, one at a time. */
 int mw_store_wipe(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p,
                   size_t n, struct mw_err *err) MW_CHECK;
-/* Writer: removes the file of a settled segment that is not the newest, durably. The
- * audit record that names it must be durable already. One that is gone is no error. */
-int mw_store_unlink(struct mw_store *st, uint64_t segment, struct mw_err *err) MW_CHECK;
+/* Writer: removes the files of settled segments that are not the newest, durably: first
+ * the keys of all that is in them, then the files. The audit record that names them must
+ * be durable already. One that is gone is no error. MW_EUSAGE: nothing was removed. */
+int mw_store_remove(struct mw_store *st, const uint64_t *segment, size_t n,
+                    struct mw_err *err) MW_CHECK;
 
 /* What tombstones and audit records in the log say, gathered once. */
 struct mw_gone;

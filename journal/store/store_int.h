@@ -150,6 +150,7 @@ struct mw_store {
 	int64_t seg_tmin, seg_tmax, seg_born_us;
 	bool last_open;                             /* … was left without a trailer */
 	uint64_t last_number, last_batch, last_end; /* of the segment before */
+	uint64_t segments_before; /* the newest one that this writer found */
 	uint64_t next_seq, next_batch;
 	uint8_t chain[MW_HASH_LEN];
 	struct mw_dicts *dicts; /* NULL: none wanted; guards itself */
@@ -243,6 +244,9 @@ void mw_segment_abandon(struct mw_store *st, uint64_t good_end);
 /* recover.c */
 int mw_store_recover(struct mw_store *st, struct mw_recovery *ret_note,
                      struct mw_err *err) MW_CHECK;
+
+/* remove.c: what a removal that was cut short left. */
+void mw_store_finish_removal(struct mw_store *st);
 
 /* read.c */
 int mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,

@@ -1,12 +1,10 @@
-/* Taking records out of an append-only log: their key slots are wiped (FORMAT.md I9), and
- * the file goes when nothing in it is needed any more. */
+/* Taking records out of an append-only log: their key slots are wiped (FORMAT.md I9). */
 #include "journal/base/bytes.h"
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "journal/store/store_int.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 /* How far a segment that its writer never closed counts: its successor says so. */
@@ -173,37 +171,4 @@ mw_store_wipe(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p,
 		mw_store_say(st, MW_LOG_INFO, "event=wiped seg=%llu records=%zu",
 		             (unsigned long long)segment, n);
 	return r;
-}
-
-int
-mw_store_unlink(struct mw_store *st, uint64_t segment, struct mw_err *err)
-{
-	char path[PATH_MAX], dir[PATH_MAX], added[PATH_MAX];
-	MW_AUTOFREE uint64_t *v = NULL;
-	size_t n;
-	mw_assert(st->o.mode == MW_STORE_WRITE);
-	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
-	if (r < 0)
-		return r;
-	if (n == 0 || segment >= v[n - 1])
-		return mw_fail(err, MW_EUSAGE,
-		               "segment %llu is the newest: the next one continues it",
-		               (unsigned long long)segment);
-	mw_seg_path(path, sizeof path, st->dir, segment);
-	(void)!snprintf(dir, sizeof dir, "%.4000s/segments", st->dir);
-	mw_added_path(st, segment, added);
-	mw_index_forget(st->dir, segment);
-	r = st->fs->unlink(st->fs, added); /* first: it is of no use alone */
-	if (r == 0 || r == -ENOENT)
-		r = st->fs->unlink(st->fs, path);
-	if (r == 0)
-		r = st->fs->sync_dir(st->fs, dir);
-	mw_index_redo(st, segment);
-	if (r < 0 && r != -ENOENT) {
-		errno = -r;
-		return mw_fail_errno(err, "cannot remove %s", path);
-	}
-	mw_store_say(st, MW_LOG_INFO, "event=segment-removed seg=%llu",
-	             (unsigned long long)segment);
-	return 0;
 }

@@ -1,6 +1,7 @@
 /* A prune on a machine that stops at any call: what has not expired is there, byte for
  * byte; what has is there, or a tombstone names it, and where its file is gone an audit
- * does; and the next run finishes. MW_FAULT_ROUNDS scales the number of crash states. */
+ * does; of such a file no key is left on the disk; and the next run finishes.
+ * MW_FAULT_ROUNDS scales the number of crash states. */
 #include "journal/base/util.h"
 #include "journal/retain/retain.h"
 #include "tests/support/fs_mem.h"
@@ -24,7 +25,7 @@ enum {
 	HELD = 3  /* one more, in the middle */
 };
 
-static char root[PATH_MAX], journal[PATH_MAX];
+static char root[PATH_MAX], journal[PATH_MAX], keys_dir[PATH_MAX + 20];
 static int64_t now_us;
 static uint64_t calls_before; /* the writing part of a prune */
 
@@ -92,6 +93,26 @@ append(struct mw_store *st, unsigned k)
 	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
 }
 
+/* Keys added to the first segments: only that they are there matters here. */
+static void
+add_keys(struct fs_mem *m)
+{
+	static char keys[] = "MWALKEY1 and what opens the segment";
+	const struct mw_fs *fs = fs_mem_fs(m);
+	for (unsigned k = 1; k <= 3; k++) {
+		char path[PATH_MAX + 40];
+		struct iovec iov = {keys, sizeof keys};
+		(void)snprintf(path, sizeof path, "%s/segments/%016x.keys", journal, k);
+		int fd = fs->open(fs, path, MW_OPEN_WRITE | MW_OPEN_CREATE);
+		assert_true(fd >= 0);
+		assert_int_equal(fs->pwritev(fs, fd, &iov, 1, 0), 0);
+		assert_int_equal(fs->sync(fs, fd), 0);
+		assert_int_equal(fs->close(fs, fd), 0);
+	}
+	(void)snprintf(keys_dir, sizeof keys_dir, "%s/segments", journal);
+	assert_int_equal(fs->sync_dir(fs, keys_dir), 0);
+}
+
 /* A mail every 20 hours, two to a segment, one of them under hold. */
 static struct fs_mem *
 loaded(void)
@@ -123,7 +144,41 @@ loaded(void)
 		now_us += 20 * HOUR;
 	}
 	mw_store_close(st);
+	add_keys(m);
 	return m;
+}
+
+/* A segment that was never put into place has no frame, and its key may stay. */
+static void
+has_no_key(void *arg, const uint8_t *p, size_t n)
+{
+	uint64_t at = *(uint64_t *)arg;
+	bool key = false, used = false;
+	for (size_t i = 0; i + 8 <= n; i += 8) {
+		bool added = memcmp(p + i, "MWALKEY1", 8) == 0;
+		key = key || added || memcmp(p + i, "MAILWAL1", 8) == 0;
+		used = used || added || memcmp(p + i, "MWF1", 4) == 0;
+	}
+	if (key && used)
+		fail_msg("at %llu: a removed file left its keys on the disk",
+		         (unsigned long long)at);
+}
+
+static int
+count_left(void *arg, const char *name)
+{
+	size_t k = strspn(name, "0123456789abcdef");
+	*(unsigned *)arg += k == 16 && strcmp(name + k, ".tmp") == 0;
+	return 0;
+}
+
+/* Files on their way out. */
+static unsigned
+left(struct fs_mem *m)
+{
+	unsigned n = 0;
+	assert_true(fs_mem_fs(m)->list(fs_mem_fs(m), keys_dir, count_left, &n) >= 0);
+	return n;
 }
 
 static int
@@ -241,7 +296,7 @@ crash_at_every_call(void **state)
 {
 	(void)state;
 	const char *z = getenv("MW_FAULT_ROUNDS");
-	uint64_t rounds = z ? strtoull(z, NULL, 10) : 1, states = 0, half = 0;
+	uint64_t rounds = z ? strtoull(z, NULL, 10) : 1, states = 0, half = 0, cut = 0;
 	struct mw_retain_sum sum;
 	struct seen s;
 	struct fs_mem *m = loaded();
@@ -263,20 +318,32 @@ crash_at_every_call(void **state)
 			struct fs_mem *disk = fs_mem_crash(m, how, at * 977 + k);
 			look(disk, &s, at);
 			half += s.half;
+			fs_mem_nameless(m, has_no_key, &at);
+			if (left(disk)) { /* a writer that comes finishes it */
+				cut++;
+				mw_store_close(open_store(disk, MW_STORE_WRITE));
+				assert_int_equal(left(disk), 0);
+				look(disk, &s, at);
+			}
 			int r = prune(disk, 0, &sum);
 			if (r < 0)
 				fail_msg("at %llu: the next run fails: %s",
 				         (unsigned long long)at, mw_err_name(r));
 			look(disk, &s, at);
 			assert_int_equal(s.pending, 0);
+			assert_int_equal(left(disk), 0);
+			fs_mem_nameless(disk, has_no_key, &at);
 			for (unsigned i = 0; i < MAILS - KEPT; i++)
 				assert_true(i == HELD || !s.live[i]);
 			fs_mem_free(m);
 			fs_mem_free(disk);
 			states++;
 		}
-	print_message("%llu crash states, %llu slots half wiped\n",
-	              (unsigned long long)states, (unsigned long long)half);
+	print_message(
+	    "%llu crash states, %llu slots half wiped, %llu removals cut short\n",
+	    (unsigned long long)states, (unsigned long long)half,
+	    (unsigned long long)cut);
+	assert_true(cut > 0);
 }
 
 static int

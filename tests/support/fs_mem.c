@@ -492,6 +492,19 @@ fs_mem_bytes(struct fs_mem *m, const char *path, size_t *ret_n)
 	return n->seen->seen.p;
 }
 
+void
+fs_mem_nameless(const struct fs_mem *m, void (*cb)(void *arg, const uint8_t *p, size_t n),
+                void *arg)
+{
+	for (const struct inode *in = m->all; in; in = in->next) {
+		bool named = false;
+		for (size_t i = 0; i < m->n_names && !named; i++)
+			named = m->names[i].seen == in;
+		if (!named && in->disk.n)
+			cb(arg, in->disk.p, in->disk.n);
+	}
+}
+
 static uint64_t
 dice(uint64_t *s)
 {

@@ -54,6 +54,9 @@ struct fs_mem *fs_mem_crash(struct fs_mem *m, enum fs_crash how, uint64_t seed);
 /* A hash of all names and bytes that are visible: equal for equal states. */
 uint64_t fs_mem_hash(const struct fs_mem *m);
 void fs_mem_free_space(struct fs_mem *m, int64_t bytes);
+/* What stands on the disk where files without a name were. */
+void fs_mem_nameless(const struct fs_mem *m,
+                     void (*cb)(void *arg, const uint8_t *p, size_t n), void *arg);
 /* Direct access to a file's bytes, visible and on disk (tests that damage). */
 uint8_t *fs_mem_bytes(struct fs_mem *m, const char *path, size_t *ret_n);
 

@@ -255,7 +255,7 @@ wiped_by_hand(void **state)
 	assert_int_equal(mw_store_wipe(st, r.loc.segment, &p, 1, &err), MW_EUSAGE);
 	p.seq = r.seq;
 	assert_int_equal(mw_store_wipe(st, r.loc.segment, &p, 1, &err), 0);
-	assert_int_equal(mw_store_unlink(st, v[n - 1].number, &err), MW_EUSAGE);
+	assert_int_equal(mw_store_remove(st, &v[n - 1].number, 1, &err), MW_EUSAGE);
 	free(v);
 	mw_store_close(st);
 	want(1, "verify");

@@ -262,8 +262,8 @@ goes_with_its_segment(void **state)
 	fill(NULL);
 	assert_int_equal(rewrap(NULL, OLD, NEW, 1), 1);
 	struct mw_store *st = open_with(NULL, -1);
-	assert_int_equal(mw_store_unlink(st, 1, &err), 0);
-	assert_int_equal(mw_store_unlink(st, 2, &err), 0); /* one that has none */
+	static const uint64_t both[] = {1, 2}; /* the second has none */
+	assert_int_equal(mw_store_remove(st, both, 2, &err), 0);
 	mw_store_close(st);
 	assert_null(open_added(1, "r"));
 	assert_int_equal(readable(NULL, OLD), 1);
