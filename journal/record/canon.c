@@ -60,27 +60,53 @@ mw_canon_in_body(const struct mw_canon *c)
 	return c->state == BODY;
 }
 
-/* Newlines are held back: the ones at the very end are dropped. */
+static void
+flush(struct mw_canon *c)
+{
+	if (c->n_buf)
+		c->emit(c->arg, c->buf, c->n_buf);
+	c->n_buf = 0;
+}
+
+/* Whoever gets the form is called for many bytes at a time, not for each. */
+static void
+gather(struct mw_canon *c, const void *p, size_t n)
+{
+	if (n > sizeof c->buf - c->n_buf)
+		flush(c);
+	if (n > sizeof c->buf) {
+		c->emit(c->arg, p, n);
+		return;
+	}
+	memcpy(c->buf + c->n_buf, p, n);
+	c->n_buf += n;
+}
+
+/* n > 0 bytes without a newline. Newlines are held back: the ones at the very end are
+ * dropped. */
+static void
+out_line(struct mw_canon *c, const uint8_t *p, size_t n)
+{
+	static const char nl[16] = "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n";
+	while (c->held) {
+		size_t k = c->held < sizeof nl ? (size_t)c->held : sizeof nl;
+		gather(c, nl, k);
+		c->held -= k;
+	}
+	gather(c, p, n);
+}
+
 static void
 out(struct mw_canon *c, const uint8_t *p, size_t n)
 {
-	static const char nl[16] = "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n";
-	size_t at = 0;
-	while (at < n) {
-		if (p[at] == '\n') {
-			c->held++;
-			at++;
-			continue;
-		}
-		while (c->held) {
-			size_t k = c->held < sizeof nl ? (size_t)c->held : sizeof nl;
-			c->emit(c->arg, nl, k);
-			c->held -= k;
-		}
+	for (size_t at = 0; at < n;) {
 		const uint8_t *q = memchr(p + at, '\n', n - at);
 		size_t run = q ? (size_t)(q - p) - at : n - at;
-		c->emit(c->arg, p + at, run);
-		at += run;
+		if (run)
+			out_line(c, p + at, run);
+		if (q)
+			c->held++;
+		at += run + (q != NULL);
 	}
 }
 
@@ -114,6 +140,7 @@ header_byte(struct mw_canon *c, uint8_t b)
 		if (b == '\n') { /* the empty line */
 			c->skip = false;
 			out(c, &b, 1);
+			flush(c); /* all of the header, see mw_canon_in_body */
 			c->state = BODY;
 			return;
 		}
@@ -157,22 +184,59 @@ header_byte(struct mw_canon *c, uint8_t b)
 		c->state = BOL;
 }
 
-/* Body: copy runs between CR and NUL. */
-static void
-body(struct mw_canon *c, const uint8_t *p, size_t n)
+/* The rest of a header line, as far as it is there. Returns how many bytes were taken. */
+static size_t
+field(struct mw_canon *c, const uint8_t *p, size_t n)
 {
-	size_t at = 0;
-	while (at < n) {
-		size_t end = at;
+	const uint8_t *end = memchr(p, '\n', n);
+	size_t len = end ? (size_t)(end - p) : n;
+	for (size_t at = 0; !c->skip && at < len;) {
+		uint8_t line[128];
+		size_t k = 0;
+		for (; at < len && k < sizeof line; at++) {
+			line[k] = p[at] == 0 || p[at] >= 0x80 ? 'X' : p[at];
+			k += p[at] != '\r';
+		}
+		if (k)
+			out_line(c, line, k);
+	}
+	if (!end)
+		return n;
+	c->held += !c->skip;
+	c->state = BOL;
+	return len + 1;
+}
+
+/* Part of a line of the body: no CR, NUL as 0x80. */
+static void
+odd_line(struct mw_canon *c, const uint8_t *p, size_t n)
+{
+	static const uint8_t nul = 0x80;
+	for (size_t at = 0, end; at < n; at = end + 1) {
+		end = at;
 		while (end < n && p[end] != '\r' && p[end] != 0)
 			end++;
 		if (end > at)
-			out(c, p + at, end - at);
-		if (end < n && p[end] == 0) {
-			uint8_t x = 0x80;
-			out(c, &x, 1);
-		}
-		at = end + 1;
+			out_line(c, p + at, end - at);
+		if (end < n && p[end] == 0)
+			out_line(c, &nul, 1);
+	}
+}
+
+static void
+body(struct mw_canon *c, const uint8_t *p, size_t n)
+{
+	while (n) {
+		const uint8_t *end = memchr(p, '\n', n);
+		size_t len = end ? (size_t)(end - p) : n;
+		size_t plain = len && p[len - 1] == '\r' ? len - 1 : len;
+		if (memchr(p, '\r', plain) || memchr(p, 0, plain))
+			odd_line(c, p, len);
+		else if (plain)
+			out_line(c, p, plain);
+		c->held += end != NULL;
+		p += len + (end != NULL);
+		n -= len + (end != NULL);
 	}
 }
 
@@ -182,6 +246,10 @@ mw_canon_put(struct mw_canon *c, const void *p, size_t n)
 	const uint8_t *q = p;
 	size_t i = 0;
 	while (i < n && c->state != BODY) {
+		if (c->state == FIELD) {
+			i += field(c, q + i, n - i);
+			continue;
+		}
 		uint8_t b = q[i++];
 		if (b == '\r')
 			continue;
@@ -200,6 +268,8 @@ mw_canon_done(struct mw_canon *c)
 		if (!from)
 			decide(c, false);
 	}
+	flush(c);
+	explicit_bzero(c->buf, sizeof c->buf);
 	c->held = 0;
 	c->state = BODY;
 	c->n_name = 0;

@@ -21,11 +21,14 @@ struct mw_canon { /* private; no memory is held beyond this */
 	bool skip;  /* inside a trace field */
 	bool first; /* no line has ended yet */
 	uint8_t name[64];
+	size_t n_buf;
+	uint8_t buf[1024]; /* not emitted yet */
 };
 
 void mw_canon_init(struct mw_canon *c, void (*emit)(void *, const void *, size_t),
                    void *arg);
-/* Bytes may be cut anywhere. */
+/* Bytes may be cut anywhere; they are emitted in pieces of any size, some of them later.
+ */
 void mw_canon_put(struct mw_canon *c, const void *p, size_t n);
 void mw_canon_done(struct mw_canon *c); /* emits what is due */
 
