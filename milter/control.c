@@ -203,6 +203,18 @@ take_char(struct mw_str *s, char c)
 	return true;
 }
 
+/* " OFFSET:SEQ …" to the end; v has room for args.n / 4 + 1. How many; 0: bad. */
+static size_t
+take_places(struct mw_str args, struct mw_wipe_at *v)
+{
+	size_t n = 0;
+	for (; take_char(&args, ' '); n++)
+		if (!take_number(&args, &v[n].offset) || !take_char(&args, ':') ||
+		    !take_number(&args, &v[n].seq))
+			return 0;
+	return args.n ? 0 : n;
+}
+
 /* "SEGMENT OFFSET:SEQ …" */
 static int
 do_wipe(struct mw_capture *cap, struct mw_str args, struct mw_buf *out,
@@ -210,19 +222,39 @@ do_wipe(struct mw_capture *cap, struct mw_str args, struct mw_buf *out,
 {
 	MW_AUTOFREE struct mw_wipe_at *v = calloc(args.n / 4 + 1, sizeof *v);
 	uint64_t segment;
-	size_t n = 0;
 	if (!v)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	if (!take_number(&args, &segment) || segment == 0)
 		return bad_request(err);
-	for (; take_char(&args, ' '); n++)
-		if (!take_number(&args, &v[n].offset) || !take_char(&args, ':') ||
-		    !take_number(&args, &v[n].seq))
-			return bad_request(err);
-	if (args.n || n == 0)
+	size_t n = take_places(args, v);
+	if (n == 0)
 		return bad_request(err);
 	mw_buf_printf(out, "%zu", n);
 	return mw_store_wipe(cap->store, segment, v, n, err);
+}
+
+/* "SEGMENT TOKENS OFFSET:SEQ …": tokens in hexadecimal, one after the other */
+static int
+do_cut(struct mw_capture *cap, struct mw_str args, struct mw_buf *out, struct mw_err *err)
+{
+	MW_AUTOFREE struct mw_wipe_at *v = calloc(args.n / 4 + 1, sizeof *v);
+	MW_AUTOFREE uint8_t(*token)[8] = calloc(args.n / 16 + 1, sizeof *token);
+	uint64_t segment;
+	size_t hex = 0;
+	if (!v || !token)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!take_number(&args, &segment) || segment == 0 || !take_char(&args, ' '))
+		return bad_request(err);
+	while (hex < args.n && args.p[hex] != ' ')
+		hex++;
+	if (hex == 0 || hex % 16 || !mw_unhex((uint8_t *)token, args.p, hex / 2))
+		return bad_request(err);
+	struct mw_cut c = {(const uint8_t(*)[8])token, hex / 16, v, 0};
+	c.n = take_places(mw_str(args.p + hex, args.n - hex), v);
+	if (c.n == 0)
+		return bad_request(err);
+	mw_buf_printf(out, "%zu", c.n);
+	return mw_store_cut(cap->store, segment, &c, err);
 }
 
 /* "SEGMENT SEGMENT …" */
@@ -261,6 +293,8 @@ handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out
 		return do_note(cap, args, uid, out, err);
 	if (mw_str_eq(word, MW_STR("wipe")))
 		return do_wipe(cap, args, out, err);
+	if (mw_str_eq(word, MW_STR("cut")))
+		return do_cut(cap, args, out, err);
 	if (mw_str_eq(word, MW_STR("unlink")))
 		return do_unlink(cap, args, err);
 	if (mw_str_eq(word, MW_STR("roll"))) {

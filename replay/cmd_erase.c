@@ -19,7 +19,7 @@ struct erase {
 	struct mw_arena *tmp; /* of one mail */
 	struct mw_erase_list list;
 	struct mw_renew renew; /* records that speak of others too */
-	size_t cap_whole, cap_part, cap_token;
+	size_t cap_whole, cap_part, cap_cut, cap_token;
 	size_t n_mail;       /* messages among list.whole */
 	uint64_t last;       /* records beyond it are not looked at */
 	int64_t newest_us;   /* of those selected; INT64_MIN: none */
@@ -119,11 +119,25 @@ on_note(void *arg, const struct mw_record *r)
 	return r->type == MW_TYPE_OUTCOME ? mw_renew_note(&e->renew, r, e->err) : 0;
 }
 
-/* Of a mail that others keep: what became of this person's copy goes too. */
 static int
-on_outcome(void *arg, const struct mw_record *r)
+add_cut(struct erase *e, const struct mw_record *r)
+{
+	void *p = grow(e->list.cut, e->list.n_cut, &e->cap_cut, sizeof *e->list.cut);
+	if (!p)
+		return no_memory(e);
+	e->list.cut = p;
+	e->list.cut[e->list.n_cut++] = *r;
+	return 0;
+}
+
+/* Of a mail that others keep: what became of this person's copy goes too, and by his
+ * address it is found no more. */
+static int
+on_kept(void *arg, const struct mw_record *r)
 {
 	struct erase *e = arg;
+	if (r->type == MW_TYPE_EXPANSION)
+		return add_cut(e, r);
 	int k = r->type == MW_TYPE_OUTCOME ? mw_record_wiped(e->cli->stores[0], r, e->err)
 	                                   : 1;
 	return k == 0 ? mw_renew_note(&e->renew, r, e->err) : MW_MIN(k, 0);
@@ -143,6 +157,28 @@ take_whole(struct erase *e, struct mw_store *st, const struct mw_record *r)
 
 /* ---- one person ---- */
 
+/* With and without its extension, as a record is found by it. */
+static int
+add_address(struct erase *e, struct mw_store *st, struct mw_str addr)
+{
+	struct mw_str local = mw_addr_local(addr);
+	size_t n = 1;
+	MW_BUF_AUTO bare = {0};
+	int r = add_token(e, st, MW_KEY_RCPT, addr);
+	while (n < local.n && (local.p[n] == '\0' || !e->q.delimiter ||
+	                       !strchr(e->q.delimiter, local.p[n])))
+		n++;
+	if (r < 0 || n >= local.n)
+		return r;
+	mw_buf_put(&bare, local.p, n);
+	mw_buf_put(&bare, local.p + local.n, addr.n - local.n);
+	if (mw_buf_ok(&bare) < 0)
+		return no_memory(e);
+	return mw_query_is_user(&e->q, mw_buf_str(&bare)) /* else another one's */
+	           ? add_token(e, st, MW_KEY_RCPT, mw_buf_str(&bare))
+	           : 0;
+}
+
 /* Takes this person out of m and notes under which names. */
 static int
 take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
@@ -154,12 +190,12 @@ take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
 		bool addr = mw_query_is_user(&e->q, p->addr);
 		size_t k = 0, had = p->n_mailbox;
 		if (addr && r == 0)
-			r = add_token(e, st, MW_KEY_RCPT, p->addr);
+			r = add_address(e, st, p->addr);
 		for (size_t b = 0; b < had; b++) {
 			if (!mw_query_is_user(&e->q, p->mailbox[b]))
 				p->mailbox[k++] = p->mailbox[b];
 			else if (r == 0)
-				r = add_token(e, st, MW_KEY_RCPT, p->mailbox[b]);
+				r = add_address(e, st, p->mailbox[b]);
 		}
 		p->n_mailbox = k;
 		if (k || !(addr || had))
@@ -200,8 +236,11 @@ on_item(void *arg, const struct mw_item *it)
 		return no_memory(e);
 	e->list.part = p;
 	e->list.part[e->list.n_part++] = it->rec.seq;
-	return mw_store_find(it->store, MW_KEY_ID, mw_str((const char *)it->rec.id, 6),
-	                     on_outcome, e, e->err);
+	r = add_cut(e, &it->rec);
+	return r < 0 ? r
+	             : mw_store_find(it->store, MW_KEY_ID,
+	                             mw_str((const char *)it->rec.id, 6), on_kept, e,
+	                             e->err);
 }
 
 /* What says that mail was put back for this person names him. */
@@ -317,7 +356,7 @@ choose_now(struct erase *e)
 static void
 unchoose(struct erase *e)
 {
-	e->list.n_whole = e->list.n_part = e->list.n_token = 0;
+	e->list.n_whole = e->list.n_part = e->list.n_cut = e->list.n_token = 0;
 	e->n_mail = e->n_held = e->unknown = 0;
 	e->newest_us = INT64_MIN;
 	mw_buf_clear(&e->names);
@@ -505,6 +544,7 @@ mw_cmd_erase(struct mw_cli *cli, int argc, char **argv)
 	mw_buf_free(&e.names);
 	free(e.list.whole);
 	free(e.list.part);
+	free(e.list.cut);
 	free(e.list.token);
 	return status;
 }

@@ -55,6 +55,15 @@ take_note(struct walk *w, const struct mw_record *r)
 	return 0;
 }
 
+static bool
+is_uncut(const struct mw_gone *g, uint64_t seq, int slot, const struct mw_buf *t)
+{
+	bool yes = slot == MW_SLOT_IS_BEING_CUT;
+	for (size_t i = 0; !yes && i + MW_RETIRE_TOKEN <= t->n; i += MW_RETIRE_TOKEN)
+		yes = mw_gone_token(g, seq, t->p + i);
+	return yes;
+}
+
 static int
 take_tokens(struct walk *w, const struct mw_record *r, struct mw_retain_rec *x)
 {
@@ -62,12 +71,13 @@ take_tokens(struct walk *w, const struct mw_record *r, struct mw_retain_rec *x)
 	int k = mw_record_slot(w->st, r, &t, NULL);
 	if (k == MW_ENOMEM)
 		return no_memory(w);
-	x->wiped = k == 1;
+	x->wiped = k == MW_SLOT_IS_WIPED;
 	x->broken = k < 0;
 	if (k < 0 && !x->gone)
 		w->l->damaged++;
-	if (k != 0)
+	if (x->wiped || x->broken)
 		return 0;
+	x->uncut = mw_gone_copies(w->gone, r->seq) && is_uncut(w->gone, r->seq, k, &t);
 	struct mw_traits traits = {t.p, t.n / 8, r->time_us, r->plain_len, NULL, 0};
 	if (r->type == MW_TYPE_MAIL) {
 		x->rules = mw_rules_match(w->rules, &traits, &x->ruled);

@@ -1,4 +1,5 @@
 /* Whoever owns the journal does the writing: the daemon when asked, else we. */
+#include "journal/base/bytes.h"
 #include "journal/base/util.h"
 #include "journal/retain/retain.h"
 #include "journal/store/control.h"
@@ -77,6 +78,14 @@ mw_owner_roll(struct mw_retain_owner *o, struct mw_err *err)
 	             : mw_control_call(o->dir, "roll", &reply, err);
 }
 
+static void
+put_places(struct mw_buf *req, const struct mw_wipe_at *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		mw_buf_printf(req, " %llu:%llu", (unsigned long long)p[i].offset,
+		              (unsigned long long)p[i].seq);
+}
+
 int
 mw_owner_wipe(struct mw_retain_owner *o, uint64_t segment, const struct mw_wipe_at *p,
               size_t n, struct mw_err *err)
@@ -88,9 +97,31 @@ mw_owner_wipe(struct mw_retain_owner *o, uint64_t segment, const struct mw_wipe_
 		MW_BUF_AUTO req = {0};
 		MW_BUF_AUTO reply = {.max = 4096};
 		mw_buf_printf(&req, "wipe %llu", (unsigned long long)segment);
-		for (size_t i = at; i < n && i < at + PLACES; i++)
-			mw_buf_printf(&req, " %llu:%llu", (unsigned long long)p[i].offset,
-			              (unsigned long long)p[i].seq);
+		put_places(&req, p + at, MW_MIN(n - at, (size_t)PLACES));
+		r = mw_buf_ok(&req) < 0
+		        ? mw_fail(err, MW_ENOMEM, "out of memory")
+		        : mw_control_call(o->dir, mw_buf_cstr(&req), &reply, err);
+	}
+	return r;
+}
+
+int
+mw_owner_cut(struct mw_retain_owner *o, uint64_t segment, const struct mw_cut *c,
+             struct mw_err *err)
+{
+	if (o->st)
+		return mw_store_cut(o->st, segment, c, err);
+	int r = 0;
+	for (size_t at = 0; r == 0 && at < c->n; at += PLACES) {
+		MW_BUF_AUTO req = {0};
+		MW_BUF_AUTO reply = {.max = 4096};
+		mw_buf_printf(&req, "cut %llu ", (unsigned long long)segment);
+		for (size_t i = 0; i < c->n_token; i++) {
+			char hex[2 * MW_RETIRE_TOKEN + 1];
+			mw_hex(hex, c->token[i], MW_RETIRE_TOKEN);
+			mw_buf_put(&req, hex, sizeof hex - 1);
+		}
+		put_places(&req, c->at + at, MW_MIN(c->n - at, (size_t)PLACES));
 		r = mw_buf_ok(&req) < 0
 		        ? mw_fail(err, MW_ENOMEM, "out of memory")
 		        : mw_control_call(o->dir, mw_buf_cstr(&req), &reply, err);

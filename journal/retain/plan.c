@@ -160,7 +160,7 @@ mw_retain_plan(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size
 	for (size_t i = n; i > 0; i--) { /* newest first: size limits spare them */
 		struct mw_retain_rec *r = &rec[i - 1];
 		uint64_t over = 0;
-		ret->pending += r->gone && !r->wiped;
+		ret->pending += (r->gone && !r->wiped) || r->uncut;
 		r->verdict = MW_KEEP_YOUNG;
 		if (r->type != MW_TYPE_MAIL)
 			continue;

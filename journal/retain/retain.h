@@ -84,6 +84,7 @@ struct mw_retain_rec {
 	bool ruled, held, gone, wiped, broken; /* broken: its slot fails its check */
 	bool imported;
 	bool expanded; /* a mail whose rules are those of its expansion */
+	bool uncut;    /* a tombstone names tokens of it that it still has */
 };
 
 struct mw_retain_limits {
@@ -109,7 +110,7 @@ struct mw_retain_sum {
 	struct mw_retain_row row[MW_RULES_MOST + 1]; /* the last of n_rule + 1: no rule */
 	struct mw_retain_row all;
 	uint64_t notes;   /* records that refer to removed mail, and go with it */
-	uint64_t pending; /* named by a tombstone, and not wiped yet */
+	uint64_t pending; /* named by a tombstone, and not wiped or cut yet */
 	bool clock_bad;
 	int64_t newest_us;
 };
@@ -186,6 +187,8 @@ int mw_owner_note(struct mw_retain_owner *o, enum mw_type type, const struct mw_
 int mw_owner_roll(struct mw_retain_owner *o, struct mw_err *err) MW_CHECK;
 int mw_owner_wipe(struct mw_retain_owner *o, uint64_t segment, const struct mw_wipe_at *p,
                   size_t n, struct mw_err *err) MW_CHECK;
+int mw_owner_cut(struct mw_retain_owner *o, uint64_t segment, const struct mw_cut *c,
+                 struct mw_err *err) MW_CHECK;
 int mw_owner_remove(struct mw_retain_owner *o, const uint64_t *segment, size_t n,
                     struct mw_err *err) MW_CHECK;
 
@@ -199,13 +202,15 @@ int mw_retain_run(struct mw_retain_owner *o, struct mw_retain_log *l,
 struct mw_erase_list {
 	struct mw_record *whole; /* to wipe */
 	size_t n_whole;
-	uint64_t *part; /* sequence numbers of records that lose somebody's copies only */
+	uint64_t *part; /* sequence numbers of mails that lose somebody's copies only */
 	size_t n_part;
+	struct mw_record *cut; /* these, and their expansions: they lose his tokens */
+	size_t n_cut;
 	uint8_t (*token)[MW_RETIRE_TOKEN]; /* whose: addresses and logins */
 	size_t n_token;
 };
-/* Tombstones first, then the slots; then the dictionaries in the segments it hit that no
- * live record needs any more. */
+/* Tombstones first, then the slots and tokens; then the dictionaries in the segments it
+ * hit that no live record needs any more. */
 int mw_erase_run(struct mw_retain_owner *o, const struct mw_erase_list *e,
                  struct mw_err *err) MW_CHECK;
 

@@ -17,6 +17,9 @@ int mw_tomb_for(struct mw_retain_owner *o, enum mw_tomb_why why, const uint64_t 
 /* Wipes n slots, in log order. */
 int mw_wipe_all(struct mw_retain_owner *o, const struct mw_target_rec *v, size_t n,
                 struct mw_err *err) MW_CHECK;
+/* Takes tokens out of the slots of n records, in log order. */
+int mw_cut_all(struct mw_retain_owner *o, const struct mw_target_rec *v, size_t n,
+               const struct mw_tombstone *t, struct mw_err *err) MW_CHECK;
 /* After an erasure: dictionaries in the segments it hit that no live record needs. */
 int mw_erase_dicts(struct mw_retain_owner *o, const struct mw_erase_list *e,
                    struct mw_err *err) MW_CHECK;

@@ -63,6 +63,57 @@ wipe(struct mw_retain_owner *o, const struct files *f, struct mw_retain_done *re
 	return r == 0 ? mw_wipe_all(o, v, n, err) : r;
 }
 
+/* ---- tokens ---- */
+
+static bool
+to_cut(const struct files *f, const struct noted *x, const struct mw_retain_rec *r,
+       const struct mw_segment_info *s)
+{
+	bool named = false;
+	if (!r->uncut || to_wipe(r) || r->seq > x->seq || !s || f->drop[s - f->l->seg])
+		return false;
+	for (size_t k = 0; !named && k < x->tomb.n_range; k++)
+		named =
+		    r->seq >= x->tomb.range[k].first && r->seq <= x->tomb.range[k].last;
+	return named;
+}
+
+/* Of erasures that were cut short, and left somebody's tokens beside what others keep. */
+static int
+cut_by(struct mw_retain_owner *o, const struct files *f, const struct noted *x,
+       struct mw_err *err)
+{
+	const struct mw_retain_log *l = f->l;
+	MW_AUTOFREE struct mw_target_rec *v = NULL;
+	size_t n = 0, at = 0;
+	bool roll = false;
+	for (size_t i = 0; i < l->n; i++) {
+		const struct mw_retain_rec *r = &l->rec[i];
+		const struct mw_segment_info *s = segment_of(l, r->segment, &at);
+		if (!to_cut(f, x, r, s))
+			continue;
+		if (!v && !(v = calloc(l->n - i, sizeof *v)))
+			return mw_fail(err, MW_ENOMEM, "out of memory for a prune");
+		v[n++] = (struct mw_target_rec){r->segment, r->offset, r->seq};
+		roll = roll || !s->settled;
+	}
+	int r = roll ? mw_owner_roll(o, err) : 0;
+	return r == 0 && n ? mw_cut_all(o, v, n, &x->tomb, err) : r;
+}
+
+static int
+cut(struct mw_retain_owner *o, const struct files *f, struct mw_err *err)
+{
+	bool any = false;
+	int r = 0;
+	for (size_t i = 0; i < f->l->n && !any; i++)
+		any = f->l->rec[i].uncut;
+	for (size_t k = 0; r == 0 && any && k < f->l->n_note; k++)
+		if (f->l->note[k].type == MW_TYPE_TOMBSTONE && f->l->note[k].tomb.n_token)
+			r = cut_by(o, f, &f->l->note[k], err);
+	return r;
+}
+
 /* ---- files ---- */
 
 static bool
@@ -353,6 +404,8 @@ mw_retain_run(struct mw_retain_owner *o, struct mw_retain_log *l,
 		f.n_drop += f.drop[i];
 	}
 	int r = wipe(o, &f, ret, err);
+	if (r == 0)
+		r = cut(o, &f, err);
 	if (r == 0)
 		r = f.n_drop ? renew(o, &f, err) : 0;
 	if (r == 0)

@@ -69,6 +69,22 @@ mw_wipe_all(struct mw_retain_owner *o, const struct mw_target_rec *v, size_t n,
 	return r;
 }
 
+int
+mw_cut_all(struct mw_retain_owner *o, const struct mw_target_rec *v, size_t n,
+           const struct mw_tombstone *t, struct mw_err *err)
+{
+	MW_AUTOFREE struct mw_wipe_at *p = calloc(n + 1, sizeof *p);
+	int r = p ? 0 : mw_fail(err, MW_ENOMEM, "out of memory while erasing");
+	for (size_t i = 0; r == 0 && i < n;) {
+		uint64_t segment = v[i].segment;
+		struct mw_cut c = {(const uint8_t(*)[8])t->token, t->n_token, p, 0};
+		for (; i < n && v[i].segment == segment; i++)
+			p[c.n++] = (struct mw_wipe_at){v[i].offset, v[i].seq};
+		r = mw_owner_cut(o, segment, &c, err);
+	}
+	return r;
+}
+
 static int
 by_seq(const void *a, const void *b)
 {
@@ -83,31 +99,41 @@ by_place(const void *a, const void *b)
 	return x->seq < y->seq ? -1 : x->seq > y->seq;
 }
 
+/* In log order; v and seq have room for n. */
+static void
+places_of(const struct mw_record *rec, size_t n, struct mw_target_rec *v, uint64_t *seq)
+{
+	for (size_t i = 0; i < n; i++) {
+		seq[i] = rec[i].seq;
+		v[i] = (struct mw_target_rec){rec[i].loc.segment, rec[i].loc.offset,
+		                              rec[i].seq};
+	}
+	qsort(seq, n, sizeof *seq, by_seq);
+	qsort(v, n, sizeof *v, by_place);
+}
+
 int
 mw_erase_run(struct mw_retain_owner *o, const struct mw_erase_list *e, struct mw_err *err)
 {
-	size_t n = MW_MAX(e->n_whole, e->n_part);
-	MW_AUTOFREE uint64_t *seq = calloc(n + 1, sizeof *seq);
-	MW_AUTOFREE struct mw_target_rec *v = calloc(e->n_whole + 1, sizeof *v);
-	if (!seq || !v)
+	size_t most = MW_MAX(e->n_whole, e->n_cut) + 1;
+	MW_AUTOFREE uint64_t *seq = calloc(most, sizeof *seq);
+	MW_AUTOFREE struct mw_target_rec *v = calloc(most, sizeof *v);
+	MW_AUTOFREE struct mw_target_rec *cut = calloc(most, sizeof *cut);
+	struct mw_tombstone t = {.token = e->token, .n_token = e->n_token};
+	size_t n_cut = e->n_token ? e->n_cut : 0;
+	if (!seq || !v || !cut)
 		return mw_fail(err, MW_ENOMEM, "out of memory for a tombstone");
-	for (size_t i = 0; i < e->n_whole; i++) {
-		const struct mw_record *r = &e->whole[i];
-		seq[i] = r->seq;
-		v[i] = (struct mw_target_rec){r->loc.segment, r->loc.offset, r->seq};
-	}
-	qsort(seq, e->n_whole, sizeof *seq, by_seq);
-	qsort(v, e->n_whole, sizeof *v, by_place);
+	places_of(e->whole, e->n_whole, v, seq);
 	int r = mw_tomb_for(o, MW_TOMB_ERASURE, seq, e->n_whole, NULL, err);
-	for (size_t i = 0; i < e->n_part; i++)
-		seq[i] = e->part[i];
-	qsort(seq, e->n_part, sizeof *seq, by_seq);
-	if (r == 0 && e->n_token)
-		r = mw_tomb_for(o, MW_TOMB_ERASURE, seq, e->n_part, e, err);
+	places_of(e->cut, n_cut, cut, seq);
+	if (r == 0)
+		r = mw_tomb_for(o, MW_TOMB_ERASURE, seq, n_cut, e, err);
 	/* What was captured a moment ago may stand in the open segment. */
-	if (r == 0 && e->n_whole)
+	if (r == 0 && (e->n_whole || n_cut))
 		r = mw_owner_roll(o, err);
 	if (r == 0)
 		r = mw_wipe_all(o, v, e->n_whole, err);
+	if (r == 0 && n_cut)
+		r = mw_cut_all(o, cut, n_cut, &t, err);
 	return r == 0 && e->n_whole ? mw_erase_dicts(o, e, err) : r;
 }

@@ -112,10 +112,31 @@ mw_slot_encode(const struct mw_slot *s, uint8_t *out)
 	mw_put32(out, mw_crc32c(0, out + 4, len - 4));
 }
 
+/* What the CRC of a slot is over, from byte 4 on. */
+static size_t
+slot_covered(const uint8_t *p, size_t len)
+{
+	return (p[4] == MW_SLOT_CUTTING ? (size_t)MW_SLOT_FIXED : len) - 4;
+}
+
+bool
+mw_slot_no_token(const uint8_t token[8])
+{
+	return mw_get64(token) == 0;
+}
+
+void
+mw_slot_mark(uint8_t *p, size_t len, enum mw_slot_state state)
+{
+	p[4] = (uint8_t)state;
+	mw_put32(p, mw_crc32c(0, p + 4, slot_covered(p, len)));
+}
+
 enum mw_slot_state
 mw_slot_decode(const uint8_t *p, size_t len, struct mw_slot *ret)
 {
-	if (len < MW_SLOT_FIXED || mw_get32(p) != mw_crc32c(0, p + 4, len - 4))
+	if (len < MW_SLOT_FIXED ||
+	    mw_get32(p) != mw_crc32c(0, p + 4, slot_covered(p, len)))
 		return MW_SLOT_BAD;
 	ret->n = mw_get32(p + 8);
 	ret->mac = p + MW_SLOT_MAC_AT;
@@ -125,7 +146,8 @@ mw_slot_decode(const uint8_t *p, size_t len, struct mw_slot *ret)
 		ret->n = 0;
 		return MW_SLOT_WIPED;
 	}
-	if (p[4] != MW_SLOT_LIVE || MW_SLOT_FIXED + 8 * (uint64_t)ret->n != len)
+	if ((p[4] != MW_SLOT_LIVE && p[4] != MW_SLOT_CUTTING) ||
+	    MW_SLOT_FIXED + 8 * (uint64_t)ret->n != len)
 		return MW_SLOT_BAD;
-	return MW_SLOT_LIVE;
+	return (enum mw_slot_state)p[4];
 }

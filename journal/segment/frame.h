@@ -49,7 +49,8 @@ bool mw_frame_decode(const uint8_t in[MW_FRAME_HEADER], const uint8_t salt[MW_SA
 enum mw_slot_state {
 	MW_SLOT_BAD = 0,
 	MW_SLOT_LIVE = 1,
-	MW_SLOT_WIPED = 2
+	MW_SLOT_WIPED = 2,
+	MW_SLOT_CUTTING = 3 /* live; tokens are being removed, and not under the CRC */
 };
 
 /* Writes length, state live, tokens, MAC and wrapped key; then the CRC. */
@@ -60,7 +61,11 @@ struct mw_slot {
 	uint32_t n;
 };
 void mw_slot_encode(const struct mw_slot *s, uint8_t *out);
-/* Checks CRC and shape of len bytes. */
+/* Checks CRC and shape of len bytes. A token of eight zero bytes was removed. */
 enum mw_slot_state mw_slot_decode(const uint8_t *p, size_t len, struct mw_slot *ret);
+bool mw_slot_no_token(const uint8_t token[8]);
+/* Sets the state of a slot of len bytes, and the CRC: all that changes are its first 8
+ * bytes, which lie within one sector. */
+void mw_slot_mark(uint8_t *p, size_t len, enum mw_slot_state state);
 
 #endif

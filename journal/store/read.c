@@ -141,6 +141,7 @@ read_part(struct mw_open_seg *o, const struct mw_record *r, uint64_t at, void *p
 	return (uint64_t)k < n ? damaged(r, err, "the file ends within it") : 0;
 }
 
+/* enum mw_slot_state, or negative. */
 static int
 read_slot(struct mw_open_seg *o, const struct mw_record *r, struct mw_buf *b,
           struct mw_slot *ret, struct mw_err *err)
@@ -152,14 +153,9 @@ read_slot(struct mw_open_seg *o, const struct mw_record *r, struct mw_buf *b,
 	if (e < 0)
 		return e;
 	b->n = r->slot_len;
-	switch (mw_slot_decode(b->p, b->n, ret)) {
-	case MW_SLOT_LIVE:
-		return 1;
-	case MW_SLOT_WIPED:
-		return 0;
-	case MW_SLOT_BAD:
-		break;
-	}
+	enum mw_slot_state state = mw_slot_decode(b->p, b->n, ret);
+	if (state != MW_SLOT_BAD)
+		return (int)state;
 	return damaged(r, err, "its key slot does not match its checksum");
 }
 
@@ -175,11 +171,22 @@ mw_record_slot(struct mw_store *st, const struct mw_record *r, struct mw_buf *ou
 		e = read_slot(o, r, &b, &slot, err);
 	if (e < 0)
 		return e;
-	if (e == 0)
-		return 1;
-	mw_buf_put(out, slot.tokens, (size_t)slot.n * MW_TOKEN_LEN);
-	e = mw_buf_ok(out);
-	return e < 0 ? mw_fail(err, e, "out of memory while reading") : 0;
+	if (e == MW_SLOT_WIPED)
+		return MW_SLOT_IS_WIPED;
+	size_t n = (size_t)slot.n * MW_TOKEN_LEN, from = out->n;
+	mw_buf_put(out, slot.tokens, n);
+	if (mw_buf_ok(out) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory while reading");
+	out->n = from;
+	for (size_t i = 0; i < n; i += MW_TOKEN_LEN) {
+		if (mw_slot_no_token(slot.tokens + i))
+			continue;
+		memmove(out->p + out->n, slot.tokens + i, MW_TOKEN_LEN);
+		out->n += MW_TOKEN_LEN;
+	}
+	return e == MW_SLOT_CUTTING ? MW_SLOT_IS_BEING_CUT
+	       : out->n - from < n  ? MW_SLOT_IS_CUT
+	                            : MW_SLOT_IS_WHOLE;
 }
 
 int
@@ -198,7 +205,7 @@ mw_record_wiped(struct mw_store *st, const struct mw_record *r, struct mw_err *e
 	int e = mw_store_seg(st, r->loc.segment, &o, err);
 	if (e == 0)
 		e = read_slot(o, r, &b, &slot, err);
-	return e < 0 ? e : e == 0;
+	return e < 0 ? e : e == MW_SLOT_WIPED;
 }
 
 /* ---- opening sealed parts ---- */
@@ -221,7 +228,7 @@ opener_start(struct opener *op, struct mw_err *err)
 	int e = read_slot(op->o, r, &b, &slot, err);
 	if (e < 0)
 		return e;
-	if (e == 0) {
+	if (e == MW_SLOT_WIPED) {
 		char id[MW_ID_TEXT + 1];
 		mw_id_text(id, r->id);
 		return mw_fail(err, MW_EERASED, "record %.11s has been erased", id);

@@ -322,7 +322,13 @@ int mw_store_find_id(struct mw_store *st, const char *text, struct mw_record *re
 /* Is its key slot wiped? 1, 0, or negative (MW_EDAMAGED: the slot fails its check). */
 int mw_record_wiped(struct mw_store *st, const struct mw_record *r,
                     struct mw_err *err) MW_CHECK;
-/* Both: 1 wiped; 0 and its tokens appended to out. */
+/* Both: its tokens are appended to out, and enum mw_slot_is returned. */
+enum mw_slot_is {
+	MW_SLOT_IS_WHOLE = 0,
+	MW_SLOT_IS_WIPED = 1,
+	MW_SLOT_IS_CUT = 2,      /* some tokens were removed from it */
+	MW_SLOT_IS_BEING_CUT = 3 /* … and that is not finished */
+};
 int mw_record_slot(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
                    struct mw_err *err) MW_CHECK;
 /* Tokens (8 bytes each) of a record as its slot holds them, appended to out. */
@@ -365,6 +371,17 @@ struct mw_wipe_at { /* a record to wipe */
  * MW_EUSAGE while the segment is still open. Any thread, one at a time. */
 int mw_store_wipe(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p,
                   size_t n, struct mw_err *err) MW_CHECK;
+/* Writer: removes these tokens from the slots of records that stay, in one settled
+ * segment, so that no crash on the way leaves a slot that fails its check. All else as
+ * mw_store_wipe. */
+struct mw_cut {
+	const uint8_t (*token)[8];
+	size_t n_token;
+	const struct mw_wipe_at *at;
+	size_t n;
+};
+int mw_store_cut(struct mw_store *st, uint64_t segment, const struct mw_cut *c,
+                 struct mw_err *err) MW_CHECK;
 /* Writer: removes the files of settled segments that are not the newest, durably: first
  * the keys of all that is in them, then the files. The audit record that names them must
  * be durable already. One that is gone is no error. MW_EUSAGE: nothing was removed. */

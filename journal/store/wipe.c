@@ -88,34 +88,6 @@ check_settled(struct mw_store *st, uint64_t number, const struct mw_seg *s,
 }
 
 static int
-wipe_one(struct mw_store *st, struct mw_seg *s, int fd, const struct mw_wipe_at *p,
-         struct mw_err *err)
-{
-	struct mw_frame f;
-	int r = mw_seg_frame(s, p->offset, MW_CHECK_HEADER, &f, NULL, err);
-	if (r < 0)
-		return r;
-	if (r == 0) /* it was there a moment ago */
-		return mw_fail(err, MW_EDAMAGED, "segment %llu, offset %llu: damaged",
-		               (unsigned long long)s->h.number,
-		               (unsigned long long)p->offset);
-	MW_AUTOFREE uint8_t *slot = calloc(1, f.slot_len);
-	if (!slot)
-		return mw_fail(err, MW_ENOMEM, "out of memory while wiping");
-	slot[4] = MW_SLOT_WIPED;
-	mw_put32(slot, mw_crc32c(0, slot + 4, f.slot_len - 4));
-	struct iovec iov = {slot, f.slot_len};
-	r = s->fs->pwritev(s->fs, fd, &iov, 1, p->offset + MW_FRAME_HEADER);
-	if (r < 0) {
-		errno = -r;
-		return mw_fail_errno(err, "cannot wipe a record in segment %llu",
-		                     (unsigned long long)s->h.number);
-	}
-	mw_dict_forget(st, f.id);
-	return 0;
-}
-
-static int
 check_places(struct mw_seg *s, const struct mw_wipe_at *p, size_t n, struct mw_err *err)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -133,42 +105,209 @@ check_places(struct mw_seg *s, const struct mw_wipe_at *p, size_t n, struct mw_e
 	return 0;
 }
 
+/* ---- a settled segment, being changed ---- */
+
+struct changing {
+	struct mw_seg *s;
+	int fd;
+};
+
+/* The segment, found to have these records, opened for writing. */
+static int
+change(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p, size_t n,
+       struct changing *g, struct mw_err *err)
+{
+	char path[PATH_MAX];
+	mw_assert(st->o.mode == MW_STORE_WRITE);
+	*g = (struct changing){NULL, -1};
+	int r = mw_seg_open(st->fs, st->dir, segment, st->id, &g->s, err);
+	if (r == 0)
+		r = check_settled(st, segment, g->s, err);
+	if (r == 0)
+		r = check_places(g->s, p, n, err);
+	if (r < 0)
+		return r;
+	mw_seg_path(path, sizeof path, st->dir, segment);
+	g->fd = st->fs->open(st->fs, path, MW_OPEN_WRITE);
+	if (g->fd < 0) {
+		errno = -g->fd;
+		return mw_fail_errno(err, "cannot open %s for wiping", path);
+	}
+	/* now: who knows whether this process lives on */
+	mw_index_forget(st->dir, segment);
+	return 0;
+}
+
+static int
+failed(const struct changing *g, int r, struct mw_err *err)
+{
+	errno = -r;
+	return mw_fail_errno(err, "cannot wipe a record in segment %llu",
+	                     (unsigned long long)g->s->h.number);
+}
+
+/* After a failure the descriptor is not touched again (I5). */
+static int
+sync_change(const struct changing *g, struct mw_err *err)
+{
+	int r = g->s->fs->sync(g->s->fs, g->fd);
+	return r < 0 ? failed(g, r, err) : 0;
+}
+
+static void
+changed(struct mw_store *st, uint64_t segment, struct changing *g)
+{
+	if (g->fd >= 0)
+		(void)st->fs->close(st->fs, g->fd);
+	mw_seg_free(g->s);
+	mw_index_redo(st, segment);
+}
+
+/* ---- whole slots ---- */
+
+static int
+wipe_one(struct mw_store *st, const struct changing *g, const struct mw_wipe_at *p,
+         struct mw_err *err)
+{
+	struct mw_frame f;
+	int r = mw_seg_frame(g->s, p->offset, MW_CHECK_HEADER, &f, NULL, err);
+	if (r < 0)
+		return r;
+	if (r == 0) /* it was there a moment ago */
+		return mw_fail(err, MW_EDAMAGED, "segment %llu, offset %llu: damaged",
+		               (unsigned long long)g->s->h.number,
+		               (unsigned long long)p->offset);
+	MW_AUTOFREE uint8_t *slot = calloc(1, f.slot_len);
+	if (!slot)
+		return mw_fail(err, MW_ENOMEM, "out of memory while wiping");
+	mw_slot_mark(slot, f.slot_len, MW_SLOT_WIPED);
+	struct iovec iov = {slot, f.slot_len};
+	r = st->fs->pwritev(st->fs, g->fd, &iov, 1, p->offset + MW_FRAME_HEADER);
+	if (r < 0)
+		return failed(g, r, err);
+	mw_dict_forget(st, f.id);
+	return 0;
+}
+
 int
 mw_store_wipe(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p, size_t n,
               struct mw_err *err)
 {
-	char path[PATH_MAX];
-	struct mw_seg *s = NULL;
-	mw_assert(st->o.mode == MW_STORE_WRITE);
-	int r = mw_seg_open(st->fs, st->dir, segment, st->id, &s, err);
-	if (r < 0)
-		return r;
-	r = check_settled(st, segment, s, err);
-	if (r == 0)
-		r = check_places(s, p, n, err);
-	mw_seg_path(path, sizeof path, st->dir, segment);
-	int fd = r == 0 ? st->fs->open(st->fs, path, MW_OPEN_WRITE) : -1;
-	if (r == 0 && fd < 0) {
-		errno = -fd;
-		r = mw_fail_errno(err, "cannot open %s for wiping", path);
-	}
-	if (r == 0) /* now: who knows whether this process lives on */
-		mw_index_forget(st->dir, segment);
+	struct changing g;
+	int r = change(st, segment, p, n, &g, err);
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = wipe_one(st, s, fd, &p[i], err);
-	if (r == 0) { /* after a failure the descriptor is not touched again (I5) */
-		int e = st->fs->sync(st->fs, fd);
-		if (e < 0) {
-			errno = -e;
-			r = mw_fail_errno(err, "cannot sync %s", path);
-		}
-	}
-	if (fd >= 0)
-		(void)st->fs->close(st->fs, fd);
-	mw_seg_free(s);
-	mw_index_redo(st, segment);
+		r = wipe_one(st, &g, &p[i], err);
+	if (r == 0)
+		r = sync_change(&g, err);
+	changed(st, segment, &g);
 	if (r == 0)
 		mw_store_say(st, MW_LOG_INFO, "event=wiped seg=%llu records=%zu",
 		             (unsigned long long)segment, n);
+	return r;
+}
+
+/* ---- tokens ---- */
+
+static bool
+is_cut(const struct mw_cut *c, const uint8_t *token)
+{
+	for (size_t i = 0; i < c->n_token; i++)
+		if (memcmp(c->token[i], token, MW_TOKEN_LEN) == 0)
+			return true;
+	return false;
+}
+
+static bool
+has_any(const struct mw_cut *c, const struct mw_slot *s)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (is_cut(c, s->tokens + i * MW_TOKEN_LEN))
+			return true;
+	return false;
+}
+
+/* A slot is changed in three steps, each synced before the next: it is marked, by the 8
+ * bytes that are in one sector; then its tokens are not under its CRC, and each of them,
+ * as aligned as these, is there or is not; then it is marked as before. */
+enum cut_step {
+	CUT_MARK,
+	CUT_TOKENS,
+	CUT_UNMARK,
+	CUT_STEPS
+};
+
+/* What is to be written of the slot: from *at on; 0: nothing. */
+static size_t
+cut_slot(uint8_t *slot, size_t len, const struct mw_cut *c, enum cut_step step,
+         size_t *at)
+{
+	struct mw_slot x;
+	enum mw_slot_state state = mw_slot_decode(slot, len, &x);
+	*at = 0;
+	if (step == CUT_MARK) {
+		if (state != MW_SLOT_LIVE || !has_any(c, &x))
+			return 0;
+		mw_slot_mark(slot, len, MW_SLOT_CUTTING);
+		return 8;
+	}
+	if (state != MW_SLOT_CUTTING)
+		return 0;
+	if (step == CUT_UNMARK) {
+		mw_slot_mark(slot, len, MW_SLOT_LIVE);
+		return 8;
+	}
+	*at = MW_SLOT_FIXED;
+	for (size_t i = MW_SLOT_FIXED; i < len; i += MW_TOKEN_LEN)
+		if (is_cut(c, slot + i))
+			memset(slot + i, 0, MW_TOKEN_LEN);
+	return len - MW_SLOT_FIXED;
+}
+
+static int
+cut_one(struct changing *g, const struct mw_wipe_at *p, const struct mw_cut *c,
+        enum cut_step step, struct mw_err *err)
+{
+	struct mw_frame f;
+	size_t at;
+	int r = mw_seg_frame(g->s, p->offset, MW_CHECK_HEADER, &f, NULL, err);
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return mw_fail(err, MW_EDAMAGED, "segment %llu, offset %llu: damaged",
+		               (unsigned long long)g->s->h.number,
+		               (unsigned long long)p->offset);
+	MW_AUTOFREE uint8_t *slot = malloc(f.slot_len);
+	if (!slot)
+		return mw_fail(err, MW_ENOMEM, "out of memory while erasing");
+	uint64_t off = p->offset + MW_FRAME_HEADER;
+	int64_t k = mw_seg_read(g->s, slot, f.slot_len, off);
+	if (k < 0)
+		return failed(g, (int)k, err);
+	if (k < (int64_t)f.slot_len)
+		return 0; /* verify tells */
+	struct iovec iov = {slot, cut_slot(slot, f.slot_len, c, step, &at)};
+	if (iov.iov_len == 0)
+		return 0;
+	iov.iov_base = slot + at;
+	r = g->s->fs->pwritev(g->s->fs, g->fd, &iov, 1, off + at);
+	return r < 0 ? failed(g, r, err) : 0;
+}
+
+int
+mw_store_cut(struct mw_store *st, uint64_t segment, const struct mw_cut *c,
+             struct mw_err *err)
+{
+	struct changing g;
+	int r = change(st, segment, c->at, c->n, &g, err);
+	for (int step = CUT_MARK; r == 0 && step < CUT_STEPS; step++) {
+		for (size_t i = 0; r == 0 && i < c->n; i++)
+			r = cut_one(&g, &c->at[i], c, (enum cut_step)step, err);
+		if (r == 0)
+			r = sync_change(&g, err);
+	}
+	changed(st, segment, &g);
+	if (r == 0)
+		mw_store_say(st, MW_LOG_INFO, "event=tokens-removed seg=%llu records=%zu",
+		             (unsigned long long)segment, c->n);
 	return r;
 }

@@ -52,14 +52,18 @@ look_content(struct mw_look *l, struct mw_facts *x, struct mw_err *err)
 }
 
 static int
-look_tokens(struct mw_look *l, struct mw_facts *x, struct mw_err *err)
+look_slot(struct mw_look *l, struct mw_facts *x, struct mw_err *err)
 {
 	x->tokens = l->token->n;
-	int r = l->tokens ? mw_record_tokens(l->st, &x->rec, l->token, NULL) : 0;
-	if (r == MW_ENOMEM)
-		return mw_fail(err, r, "out of memory while verifying");
+	int r = mw_record_slot(l->st, &x->rec, l->token, err);
 	if (r < 0)
 		l->token->n = x->tokens;
+	if (r == MW_EDAMAGED)
+		x->wiped = r;
+	else if (r < 0)
+		return r;
+	else
+		x->wiped = (x->slot = r) == MW_SLOT_IS_WIPED;
 	x->n_tokens = l->token->n - x->tokens;
 	return 0;
 }
@@ -78,11 +82,8 @@ mw_verify_look(struct mw_look *l, struct mw_seg *s, uint64_t off, struct mw_fact
 		x.wiped = MW_EDAMAGED;
 		r = 0;
 	} else if (r == 0 && x.valid) {
-		x.wiped = mw_record_wiped(l->st, &x.rec, err);
-		r = x.wiped < 0 && x.wiped != MW_EDAMAGED ? x.wiped : 0;
+		r = look_slot(l, &x, err);
 	}
-	if (r == 0 && x.valid && x.wiped >= 0)
-		r = look_tokens(l, &x, err);
 	if (r == 0 && x.valid && x.wiped == 0 &&
 	    (x.rec.type == MW_TYPE_MAIL || x.rec.type == MW_TYPE_DICT))
 		r = look_content(l, &x, err);

@@ -111,10 +111,36 @@ check_index(struct verify *v, const struct mw_facts *x, const struct mw_look *l)
 	return g->n == GATHERED || g->tokens.n >= GATHERED_TOKENS ? ask(v) : 0;
 }
 
+/* Tokens that are gone need a tombstone for somebody's copies, and the other way round.
+ */
+static void
+check_cut(struct verify *v, const struct mw_facts *x, const struct mw_look *l)
+{
+	const struct mw_record *rec = &x->rec;
+	struct mw_finding f = {MW_FINDING_WIPED, rec->loc.segment, rec->loc.offset,
+	                       rec->seq,         rec->seq,         NULL};
+	bool named = v->gone && mw_gone_copies(v->gone, rec->seq);
+	bool left = x->slot == MW_SLOT_IS_BEING_CUT;
+	if (!named && x->slot != MW_SLOT_IS_WHOLE)
+		mw_verify_found(v, f,
+		                "tokens of record %llu were removed, and no tombstone "
+		                "says so: tampering",
+		                (unsigned long long)rec->seq);
+	for (size_t i = 0; named && !left && i < x->n_tokens; i += MW_TOKEN_LEN)
+		left = mw_gone_token(v->gone, rec->seq, l->token->p + x->tokens + i);
+	if (!named || !left)
+		return;
+	f.kind = MW_FINDING_PENDING;
+	mw_verify_found(v, f,
+	                "somebody was erased from record %llu, and his tokens are "
+	                "there yet",
+	                (unsigned long long)rec->seq);
+}
+
 /* A wiped slot needs its tombstone, and the other way round. 1: the record is gone, or is
  * to go, when its dictionary may have gone before it. */
 static int
-check_slot(struct verify *v, const struct mw_facts *x)
+check_slot(struct verify *v, const struct mw_facts *x, const struct mw_look *l)
 {
 	const struct mw_record *rec = &x->rec;
 	struct mw_finding f = {MW_FINDING_WIPED, rec->loc.segment, rec->loc.offset,
@@ -134,6 +160,8 @@ check_slot(struct verify *v, const struct mw_facts *x)
 		mw_verify_found(v, f, "record %llu has a tombstone and is not wiped yet",
 		                (unsigned long long)rec->seq);
 		return 1;
+	} else {
+		check_cut(v, x, l);
 	}
 	return r;
 }
@@ -199,7 +227,7 @@ mw_verify_record(struct verify *v, struct mw_seg *s, const struct mw_facts *x,
 	                       rec->seq,           rec->seq,    NULL};
 	if (x->wiped < 0)
 		return 0;
-	int r = check_slot(v, x);
+	int r = check_slot(v, x, l);
 	if (r < 0)
 		return r;
 	bool goes = r == 1;

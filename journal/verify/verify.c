@@ -436,7 +436,6 @@ begin(struct verify *v)
 		return mw_verify_no_memory(v);
 	v->look.st = v->st;
 	v->look.sample = v->o->sample;
-	v->look.tokens = v->index != NULL;
 	v->look.token = &v->token;
 	v->look.text = &v->text;
 	if (v->o->threads != MW_VERIFY_PLAIN)

@@ -27,6 +27,7 @@ struct mw_facts {
 	struct mw_seg_sums sums;
 	struct mw_record rec;
 	int wiped;               /* its key slot: 1, 0, MW_EDAMAGED */
+	int slot;                /* enum mw_slot_is, where it is not damaged */
 	size_t tokens, n_tokens; /* bytes of them, in the look's buffer */
 	int content;    /* 0: well, not looked at, or no key; else MW_E*, and a text */
 	size_t text;    /* … where it is in the look's buffer, with its NUL */
@@ -37,7 +38,6 @@ struct mw_facts {
 struct mw_look {
 	struct mw_store *st;
 	double sample;
-	bool tokens; /* they are wanted */
 	struct mw_arena *arena;
 	struct mw_buf *token, *text; /* of the facts found */
 };

@@ -26,7 +26,7 @@ enum {
 };
 
 static char root[PATH_MAX], journal[PATH_MAX], keys_dir[PATH_MAX + 20];
-static int64_t now_us;
+static int64_t now_us, keep_us = KEPT * 20 * HOUR + HOUR;
 static uint64_t calls_before; /* the writing part of a prune */
 
 static int64_t
@@ -184,7 +184,7 @@ left(struct fs_mem *m)
 static int
 prune(struct fs_mem *m, uint64_t stop, struct mw_retain_sum *sum)
 {
-	struct mw_conf_retain rule = {.keep_us = KEPT * 20 * HOUR + HOUR};
+	struct mw_conf_retain rule = {.keep_us = keep_us};
 	struct mw_conf conf = {.retain = &rule, .n_retain = 1};
 	struct mw_err err = {0};
 	struct mw_rules *rules = NULL;
@@ -346,6 +346,125 @@ crash_at_every_call(void **state)
 	assert_true(cut > 0);
 }
 
+/* ---- one of several recipients erased ---- */
+
+enum {
+	CUT = 4 /* of the first so many mails */
+};
+
+struct cut_list {
+	struct mw_record rec[CUT];
+	uint8_t token[CUT][8];
+	size_t n;
+};
+
+static void
+list_cut(struct fs_mem *m, struct cut_list *l)
+{
+	struct mw_record r;
+	MW_STORE_AUTO *st = open_store(m, MW_STORE_READ);
+	MW_CURSOR_AUTO *c = NULL;
+	l->n = 0;
+	assert_int_equal(mw_cursor_new(st, 1, &c, NULL), 0);
+	while (l->n < CUT && mw_cursor_next(c, &r, NULL) == 1) {
+		char who[32];
+		if (r.type != MW_TYPE_MAIL)
+			continue;
+		(void)snprintf(who, sizeof who, "u1@d%zu.test", l->n);
+		mw_store_token(st, MW_KEY_RCPT, mw_strz(who), l->token[l->n]);
+		l->rec[l->n++] = r;
+	}
+}
+
+static void
+erase_one(struct fs_mem *m, uint64_t stop)
+{
+	struct cut_list l;
+	struct mw_err err = {0};
+	list_cut(m, &l);
+	calls_before = fs_mem_calls(m, FS_ANY);
+	if (stop)
+		fs_mem_stop_at(m, stop);
+	struct mw_retain_owner o = {.dir = journal,
+	                            .by = "uid 0",
+	                            .now_us = now_us,
+	                            .st = NULL};
+	struct mw_erase_list e = {.cut = l.rec,
+	                          .n_cut = l.n,
+	                          .token = l.token,
+	                          .n_token = l.n};
+	o.st = open_store(m, MW_STORE_WRITE);
+	if (o.st && mw_erase_run(&o, &e, &err) < 0 && !stop)
+		fail_msg("erase: %s", err.msg);
+	mw_owner_close(&o);
+}
+
+/* How many mails have lost the token and are in order; each has all others. */
+static unsigned
+count_cut(struct fs_mem *m, uint64_t at)
+{
+	struct cut_list l;
+	unsigned n = 0;
+	list_cut(m, &l);
+	MW_STORE_AUTO *st = open_store(m, MW_STORE_READ);
+	for (size_t i = 0; i < l.n; i++) {
+		MW_BUF_AUTO t = {0};
+		struct mw_err err = {0};
+		char who[32];
+		uint8_t other[8];
+		int k = mw_record_slot(st, &l.rec[i], &t, &err);
+		if (k < 0)
+			fail_msg("at %llu: %s", (unsigned long long)at, err.msg);
+		(void)snprintf(who, sizeof who, "u2@d%zu.test", i);
+		mw_store_token(st, MW_KEY_RCPT, mw_strz(who), other);
+		assert_non_null(memmem(t.p, t.n, other, sizeof other));
+		bool left = memmem(t.p, t.n, l.token[i], sizeof *l.token) != NULL;
+		assert_true(k != MW_SLOT_IS_CUT || !left);
+		n += k == MW_SLOT_IS_CUT;
+	}
+	return n;
+}
+
+/* What others keep is whole at any moment; the next run finishes. */
+static void
+crash_while_cutting(void **state)
+{
+	(void)state;
+	uint64_t states = 0, half = 0;
+	struct mw_retain_sum sum;
+	struct seen s;
+	struct fs_mem *m = loaded();
+	keep_us = 1000 * HOUR;
+	erase_one(m, 0);
+	uint64_t calls = fs_mem_calls(m, FS_ANY) - calls_before;
+	assert_int_equal(count_cut(m, 0), CUT);
+	fs_mem_free(m);
+	for (uint64_t at = 1; at <= calls + 2; at++)
+		for (uint64_t k = 0; k < 4; k++) {
+			enum fs_crash how = k == 0   ? FS_CRASH_DROP
+			                    : k == 1 ? FS_CRASH_KEEP
+			                             : FS_CRASH_MIX;
+			m = loaded();
+			erase_one(m, at);
+			struct fs_mem *disk = fs_mem_crash(m, how, at * 977 + k);
+			look(disk, &s, at);
+			for (unsigned i = 0; i < MAILS; i++)
+				assert_true(s.live[i]);
+			unsigned n = count_cut(disk, at);
+			assert_int_equal(prune(disk, 0, &sum), 0);
+			look(disk, &s, at);
+			unsigned after = count_cut(disk, at);
+			assert_true(after == CUT || (n == 0 && after == 0));
+			half += after && n < CUT;
+			fs_mem_free(m);
+			fs_mem_free(disk);
+			states++;
+		}
+	print_message("%llu crash states, %llu finished later\n",
+	              (unsigned long long)states, (unsigned long long)half);
+	assert_true(half > 0);
+}
+
 static int
 setup(void **state)
 {
@@ -371,6 +490,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(crash_at_every_call),
+	    cmocka_unit_test(crash_while_cutting),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -268,7 +268,8 @@ still_open(pid_t pid)
 {
 	char cmd[200];
 	unsigned n = 0;
-	(void)snprintf(cmd, sizeof cmd, "ls -l /proc/%ld/fd | grep -c '[.]seg (deleted)'",
+	(void)snprintf(cmd, sizeof cmd,
+	               "ls -l /proc/%ld/fd | grep -c '[.]\\(seg\\|tmp\\) (deleted)'",
 	               (long)pid);
 	FILE *p = popen(cmd, "r"); /* NOLINT */
 	assert_non_null(p);
@@ -321,6 +322,8 @@ through_the_daemon(void **state)
 	if (!says("\"erased\":20"))
 		fail_msg("%s", out);
 	assert_true(says("\"kept_for_others\":20"));
+	want(0, "verify --json");
+	assert_true(says("\"pending\":0"));
 	want(77, "erase 4XA40q --yes");
 	want(0, "hold rm case");
 	want(0, "erase 4XA40q --yes");
