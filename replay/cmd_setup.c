@@ -1,6 +1,7 @@
 /* cmd_setup.c - mailwal setup postfix | sendmail | dovecot. */
 #include "journal/base/util.h"
 #include "replay/setup.h"
+#include "replay/setup_dovecot.h"
 #include "replay/sink.h"
 
 #include <stdio.h>
@@ -107,7 +108,8 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 	if (strcmp(a->server, "dovecot") != 0 &&
 	    (a->quiet || a->raise || a->dovecot || a->quiet_dir || a->sink || a->port))
 		return mw_cli_usage(cli, cmd,
-		                    "--quiet-instance and --raise-uids are for dovecot");
+		                    "--quiet-instance, --raise-uids and "
+		                    "--dovecot-config are for dovecot");
 	if (a->quiet && a->raise)
 		return mw_cli_usage(cli, cmd,
 		                    "--quiet-instance or --raise-uids, not both");
@@ -115,11 +117,13 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 		return mw_cli_usage(cli, cmd, "--check or --apply, not both");
 	bool postfix = strcmp(a->server, "postfix") == 0;
 	bool sendmail = strcmp(a->server, "sendmail") == 0;
-	if (!postfix && !sendmail && a->apply)
+	if ((a->check || a->apply) && (a->quiet || a->raise))
 		return mw_cli_usage(cli, cmd,
-		                    "--apply is for postfix and sendmail; for %s the "
-		                    "settings are printed",
-		                    a->server);
+		                    "--quiet-instance and --raise-uids only print: no "
+		                    "--check or --apply");
+	if ((a->quiet_dir || a->sink || a->port) && !a->quiet)
+		return mw_cli_usage(cli, cmd,
+		                    "--dir, --port and --sink go with --quiet-instance");
 	if (!postfix && a->dir)
 		return mw_cli_usage(cli, cmd, "--postfix-config goes with postfix");
 	if ((a->test.address || a->test.via || a->test.wait) &&
@@ -127,8 +131,9 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 		return mw_cli_usage(cli, cmd,
 		                    "--send-test goes with --check, --via and --wait "
 		                    "with --send-test");
-	if (!postfix && !sendmail && a->check)
-		return mw_cli_usage(cli, cmd, "--check is for postfix and sendmail");
+	if (!postfix && !sendmail && a->test.address)
+		return mw_cli_usage(cli, cmd,
+		                    "--send-test goes with postfix and sendmail");
 	if (a->file && (!sendmail || !(a->check || a->apply)))
 		return mw_cli_usage(cli, cmd,
 		                    "--sendmail-config goes with sendmail --check or "
@@ -160,26 +165,31 @@ print_finding(const struct mw_cli *cli, const struct mw_advice *f)
 }
 
 static void
-print_holes(const struct mw_cli *cli, const struct mw_advices *f)
+print_holes(const struct mw_cli *cli, const struct mw_advices *f, bool dovecot)
 {
 	for (size_t i = 0; i < f->n; i++)
 		if (f->v[i].kind == MW_ADVICE_HOLE || !cli->quiet)
 			print_finding(cli, &f->v[i]);
 	if (cli->json)
 		return;
-	if (f->holes)
+	if (f->holes && dovecot)
+		printf("%zu thing%s in the way of a replay.\n", f->holes,
+		       f->holes == 1 ? "" : "s");
+	else if (f->holes)
 		printf("%zu way%s past the journal.\n", f->holes,
 		       f->holes == 1 ? "" : "s");
 	else if (!cli->quiet)
-		puts("No way past the journal found in these settings.");
+		puts(dovecot ? "Nothing in the way of a replay found in these settings."
+		             : "No way past the journal found in these settings.");
 }
 
 /* The findings, then the test message where one is asked for. */
 static int
-print_advices(const struct mw_cli *cli, const struct mw_advices *f, struct mw_probe *test)
+print_advices(const struct mw_cli *cli, const struct mw_advices *f, bool dovecot,
+              struct mw_probe *test)
 {
 	bool hole = false;
-	print_holes(cli, f);
+	print_holes(cli, f, dovecot);
 	int status = test ? mw_probe_run(test, &hole) : 0;
 	size_t holes = f->holes + hole;
 	if (cli->json)
@@ -199,7 +209,7 @@ check_postfix(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena,
 	if (mw_postfix_load(cli->conf, a->dir, arena, &p, &err) < 0)
 		return mw_cli_error(cli, &err);
 	mw_postfix_check(&p, &f);
-	return print_advices(cli, &f, test);
+	return print_advices(cli, &f, false, test);
 }
 
 static int
@@ -213,7 +223,19 @@ check_sendmail(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena,
 	                     arena, &s, &err) < 0)
 		return mw_cli_error(cli, &err);
 	mw_sendmail_check(&s, &f);
-	return print_advices(cli, &f, test);
+	return print_advices(cli, &f, false, test);
+}
+
+static int
+check_dovecot(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena)
+{
+	struct mw_dovecot d;
+	struct mw_advices f;
+	struct mw_err err = {0};
+	if (mw_dovecot_load(cli->conf, a->dovecot, arena, &d, &err) < 0)
+		return mw_cli_error(cli, &err);
+	mw_dovecot_check(&d, &f);
+	return print_advices(cli, &f, true, NULL);
 }
 
 static int
@@ -221,6 +243,8 @@ check(struct mw_cli *cli, const struct ask *a, struct mw_arena *arena)
 {
 	struct mw_probe *test = NULL;
 	struct mw_err err = {0};
+	if (strcmp(a->server, "dovecot") == 0)
+		return check_dovecot(cli, a, arena);
 	if (a->test.address && mw_probe_new(cli, &a->test, &test, &err) < 0)
 		return mw_cli_error(cli, &err);
 	int status = strcmp(a->server, "sendmail") == 0
@@ -358,11 +382,10 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 		fputs(mw_buf_cstr(&text), stdout);
 		return 0;
 	}
-	if (strcmp(a.server, "postfix") != 0) {
-		if (strcmp(a.server, "sendmail") == 0)
-			mw_setup_sendmail(cli->conf, &text);
-		else
-			mw_setup_dovecot(cli->conf, &text);
+	if (strcmp(a.server, "dovecot") == 0)
+		return mw_setup_dovecot_apply(cli, a.dovecot, a.apply, a.yes, arena);
+	if (strcmp(a.server, "sendmail") == 0) {
+		mw_setup_sendmail(cli->conf, &text);
 		if (cli->json)
 			mw_cli_json(json_pack("{s:s, s:o}", "server", a.server, "text",
 			                      mw_json_str(mw_buf_str(&text))));

@@ -48,39 +48,6 @@ mw_setup_sendmail(const struct mw_conf *conf, struct mw_buf *out)
 	    "dnl to. Then: mailwal setup sendmail --check\n");
 }
 
-void
-mw_setup_dovecot(const struct mw_conf *conf, struct mw_buf *out)
-{
-	const char *delimiter =
-	    conf->recipient_delimiter ? conf->recipient_delimiter : "";
-	mw_buf_puts(
-	    out,
-	    "# A master user that may open every mailbox, so that replay needs no\n"
-	    "# user's password. /etc/dovecot/conf.d/90-mailwal.conf:\n"
-	    "auth_master_user_separator = *\n"
-	    "passdb {\n"
-	    "  driver = passwd-file\n"
-	    "  args = /etc/dovecot/mailwal-master\n"
-	    "  master = yes\n"
-	    "  # Asks the other passdbs whether the user is known. Debian's default,\n"
-	    "  # PAM, cannot tell: then take this line out, and the userdb decides.\n"
-	    "  result_success = continue\n"
-	    "}\n");
-	if (delimiter[0])
-		mw_buf_printf(
-		    out,
-		    "# As in mailwal.conf (and Postfix): alice%ctag is alice's.\n"
-		    "recipient_delimiter = %s\n",
-		    delimiter[0], delimiter);
-	mw_buf_puts(
-	    out,
-	    "# Make the password file (mode 0640, root:dovecot), one line:\n"
-	    "#   mailwal:{hash that 'doveadm pw' prints}::::::\n"
-	    "# Then: systemctl reload dovecot\n"
-	    "# Replay with: mailwal replay … --to imap://127.0.0.1 --auth-user mailwal "
-	    "\\\n#   --password-file FILE [--auth-style separator]\n");
-}
-
 int
 mw_setup_raise(const char *config, struct mw_buf *out, struct mw_err *err)
 {
