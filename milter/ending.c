@@ -117,6 +117,7 @@ seal_and_submit(struct mw_session *s)
 	decide(s);
 	if (s->pass) {
 		none.code = s->pass == MW_PASS_FAILED ? s->fail.code : 0;
+		mw_session_coming(s, false);
 		complete(s, &none);
 		return;
 	}
@@ -126,6 +127,7 @@ seal_and_submit(struct mw_session *s)
 		(void)mw_fail(&s->fail, none.code, "out of memory for the classes");
 	else
 		none.code = mw_entry_finish_mail(s->entry, &s->mail, &s->fail);
+	mw_session_coming(s, false);
 	if (none.code < 0) {
 		complete(s, &none);
 		return;
@@ -204,7 +206,6 @@ mw_session_eom(struct mw_session *s, void (*done)(void *arg), void *arg,
 	if (s->too_many || (s->fail.code && !may_pass(s)))
 		return refused_at_end(s, ret);
 	s->state = MW_ST_PENDING;
-	mw_session_coming(s, false);
 	s->done = done;
 	s->done_arg = arg;
 	atomic_fetch_add(&s->cap->count.at_eom, 1);

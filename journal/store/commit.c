@@ -189,6 +189,22 @@ wait_work(struct mw_store *st)
 	(void)pthread_cond_timedwait(&st->work, &st->mu, &ts);
 }
 
+/* Until none is on its way any more, at most so long. With mu held. */
+static void
+wait_arrived(struct mw_store *st, int64_t us)
+{
+	struct timespec ts;
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	int64_t ns = ts.tv_nsec + us % 1000000 * 1000;
+	ts.tv_sec += us / 1000000 + ns / 1000000000;
+	ts.tv_nsec = ns % 1000000000;
+	atomic_store(&st->gathering, true);
+	int r = 0;
+	while (r == 0 && !st->stop && atomic_load(&st->coming) > 0)
+		r = pthread_cond_timedwait(&st->arrived, &st->mu, &ts);
+	atomic_store(&st->gathering, false);
+}
+
 /* Others are on their way: one sync for all of them is worth a moment, and a longer one
  * the more they are. Where they turn out to be slow, the next few do not wait for them.
  * Not a wait for `work`, which would wake this thread for each that comes. With mu held.
@@ -206,10 +222,7 @@ gather(struct mw_store *st)
 	}
 	if (coming < MANY_COMING)
 		us /= 4;
-	struct timespec ts = {us / 1000000, us % 1000000 * 1000};
-	(void)pthread_mutex_unlock(&st->mu);
-	(void)nanosleep(&ts, NULL);
-	(void)pthread_mutex_lock(&st->mu);
+	wait_arrived(st, us);
 	st->hurry = st->head->next ? 0 : NOT_AGAIN;
 }
 
@@ -393,7 +406,12 @@ mw_store_set_gather(struct mw_store *st, int64_t us)
 void
 mw_store_coming(struct mw_store *st, int change)
 {
-	atomic_fetch_add(&st->coming, change);
+	if (atomic_fetch_add(&st->coming, change) + change > 0 ||
+	    !atomic_load(&st->gathering))
+		return;
+	(void)pthread_mutex_lock(&st->mu);
+	(void)pthread_cond_signal(&st->arrived);
+	(void)pthread_mutex_unlock(&st->mu);
 }
 
 void
@@ -421,6 +439,7 @@ mw_commit_stop(struct mw_store *st)
 	(void)pthread_mutex_lock(&st->mu);
 	st->stop = true;
 	(void)pthread_cond_broadcast(&st->work);
+	(void)pthread_cond_signal(&st->arrived);
 	(void)pthread_cond_broadcast(&st->prepare_cv);
 	(void)pthread_mutex_unlock(&st->mu);
 	if (st->have_committer)

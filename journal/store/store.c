@@ -40,6 +40,7 @@ init_sync(struct mw_store *st)
 	int bad = pthread_mutex_init(&st->mu, NULL) != 0 ||
 	          pthread_cond_init(&st->work, &a) != 0 ||
 	          pthread_cond_init(&st->idle, &a) != 0 ||
+	          pthread_cond_init(&st->arrived, &a) != 0 ||
 	          pthread_cond_init(&st->prepare_cv, &a) != 0 ||
 	          pthread_cond_init(&st->index_cv, &a) != 0;
 	(void)pthread_condattr_destroy(&a);
@@ -155,6 +156,7 @@ mw_store_close(struct mw_store *st)
 	(void)pthread_mutex_destroy(&st->mu);
 	(void)pthread_cond_destroy(&st->work);
 	(void)pthread_cond_destroy(&st->idle);
+	(void)pthread_cond_destroy(&st->arrived);
 	(void)pthread_cond_destroy(&st->prepare_cv);
 	(void)pthread_cond_destroy(&st->index_cv);
 	explicit_bzero(st, sizeof *st);

@@ -100,6 +100,7 @@ struct mw_store {
 	_Atomic uint64_t min_free; /* o.min_free, which a reload changes */
 	_Atomic int64_t gather_us; /* o.gather_us, likewise */
 	atomic_int coming;         /* entries on their way, see mw_store_coming */
+	atomic_bool gathering;     /* the committer waits for them, on `arrived` */
 	uint8_t id[MW_ID_LEN];
 	uint8_t token_key[32];
 	struct mw_hmac token_hmac; /* begun with it */
@@ -126,7 +127,7 @@ struct mw_store {
 
 	/* writing. Lock order: mu alone; nothing is called back under it. */
 	pthread_mutex_t mu; /* guards the block up to `stats` */
-	pthread_cond_t work, idle;
+	pthread_cond_t work, idle, arrived;
 	struct mw_entry *head, **tail;
 	int64_t
 	    batch_us; /* when the oldest of the batch at work was submitted; 0: none */
