@@ -320,6 +320,7 @@ mw_list_run(const struct mw_list_opts *o, uint64_t *ret_n)
 	                 .arg = o->arg,
 	                 .limit = o->limit};
 	struct mw_err err = {0};
+	l.q.user_by_index = true;
 	l.newest = l.limit && l.q.since_us == INT64_MIN && !l.q.since_mark;
 	l.table = row ? mw_table_new(columns, MW_COUNT(columns), l.header) : NULL;
 	if (!l.table)

@@ -239,6 +239,31 @@ find_id(struct mw_store *st, const char *text, struct refs *f, struct mw_err *er
 	return gather(f, &rec) ? MW_ENOMEM : 0;
 }
 
+/* A local part alone means any local domain, which is no key. */
+static bool
+users_have_domains(const struct mw_query *q)
+{
+	for (size_t k = 0; k < q->n_user; k++)
+		if (!mw_addr_domain(mw_strz(q->user[k])).n)
+			return false;
+	return q->n_user > 0;
+}
+
+static int
+find_users(struct mw_store *st, const struct mw_query *q, struct refs *f,
+           struct mw_err *err)
+{
+	const char *delimiter = q->delimiter ? q->delimiter : "";
+	int r = mw_store_each_unparted(st, delimiter, gather, f, err);
+	for (size_t k = 0; r == 0 && k < q->n_user; k++) {
+		struct mw_str user = mw_strz(q->user[k]);
+		r = mw_store_find(st, MW_KEY_RCPT, user, gather, f, err);
+		if (r == 0)
+			r = mw_store_find(st, MW_KEY_OWNER, user, gather, f, err);
+	}
+	return r;
+}
+
 /* 1: gathered, 0: the index knows no key of this query. */
 static int
 find_refs(struct walk *w, struct refs *f, struct mw_err *err)
@@ -268,9 +293,9 @@ find_refs(struct walk *w, struct refs *f, struct mw_err *err)
 			r = mw_store_find(st, MW_KEY_SENDER, mw_strz(q->sender[k]),
 			                  gather, f, err);
 		}
+	} else if (q->user_by_index && users_have_domains(q)) {
+		r = find_users(st, q, f, err);
 	} else {
-		/* --user is not looked up: an address with an extension has other tokens.
-		 */
 		return 0;
 	}
 	if (f->failed)

@@ -45,6 +45,8 @@ struct mw_query {
 	 * imply that. Not an option; NULL: by the terms. */
 	const struct mw_select_key *key;
 	size_t n_key;
+	/* --user with a domain is looked up; what cannot be read is then not told of. */
+	bool user_by_index;
 	const char *delimiter; /* characters that part an extension from the local part */
 	struct mw_arena *arena;
 };

@@ -22,6 +22,7 @@ put_block(const struct mw_seg_header *h, uint32_t length, uint8_t *p)
 	mw_put16(p + 16, 1);
 	mw_put16(p + 18, 0);
 	mw_put32(p + 24, h->prev_open);
+	mw_put32(p + 28, h->delimiter);
 	memcpy(p + 32, h->journal, MW_ID_LEN);
 	memcpy(p + 48, h->salt, MW_SALT_LEN);
 	mw_put64(p + 64, h->number);
@@ -102,6 +103,7 @@ take_fields(struct mw_seg *s, uint64_t number, const uint8_t *journal, uint8_t *
 	memcpy(h->journal, p + 32, MW_ID_LEN);
 	memcpy(h->salt, p + 48, MW_SALT_LEN);
 	h->prev_open = (mw_get32(p + 24) & 1) != 0;
+	h->delimiter = mw_get32(p + 28);
 	h->number = mw_get64(p + 64);
 	h->first_seq = mw_get64(p + 72);
 	h->first_batch = mw_get64(p + 80);

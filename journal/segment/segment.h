@@ -24,7 +24,8 @@ struct mw_seg_header {
 	uint64_t number, first_seq, first_batch;
 	int64_t created_us;
 	uint64_t prev_number, prev_batch, prev_end;
-	bool prev_open;             /* the predecessor was left without a trailer */
+	uint32_t delimiter; /* CRC of the extension delimiters; 0: none, unknown */
+	bool prev_open;     /* the predecessor was left without a trailer */
 	uint8_t chain[MW_HASH_LEN]; /* before the first frame */
 	uint8_t *stanzas;           /* kind, length, bytes …; owned by the segment */
 	size_t stanzas_len;

@@ -214,6 +214,55 @@ mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
 	return r;
 }
 
+static int
+each_of(struct mw_store *st, const struct mw_seg_header *h,
+        int (*cb)(void *arg, const struct mw_record *r), void *arg, struct mw_err *err)
+{
+	struct mw_index_point at = {.segment = h->number,
+	                            .offset = h->length,
+	                            .next_seq = h->first_seq};
+	MW_CURSOR_AUTO *c = NULL;
+	int r = mw_cursor_at(st, &at, &c, err);
+	while (r == 0) {
+		struct mw_record rec;
+		r = mw_cursor_next(c, &rec, err);
+		if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
+			mw_err_clear(err);
+			r = 0;
+			continue;
+		}
+		if (r <= 0 || rec.loc.segment != at.segment)
+			return MW_MIN(r, 0);
+		r = cb(arg, &rec);
+	}
+	return r;
+}
+
+int
+mw_store_each_unparted(struct mw_store *st, const char *delimiter,
+                       int (*cb)(void *arg, const struct mw_record *r), void *arg,
+                       struct mw_err *err)
+{
+	MW_AUTOFREE uint64_t *v = NULL;
+	uint32_t want = mw_crc32c(0, delimiter, strlen(delimiter));
+	size_t n = 0;
+	int r = *delimiter ? mw_seg_list(st->fs, st->dir, &v, &n, err) : 0;
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		struct mw_open_seg *o;
+		int k = mw_store_seg(st, v[i], &o, err);
+		if (k == MW_ENOMEM || k == MW_EIO)
+			return k;
+		if (k < 0) { /* verify tells; a look-up serves the rest */
+			mw_err_clear(err);
+			continue;
+		}
+		struct mw_seg_header h = o->seg->h;
+		if (h.delimiter != want)
+			r = each_of(st, &h, cb, arg, err);
+	}
+	return r;
+}
+
 int
 mw_store_indexed(struct mw_store *st, uint64_t *ret_seq, struct mw_err *err)
 {

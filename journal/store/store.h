@@ -313,6 +313,12 @@ int mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
 int mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
                          uint64_t before, int (*cb)(void *arg, const struct mw_record *r),
                          void *arg, struct mw_err *err) MW_CHECK;
+/* Calls cb for each record of the segments in which an address with an extension may have
+ * no token without it, as these delimiters part them: their writer knew others, or none.
+ * In all other segments mw_store_find knows it. "" parts none: no record. */
+int mw_store_each_unparted(struct mw_store *st, const char *delimiter,
+                           int (*cb)(void *arg, const struct mw_record *r), void *arg,
+                           struct mw_err *err) MW_CHECK;
 /* All records below *ret_seq are in the index; what is beyond, a look-up walks over. */
 int mw_store_indexed(struct mw_store *st, uint64_t *ret_seq, struct mw_err *err) MW_CHECK;
 /* A record by ID text or unique prefix: 0, MW_ENOTFOUND, or MW_EUSAGE if ambiguous. */

@@ -104,6 +104,7 @@ open_as(enum mw_store_mode mode, bool key)
 	                          .recovery = public_key,
 	                          .n_recovery = mode == MW_STORE_WRITE,
 	                          .secret = secret_key,
+	                          .delimiter = "+",
 	                          .n_secret = key,
 	                          .clock = mode == MW_STORE_WRITE ? &lying : NULL};
 	struct mw_store *st = NULL;
