@@ -168,6 +168,14 @@ match_id(const struct mw_query *q, const struct mw_mail *m, const uint8_t id[MW_
 	return false;
 }
 
+static bool
+match_header(struct mw_str raw, const char *const *v, const struct mw_str *needle,
+             size_t n)
+{
+	return !n ||
+	       (needle ? mw_search_folded(raw, needle, n) : mw_search_header(raw, v, n));
+}
+
 bool
 mw_query_match(const struct mw_query *q, const struct mw_mail *m,
                const uint8_t id[MW_ID_LEN])
@@ -183,7 +191,6 @@ mw_query_match(const struct mw_query *q, const struct mw_mail *m,
 	       (!q->n_message_id || match_message_id(q, m)) &&
 	       (!q->n_sender || match_sender(q, m)) && (!q->n_user || match_user(q, m)) &&
 	       (!q->n_domain || match_domain(q, m)) &&
-	       (!q->n_subject ||
-	        mw_search_header(m->subject, q->subject, q->n_subject)) &&
-	       (!q->n_from || mw_search_header(m->from, q->from, q->n_from));
+	       match_header(m->subject, q->subject, q->subject_needle, q->n_subject) &&
+	       match_header(m->from, q->from, q->from_needle, q->n_from);
 }

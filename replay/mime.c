@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <gmime/gmime.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,17 +17,24 @@ static const uint16_t cp1252[32] = {0x20ac, 0xfffd, 0x201a, 0x0192, 0x201e, 0x20
                                     0x02dc, 0x2122, 0x0161, 0x203a, 0x0153, 0xfffd,
                                     0x017e, 0x0178};
 
+static GMimeParserOptions *parser_options;
+
+static void
+init(void)
+{
+	static const char *charsets[] = {"utf-8", "windows-1252", NULL};
+	g_mime_init();
+	parser_options = g_mime_parser_options_new();
+	g_mime_parser_options_set_fallback_charsets(parser_options, charsets);
+}
+
+/* Any thread may be the first. They are only read from then on. */
 static GMimeParserOptions *
 options(void)
 {
-	static GMimeParserOptions *o;
-	static const char *charsets[] = {"utf-8", "windows-1252", NULL};
-	if (o)
-		return o;
-	g_mime_init();
-	o = g_mime_parser_options_new();
-	g_mime_parser_options_set_fallback_charsets(o, charsets);
-	return o;
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	(void)pthread_once(&once, init);
+	return parser_options;
 }
 
 static void
@@ -111,13 +119,20 @@ string_of(struct mw_str s, size_t max)
 	return z;
 }
 
+bool
+mw_mime_header_plain(struct mw_str raw)
+{
+	for (size_t i = 0; i < raw.n; i++)
+		if ((unsigned char)raw.p[i] >= 0x80 ||
+		    (raw.p[i] == '?' && i && raw.p[i - 1] == '='))
+			return false;
+	return true;
+}
+
 void
 mw_mime_header(struct mw_str raw, struct mw_buf *out)
 {
-	bool plain = !raw.n || !memmem(raw.p, raw.n, "=?", 2);
-	for (size_t i = 0; plain && i < raw.n; i++)
-		plain = (unsigned char)raw.p[i] < 0x80;
-	if (plain) {
+	if (mw_mime_header_plain(raw)) {
 		mw_buf_putstr(out, raw);
 		return;
 	}
@@ -220,10 +235,35 @@ fold_char(uint32_t c, bool *space, struct mw_buf *out)
 	}
 }
 
+/* The ASCII that s begins with; how much that is. */
+static size_t
+fold_ascii(struct mw_str s, bool *space, struct mw_buf *out)
+{
+	size_t i = 0;
+	bool was = *space;
+	out->why = out->failed ? out->why : mw_buf_reserve(out, s.n);
+	out->failed = out->failed || out->why < 0;
+	if (out->failed)
+		return 0;
+	uint8_t *to = out->p + out->n;
+	for (; i < s.n && (unsigned char)s.p[i] < 0x80; i++) {
+		char c = s.p[i];
+		bool blank = c <= ' ' || c == 0x7f;
+		if (!blank)
+			*to++ = (uint8_t)(c >= 'A' && c <= 'Z' ? c + 32 : c);
+		else if (!was)
+			*to++ = ' ';
+		was = blank;
+	}
+	out->n = (size_t)(to - out->p);
+	*space = was;
+	return i;
+}
+
 void
 mw_mime_fold(struct mw_str s, bool *space, struct mw_buf *out)
 {
-	for (size_t i = 0; i < s.n;) {
+	for (size_t i = s.n ? fold_ascii(s, space, out) : 0; i < s.n;) {
 		unsigned char c = (unsigned char)s.p[i];
 		if (c < 0x80) {
 			i++;

@@ -26,6 +26,8 @@ enum {
  * knows decoded, 8-bit bytes taken as UTF-8 or else windows-1252. Valid UTF-8; control
  * characters stay. Appended to out. */
 void mw_mime_header(struct mw_str unfolded, struct mw_buf *out);
+/* Is it decoded as it stands? */
+bool mw_mime_header_plain(struct mw_str unfolded);
 
 /* Folds valid UTF-8 for comparing: small letters, accents off, compatibility forms and
  * typographic quotes and dashes plain, each run of blanks one space. In pieces that end

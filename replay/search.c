@@ -167,15 +167,24 @@ mw_search_matches(struct mw_search *s)
 	return yes;
 }
 
+/* A header value, decoded and folded. */
+static void
+fold_header(struct mw_str raw, struct mw_buf *out)
+{
+	MW_BUF_AUTO text = {0};
+	bool space = true;
+	bool plain = mw_mime_header_plain(raw);
+	if (!plain)
+		mw_mime_header(raw, &text);
+	mw_mime_fold(plain ? raw : mw_buf_str(&text), &space, out);
+}
+
 bool
 mw_search_header(struct mw_str raw, const char *const *v, size_t n)
 {
-	MW_BUF_AUTO text = {0};
 	MW_BUF_AUTO have = {0};
 	MW_BUF_AUTO want = {0};
-	bool space = true;
-	mw_mime_header(raw, &text);
-	mw_mime_fold(mw_buf_str(&text), &space, &have);
+	fold_header(raw, &have);
 	for (size_t k = 0; k < n; k++) {
 		mw_buf_clear(&want);
 		mw_mime_fold_needle(mw_strz(v[k]), &want);
@@ -183,4 +192,30 @@ mw_search_header(struct mw_str raw, const char *const *v, size_t n)
 			return true;
 	}
 	return false;
+}
+
+bool
+mw_search_folded(struct mw_str raw, const struct mw_str *v, size_t n)
+{
+	MW_BUF_AUTO have = {0};
+	fold_header(raw, &have);
+	for (size_t k = 0; k < n; k++)
+		if (v[k].n && have.n >= v[k].n && memmem(have.p, have.n, v[k].p, v[k].n))
+			return true;
+	return false;
+}
+
+struct mw_str *
+mw_search_needles(const char *const *v, size_t n, struct mw_arena *a)
+{
+	struct mw_str *ret = mw_arena_alloc(a, (n + 1) * sizeof *ret);
+	MW_BUF_AUTO b = {0};
+	for (size_t k = 0; ret && k < n; k++) {
+		mw_buf_clear(&b);
+		mw_mime_fold_needle(mw_strz(v[k]), &b);
+		ret[k] = mw_arena_str(a, mw_buf_str(&b));
+		if (mw_buf_ok(&b) < 0 || !ret[k].p)
+			ret = NULL;
+	}
+	return ret;
 }

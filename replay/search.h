@@ -7,6 +7,7 @@
 #ifndef MW_REPLAY_SEARCH_H
 #define MW_REPLAY_SEARCH_H
 
+#include "journal/base/arena.h"
 #include "journal/base/err.h"
 #include "replay/mime.h"
 
@@ -33,5 +34,8 @@ void mw_search_forget(struct mw_search *s);
 
 /* Has the decoded header value one of these in it? */
 bool mw_search_header(struct mw_str raw, const char *const *v, size_t n);
+/* The same for many headers: what is looked for is folded once. NULL: out of memory. */
+struct mw_str *mw_search_needles(const char *const *v, size_t n, struct mw_arena *a);
+bool mw_search_folded(struct mw_str raw, const struct mw_str *needles, size_t n);
 
 #endif

@@ -4,13 +4,15 @@
 #include "journal/base/util.h"
 #include "replay/erased.h"
 #include "replay/search.h"
+#include "replay/sift.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum {
 	MEMORY_PER_MAIL = 256 << 20,
-	FAILURES_IN_A_ROW = 64
+	FAILURES_IN_A_ROW = 64,
+	NEAR = 32 /* records of the index that are read in one piece */
 };
 
 struct walk {
@@ -157,14 +159,8 @@ walk_log(struct walk *w, uint64_t from, struct mw_err *err)
 
 /* ---- by the index ---- */
 
-struct ref {
-	uint64_t seq;
-	struct mw_loc loc;
-	bool later; /* an expansion: its mail is meant */
-};
-
 struct refs {
-	struct ref *v;
+	struct mw_sift_ref *v;
 	size_t n, cap;
 	bool failed;
 };
@@ -175,7 +171,7 @@ gather(void *arg, const struct mw_record *r)
 	struct refs *f = arg;
 	if (f->n == f->cap) {
 		size_t cap = f->cap ? f->cap * 2 : 64;
-		struct ref *v = reallocarray(f->v, cap, sizeof *v);
+		struct mw_sift_ref *v = reallocarray(f->v, cap, sizeof *v);
 		if (!v) {
 			f->failed = true;
 			return 1;
@@ -184,15 +180,18 @@ gather(void *arg, const struct mw_record *r)
 		f->cap = cap;
 	}
 	if (r->type == MW_TYPE_MAIL || r->type == MW_TYPE_EXPANSION)
-		f->v[f->n++] = (struct ref){r->seq, r->loc, r->type == MW_TYPE_EXPANSION};
+		f->v[f->n++] =
+		    (struct mw_sift_ref){.seq = r->seq,
+		                         .loc = r->loc,
+		                         .later = r->type == MW_TYPE_EXPANSION};
 	return 0;
 }
 
 static int
 by_seq(const void *a, const void *b)
 {
-	uint64_t x = ((const struct ref *)a)->seq;
-	uint64_t y = ((const struct ref *)b)->seq;
+	uint64_t x = ((const struct mw_sift_ref *)a)->seq;
+	uint64_t y = ((const struct mw_sift_ref *)b)->seq;
 	return x < y ? -1 : x > y;
 }
 
@@ -331,31 +330,76 @@ follow_later(struct walk *w, struct refs *f, struct mw_err *err)
 	return 0;
 }
 
+/* In log order, each once. One key's are in order already. */
+static void
+put_in_order(struct refs *f)
+{
+	size_t n = 0;
+	bool sorted = true;
+	for (size_t k = 1; sorted && k < f->n; k++)
+		sorted = f->v[k - 1].seq <= f->v[k].seq;
+	if (!sorted)
+		qsort(f->v, f->n, sizeof *f->v, by_seq);
+	for (size_t k = 0; k < f->n; k++)
+		if (f->v[k].seq &&
+		    (!n || f->v[n - 1].seq != f->v[k].seq)) /* 0: no mail */
+			f->v[n++] = f->v[k];
+	f->n = n;
+}
+
+/* Has it been erased? Then it is told so, whatever the query. */
+static bool
+is_gone(struct walk *w, uint64_t seq)
+{
+	const struct mw_gone *g = NULL;
+	struct mw_err ignored; /* it is looked at then, and says so */
+	int r = mw_erased_gone(&w->erased, w->it.store, w->it.journal, &g, &ignored);
+	return r < 0 || mw_gone_record(g, seq);
+}
+
+/* How many of them are at hand. */
+static size_t
+read_ahead(struct walk *w, const struct mw_sift_ref *v, size_t n)
+{
+	struct mw_loc loc[NEAR];
+	n = MW_MIN(n, (size_t)NEAR);
+	for (size_t i = 0; i < n; i++)
+		loc[i] = v[i].loc;
+	return mw_store_ahead(w->it.store, loc, n);
+}
+
+static int
+walk_ref(struct walk *w, const struct mw_sift_ref *ref)
+{
+	struct mw_record rec;
+	struct mw_err e = {0};
+	if (ref->out && !is_gone(w, ref->seq))
+		return 0;
+	int r = mw_store_get(w->it.store, ref->loc, &rec, &e);
+	if (r == 0)
+		return consider(w, &rec);
+	report(w, &e); /* it was readable a moment ago */
+	return 0;
+}
+
 static int
 walk_refs(struct walk *w, struct refs *f, struct mw_err *err)
 {
-	uint64_t last = 0;
-	int q = follow_later(w, f, err);
-	if (q < 0)
-		return q;
-	if (f->n)
-		qsort(f->v, f->n, sizeof *f->v, by_seq);
-	for (size_t k = 0; k < f->n; k++) {
-		if (f->v[k].seq == last) /* or 0: no mail */
-			continue;
-		last = f->v[k].seq;
-		struct mw_record rec;
-		struct mw_err e = {0};
-		int r = mw_store_get(w->it.store, f->v[k].loc, &rec, &e);
-		if (r < 0) { /* it was readable a moment ago */
-			report(w, &e);
-			continue;
-		}
-		r = consider(w, &rec);
-		if (r != 0)
-			return r;
+	struct mw_sift sift = {.looked = 0};
+	int r = follow_later(w, f, err);
+	if (r < 0)
+		return r;
+	put_in_order(f);
+	bool can = mw_sift_can(&w->q);
+	for (size_t k = 0, sifted = 0, near = 0; k < f->n && r == 0; k++) {
+		if (can && k == sifted)
+			sifted += mw_sift(&sift, w->it.store, &w->q, f->v + k, f->n - k);
+		if (k >= sifted && k >= near)
+			near = k + read_ahead(w, f->v + k, f->n - k);
+		r = walk_ref(w, &f->v[k]);
 	}
-	return 0;
+	mw_store_behind(w->it.store);
+	return r;
 }
 
 static int
@@ -460,6 +504,8 @@ mw_select(struct mw_cli *cli, const struct mw_query *q,
 		mw_search_free(w.search);
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	}
+	w.q.subject_needle = mw_search_needles(q->subject, q->n_subject, q->arena);
+	w.q.from_needle = mw_search_needles(q->from, q->n_from, q->arena);
 	if (cli->conf)
 		w.q.delimiter = cli->conf->recipient_delimiter;
 	if (q->since_mark)

@@ -33,6 +33,8 @@ struct mw_query {
 	size_t n_user, n_domain, n_sender, n_message_id, n_queue_id, n_subject;
 	const char **from, **attachment, **body; /* texts, see search.h */
 	size_t n_from, n_attachment, n_body;
+	/* subject and from as mw_search_needles has them; NULL: each time anew */
+	const struct mw_str *subject_needle, *from_needle;
 	unsigned directions;        /* a bit for each enum mw_direction; 0: any */
 	uint64_t larger, smaller;   /* bytes; 0: off */
 	const struct mw_span *span; /* by journal: none but these; NULL: all */

@@ -53,6 +53,18 @@ mw_aead_init(struct mw_aead *a, const uint8_t key[MW_AEAD_KEY])
 	return 0;
 }
 
+int
+mw_aead_rekey(struct mw_aead *a, const uint8_t key[MW_AEAD_KEY])
+{
+	if (!a->ctx)
+		return mw_aead_init(a, key);
+	if (EVP_CipherInit_ex2(a->ctx, NULL, key, NULL, 1, NULL) == 1)
+		return 0;
+	EVP_CIPHER_CTX_free(a->ctx);
+	a->ctx = NULL;
+	return MW_ENOMEM;
+}
+
 void
 mw_aead_done(struct mw_aead *a)
 {

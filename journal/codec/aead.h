@@ -18,6 +18,8 @@ struct mw_aead { /* holds a key schedule: mw_aead_done wipes it */
 };
 
 int mw_aead_init(struct mw_aead *a, const uint8_t key[MW_AEAD_KEY]) MW_CHECK;
+/* Another key, or the first one of {NULL}. After a failure it is {NULL}. */
+int mw_aead_rekey(struct mw_aead *a, const uint8_t key[MW_AEAD_KEY]) MW_CHECK;
 void mw_aead_done(struct mw_aead *a); /* {NULL} ok */
 
 struct mw_aead_in {

@@ -1,5 +1,7 @@
 #include "journal/record/cbor.h"
 
+#include "journal/base/util.h"
+
 #include <cbor.h>
 
 void
@@ -167,12 +169,42 @@ on_double(void *c, double v)
 	set(c, MW_CBOR_OTHER, 0);
 }
 
-struct mw_cbor_item
-mw_cbor_next(struct mw_cbor_rd *r)
+/* Heads of one or two bytes, which nearly all are: true if *it is what the library would
+ * have made of it. */
+static bool
+short_item(struct mw_cbor_rd *r, struct mw_cbor_item *it)
+{
+	static const enum mw_cbor_kind kinds[] = {MW_CBOR_UINT,  MW_CBOR_NINT,
+	                                          MW_CBOR_BYTES, MW_CBOR_TEXT,
+	                                          MW_CBOR_ARRAY, MW_CBOR_MAP};
+	const uint8_t *p = r->p + r->at;
+	size_t left = r->n - r->at, head = 1, major = p[0] >> 5, u = p[0] & 31;
+	if (major >= MW_COUNT(kinds) || u > 24)
+		return false;
+	if (u == 24) {
+		if (left < 2)
+			return false;
+		u = p[1];
+		head = 2;
+	}
+	it->kind = kinds[major];
+	it->u = u;
+	if (it->kind == MW_CBOR_BYTES || it->kind == MW_CBOR_TEXT) {
+		if (u > left - head)
+			return false;
+		it->s = mw_str((const char *)p + head, u);
+		head += u;
+	}
+	r->at += head;
+	return true;
+}
+
+/* All others. */
+static bool
+any_item(struct mw_cbor_rd *r, struct mw_cbor_item *it)
 {
 	/* Tags and indefinite items stay at cbor_empty_callbacks' no-ops: kind BAD. */
 	struct cbor_callbacks cb = cbor_empty_callbacks;
-	struct mw_cbor_item it = {MW_CBOR_BAD, 0, {NULL, 0}};
 	cb.uint8 = on_u8;
 	cb.uint16 = on_u16;
 	cb.uint32 = on_u32;
@@ -191,18 +223,28 @@ mw_cbor_next(struct mw_cbor_rd *r)
 	cb.float2 = on_float;
 	cb.float4 = on_float;
 	cb.float8 = on_double;
+	*it = (struct mw_cbor_item){.kind = MW_CBOR_BAD};
+	struct cbor_decoder_result d =
+	    cbor_stream_decode(r->p + r->at, r->n - r->at, &cb, it);
+	if (d.status != CBOR_DECODER_FINISHED || it->kind == MW_CBOR_BAD)
+		return false;
+	r->at += d.read;
+	return true;
+}
+
+struct mw_cbor_item
+mw_cbor_next(struct mw_cbor_rd *r)
+{
+	struct mw_cbor_item it = {.kind = MW_CBOR_BAD};
 	if (r->bad || r->at >= r->n) {
 		r->bad = true;
 		return it;
 	}
-	struct cbor_decoder_result d =
-	    cbor_stream_decode(r->p + r->at, r->n - r->at, &cb, &it);
-	if (d.status != CBOR_DECODER_FINISHED || it.kind == MW_CBOR_BAD) {
+	if (!short_item(r, &it) && !any_item(r, &it)) {
 		r->bad = true;
 		it.kind = MW_CBOR_BAD;
 		return it;
 	}
-	r->at += d.read;
 	if ((it.kind == MW_CBOR_ARRAY && it.u > r->n - r->at) ||
 	    (it.kind == MW_CBOR_MAP && it.u > (r->n - r->at) / 2)) {
 		r->bad = true;

@@ -261,21 +261,37 @@ take_value(struct mw_fields_rd *d, const struct mw_field *f, void *rec)
 	}
 }
 
+/* The row of a key, f->n if it has none; looked for from the row `next` on, since keys
+ * are written in that order. */
+static size_t
+row_of(const struct mw_fields *f, struct mw_str key, size_t next)
+{
+	if (key.n == 0)
+		return f->n;
+	for (size_t i = 0; i < f->n; i++) {
+		size_t k = next + i < f->n ? next + i : next + i - f->n;
+		const char *z = f->row[k].key;
+		if (z[0] == key.p[0] && mw_str_eq(key, mw_strz(z)))
+			return k;
+	}
+	return f->n;
+}
+
 void
 mw_fields_take(const struct mw_fields *f, struct mw_fields_rd *d, void *rec)
 {
 	uint64_t seen = 0;
+	size_t next = 0;
 	size_t pairs = mw_cbor_map(&d->r);
 	for (size_t i = 0; i < pairs && !d->r.bad; i++) {
 		struct mw_str key = mw_cbor_bytes(&d->r);
-		size_t k = 0;
 		if (d->r.bad)
 			return;
-		while (k < f->n && !mw_str_eq(key, mw_strz(f->row[k].key)))
-			k++;
+		size_t k = row_of(f, key, next);
 		if (k < f->n) {
 			take_value(d, &f->row[k], rec);
 			seen |= UINT64_C(1) << k;
+			next = k + 1;
 		} else if (key.n && key.p[0] == '!') {
 			d->feature = key;
 			d->r.bad = true;

@@ -7,7 +7,9 @@
 #include <stdlib.h>
 
 enum {
-	PAGE = 256
+	PAGE = 256,       /* hits that the index is asked for, */
+	PAGE_MOST = 8192, /* and once it is known that there are many */
+	BATCH = 32        /* hits that are looked at before they are given */
 };
 
 struct find {
@@ -74,38 +76,94 @@ scan(struct find *f, const struct mw_index_point *from, uint64_t last, struct mw
 	}
 }
 
+struct batch {
+	struct mw_record rec[BATCH];
+	bool has[BATCH];
+	size_t n, most; /* who wants but one has little done for nothing */
+};
+
+/* Looks at hits of the index that stand near each other; the place after the last of
+ * them. *ret says what was wrong behind it: MW_EDAMAGED when one is not where the index
+ * says. */
+static size_t
+look_at(struct find *f, const struct mw_index_hit *hit, size_t n, struct batch *b,
+        struct mw_err *err, int *ret)
+{
+	struct mw_loc loc[BATCH];
+	n = MW_MIN(n, b->most);
+	for (size_t i = 0; i < n; i++)
+		loc[i] = (struct mw_loc){hit[i].segment, hit[i].offset};
+	n = mw_store_ahead(f->st, loc, n);
+	int r = 0;
+	for (b->n = 0; b->n < n; b->n++) {
+		struct mw_record *rec = &b->rec[b->n];
+		r = mw_store_get(f->st, loc[b->n], rec, err);
+		if (r == 0 && rec->seq != hit[b->n].seq)
+			r = mw_fail(err, MW_EDAMAGED, "index: wrong place");
+		if (r == 0)
+			r = has_token(f, rec, err);
+		if (r < 0)
+			break;
+		b->has[b->n] = r == 1;
+	}
+	mw_store_behind(f->st);
+	b->most = MW_MIN(b->most * 2, (size_t)BATCH);
+	*ret = r < 0 ? r : 0;
+	return b->n;
+}
+
+static int
+give(struct find *f, const struct batch *b)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		f->done = b->rec[i].seq + 1;
+		int r = b->has[i] ? f->cb(f->arg, &b->rec[i]) : 0;
+		if (r) {
+			f->stopped = true;
+			return r;
+		}
+	}
+	return 0;
+}
+
 /* Gives the index's hits of a partition; MW_EDAMAGED when one is not where it says. */
 static int
 from_index(struct find *f, uint64_t segment, const struct mw_index_point *point,
            struct mw_err *err)
 {
-	struct mw_index_hit hit[PAGE];
+	struct batch b = {.most = 1};
+	size_t page = PAGE;
+	MW_AUTOFREE struct mw_index_hit *hit = calloc(page, sizeof *hit);
+	if (!hit)
+		return mw_fail(err, MW_ENOMEM, "out of memory while looking up");
+	uint64_t before = MW_MIN(point->next_seq, f->before);
 	for (;;) {
-		int n = mw_index_find(f->st->index, segment, f->token, f->done, hit, PAGE,
-		                      err);
-		if (n < 0)
-			return n;
-		for (int i = 0; i < n; i++) {
-			struct mw_record rec;
-			struct mw_loc loc = {hit[i].segment, hit[i].offset};
-			if (hit[i].seq >= point->next_seq || hit[i].seq >= f->before)
-				return 0; /* written since: the walk meets it */
-			int r = mw_store_get(f->st, loc, &rec, err);
-			if (r < 0)
-				return r;
-			if (rec.seq != hit[i].seq)
-				return mw_fail(err, MW_EDAMAGED, "index: wrong place");
-			r = has_token(f, &rec, err);
-			if (r < 0)
-				return r;
-			f->done = rec.seq + 1;
-			if (r == 1 && (r = f->cb(f->arg, &rec)) != 0) {
-				f->stopped = true;
-				return r;
-			}
+		int got = mw_index_find(f->st->index, segment, f->token, f->done, hit,
+		                        page, err);
+		if (got < 0)
+			return got;
+		size_t all = (size_t)got, n = 0;
+		while (n < all && hit[n].seq < before)
+			n++;
+		for (size_t i = 0; i < n;) {
+			struct mw_err why = {0};
+			int wrong, r;
+			i += look_at(f, &hit[i], n - i, &b, &why, &wrong);
+			r = give(f, &b);
+			if (r == 0 && wrong && err)
+				*err = why;
+			if (r || wrong)
+				return r ? r : wrong;
 		}
-		if (n < PAGE)
-			return 0;
+		if (n < all || n < page)
+			return 0; /* what was written since: the walk meets it */
+		struct mw_index_hit *more = NULL;
+		if (page < PAGE_MOST)
+			more = reallocarray(hit, PAGE_MOST, sizeof *hit);
+		if (more) { /* else it takes longer */
+			hit = more;
+			page = PAGE_MOST;
+		}
 	}
 }
 

@@ -6,12 +6,19 @@
 #include <errno.h>
 #include <stdlib.h>
 
+enum {
+	AHEAD = 128 << 10,  /* bytes read at a time, */
+	AHEAD_HEAD = 4096,  /* and of the last frame: header, slot, metadata */
+	AHEAD_SPARSE = 8192 /* from one frame that is wanted to the next */
+};
+
 /* ---- segments at hand ---- */
 
 static void
 seg_close(struct mw_open_seg *o)
 {
 	mw_seg_free(o->seg);
+	mw_aead_done(&o->aead);
 	explicit_bzero(o, sizeof *o);
 }
 
@@ -67,6 +74,33 @@ mw_store_segs_close(struct mw_store *st)
 {
 	for (int i = 0; i < MW_OPEN_SEGS; i++)
 		seg_close(&st->open[i]);
+	mw_aead_done(&st->aead);
+}
+
+size_t
+mw_store_ahead(struct mw_store *st, const struct mw_loc *v, size_t n)
+{
+	struct mw_open_seg *o;
+	size_t k = 1;
+	while (k < n && v[k].segment == v[0].segment && v[k].offset > v[k - 1].offset &&
+	       v[k].offset - v[0].offset <= AHEAD - AHEAD_HEAD)
+		k++;
+	uint64_t span = v[k - 1].offset - v[0].offset;
+	if (span > k * (uint64_t)AHEAD_SPARSE) { /* most of it is of no use */
+		k = 1;
+		span = 0;
+	}
+	if (mw_store_seg(st, v[0].segment, &o, NULL) == 0)
+		mw_seg_ahead(o->seg, v[0].offset, (size_t)span + AHEAD_HEAD);
+	return k;
+}
+
+void
+mw_store_behind(struct mw_store *st)
+{
+	for (int i = 0; i < MW_OPEN_SEGS; i++)
+		if (st->open[i].seg)
+			mw_seg_behind(st->open[i].seg);
 }
 
 /* ---- frames ---- */
@@ -218,6 +252,17 @@ struct opener {
 	uint8_t aad[MW_AAD_LEN];
 };
 
+/* Its context is kept for the next record. */
+static void
+opener_done(struct opener *op)
+{
+	if (op->st->aead.ctx)
+		mw_aead_done(&op->aead);
+	else
+		op->st->aead = op->aead;
+	op->aead.ctx = NULL;
+}
+
 static int
 opener_start(struct opener *op, struct mw_err *err)
 {
@@ -246,14 +291,18 @@ opener_start(struct opener *op, struct mw_err *err)
 	}
 	memcpy(aad, r->id, MW_ID_LEN);
 	mw_put64(aad + MW_ID_LEN, r->seq);
-	struct mw_aead seg = {NULL};
-	e = mw_aead_init(&seg, host ? op->st->host_key : op->o->key);
+	struct mw_aead host_aead = {NULL}, *seg = host ? &host_aead : &op->o->aead;
+	if (!seg->ctx)
+		e = mw_aead_init(seg, host ? op->st->host_key : op->o->key);
 	struct mw_aead_in in = {r->id, aad, sizeof aad, slot.key, MW_WRAPPED_KEY};
-	if (e == 0)
-		e = mw_aead_open(&seg, &in, key);
-	mw_aead_done(&seg);
-	if (e == 0)
-		e = mw_aead_init(&op->aead, key);
+	if (e >= 0)
+		e = mw_aead_open(seg, &in, key);
+	mw_aead_done(&host_aead);
+	if (e == 0) {
+		op->aead = op->st->aead; /* a record may be opened while one is */
+		op->st->aead.ctx = NULL;
+		e = mw_aead_rekey(&op->aead, key);
+	}
 	explicit_bzero(key, sizeof key);
 	if (e == MW_EDAMAGED)
 		return damaged(r, err, "its key does not open");
@@ -272,14 +321,20 @@ struct part_range {
 	const struct mw_zdict *dict;
 };
 
+static size_t
+piece_most(const struct part_range *p)
+{
+	return (size_t)MW_MIN(p->len, (uint64_t)MW_PIECE + MW_AEAD_TAG);
+}
+
 /* One stored piece: read, authenticated, handed to the decompressor. */
 static int
 open_piece(struct opener *op, const struct part_range *p, uint64_t number, uint64_t at,
            size_t n, uint8_t *buf, struct mw_err *err)
 {
 	uint8_t nonce[MW_AEAD_NONCE] = {p->part, at + n == p->len};
+	uint8_t *sealed = buf, *plain = buf + piece_most(p);
 	mw_put64(nonce + 4, number);
-	uint8_t *sealed = buf, *plain = buf + MW_PIECE + MW_AEAD_TAG;
 	int e = read_part(op->o, op->r, p->at + at, sealed, n, err);
 	if (e < 0)
 		return e;
@@ -297,7 +352,8 @@ open_part(struct opener *op, const struct part_range *p, mw_zstd_sink *sink, voi
           struct mw_err *err)
 {
 	struct mw_zd *z = NULL;
-	MW_AUTOFREE uint8_t *buf = malloc(2 * MW_PIECE + MW_AEAD_TAG);
+	size_t most = piece_most(p);
+	MW_AUTOFREE uint8_t *buf = malloc(2 * most + 1);
 	int e = buf ? mw_zd_new(p->dict, &z) : MW_ENOMEM;
 	if (e < 0)
 		return mw_fail(err, e, "out of memory while reading");
@@ -310,8 +366,8 @@ open_part(struct opener *op, const struct part_range *p, mw_zstd_sink *sink, voi
 		if (e == 0) {
 			if (err)
 				err->code = 0;
-			e = mw_zd_put(z, buf + MW_PIECE + MW_AEAD_TAG, n - MW_AEAD_TAG,
-			              p->max_plain, sink, arg);
+			e = mw_zd_put(z, buf + most, n - MW_AEAD_TAG, p->max_plain, sink,
+			              arg);
 			if ((e == MW_EDAMAGED || e == MW_ELIMIT) && !(err && err->code))
 				(void)damaged(op->r, err, "it does not decompress");
 			else if (e < 0 && err && !err->code)
@@ -356,7 +412,7 @@ mw_record_meta(struct mw_store *st, const struct mw_record *r, struct mw_buf *ou
 	struct part_range p = {0, MW_FRAME_HEADER + r->slot_len, r->meta_len,
 	                       UINT64_C(1) << 31, NULL};
 	e = open_part(&op, &p, buf_sink, out, err);
-	mw_aead_done(&op.aead);
+	opener_done(&op);
 	return e;
 }
 
@@ -411,13 +467,13 @@ mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_m
 	if (e == 0 && mw_sha256_init(&b.sha) < 0)
 		e = mw_fail(err, MW_ENOMEM, "out of memory while reading");
 	if (e < 0) {
-		mw_aead_done(&op.aead);
+		opener_done(&op);
 		return e;
 	}
 	struct part_range p = {1, MW_FRAME_HEADER + (uint64_t)r->slot_len + r->meta_len,
 	                       r->body_len, r->plain_len, dict};
 	e = open_part(&op, &p, body_sink, &b, err);
-	mw_aead_done(&op.aead);
+	opener_done(&op);
 	mw_sha256_final(&b.sha, got);
 	if (e < 0)
 		return e;

@@ -252,6 +252,11 @@ int mw_store_last(struct mw_store *st, uint64_t below, struct mw_record *ret,
 /* The record at a known place. MW_ENOTFOUND, MW_EDAMAGED, … */
 int mw_store_get(struct mw_store *st, struct mw_loc loc, struct mw_record *ret,
                  struct mw_err *err) MW_CHECK;
+/* For one who is going to look at the n > 0 records at v, in log order: reads the first,
+ * and with it those that are near, in one piece; says how many. What is wiped meanwhile
+ * may be seen until the next call of either. */
+size_t mw_store_ahead(struct mw_store *st, const struct mw_loc *v, size_t n);
+void mw_store_behind(struct mw_store *st);
 /* Decrypted metadata. MW_EERASED, MW_EKEY, MW_EDAMAGED. */
 int mw_record_meta(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
                    struct mw_err *err) MW_CHECK;

@@ -82,6 +82,7 @@ struct mw_open_seg { /* reader's cache of open segments */
 	struct mw_seg *seg;
 	uint8_t key[MW_AEAD_KEY];
 	bool have_key, key_tried; /* see mw_store_seg_key */
+	struct mw_aead aead;      /* with that key, once a record was opened */
 	uint64_t used;
 };
 
@@ -118,7 +119,8 @@ struct mw_store {
 	/* reading (one thread) */
 	struct mw_open_seg open[MW_OPEN_SEGS];
 	uint64_t tick;
-	uint64_t seen; /* an open segment whose end was looked for, 0: none */
+	struct mw_aead aead; /* for the next record that is opened */
+	uint64_t seen;       /* an open segment whose end was looked for, 0: none */
 	struct mw_seg_end seen_end;
 	struct mw_index *index; /* reader's handle, opened on first use */
 	uint64_t index_done; /* catching up: partitions below that segment are complete */
