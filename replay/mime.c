@@ -136,8 +136,12 @@ mw_mime_header(struct mw_str raw, struct mw_buf *out)
 		mw_buf_putstr(out, raw);
 		return;
 	}
+	/* One thread at a time: iconv loads its charsets under locks of its own. */
+	static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
 	char *z = string_of(raw, MW_MIME_FIELD);
+	(void)pthread_mutex_lock(&mu);
 	char *text = g_mime_utils_header_decode_text(options(), z);
+	(void)pthread_mutex_unlock(&mu);
 	put_string(text, out);
 	g_free(text);
 	g_free(z);
