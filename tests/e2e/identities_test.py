@@ -209,7 +209,7 @@ def unread(t):
 				["strace", "-f", "-qq", "-o", log, "-e", "trace=pread64", "-e",
 				 f"inject=pread64:error=EIO:when={k}", rigs.find_program("mailwal"),
 				 "-c", s.conf, "replay", "--all", "--to", f"maildir:{out}/%u", "--create"],
-				capture_output=True, timeout=60, check=False)
+				capture_output=True, timeout=tap.PATIENCE, check=False)
 			with open(log, encoding="utf-8") as f:
 				hit = "INJECTED" in f.read()
 			have = stored(out)
@@ -275,7 +275,7 @@ def cut(t):
 
 
 def followed(t):
-	with Site(t.sub("followed"), "identities_timeout = 20s") as s:
+	with Site(t.sub("followed"), "identities_timeout = 60s") as s:
 		out = f"{t.dir}/standby"
 		p = subprocess.Popen([rigs.find_program("mailwal"), "-c", s.conf, "follow", "--to",
 				      f"maildir:{out}/%u", "--create"], stdin=subprocess.DEVNULL,
@@ -308,4 +308,4 @@ def main(t):
 
 
 if __name__ == "__main__":
-	sys.exit(tap.run(main, 110))
+	sys.exit(tap.run(main))

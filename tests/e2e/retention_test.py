@@ -68,7 +68,7 @@ class Site:
 
 	def mailwal(self, *args):
 		p = subprocess.run([rigs.find_program("mailwal"), "-c", self.conf, *map(str, args)],
-				   capture_output=True, timeout=90, check=False, stdin=subprocess.DEVNULL)
+				   capture_output=True, timeout=tap.PATIENCE, check=False, stdin=subprocess.DEVNULL)
 		return p.returncode, p.stdout.decode(), p.stderr.decode()
 
 	def lines(self, *args, ok=(0,)):
@@ -137,4 +137,4 @@ def main(t):
 
 
 if __name__ == "__main__":
-	sys.exit(tap.run(main, 110))
+	sys.exit(tap.run(main))

@@ -33,7 +33,7 @@ def group(name, seen=None):
 		return set()
 	seen.add(name)
 	out = subprocess.run(["systemd-analyze", "syscall-filter", name], capture_output=True,
-			     text=True, check=True, timeout=30).stdout
+			     text=True, check=True, timeout=tap.PATIENCE).stdout
 	calls = set()
 	for word in (line.strip() for line in out.splitlines()[1:]):
 		if word.startswith("@"):
@@ -92,7 +92,7 @@ def stay(t, u, argv, env, ready):
 	if pid:
 		os.kill(pid, signal.SIGTERM)
 	try:
-		said = p.communicate(timeout=30)[0].decode()
+		said = p.communicate(timeout=tap.PATIENCE)[0].decode()
 	except subprocess.TimeoutExpired:
 		for q in (pid, p.pid):
 			if q:
@@ -149,4 +149,4 @@ def main(t):
 	     "a wrong configuration is not tried again and again: that looks at ExecStart alone")
 
 
-tap.run(main, seconds=150)
+tap.run(main)
