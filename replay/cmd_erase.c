@@ -435,15 +435,16 @@ static int
 refuse(struct erase *e)
 {
 	if (e->unknown)
-		return mw_fail(e->err, MW_EKEY,
-		               "%zu messages could not be read, so nobody knows whether "
-		               "they are this person's; nothing was erased",
-		               e->unknown);
+		return mw_fail(
+		    e->err, MW_EKEY,
+		    "%zu message%s could not be read, so nobody knows whose mail "
+		    "that is; nothing was erased",
+		    e->unknown, e->unknown == 1 ? "" : "s");
 	if (e->n_held == 0)
 		return 0;
 	(void)mw_fail(e->err, MW_EPERM,
-	              "%zu messages are under hold (%s); nothing was erased", e->n_held,
-	              mw_buf_cstr(&e->names));
+	              "%zu message%s under hold (%s); nothing was erased", e->n_held,
+	              e->n_held == 1 ? " is" : "s are", mw_buf_cstr(&e->names));
 	return mw_err_hint(e->err, "'mailwal hold rm NAME' releases a hold");
 }
 

@@ -46,9 +46,15 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 {
 	const struct mw_cmd *cmd = mw_cmd_find("mark");
 	struct mw_err err = {0};
-	bool complete = false, failed = false;
+	bool complete = false, failed = false, names = false;
 	for (int i = 1; i < argc; i++) {
-		if (mw_cli_option(argc, argv, &i, "--complete", NULL, &err) > 0)
+		if (names && !a->name)
+			a->name = argv[i];
+		else if (!names && strcmp(argv[i], "--") == 0)
+			names = true;
+		else if (names)
+			return mw_cli_unknown(cli, cmd, argv[i]);
+		else if (mw_cli_option(argc, argv, &i, "--complete", NULL, &err) > 0)
 			complete = true;
 		else if (mw_cli_option(argc, argv, &i, "--failed", NULL, &err) > 0)
 			failed = true;

@@ -507,6 +507,14 @@ marks(void **state)
 	EXPECT(66, "did you mean 'nightly'", "-j", other, "list", "--since-mark",
 	       "nihgtly");
 	EXPECT(0, NULL, "-j", other, "list", "--since-mark", "nightly");
+	/* A name may begin with a dash. */
+	EXPECT(64, "-x", "-j", other, "mark", "-x");
+	EXPECT(0, "-x", "-j", other, "mark", "--", "-x");
+	EXPECT(64, "--failed", "-j", other, "mark", "--", "-x", "--failed");
+	EXPECT(0, "failed", "-j", other, "mark", "--failed", "--", "-x");
+	EXPECT(0, "-x", "-j", other, "mark", "--list", "--", "-x");
+	EXPECT(0, NULL, "-j", other, "list", "--since-mark=-x");
+	EXPECT(64, "which mark", "-j", other, "mark", "--");
 }
 
 static void
