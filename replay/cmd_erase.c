@@ -202,7 +202,7 @@ take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
 			m->rcpt[n++] = *p;
 	}
 	m->n_rcpt = n;
-	if (mw_query_is_user(&e->q, m->auth_user)) {
+	if (mw_query_is_login(&e->q, m)) {
 		if (r == 0)
 			r = add_token(e, st, MW_KEY_OWNER, m->auth_user);
 		m->auth_user = mw_str("", 0);

@@ -135,6 +135,9 @@ summary_json(const struct verify *v, const struct mw_verify_result *r, int answe
 	(void)json_object_set_new(o, "chain", json_string(chain));
 	(void)json_object_set_new(o, "anchored_seq",
 	                          json_integer((json_int_t)r->anchored_seq));
+	bool whole = r->anchored_seq && r->anchored_seq == r->last_seq;
+	(void)json_object_set_new(o, "tail",
+	                          json_string(whole ? "anchored" : "not anchored"));
 	(void)json_object_set_new(o, "signed_segments",
 	                          json_integer((json_int_t)r->signed_segments));
 	(void)json_object_set_new(o, "erased", json_integer((json_int_t)r->erased));
@@ -199,7 +202,7 @@ summary(const struct verify *v, const struct mw_verify_result *r, int answer,
 	if (r->anchored_seq)
 		printf("anchored by a checkpoint up to record %llu\n",
 		       (unsigned long long)r->anchored_seq);
-	else if (r->last_seq)
+	else
 		puts("not anchored: no checkpoint kept elsewhere was given, so a log "
 		     "that was "
 		     "cut or rewritten as a whole would look like this one");

@@ -41,6 +41,8 @@ global_option(struct globals *g, int argc, char **argv, int *i, struct mw_err *e
 	const char *v = NULL;
 	int r;
 	if ((r = mw_cli_option(argc, argv, i, "-c|--config", &v, err)) != 0) {
+		if (r > 0 && *v == '\0')
+			r = mw_fail(err, MW_EUSAGE, "--config: the name is empty");
 		if (r > 0)
 			g->conf_files[g->n_conf_files++] = strdup(v);
 	} else if ((r = mw_cli_option(argc, argv, i, "-j|--journal", &v, err)) != 0) {

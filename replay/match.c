@@ -61,6 +61,22 @@ mw_query_is_user(const struct mw_query *q, struct mw_str addr)
 	return false;
 }
 
+bool
+mw_query_is_login(const struct mw_query *q, const struct mw_mail *m)
+{
+	struct mw_str local = mw_addr_local(m->auth_user), domain = m->auth_user;
+	domain = mw_addr_domain(domain.n == local.n ? m->sender : domain);
+	for (size_t k = 0; m->auth_user.n && k < q->n_user; k++) {
+		struct mw_str want = mw_strz(q->user[k]), of = mw_addr_domain(want);
+		if (mw_str_ieq(m->auth_user, want))
+			return true;
+		if (mw_str_ieq(local, mw_addr_local(want)) &&
+		    (of.n == 0 || mw_str_ieq(domain, of)))
+			return true;
+	}
+	return false;
+}
+
 static bool
 rcpt_is(const struct mw_query *q, const struct mw_rcpt *r, struct mw_str want)
 {
@@ -80,10 +96,10 @@ rcpt_is(const struct mw_query *q, const struct mw_rcpt *r, struct mw_str want)
 static bool
 match_user(const struct mw_query *q, const struct mw_mail *m)
 {
+	if (mw_query_is_login(q, m))
+		return true;
 	for (size_t k = 0; k < q->n_user; k++) {
 		struct mw_str want = mw_strz(q->user[k]);
-		if (m->auth_user.n && mw_str_ieq(m->auth_user, want))
-			return true;
 		for (size_t i = 0; i < m->n_rcpt; i++)
 			if (rcpt_is(q, &m->rcpt[i], want))
 				return true;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <gmime/gmime.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,12 @@ static void
 init(void)
 {
 	static const char *charsets[] = {"utf-8", "windows-1252", NULL};
+	/* GpgME, which GMime brings, has SIGPIPE ignored: `list | head` would go on and
+	 * complain */
+	struct sigaction before;
+	(void)sigaction(SIGPIPE, NULL, &before);
 	g_mime_init();
+	(void)sigaction(SIGPIPE, &before, NULL);
 	parser_options = g_mime_parser_options_new();
 	g_mime_parser_options_set_fallback_charsets(parser_options, charsets);
 }

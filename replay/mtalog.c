@@ -427,6 +427,10 @@ mw_mtalog_next(struct mw_mta_event *e)
 	return eat(&e->more, MW_STR(",")) && angle(&e->more, &e->addr);
 }
 
+enum {
+	SENDMAIL_MSGID = 100 /* no more of a Message-ID is logged */
+};
+
 /* "from=<a>, size=…, class=…, nrcpts=1, msgid=<…>, proto=…, daemon=…, relay=NAME [ADDR]":
  * only what came over a daemon's port has passed the milters; the rest is sendmail(1)'s.
  * Sender and Message-ID are of the client's choice and are read as a whole. */
@@ -440,7 +444,12 @@ sendmail_from(struct mw_str s, struct mw_mta_event *e)
 		return;
 	if (until(&s, ", msgid=", &junk)) {
 		struct mw_str rest = s;
-		if (angle(&rest, &junk) && mw_str_starts(rest, MW_STR(", "))) {
+		if (s.n > SENDMAIL_MSGID && s.p[0] == '<' &&
+		    !memchr(s.p, '>', SENDMAIL_MSGID)) /* longer ones are cut */
+			rest = mw_str(s.p + SENDMAIL_MSGID, s.n - SENDMAIL_MSGID);
+		else if (!angle(&rest, &junk))
+			rest = mw_str("", 0);
+		if (mw_str_starts(rest, MW_STR(", "))) {
 			e->text = mw_str(s.p, s.n - rest.n);
 			s = rest;
 		}

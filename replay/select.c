@@ -259,6 +259,9 @@ find_users(struct mw_store *st, const struct mw_query *q, struct refs *f,
 		r = mw_store_find(st, MW_KEY_RCPT, user, gather, f, err);
 		if (r == 0)
 			r = mw_store_find(st, MW_KEY_OWNER, user, gather, f, err);
+		if (r == 0) /* a login without domain */
+			r = mw_store_find(st, MW_KEY_OWNER, mw_addr_local(user), gather,
+			                  f, err);
 	}
 	return r;
 }

@@ -79,12 +79,15 @@ struct mw_item {
 /* Does this mail match (time, user, domain, …; not since_mark, attachment and body)?
  * --user matches an accepted envelope recipient (with or without its extension), an
  * expanded mailbox and the SASL login; without '@' the local part of a local recipient or
- * mailbox, or the SASL login. Case is folded everywhere but in queue and message IDs. */
+ * mailbox, or of the SASL login. Case is folded everywhere but in queue and message IDs. */
 bool mw_query_match(const struct mw_query *q, const struct mw_mail *m,
                     const uint8_t id[MW_ID_LEN]);
 
 /* Is this address, with or without its extension, one of the --user terms? */
 bool mw_query_is_user(const struct mw_query *q, struct mw_str addr);
+/* Was it sent under the login of one of them? A login without domain has the sender's; a
+ * term without one is the local part of the login. */
+bool mw_query_is_login(const struct mw_query *q, const struct mw_mail *m);
 
 /* Calls cb for each match until it returns non-zero, which is returned. Damage and
  * unreadable records met on the way are passed to bad (may be NULL) and counted in

@@ -105,6 +105,18 @@ px_size(const struct mw_fs *fs, int fd)
 }
 
 static int
+px_leads_to(const struct mw_fs *fs, const char *path, int fd)
+{
+	(void)fs;
+	struct stat is, named;
+	if (fstat(fd, &is) < 0)
+		return -errno;
+	if (stat(path, &named) < 0)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+	return is.st_dev == named.st_dev && is.st_ino == named.st_ino;
+}
+
+static int
 px_unlink(const struct mw_fs *fs, const char *path)
 {
 	(void)fs;
@@ -208,6 +220,7 @@ mw_fs_posix(void)
 	    .mkdir = px_mkdir,
 	    .sync_dir = px_sync_dir,
 	    .list = px_list,
+	    .leads_to = px_leads_to,
 	    .free_space = px_free_space,
 	    .open_temp = px_open_temp,
 	};

@@ -44,6 +44,9 @@ struct mw_fs {
 	            int (*cb)(void *arg, const char *name), void *arg);
 	/* Bytes that an unprivileged writer can still use. */
 	int64_t (*free_space)(const struct mw_fs *fs, const char *path);
+	/* 1: path leads to the file that fd has open; 0: it does not, or not any more.
+	 * May be NULL: it always does. */
+	int (*leads_to)(const struct mw_fs *fs, const char *path, int fd);
 	/* An open, unlinked file for spilling, in directory path. */
 	int (*open_temp)(const struct mw_fs *fs, const char *path);
 	void *ctx;

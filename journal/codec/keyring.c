@@ -118,6 +118,9 @@ create(const char *file, mode_t mode, FILE **ret, struct mw_err *err)
 	int fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
 	if (fd < 0 && errno == EEXIST)
 		return mw_fail(err, MW_ECREATE, "%s is there already", file);
+	if (fd < 0 && errno == ENOENT)
+		return mw_fail(err, MW_ECREATE, "cannot create %s: no such directory",
+		               file);
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot create %s", file);
 	*ret = fdopen(fd, "w");

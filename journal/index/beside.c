@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void
@@ -29,6 +30,14 @@ boot_id(char out[64])
 	if (!fgets(out, 64, f))
 		out[0] = '\0';
 	(void)fclose(f);
+}
+
+int
+mw_beside_dir(const char *dir, struct mw_err *err)
+{
+	if (mkdir(dir, 0750) < 0 && errno != EEXIST)
+		return mw_fail_errno(err, "cannot create %s", dir);
+	return 0;
 }
 
 bool

@@ -15,7 +15,9 @@
  * that stopped may leave pages of different ages, which nobody would notice. So the
  * writer leaves a note with the boot it runs in, and a later boot throws such an index
  * away. */
-bool mw_beside_stale(const char *dir); /* there is one, of another boot */
+int mw_beside_dir(const char *dir,
+                  struct mw_err *err) MW_CHECK; /* makes it, if need be */
+bool mw_beside_stale(const char *dir);          /* there is one, of another boot */
 bool mw_beside_marked(const char *dir);
 int mw_beside_mark(const char *dir, struct mw_err *err) MW_CHECK;
 void mw_beside_clean(const char *dir);

@@ -48,7 +48,9 @@ part_of(uint64_t segment)
 static int
 mark(struct mw_index *ix, struct mw_err *err)
 {
-	int r = mw_beside_stale(ix->dir) ? mw_index_wipe(ix, err) : 0;
+	int r = mw_beside_dir(ix->dir, err);
+	if (r == 0 && mw_beside_stale(ix->dir))
+		r = mw_index_wipe(ix, err);
 	return r < 0 ? r : mw_beside_mark(ix->dir, err);
 }
 

@@ -184,6 +184,22 @@ mw_seg_sync(struct mw_seg *s, struct mw_err *err)
 	return 0;
 }
 
+int
+mw_seg_in_place(struct mw_seg *s, const char *dir, struct mw_err *err)
+{
+	char path[PATH_MAX];
+	if (!s->fs->leads_to)
+		return 0;
+	mw_seg_path(path, sizeof path, dir, s->h.number);
+	if (s->fs->leads_to(s->fs, path, s->fd) != 0)
+		return 0;
+	s->dead = true;
+	return mw_fail(err, MW_EIO,
+	               "%s is gone: removed, moved away, or another file system is "
+	               "mounted there",
+	               path);
+}
+
 static uint32_t
 trailer_crc(const uint8_t *p, const uint8_t *salt)
 {

@@ -69,6 +69,9 @@ int mw_seg_create(const struct mw_fs *fs, const char *dir, const struct mw_seg_h
 int mw_seg_write(struct mw_seg *s, struct iovec *iov, int n, size_t bytes,
                  struct mw_err *err) MW_CHECK;
 int mw_seg_sync(struct mw_seg *s, struct mw_err *err) MW_CHECK;
+/* MW_EIO where its name in journal `dir` does not lead to it any more: what is written
+ * there is lost. As after a failed sync the segment takes nothing from then on. */
+int mw_seg_in_place(struct mw_seg *s, const char *dir, struct mw_err *err) MW_CHECK;
 /* After the CLOSE frame is written: trailer, signed with the Ed25519 seed (NULL: not
  * signed), cut to length, sync. */
 int mw_seg_finish(struct mw_seg *s, const struct mw_seg_trailer *t, const uint8_t *seed,

@@ -7,8 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static const char first_line[] = "mailwal journal ";
 
@@ -273,6 +275,36 @@ mw_store_lock(struct mw_store *st, struct mw_err *err)
 	(void)!pwrite(fd, pid, (size_t)n, 0);
 	st->lock_fd = fd;
 	return 0;
+}
+
+int
+mw_store_own_again(struct mw_store *st, struct mw_err *err)
+{
+	char path[PATH_MAX], id[2 * MW_ID_LEN + 1];
+	MW_AUTOFREE void *text = NULL;
+	size_t n;
+	struct stat is, named;
+	(void)!snprintf(path, sizeof path, "%.4000s/journal", st->dir);
+	int r = mw_fs_read_file(st->fs, path, 4096, &text, &n);
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot read %s", path);
+	}
+	mw_hex(id, st->id, MW_ID_LEN);
+	bool same = memmem(text, n, id, strlen(id)) != NULL;
+	explicit_bzero(text, n);
+	if (!same)
+		return mw_fail(err, MW_EIO, "%s is another journal now: restart mailwald",
+		               st->dir);
+	(void)!snprintf(path, sizeof path, "%.4000s/lock", st->dir);
+	if (fstat(st->lock_fd, &is) == 0 && stat(path, &named) == 0 &&
+	    is.st_dev == named.st_dev && is.st_ino == named.st_ino)
+		return 0;
+	int old = st->lock_fd;
+	r = mw_store_lock(st, err);
+	if (r == 0)
+		(void)close(old);
+	return r;
 }
 
 void

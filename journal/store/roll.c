@@ -15,6 +15,10 @@ int
 mw_segment_start(struct mw_store *st, struct mw_err *err)
 {
 	MW_BUF_AUTO stanzas = {0};
+	int r = st->moved ? mw_store_own_again(st, err) : 0;
+	if (r < 0)
+		return r;
+	st->moved = false;
 	mw_random(st->seg_key, sizeof st->seg_key);
 	struct mw_seg_header h = {
 	    .number = st->last_number + 1,
@@ -30,7 +34,7 @@ mw_segment_start(struct mw_store *st, struct mw_err *err)
 	memcpy(h.journal, st->id, MW_ID_LEN);
 	memcpy(h.chain, st->chain, MW_HASH_LEN);
 	mw_random(h.salt, sizeof h.salt);
-	int r = mw_store_stanzas(st, &h, &stanzas, err);
+	r = mw_store_stanzas(st, &h, &stanzas, err);
 	if (r == 0)
 		r = mw_seg_create(st->fs, st->dir, &h, &st->seg, err);
 	mw_buf_wipe(&stanzas);

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -146,6 +147,51 @@ def making(t, site):
 		     "init", "-j", full)
 	site.refused(73, ["not empty", "is a journal already", "status"], "init")
 	t.equal(os.listdir(full), ["letter"], "what was there is left alone")
+
+
+def fresh(t, site):
+	"""What an empty journal has to say, and what cannot be read or made."""
+	r = site("verify")
+	t.ok(r.rc == 0 and "not anchored" in r.out, "verify of an empty journal is not anchored", r)
+	r = site("--json", "verify")
+	t.ok(r.rc == 0 and r.json()[-1]["tail"] == "not anchored", "so it is in JSON", r)
+	site.refused(73, ["none/key", "no such directory"], "keys", "new", "--on-this-host",
+		     "--out", f"{site.dir}/none/key")
+	r = Ran([MAILWAL, "-c", "", "status"], site.dir)
+	t.ok(r.rc == 64 and "the name is empty" in r.err, "-c '': exit 64", r)
+	os.rename(f"{site.dir}/journal/index", f"{site.dir}/index")
+	r = site("reindex")
+	t.ok(r.rc == 0 and os.path.isdir(f"{site.dir}/journal/index"),
+	     "reindex makes the directory of an index that was removed", r)
+
+
+def sent(t, site):
+	"""Mail sent under a login is that user's, by address and by name alone."""
+	gus = "gus@example.org"
+	maildir(os.path.join(site.dir, "gus"), 3, first=300)
+	r = site("import", f"maildir:{site.dir}/gus", "--user", gus, "--sent")
+	t.need(r.rc == 0, "mail that gus sent", r)
+	for name in (gus, "gus", "GUS"):
+		r = site("--json", "list", "--user", name)
+		t.equal(len(r.json() or []), 3, f"list --user {name}")
+	r = site("--json", "erase", "--user", "gus", "--yes")
+	t.ok(r.rc == 0 and r.json()[-1]["erased"] == 3, "and goes by that name", r)
+	r = site("--json", "list", "--user", gus)
+	t.equal(r.json(), [], "nothing of it is left")
+
+
+def pipes(t, site):
+	"""A reader that has seen enough: as of any other program, without a word."""
+	for words in (["list"], ["--json", "list"], ["show", "-h"]):
+		# the writer begins when nobody reads any more
+		r, w = os.pipe()
+		os.close(r)
+		p = subprocess.run([MAILWAL, "-c", site.conf, *words], stdout=w, stderr=subprocess.PIPE,
+				   check=False, timeout=tap.PATIENCE,
+				   preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL))
+		os.close(w)
+		t.ok(p.returncode == -signal.SIGPIPE and not p.stderr,
+		     f"{' '.join(words)} into a closed pipe", f"{p.returncode} {p.stderr}")
 
 
 def importing(t, site):
@@ -344,8 +390,11 @@ def main(t):
 	configuration(t, site)
 	socket_unit(t, site)
 	making(t, site)
+	fresh(t, site)
 	importing(t, site)
 	users(t, site)
+	sent(t, site)
+	pipes(t, site)
 	selections(t, site)
 	sets(t, site)
 	marks(t, site)

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""setup postfix --check --send-test: one message through a real Postfix is found in the
+"""setup --check --send-test: one message through a real Postfix or Sendmail is found in the
 journal, with or without its key; where Postfix passes mailwald by, that is a hole, and where
 it refuses the message, an error with its words."""
-# MW_TEST_COST 11
+# MW_TEST_COST 15
 
 import os
 import sys
@@ -10,6 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
 import rig as rigs
+import sendmail
 import tap
 
 ANNA = "anna@example.test"
@@ -126,6 +127,50 @@ def hole(t, rig):
 	     in r.out and "within 1 s" in r.out, "as text", r)
 
 
+def by_sendmail(t):
+	"""The same beside Sendmail: found, a hole without the filter, a hole without F=."""
+	if sendmail.find() is None:
+		if os.environ.get("CI") == "true":
+			t.ok(False, "CI has Sendmail (contrib/install-deps test)")
+		t.skip("no Sendmail: contrib/install-deps test unpacks it")
+		return
+	with sendmail.Sendmail(t.sub("sendmail"), users=(ANNA,), aliases={}) as rig:
+
+		def ask():
+			r = rig.mailwal("--json", "setup", "sendmail", "--check", "--sendmail-config",
+					f"{rig.sm}/sendmail.cf", "--send-test", ANNA, "--via",
+					f"127.0.0.1:{rig.smtp_port}", "--wait", "1")
+			return r, *([o for o in r.lines if isinstance(o, dict)
+				     and o.get("message_type") == "test_message"] or [{}])
+
+		def again(filters):
+			rig.end_sendmail()
+			rig.with_mailwald, rig.flags = filters is not None, filters or ""
+			rig.write_cf()
+			rig.start_sendmail()
+
+		rig.start()
+		r, test = ask()
+		rows = rig.journaled()
+		t.ok(test.get("journaled") is True and test.get("before_answer") is True
+		     and [o["queue_id"] for o in rows] == [test["queue_id"]],
+		     "Sendmail: journaled before the answer", r)
+		again(None)
+		r, test = ask()
+		t.ok(r.rc == 1 and test.get("accepted") is True and test.get("journaled") is False
+		     and test["queue_id"] in rig.maillog(), "Sendmail without the filter: a hole", r)
+		again("")
+		rig.end("mailwald")
+		r, test = ask()
+		t.ok(r.rc == 1 and test.get("accepted") is True and test.get("journaled") is False,
+		     "Sendmail without F=, mailwald down: a hole", r)
+		again(" F=T,")
+		r, test = ask()
+		t.ok(r.rc == 69 and test.get("accepted") is False and "451" in r.err,
+		     "Sendmail with F=T: refused for a while, no hole", r)
+		t.equal(len(rig.journaled()), 1, "one of the four has a record")
+
+
 def main(t):
 	with rigs.Rig(t.sub("rig"), users=(ANNA,), aliases={}) as rig:
 		rig.start()
@@ -134,6 +179,7 @@ def main(t):
 		wrong(t, rig)
 		sealed(t, rig)
 		hole(t, rig)
+	by_sendmail(t)
 
 
 tap.run(main)

@@ -11,7 +11,10 @@
 
 #include <cmocka.h>
 
-#define NOW (INT64_C(1795352400) * 1000000)
+#define NOW     (INT64_C(1795352400) * 1000000)
+
+#define LONG_33 "012345678901234567890123456789abc"
+#define LONG_99 LONG_33 LONG_33 LONG_33
 
 static const char log_text[] =
     /* journaled, then through a content filter: the re-entry has no milters */
@@ -132,7 +135,12 @@ static const char log_text[] =
     "Nov 22 12:52:00 mx sm-mta[19]: 6AMCm01a00000B: from=<a@x>, size=16, class=0, "
     "nrcpts=1, proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
     "Nov 22 12:52:00 mx sm-mta[20]: 6AMCm01a00000B: to=<b@h.test>, delay=00:00:00, "
-    "mailer=esmtp, pri=1, relay=h.test., dsn=4.0.0, stat=Deferred: not now\n";
+    "mailer=esmtp, pri=1, relay=h.test., dsn=4.0.0, stat=Deferred: not now\n"
+    /* a Message-ID is cut after 100 bytes; one that only looks so is none */
+    "Nov 22 12:53:00 mx sm-mta[21]: 6AMCm01a00000C: from=<a@x>, size=16, class=0, "
+    "nrcpts=1, msgid=<" LONG_99 ", proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
+    "Nov 22 12:53:00 mx sm-mta[21]: 6AMCm01a00000D: from=<a@x>, size=16, class=0, "
+    "nrcpts=1, msgid=<short, proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n";
 
 static void
 feed(struct mw_audit *a, const char *text)
@@ -174,7 +182,8 @@ causes(void **state)
 	static const enum mw_audit_cause sendmail[] = {
 	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_PICKUP, MW_AUDIT_FINE,
 	    MW_AUDIT_REENTRY, MW_AUDIT_NO_MILTERS, MW_AUDIT_DOWN,   MW_AUDIT_FINE,
-	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_OTHER};
+	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_OTHER,  MW_AUDIT_OTHER,
+	    MW_AUDIT_FINE};
 	struct mw_audit a;
 	struct mw_err err;
 	assert_int_equal(mw_audit_init(&a, &err), 0);
@@ -184,7 +193,7 @@ causes(void **state)
 	assert_int_equal(mw_audit_judge(&a, 0), 0);
 	for (size_t i = 0; i < MW_COUNT(sendmail); i++) {
 		char qid[] = "6AMCm01a00000?";
-		qid[13] = "123456789AB"[i];
+		qid[13] = "123456789ABCD"[i];
 		const struct mw_audit_row *r = row_of(&a, qid);
 		if (!r || r->cause != sendmail[i])
 			fail_msg("%s: %s, not %s", qid,

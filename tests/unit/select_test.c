@@ -249,8 +249,9 @@ a_mail_matches(void **state)
 	    {{"--user", "far@far.test"}, true},
 	    {{"--user", "team@example.org"}, true},
 	    {{"--user", "bob@other.org"}, true},
-	    {{"--user", "eve"}, true}, /* the login */
-	    {{"--user", "eve@sender.test"}, false},
+	    {{"--user", "eve"}, true},             /* the login */
+	    {{"--user", "eve@sender.test"}, true}, /* … with the sender's domain */
+	    {{"--user", "eve@example.org"}, false},
 	    {{"--user", "x@y", "--user", "eve"}, true},
 	    {{"--domain", "other.ORG"}, true},
 	    {{"--domain", "@sender.test"}, true},
