@@ -79,7 +79,8 @@ struct mw_item {
 /* Does this mail match (time, user, domain, …; not since_mark, attachment and body)?
  * --user matches an accepted envelope recipient (with or without its extension), an
  * expanded mailbox and the SASL login; without '@' the local part of a local recipient or
- * mailbox, or of the SASL login. Case is folded everywhere but in queue and message IDs. */
+ * mailbox, or of the SASL login. Case is folded everywhere but in queue and message IDs.
+ */
 bool mw_query_match(const struct mw_query *q, const struct mw_mail *m,
                     const uint8_t id[MW_ID_LEN]);
 

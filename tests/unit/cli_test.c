@@ -374,8 +374,9 @@ selections(void **state)
 		const char *opt, *value;
 		size_t n;
 	} cases[] = {
-	    {"--user", "alice@example.org", 3}, /* with tag, and a bounce */
-	    {"--user", "ALICE@example.ORG", 3},
+	    {"--user", "alice@example.org",
+	     4}, /* with tag, a bounce, and sent as alice */
+	    {"--user", "ALICE@example.ORG", 4},
 	    {"--user", "alice", 4}, /* the login too */
 	    {"--user", "refused@far.test", 0},
 	    {"--domain", "far.test", 3},
