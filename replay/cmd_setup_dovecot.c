@@ -76,8 +76,9 @@ tell(const struct mw_cli *cli, const struct mw_dvplan *p, bool running)
 		       "\"$(doveadm pw)\" >> %s\n"
 		       "From other hosts than this one that user cannot log in then.",
 		       p->master, p->master);
-	printf(" Now look: mailwal setup dovecot --check\n"
+	printf(" Now look: mailwal setup dovecot --check%s%s\n"
 	       "To undo it: remove %s and %s, and: doveadm reload\n",
+	       p->d->config ? " --dovecot-config " : "", p->d->config ? p->d->config : "",
 	       p->conf, p->master);
 }
 

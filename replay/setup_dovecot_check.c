@@ -92,11 +92,17 @@ check_door(const struct mw_dovecot *d, struct mw_advices *f)
 
 /* ---- the master user ---- */
 
+/* Does a master login ask the users' own passdbs too? */
+static bool
+goes_on(const struct mw_dovecot_db *db)
+{
+	return db->pass || strncmp(db->result_success, "continue", 8) == 0;
+}
+
 static void
 check_master(const struct mw_dovecot *d, const struct mw_dovecot_db *db,
              struct mw_advices *f)
 {
-	bool goes_on = db->pass || strncmp(db->result_success, "continue", 8) == 0;
 	if (strcmp(db->driver, "passwd-file") == 0)
 		mw_dovecot_check_file(d, db->args, f);
 	else
@@ -105,7 +111,7 @@ check_master(const struct mw_dovecot *d, const struct mw_dovecot_db *db,
 		          "looked at",
 		          db->driver),
 		     "");
-	if (goes_on && !mw_dovecot_can_ask(d))
+	if (goes_on(db) && !mw_dovecot_can_ask(d))
 		hole(f, "result_success",
 		     "the master user's passdb goes on to the users' own (result_success "
 		     "or pass), of which none knows a user without his password: every "
@@ -146,6 +152,18 @@ check_masters(const struct mw_dovecot *d, struct mw_advices *f)
 		     "");
 }
 
+/* Is there a master login that asks the master users' passdb alone? */
+static bool
+stops_short(const struct mw_dovecot *d)
+{
+	const char *rest = mw_dovecot_get(d, "passdb");
+	struct mw_dovecot_db db;
+	while (mw_dovecot_db(d, "passdb", &rest, &db))
+		if (db.master && !goes_on(&db))
+			return true;
+	return false;
+}
+
 static void
 check_users(const struct mw_dovecot *d, struct mw_advices *f)
 {
@@ -159,14 +177,13 @@ check_users(const struct mw_dovecot *d, struct mw_advices *f)
 	if (!n)
 		hole(f, "userdb",
 		     "there is no userdb: Dovecot does not know where mailboxes are", "");
-	else if (n == prefetch)
+	else if (n == prefetch && stops_short(d))
 		hole(f, "userdb",
-		     "the only userdb is prefetch, which knows a user who logs in by his "
-		     "own "
-		     "password alone: not one that a master user opens, nor one that "
-		     "mail is "
-		     "delivered to",
-		     "add the userdb of the same source behind it");
+		     "the only userdb is prefetch, which knows what the users' passdb "
+		     "said, "
+		     "and a master user's login does not ask that one",
+		     "result_success = continue in the passdb with master = yes");
+	/* %n, %Ln, %{username}: the address without its domain */
 	bool short_name = strstr(mw_dovecot_get(d, "auth_username_format"), "n") != NULL;
 	if (n && n == system && !short_name &&
 	    (strstr(d->conf->mailbox_name, "%u") || strchr(d->conf->mailbox_name, '@')))
