@@ -25,7 +25,8 @@ struct job {
 	uint64_t lines;
 	uint64_t *seq; /* of records that the log knows of, sorted at the end */
 	size_t n_seq, cap_seq;
-	uint64_t accepted, journaled, reentry, before, holes, refused, extra;
+	size_t *without, n_without; /* rows that were accepted and have no record */
+	uint64_t accepted, journaled, erased, reentry, before, holes, refused, extra;
 };
 
 static int
@@ -95,6 +96,67 @@ look_up(struct job *j, struct mw_err *err)
 			return mw_fail(err, MW_ENOMEM, "out of memory");
 	}
 	return 0;
+}
+
+/* ---- what was erased, or has expired ---- */
+
+/* Its tokens are wiped, so only its time is left: of the messages accepted then that have
+ * no record it is the nearest one. Each accounts for one. */
+static struct mw_audit_row *
+row_of_erased(struct job *j, const struct mw_record *rec)
+{
+	struct mw_audit_row *best = NULL;
+	int64_t least = INT64_MAX;
+	for (size_t i = 0; i < j->n_without; i++) {
+		struct mw_audit_row *r = &j->a.v[j->without[i]];
+		int64_t away = llabs(r->accepted_us - rec->time_us);
+		if (r->journaled || rec->time_us < r->begun_us - SECOND_US ||
+		    rec->time_us > r->accepted_us + 2 * SECOND_US || away >= least)
+			continue;
+		best = r;
+		least = away;
+	}
+	return best;
+}
+
+static int
+find_without(struct job *j, struct mw_err *err)
+{
+	j->without = calloc(j->a.n + 1, sizeof *j->without);
+	if (!j->without)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < j->a.n; i++)
+		if (j->a.v[i].accepted && !j->a.v[i].journaled)
+			j->without[j->n_without++] = i;
+	return 0;
+}
+
+static int
+look_up_erased(struct job *j, struct mw_err *err)
+{
+	MW_CURSOR_AUTO *c = NULL;
+	struct mw_store *st = j->cli->stores[0];
+	int bad = 0, r = find_without(j, err);
+	if (r == 0 && j->n_without)
+		r = mw_cursor_new(st, 1, &c, err);
+	while (r == 0 && c) {
+		struct mw_record rec;
+		if (mw_cli_stopped())
+			return mw_fail(err, MW_ECANCEL, "interrupted");
+		int k = mw_cursor_next(c, &rec, NULL);
+		if (k == 0 || (k < 0 && ++bad > 1000))
+			break;
+		if (k < 0 || rec.type != MW_TYPE_MAIL)
+			continue;
+		struct mw_audit_row *row = row_of_erased(j, &rec);
+		if (!row || mw_record_wiped(st, &rec, NULL) != 1)
+			continue;
+		row->journaled = true;
+		j->erased++;
+		if (add_seq(j, rec.seq))
+			r = mw_fail(err, MW_ENOMEM, "out of memory");
+	}
+	return r;
 }
 
 /* ---- the reverse ---- */
@@ -238,13 +300,14 @@ summary(const struct job *j)
 		mw_time_rfc3339(to, sizeof to, j->a.last_us);
 	}
 	return json_pack(
-	    "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}",
+	    "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}",
 	    "message_type", "summary", "command", "audit", "lines", (json_int_t)j->lines,
 	    "accepted", (json_int_t)j->accepted, "journaled", (json_int_t)j->journaled,
-	    "reentry", (json_int_t)j->reentry, "before_journal", (json_int_t)j->before,
-	    "holes", (json_int_t)j->holes, "refused_later", (json_int_t)j->refused,
-	    "not_accepted", (json_int_t)j->extra, "selected", (json_int_t)j->accepted,
-	    "failed", (json_int_t)j->holes, "from", from, "to", to);
+	    "erased", (json_int_t)j->erased, "reentry", (json_int_t)j->reentry,
+	    "before_journal", (json_int_t)j->before, "holes", (json_int_t)j->holes,
+	    "refused_later", (json_int_t)j->refused, "not_accepted", (json_int_t)j->extra,
+	    "selected", (json_int_t)j->accepted, "failed", (json_int_t)j->holes, "from",
+	    from, "to", to);
 }
 
 static void
@@ -266,6 +329,11 @@ tell(const struct job *j)
 	       (unsigned long long)j->holes);
 	printf(". %llu journaled and then refused, %llu not accepted in this log.\n",
 	       (unsigned long long)j->refused, (unsigned long long)j->extra);
+	if (j->erased)
+		printf("%llu of those in the journal were erased or have expired since, "
+		       "by their "
+		       "time.\n",
+		       (unsigned long long)j->erased);
 }
 
 /* For status; an audit that cannot leave its result is still an audit. */
@@ -305,6 +373,8 @@ work(struct job *j, const char *const *log, size_t n_log, struct mw_err *err)
 		r = read_log(j, log[i], err);
 	if (r == 0)
 		r = look_up(j, err);
+	if (r == 0)
+		r = look_up_erased(j, err);
 	if (r == 0 &&
 	    mw_audit_judge(&j->a, beginning(j->cli->journals[0], j->cli->stores[0])))
 		r = mw_fail(err, MW_ENOMEM, "out of memory");
@@ -363,5 +433,6 @@ mw_cmd_audit(struct mw_cli *cli, int argc, char **argv)
 	status = r < 0 ? status : j.holes ? 1 : 0;
 	mw_audit_done(&j.a);
 	free(j.seq);
+	free(j.without);
 	return status;
 }

@@ -2,6 +2,7 @@
 """What the command line promises, on a journal filled by import: JSON, exit statuses and what
 is said about mistakes. No servers."""
 
+import calendar
 import json
 import os
 import pathlib
@@ -169,6 +170,8 @@ def sent(t, site):
 	"""Mail sent under a login is that user's, by address and by name alone."""
 	gus = "gus@example.org"
 	maildir(os.path.join(site.dir, "gus"), 3, first=300)
+	for i in range(300, 303):  # long before what audited() looks at
+		os.utime(os.path.join(site.dir, "gus", "cur", f"m{i}:2,S"), (1750000000 + i,) * 2)
 	r = site("import", f"maildir:{site.dir}/gus", "--user", gus, "--sent")
 	t.need(r.rc == 0, "mail that gus sent", r)
 	for name in (gus, "gus", "GUS"):
@@ -178,6 +181,38 @@ def sent(t, site):
 	t.ok(r.rc == 0 and r.json()[-1]["erased"] == 3, "and goes by that name", r)
 	r = site("--json", "list", "--user", gus)
 	t.equal(r.json(), [], "nothing of it is left")
+
+
+def audited(t, site):
+	"""A message that was erased is no hole; one that never had a record is, beside it."""
+	box = os.path.join(site.dir, "ida")
+	maildir(box, 1, first=400)
+	site("import", f"maildir:{box}", "--user", "ida@example.org")
+	rows = site("--json", "list", "--user", "ida@example.org").json() or [{}]
+	log = os.path.join(site.dir, "mail.log")
+
+	def line(qid, when):
+		at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(when))
+		return (f"{at} mx postfix/smtpd[1]: {qid}: client=a[192.0.2.1]\n"
+			f"{at} mx postfix/cleanup[2]: {qid}: message-id=<x@y>\n"
+			f"{at} mx postfix/qmgr[3]: {qid}: from=<a@x>, size=1, nrcpt=1 (queue active)\n")
+
+	when = calendar.timegm(time.strptime(rows[0]["time"][:19], "%Y-%m-%dT%H:%M:%S"))
+	pathlib.Path(log).write_text(line("4jXTPC00001z1aaa", when), encoding="utf-8")
+	r = site("--json", "audit", log)
+	t.ok(r.json() and r.json()[-1]["accepted"] == 1, "a log with one message", r)
+	r = site("erase", "--user", "ida@example.org", "--yes")
+	t.need(r.rc == 0, "ida is erased", r)
+	r = site("--json", "audit", log)
+	out = (r.json() or [{}])[-1]
+	t.equal((r.rc, out.get("erased"), out.get("holes"), out.get("journaled")), (0, 1, 0, 1),
+		"audit: what was erased is no hole")
+	pathlib.Path(log).write_text(line("4jXTPC00001z1aaa", when) + line("4jXTPC00002z1aaa", when),
+				     encoding="utf-8")
+	r = site("--json", "audit", log)
+	out = (r.json() or [{}])[-1]
+	t.equal((r.rc, out.get("erased"), out.get("holes")), (1, 1, 1),
+		"audit: it accounts for one message only")
 
 
 def pipes(t, site):
@@ -394,6 +429,7 @@ def main(t):
 	importing(t, site)
 	users(t, site)
 	sent(t, site)
+	audited(t, site)
 	pipes(t, site)
 	selections(t, site)
 	sets(t, site)
