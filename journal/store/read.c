@@ -70,6 +70,18 @@ mw_store_seg_drop(struct mw_store *st, uint64_t number)
 }
 
 void
+mw_store_segs_newest(struct mw_store *st)
+{
+	uint64_t newest = 0;
+	for (int i = 0; i < MW_OPEN_SEGS; i++)
+		if (st->open[i].seg)
+			newest = MW_MAX(newest, st->open[i].seg->h.number);
+	for (int i = 0; i < MW_OPEN_SEGS; i++)
+		if (st->open[i].seg && st->open[i].seg->h.number < newest)
+			seg_close(&st->open[i]);
+}
+
+void
 mw_store_segs_close(struct mw_store *st)
 {
 	for (int i = 0; i < MW_OPEN_SEGS; i++)

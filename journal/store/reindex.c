@@ -238,6 +238,7 @@ indexer(void *arg)
 					;
 				r = mw_index_catch_up(st->ix_reader, ix, limit, NULL,
 				                      &err);
+				mw_store_segs_newest(st->ix_reader);
 			}
 			if (r < 0 && r != last_code && r != MW_ELOCKED)
 				mw_store_say(st, MW_LOG_WARN,

@@ -262,6 +262,8 @@ int mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,
 int mw_store_seg_key(struct mw_store *st, struct mw_open_seg *o,
                      struct mw_err *err) MW_CHECK;
 void mw_store_seg_drop(struct mw_store *st, uint64_t number);
+/* Closes all that are open but the newest: who reads on does not come back. */
+void mw_store_segs_newest(struct mw_store *st);
 void mw_store_segs_close(struct mw_store *st);
 /* How far a segment counts: *ret_end, and whether that can still change. next: the number
  * of the segment after it, 0 if there is none. known: see mw_seg_end. */

@@ -105,6 +105,44 @@ across_partitions(void **state)
 	free(v);
 }
 
+static size_t
+open_segments(void)
+{
+	size_t n = 0;
+	for (int fd = 0; fd < 1024; fd++) {
+		char link[40], to[PATH_MAX];
+		(void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+		ssize_t len = readlink(link, to, sizeof to);
+		n += len > 4 && memcmp(to + len - 4, ".seg", 4) == 0;
+	}
+	return n;
+}
+
+/* A writer that has gone through many segments has the last ones open, not those it
+ * indexed. */
+static void
+few_descriptors(void **state)
+{
+	(void)state;
+	struct mw_err err = {0};
+	struct mw_store_opts o = {.dir = dir, .mode = MW_STORE_WRITE};
+	struct mw_store *st = opened(&o);
+	struct mw_store_stats s;
+	for (int i = 0; i < 6; i++) {
+		note(st, 0);
+		assert_int_equal(mw_store_roll(st, &err), 0);
+		for (int k = 0; k < 12000; k++) { /* two minutes at most */
+			mw_store_stats(st, &s);
+			if (s.index_lag_records == 0)
+				break;
+			(void)usleep(10000);
+		}
+		assert_int_equal(s.index_lag_records, 0);
+	}
+	assert_true(open_segments() <= 4);
+	mw_store_close(st);
+}
+
 static int
 count(void *arg, const struct mw_record *r)
 {
@@ -263,6 +301,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(across_partitions, setup, teardown),
+	    cmocka_unit_test_setup_teardown(few_descriptors, setup, teardown),
 	    cmocka_unit_test_setup_teardown(many_tokens, setup, teardown),
 	    cmocka_unit_test_setup_teardown(wiped_and_killed, setup, teardown),
 	    cmocka_unit_test_setup_teardown(ends_in_time, setup, teardown),
