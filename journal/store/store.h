@@ -342,6 +342,10 @@ enum mw_slot_is {
 };
 int mw_record_slot(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
                    struct mw_err *err) MW_CHECK;
+/* Were these tokens written with the record? 1; 0 they were not; 1 too where that cannot
+ * be told: without the segment's key, or after some were removed. */
+int mw_record_tokens_own(struct mw_store *st, const struct mw_record *r,
+                         struct mw_err *err) MW_CHECK;
 /* Tokens (8 bytes each) of a record as its slot holds them, appended to out. */
 int mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
                      struct mw_err *err) MW_CHECK;

@@ -65,7 +65,11 @@ look_slot(struct mw_look *l, struct mw_facts *x, struct mw_err *err)
 	else
 		x->wiped = (x->slot = r) == MW_SLOT_IS_WIPED;
 	x->n_tokens = l->token->n - x->tokens;
-	return 0;
+	if (r != MW_SLOT_IS_WHOLE)
+		return 0;
+	r = mw_record_tokens_own(l->st, &x->rec, err);
+	x->foreign = r == 0;
+	return r == MW_EDAMAGED ? 0 : MW_MIN(r, 0);
 }
 
 int

@@ -126,6 +126,10 @@ check_cut(struct verify *v, const struct mw_facts *x, const struct mw_look *l)
 		                "tokens of record %llu were removed, and no tombstone "
 		                "says so: tampering",
 		                (unsigned long long)rec->seq);
+	if (x->foreign)
+		mw_verify_found(v, f,
+		                "the tokens of record %llu are not its own: tampering",
+		                (unsigned long long)rec->seq);
 	for (size_t i = 0; named && !left && i < x->n_tokens; i += MW_TOKEN_LEN)
 		left = mw_gone_token(v->gone, rec->seq, l->token->p + x->tokens + i);
 	if (!named || !left)

@@ -28,6 +28,7 @@ struct mw_facts {
 	struct mw_record rec;
 	int wiped;               /* its key slot: 1, 0, MW_EDAMAGED */
 	int slot;                /* enum mw_slot_is, where it is not damaged */
+	bool foreign;            /* its tokens were not written with it */
 	size_t tokens, n_tokens; /* bytes of them, in the look's buffer */
 	int content;    /* 0: well, not looked at, or no key; else MW_E*, and a text */
 	size_t text;    /* … where it is in the look's buffer, with its NUL */
