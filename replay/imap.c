@@ -356,19 +356,26 @@ on_root(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
+/* One round trip where the server knows NAMESPACE; one that does not says BAD. */
 static int
 greet(struct mw_imap *c, struct mw_err *err)
 {
-	int r = mw_imap_do(c, err, "CAPABILITY");
-	if (r)
-		return r;
 	c->prefix = strdup("");
 	if (!c->prefix)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	bool ns = c->caps & MW_CAP_NAMESPACE;
-	r = mw_imap_cmd(c, err, ns ? "NAMESPACE" : "LIST \"\" \"\"");
+	int r = mw_imap_cmd(c, err, "CAPABILITY");
 	if (!r)
-		r = mw_imap_wait(c, ns ? on_namespace : on_root, c, err);
+		r = mw_imap_cmd(c, err, "NAMESPACE");
+	if (!r)
+		r = mw_imap_wait(c, NULL, NULL, err);
+	if (r)
+		return r;
+	r = mw_imap_wait(c, on_namespace, c, err);
+	if (r == MW_EREFUSED && !(c->caps & MW_CAP_NAMESPACE)) {
+		r = mw_imap_cmd(c, err, "LIST \"\" \"\"");
+		if (!r)
+			r = mw_imap_wait(c, on_root, c, err);
+	}
 	return r == MW_EREFUSED ? 0 : r; /* then: no prefix, flat */
 }
 

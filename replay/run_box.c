@@ -262,6 +262,11 @@ attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_er
 	q = mw_run_may_put(r, b, err);
 	if (q)
 		return q;
+	r->target->coming = left;
+	r->target->coming_bytes = 0;
+	for (size_t i = 0; i < b->n; i++)
+		if (is_open(&b->v[i]))
+			r->target->coming_bytes += r->plan->rec[b->v[i].rec].size;
 	q = mw_target_begin(r->target, err);
 	if (q > 0) { /* it moved on between the look and the lock */
 		q = mw_look(l, err);

@@ -259,8 +259,10 @@ struct mw_target {
 	char *password;  /* wiped in mw_target_free */
 	char *passwords; /* the --user-passwords file's text, wiped */
 	bool silent;     /* a canary came to the sink */
-	bool brief;      /* scans need not give Received fields; see mw_target_brief */
-	void *own;       /* the implementation's state */
+	/* What begin will be followed by, as far as the caller knows: a hint. */
+	uint64_t coming, coming_bytes;
+	bool brief; /* scans need not give Received fields; see mw_target_brief */
+	void *own;  /* the implementation's state */
 };
 
 extern const struct mw_target_ops mw_target_imap, mw_target_lmtp, mw_target_smtp,

@@ -189,21 +189,47 @@ folders_free(struct mw_imap_folder *v, size_t n)
 	free(v);
 }
 
+static int
+by_name(const void *a, const void *b)
+{
+	const struct mw_imap_folder *x = *(const struct mw_imap_folder *const *)a;
+	const struct mw_imap_folder *y = *(const struct mw_imap_folder *const *)b;
+	return strcmp(x->quoted, y->quoted);
+}
+
+/* The same names, in whatever order? */
+static bool
+same_names(struct mw_imap_folder *x, struct mw_imap_folder *y, size_t n)
+{
+	MW_AUTOFREE struct mw_imap_folder **p = calloc(n + 1, 2 * sizeof(void *));
+	bool same = p != NULL; /* without memory it is looked at again */
+	for (size_t i = 0; p && i < n; i++) {
+		p[i] = &x[i];
+		p[n + i] = &y[i];
+	}
+	if (p) {
+		qsort(p, n, sizeof(void *), by_name);
+		qsort(p + n, n, sizeof(void *), by_name);
+	}
+	for (size_t i = 0; same && i < n; i++)
+		same = strcmp(p[i]->quoted, p[n + i]->quoted) == 0;
+	return same;
+}
+
 int
 mw_imap_box_relist(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap_folder *old = b->folder;
-	size_t n = b->n_folder;
+	size_t n = b->n_folder, cap = b->cap_folder;
 	b->folder = NULL;
 	b->n_folder = b->cap_folder = 0;
 	int r = list_folders(t, b, err);
-	bool same = !r && n == b->n_folder;
-	for (size_t i = 0; same && i < n; i++) {
-		struct mw_imap_folder *f = &b->folder[i];
-		same = strcmp(f->quoted, old[i].quoted) == 0;
-		f->uidvalidity = old[i].uidvalidity;
-		f->uidnext = old[i].uidnext;
-		f->exists = old[i].exists;
+	bool same = !r && n == b->n_folder && same_names(old, b->folder, n);
+	if (same) { /* as the scan knows them */
+		struct mw_imap_folder *again = b->folder;
+		b->folder = old;
+		b->cap_folder = cap;
+		old = again;
 	}
 	folders_free(old, n);
 	return r ? r : !same;
@@ -212,10 +238,19 @@ mw_imap_box_relist(struct mw_target *t, struct mw_imap_box *b, struct mw_err *er
 /* ---- open and close ---- */
 
 static void
+second_join(struct mw_imap_box *b)
+{
+	if (b->second_coming)
+		(void)pthread_join(b->second_thread, NULL);
+	b->second_coming = false;
+}
+
+static void
 box_free(struct mw_imap_box *b)
 {
 	if (!b)
 		return;
+	second_join(b);
 	mw_imap_close(b->second);
 	mw_imap_close(b->c);
 	folders_free(b->folder, b->n_folder);
@@ -233,7 +268,7 @@ box_free(struct mw_imap_box *b)
 }
 
 static int
-log_in(struct mw_target *t, struct mw_imap_box *b, struct mw_imap **ret,
+log_in(const struct mw_target *t, const struct mw_imap_box *b, struct mw_imap **ret,
        struct mw_err *err)
 {
 	char user[600], room[512];
@@ -268,16 +303,36 @@ log_in(struct mw_target *t, struct mw_imap_box *b, struct mw_imap **ret,
 	return r;
 }
 
+static void *
+second_log_in(void *arg)
+{
+	struct mw_imap_box *b = arg;
+	struct mw_err ignored; /* a server that allows one connection is served by one */
+	if (log_in(b->of, b, &b->second, &ignored))
+		b->second = NULL;
+	return NULL;
+}
+
+void
+mw_imap_second_start(struct mw_target *t)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	if (b->second_tried || t->o.filing == MW_FILE_SIEVE ||
+	    !mw_imap_two(b->c, t->coming, t->coming_bytes))
+		return;
+	b->second_tried = b->second_coming =
+	    pthread_create(&b->second_thread, NULL, second_log_in, b) == 0;
+}
+
 void
 mw_imap_box_second(struct mw_target *t)
 {
 	struct mw_imap_box *b = mw_imap_box(t);
-	struct mw_err ignored; /* a server that allows one connection is served by one */
+	second_join(b);
 	if (b->second_tried)
 		return;
 	b->second_tried = true;
-	if (log_in(t, b, &b->second, &ignored))
-		b->second = NULL;
+	(void)second_log_in(b);
 }
 
 /* No folder at all: Cyrus lets a proxy user act for somebody who has no mailbox. */
@@ -323,6 +378,7 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	}
 	b->dry = dry;
+	b->of = t;
 	int r = log_in(t, b, &b->c, err);
 	if (!r && !(b->staging = own_name(b->c, MW_STAGING_NAME)))
 		r = mw_fail(err, MW_EPROTO, "the server's namespace prefix is unusable");

@@ -13,6 +13,8 @@
 #include "replay/imap.h"
 #include "replay/target.h"
 
+#include <pthread.h>
+
 /* One name for all runs and hosts: its creation is the lock. */
 #define MW_STAGING_NAME "mailwal-staging"
 /* Behind that name, before a number: one that the server can neither open nor delete. */
@@ -33,6 +35,9 @@ struct mw_imap_box {
 	struct mw_imap *c;
 	struct mw_imap *second; /* appends beside it; NULL: none */
 	bool second_tried;
+	const struct mw_target *of;
+	bool second_coming;      /* its login is under way in a thread of its own, */
+	pthread_t second_thread; /* which alone touches `second` until it is joined */
 	char *mailbox;
 	struct mw_imap_folder *folder;
 	size_t n_folder, cap_folder;
@@ -47,9 +52,8 @@ struct mw_imap_box {
 	bool locked;          /* it is ours */
 	bool selected;        /* it is selected */
 	bool dry;             /* nothing may be changed */
-	struct mw_buf stale;  /* uint64_t keys: placeholders that a dead run left */
 	uint32_t marker_uid;  /* UID of the marker message; 0: unknown */
-	uint32_t uidvalidity; /* of the staging folder */
+	struct mw_buf stale;  /* uint64_t keys: placeholders that a dead run left */
 };
 
 static inline struct mw_imap_box *
@@ -85,10 +89,17 @@ int mw_imap_need_folder(struct mw_imap_box *b, const char *folder,
                         struct mw_err *err) MW_CHECK;
 /* A second connection for the same mailbox, b->second; none where it cannot be had. */
 void mw_imap_box_second(struct mw_target *t);
+/* Begins with it beside what else is done, where what is coming is worth it. */
+void mw_imap_second_start(struct mw_target *t);
+/* Can so much be put over two connections such as c, and is it worth it? */
+bool mw_imap_two(const struct mw_imap *c, uint64_t messages, uint64_t bytes);
 /* Lists the folders again, now that nobody else puts mail: 1 if there are others than at
  * the scan (another run may have made Sent), 0 if not. */
 int mw_imap_box_relist(struct mw_target *t, struct mw_imap_box *b,
                        struct mw_err *err) MW_CHECK;
+/* mw_imap_box_changed in halves. */
+int mw_imap_changed_send(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
+int mw_imap_changed_wait(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 /* The staging folder made and marked; 1: the mailbox changed since the scan. MW_ELOCKED:
  * another run has it. */
 int mw_imap_staging_begin(struct mw_target *t, struct mw_err *err) MW_CHECK;

@@ -350,20 +350,25 @@ append_singly(struct put *p, const struct mw_put *const *v, size_t n, struct mw_
 
 /* ---- two connections ---- */
 
-static bool
-worth_two(struct put *p, const struct mw_put *const *v, size_t n)
+bool
+mw_imap_two(const struct mw_imap *c, uint64_t messages, uint64_t bytes)
 {
 	const unsigned needed =
 	    MW_CAP_MOVE | MW_CAP_LITERAL_PLUS | MW_CAP_MULTIAPPEND | MW_CAP_UIDPLUS;
+	return messages > 1 && (c->caps & needed) == needed &&
+	       (messages >= TWO_MESSAGES || bytes >= TWO_BYTES);
+}
+
+static bool
+worth_two(struct put *p, const struct mw_put *const *v, size_t n)
+{
 	uint64_t bytes = 0;
-	if (n < 2 || p->one || p->sieve || (p->b->c->caps & needed) != needed)
-		return false;
 	for (size_t i = 0; i < n; i++)
 		bytes += v[i]->size;
-	if (n < TWO_MESSAGES && bytes < TWO_BYTES)
+	if (p->one || p->sieve || !mw_imap_two(p->b->c, n, bytes))
 		return false;
 	mw_imap_box_second(p->t);
-	return p->b->second && (p->b->second->caps & needed) == needed;
+	return p->b->second && mw_imap_two(p->b->second, n, bytes);
 }
 
 /* How many of the batch the first connection appends. */

@@ -159,6 +159,31 @@ on_status(void *arg, struct mw_imap_cur cur)
 }
 
 int
+mw_imap_changed_send(struct mw_imap_box *b, struct mw_err *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < b->n_folder && !r; i++)
+		r = mw_imap_cmd(b->c, err, "STATUS %s (MESSAGES UIDNEXT UIDVALIDITY)",
+		                b->folder[i].quoted);
+	return r;
+}
+
+int
+mw_imap_changed_wait(struct mw_imap_box *b, struct mw_err *err)
+{
+	bool changed = false;
+	int r = 0;
+	for (size_t i = 0; i < b->n_folder && !r; i++) {
+		struct watch w = {&b->folder[i], false};
+		r = mw_imap_wait(b->c, on_status, &w, err);
+		if (r == MW_EREFUSED)
+			r = 0; /* gone: something changed */
+		changed = changed || !w.same;
+	}
+	return r ? r : changed;
+}
+
+int
 mw_imap_box_changed(struct mw_target *t, struct mw_err *err)
 {
 	struct mw_imap_box *b = mw_imap_box(t);

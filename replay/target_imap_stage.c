@@ -16,7 +16,9 @@
 enum {
 	SETTLE_MS = 400, /* between two looks at a dead run's staging folder */
 	SETTLE_ROUNDS = 15,
-	DELETE_TRIES = 4
+	DELETE_TRIES = 4,
+	AGAIN_MS = 1100,
+	FOLDERS_AT_ONCE = 64 /* asked for with what else the beginning asks */
 };
 
 struct marker { /* what a staging folder's first message says */
@@ -120,8 +122,41 @@ delete_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 		r = mw_imap_do(c, err, "DELETE %s", b->staging);
 		if (r != MW_EREFUSED || c->last.no == MW_NO_NONEXISTENT)
 			break;
-		nap(t, 1100);
+		nap(t, AGAIN_MS);
 	}
+	return r;
+}
+
+/* In one round trip; only where it is selected for certain, since what is selected loses
+ * all it holds. */
+static int
+drop_selected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	int r = mw_imap_cmd(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
+	if (!r)
+		r = mw_imap_cmd(c, err, "CLOSE");
+	if (!r)
+		r = mw_imap_cmd(c, err, "DELETE %s", b->staging);
+	for (int i = 0; i < 3 && (!r || r == MW_EREFUSED); i++)
+		r = mw_imap_wait(c, NULL, NULL, err);
+	if (r != MW_EREFUSED || c->last.no == MW_NO_NONEXISTENT)
+		return r;
+	nap(t, AGAIN_MS);
+	return delete_staging(t, b, err);
+}
+
+static int
+drop_unselected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	int r = mw_imap_do(c, err, "SELECT %s", b->staging);
+	if (!r)
+		r = mw_imap_do(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
+	if (!r || r == MW_EREFUSED)
+		r = mw_imap_do(c, err, "CLOSE");
+	if (!r || r == MW_EREFUSED)
+		r = delete_staging(t, b, err);
 	return r;
 }
 
@@ -130,13 +165,7 @@ mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b, struct mw_err *
 {
 	struct mw_imap *c = b->c;
 	/* Emptied first: a MOVE that still runs elsewhere then finds nothing. */
-	int r = mw_imap_do(c, err, "SELECT %s", b->staging);
-	if (!r)
-		r = mw_imap_do(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
-	if (!r || r == MW_EREFUSED)
-		r = mw_imap_do(c, err, "CLOSE");
-	if (!r || r == MW_EREFUSED)
-		r = delete_staging(t, b, err);
+	int r = b->selected ? drop_selected(t, b, err) : drop_unselected(t, b, err);
 	b->selected = false;
 	if (r == MW_EREFUSED && c->last.no != MW_NO_NONEXISTENT)
 		return mw_imap_refused(c, err, "delete the folder " MW_STAGING_NAME);
@@ -303,7 +332,6 @@ put_marker(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	if (a.code)
 		return mw_imap_refused(b->c, err, "write to the mailbox");
 	b->marker_uid = a.uid;
-	b->uidvalidity = a.uidvalidity;
 	return 0;
 }
 
@@ -344,10 +372,32 @@ create_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	           : r;
 }
 
+/* Did a folder change since the scan? And the staging folder is selected, for what comes
+ * next. A SELECT waits for what was asked before, on any server; APPEND and LIST do not
+ * wait for each other: Dovecot answers an APPEND last. */
+static int
+changed_and_select(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_err ignored;
+	if (b->n_folder > FOLDERS_AT_ONCE)
+		return mw_imap_box_changed(t, err);
+	int r = mw_imap_changed_send(b, err);
+	if (!r)
+		r = mw_imap_cmd(b->c, err, "SELECT %s", b->staging);
+	if (!r)
+		r = mw_imap_changed_wait(b, err);
+	if (r < 0)
+		return r;
+	int q = mw_imap_wait(b->c, NULL, NULL, err ? err : &ignored);
+	b->selected = !q;
+	return q && q != MW_EREFUSED ? q : r; /* it is asked for again when it is used */
+}
+
 int
 mw_imap_staging_begin(struct mw_target *t, struct mw_err *err)
 {
 	struct mw_imap_box *b = mw_imap_box(t);
+	mw_imap_second_start(t);
 	int r = create_staging(t, b, err);
 	if (r)
 		return r;
@@ -356,7 +406,7 @@ mw_imap_staging_begin(struct mw_target *t, struct mw_err *err)
 	if (!r)
 		r = mw_imap_box_relist(t, b, err);
 	if (!r)
-		r = mw_imap_box_changed(t, err);
+		r = changed_and_select(t, b, err);
 	return r;
 }
 

@@ -297,6 +297,7 @@ connect_to(const struct server *s, struct mw_imap **ret, struct mw_err *err)
 	GREETING{"AUTHENTICATE PLAIN", "%t OK in\r\n"},                                  \
 	    {"CAPABILITY", "* CAPABILITY IMAP4rev1 LITERAL+ MULTIAPPEND UIDPLUS "        \
 	                   "APPENDLIMIT=1000\r\n%t OK\r\n"},                             \
+	    {"NAMESPACE", "%t BAD what\r\n"},                                            \
 	    {"LIST", "* LIST (\\Noselect) \".\" \"\"\r\n%t OK\r\n"},
 
 static void
@@ -354,7 +355,7 @@ an_append_gives_its_uid_or_the_refusal(void **state)
 	    {"abc", "%t OK\r\n"},
 	    {0}};
 	static const struct step full[] = {LOGIN{"APPEND", ""},
-	                                   {"abc", "m3 NO [OVERQUOTA] full\r\n"},
+	                                   {"abc", "m4 NO [OVERQUOTA] full\r\n"},
 	                                   {"LOGOUT", "* BYE\r\n"},
 	                                   {0}};
 	struct mw_imap_msg v[2] = {{INT64_C(1795342272000000), 3, "", NULL},
