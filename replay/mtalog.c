@@ -431,6 +431,27 @@ enum {
 	SENDMAIL_MSGID = 100 /* no more of a Message-ID is logged */
 };
 
+/* The bytes that a Message-ID has in the log where it is so long that it was cut, else 0.
+ * It is cut before what cannot be printed is written as \\, \n or \012. */
+static size_t
+cut_msgid(struct mw_str s)
+{
+	size_t i = 0;
+	if (!s.n || s.p[0] != '<')
+		return 0;
+	for (int n = 0; n < SENDMAIL_MSGID; n++) {
+		size_t len = 1;
+		if (i < s.n && s.p[i] == '>')
+			return 0;
+		if (i + 1 < s.n && s.p[i] == '\\')
+			len = s.p[i + 1] >= '0' && s.p[i + 1] <= '7' ? 4 : 2;
+		if (i + len > s.n)
+			return 0;
+		i += len;
+	}
+	return i;
+}
+
 /* "from=<a>, size=…, class=…, nrcpts=1, msgid=<…>, proto=…, daemon=…, relay=NAME [ADDR]":
  * only what came over a daemon's port has passed the milters; the rest is sendmail(1)'s.
  * Sender and Message-ID are of the client's choice and are read as a whole. */
@@ -444,9 +465,9 @@ sendmail_from(struct mw_str s, struct mw_mta_event *e)
 		return;
 	if (until(&s, ", msgid=", &junk)) {
 		struct mw_str rest = s;
-		if (s.n > SENDMAIL_MSGID && s.p[0] == '<' &&
-		    !memchr(s.p, '>', SENDMAIL_MSGID)) /* longer ones are cut */
-			rest = mw_str(s.p + SENDMAIL_MSGID, s.n - SENDMAIL_MSGID);
+		size_t cut = cut_msgid(s);
+		if (cut)
+			rest = mw_str(s.p + cut, s.n - cut);
 		else if (!angle(&rest, &junk))
 			rest = mw_str("", 0);
 		if (mw_str_starts(rest, MW_STR(", "))) {

@@ -140,7 +140,11 @@ static const char log_text[] =
     "Nov 22 12:53:00 mx sm-mta[21]: 6AMCm01a00000C: from=<a@x>, size=16, class=0, "
     "nrcpts=1, msgid=<" LONG_99 ", proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
     "Nov 22 12:53:00 mx sm-mta[21]: 6AMCm01a00000D: from=<a@x>, size=16, class=0, "
-    "nrcpts=1, msgid=<short, proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n";
+    "nrcpts=1, msgid=<short, proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
+    "Nov 22 12:54:00 mx sm-mta[22]: 6AMCm01a00000E: from=<a@x>, size=16, class=0, "
+    "nrcpts=1, msgid=<\\\\\\n\\012" LONG_33 LONG_33
+    "012345678901234567890123456789, proto=ESMTP, daemon=MTA, relay=c.test "
+    "[192.0.2.7]\n";
 
 static void
 feed(struct mw_audit *a, const char *text)
@@ -183,7 +187,7 @@ causes(void **state)
 	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_PICKUP, MW_AUDIT_FINE,
 	    MW_AUDIT_REENTRY, MW_AUDIT_NO_MILTERS, MW_AUDIT_DOWN,   MW_AUDIT_FINE,
 	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_OTHER,  MW_AUDIT_OTHER,
-	    MW_AUDIT_FINE};
+	    MW_AUDIT_FINE,    MW_AUDIT_OTHER};
 	struct mw_audit a;
 	struct mw_err err;
 	assert_int_equal(mw_audit_init(&a, &err), 0);
@@ -193,7 +197,7 @@ causes(void **state)
 	assert_int_equal(mw_audit_judge(&a, 0), 0);
 	for (size_t i = 0; i < MW_COUNT(sendmail); i++) {
 		char qid[] = "6AMCm01a00000?";
-		qid[13] = "123456789ABCD"[i];
+		qid[13] = "123456789ABCDE"[i];
 		const struct mw_audit_row *r = row_of(&a, qid);
 		if (!r || r->cause != sendmail[i])
 			fail_msg("%s: %s, not %s", qid,
