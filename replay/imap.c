@@ -176,6 +176,7 @@ read_caps(struct mw_imap *c, struct mw_str s)
 	    {"LIST-EXTENDED", MW_CAP_LIST_EXTENDED},
 	    {"FILTER=SIEVE", MW_CAP_FILTER_SIEVE},
 	    {"CONDSTORE", MW_CAP_CONDSTORE},
+	    {"ID", MW_CAP_ID},
 	    {"QRESYNC", MW_CAP_CONDSTORE},
 	    {"IMAP4rev2", MW_CAP_UIDPLUS | MW_CAP_MOVE | MW_CAP_NAMESPACE |
 	                      MW_CAP_SPECIAL_USE | MW_CAP_LITERAL_MINUS |
@@ -196,6 +197,11 @@ read_caps(struct mw_imap *c, struct mw_str s)
 			copy_text(n, sizeof n, mw_str(word.p + 12, word.n - 12));
 			c->append_limit = strtoull(n, NULL, 10);
 		}
+		struct mw_str name, value;
+		if (mw_str_cut(word, '=', &name, &value) &&
+		    (mw_str_ieq(name, MW_STR("MESSAGELIMIT")) ||
+		     mw_str_ieq(name, MW_STR("SAVELIMIT"))))
+			c->message_limit = mw_imap_set_at(value, 0);
 	}
 }
 
@@ -204,6 +210,23 @@ proto(struct mw_imap *c, struct mw_err *err)
 {
 	return mw_fail(err, MW_EPROTO, "%s does not speak IMAP as agreed",
 	               mw_net_peer(c->net));
+}
+
+/* "[MESSAGELIMIT 1000 23221]": no more than that many, and the lowest UID dealt with; of
+ * a command that was refused for it, only the first. */
+static void
+note_cut(struct mw_imap *c, const struct mw_imap_status *st, bool refused)
+{
+	struct mw_str most, uid;
+	if (!mw_str_ieq(st->code, MW_STR("MESSAGELIMIT")))
+		return;
+	uint32_t n = mw_imap_set_at(st->args, 0);
+	if (n && (!c->message_limit || n < c->message_limit))
+		c->message_limit = n;
+	if (refused)
+		return;
+	c->cut = mw_str_cut(st->args, ' ', &most, &uid) ? mw_imap_set_at(uid, 0) : 1;
+	c->cut = c->cut ? c->cut : 1;
 }
 
 /* A tagged line: is it the oldest command's answer? */
@@ -226,6 +249,7 @@ tagged(struct mw_imap *c, struct mw_str s, struct mw_err *err)
 	mw_buf_putstr(&c->last.args, st.args);
 	if (mw_str_ieq(st.code, MW_STR("CAPABILITY")))
 		read_caps(c, st.args);
+	note_cut(c, &st, !c->last.ok);
 	return 0;
 }
 
@@ -239,12 +263,15 @@ untagged(struct mw_imap *c, struct mw_str s)
 		read_caps(c, mw_str(s.p + 11, s.n - 11));
 	else if (mw_str_istarts(s, MW_STR("BYE")) && mw_imap_parse_status(s, &st))
 		copy_text(c->bye, sizeof c->bye, st.text);
+	else if (mw_str_istarts(s, MW_STR("NO [")) && mw_imap_parse_status(s, &st))
+		note_cut(c, &st, false);
 }
 
 int
 mw_imap_wait(struct mw_imap *c, mw_imap_on *on, void *arg, struct mw_err *err)
 {
 	mw_net_deadline(c->net, COMMAND_MS);
+	c->cut = 0;
 	for (;;) {
 		int r = read_response(c, err);
 		if (r)
@@ -305,6 +332,32 @@ mw_imap_do(struct mw_imap *c, struct mw_err *err, const char *fmt, ...)
 }
 
 int
+mw_imap_go_on(struct mw_imap *c, uint32_t *above, struct mw_err *err)
+{
+	if (!c->cut)
+		return 0;
+	if (c->cut == 1 || c->cut >= *above)
+		return mw_fail(
+		    err, MW_EPROTO,
+		    "%s does not deal with all messages of a command, and does "
+		    "not say where it stopped",
+		    mw_net_peer(c->net));
+	*above = c->cut;
+	return 1;
+}
+
+int
+mw_imap_do_uids(struct mw_imap *c, const char *command, const char *rest,
+                struct mw_err *err)
+{
+	uint32_t above = UINT32_MAX;
+	int r = mw_imap_do(c, err, "%s 1:*%s", command, rest);
+	while (!r && (r = mw_imap_go_on(c, &above, err)) > 0)
+		r = mw_imap_do(c, err, "%s 1:%u%s", command, (unsigned)above - 1, rest);
+	return r;
+}
+
+int
 mw_imap_refused(struct mw_imap *c, struct mw_err *err, const char *what)
 {
 	const char *lb = c->last.code[0] ? "[" : "", *rb = c->last.code[0] ? "] " : "";
@@ -353,6 +406,16 @@ on_root(void *arg, struct mw_imap_cur cur)
 	struct mw_imap_list l;
 	if (mw_imap_parse_list(cur, &l))
 		c->delim = l.delim;
+	return 0;
+}
+
+int
+mw_imap_on_id(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_imap *c = arg;
+	struct mw_str s = mw_str(cur.p + 2, cur.n - 2);
+	c->dovecot = c->dovecot || (mw_str_istarts(s, MW_STR("ID (")) &&
+	                            memmem(s.p, s.n, "\"Dovecot\"", 9));
 	return 0;
 }
 

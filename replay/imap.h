@@ -28,7 +28,8 @@ enum mw_imap_cap {
 	MW_CAP_SPECIAL_USE = 64,
 	MW_CAP_LIST_EXTENDED = 128,
 	MW_CAP_FILTER_SIEVE = 256,
-	MW_CAP_CONDSTORE = 512
+	MW_CAP_CONDSTORE = 512,
+	MW_CAP_ID = 1024
 };
 
 enum mw_imap_no { /* what a response code of a NO means to us */
@@ -46,6 +47,7 @@ struct mw_imap {
 	struct mw_net *net;
 	unsigned caps;           /* enum mw_imap_cap */
 	uint64_t append_limit;   /* largest message taken; 0: not stated */
+	uint64_t message_limit;  /* messages of one command (RFC 9738); 0: not known */
 	char *prefix;            /* personal namespace, "" or "INBOX." */
 	char delim;              /* hierarchy separator, 0: flat */
 	struct mw_buf foreign;   /* prefixes of others' namespaces, each with its NUL */
@@ -63,6 +65,10 @@ struct mw_imap {
 		struct mw_buf args; /* of the response code, whole */
 		char text[300];
 	} last;
+	/* RFC 9738: the last command dealt with the newest messages only, down to this
+	 * UID; 0: with all. 1: the server did not say how far. */
+	uint32_t cut;
+	bool dovecot, id_asked; /* by its own account: it knows X-MAILBOX */
 	char bye[200];
 };
 
@@ -70,6 +76,9 @@ int mw_imap_open(const struct mw_net_opts *o, struct mw_imap **ret,
                  struct mw_err *err) MW_CHECK;
 /* LOGOUT where the connection still stands, then closes. NULL ok. */
 void mw_imap_close(struct mw_imap *c);
+
+/* The answer to ID: sets dovecot. An mw_imap_on, whose arg is the client. */
+int mw_imap_on_id(void *arg, struct mw_imap_cur cur);
 
 /* Is that folder another user's, or a public one? */
 bool mw_imap_foreign(const struct mw_imap *c, const char *name);
@@ -89,6 +98,14 @@ int mw_imap_do(struct mw_imap *c, struct mw_err *err, const char *fmt, ...) MW_C
 /* Waits for "+ " after a synchronising literal: 1 go on, 0 the command was answered (its
  * outcome is in last). */
 int mw_imap_continue(struct mw_imap *c, struct mw_err *err) MW_CHECK;
+/* Both, for a command that all messages of a UID set are meant by, as "UID STORE", and
+ * what stands behind the set; as often as a server that stops half-way wants it. */
+int mw_imap_do_uids(struct mw_imap *c, const char *command, const char *rest,
+                    struct mw_err *err) MW_CHECK;
+/* After a command that stopped at c->cut, the one before at *above (UINT32_MAX at first):
+ * 1 another for UIDs below c->cut is due, 0 that was all; MW_EPROTO: it comes no further.
+ */
+int mw_imap_go_on(struct mw_imap *c, uint32_t *above, struct mw_err *err) MW_CHECK;
 /* A refusal of the last command as an error: MW_EREFUSED, "cannot WHAT: server's text".
  */
 int mw_imap_refused(struct mw_imap *c, struct mw_err *err, const char *what);

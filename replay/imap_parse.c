@@ -212,6 +212,10 @@ fetch_item(struct mw_imap_cur *c, struct mw_str name, struct mw_imap_fetch *f)
 		(void)mw_imap_parse_date(v, &f->date_us); /* a broken date is no date */
 		return true;
 	}
+	if (mw_str_ieq(name, MW_STR("X-MAILBOX"))) {
+		enum mw_imap_kind k = mw_imap_token(c, &f->mailbox);
+		return k == MW_IMAP_ATOM || k == MW_IMAP_STRING;
+	}
 	if (!header && !body)
 		return mw_imap_skip(c);
 	enum mw_imap_kind k = mw_imap_token(c, &v);

@@ -34,11 +34,12 @@ bool mw_imap_skip(struct mw_imap_cur *c);
 
 struct mw_imap_fetch {
 	uint64_t seq;
-	uint32_t uid;         /* 0: not given */
-	uint64_t size;        /* RFC822.SIZE */
-	int64_t date_us;      /* INTERNALDATE; INT64_MIN: not given */
-	struct mw_str header; /* the first BODY[HEADER…] */
-	struct mw_str body;   /* BODY[], empty where it was streamed */
+	uint32_t uid;          /* 0: not given */
+	uint64_t size;         /* RFC822.SIZE */
+	int64_t date_us;       /* INTERNALDATE; INT64_MIN: not given */
+	struct mw_str header;  /* the first BODY[HEADER…] */
+	struct mw_str body;    /* BODY[], empty where it was streamed */
+	struct mw_str mailbox; /* X-MAILBOX of Dovecot: the folder where it really lies */
 	bool has_size, has_header, has_body;
 };
 

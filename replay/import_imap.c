@@ -27,7 +27,8 @@ struct folder {
 	const struct mw_import_src *s;
 	const struct mw_import_box *b;
 	struct mw_imap *c;
-	const struct mw_imap_folder *f;
+	struct mw_imap_box *box;
+	struct mw_imap_folder *f;
 	const char *as; /* its name in a record; or NULL */
 	char room[512];
 	bool sent;
@@ -38,6 +39,7 @@ struct folder {
 	const struct one *cur;  /* whose content is coming, or NULL */
 	int failed;             /* of the sink: ends everything */
 	bool uid_first;         /* the server names a message before its content */
+	uint64_t exists, gone;  /* messages of the folder, and those expunged meanwhile */
 };
 
 static int
@@ -46,7 +48,16 @@ on_head(void *arg, struct mw_imap_cur cur)
 	struct folder *w = arg;
 	struct mw_imap_fetch f;
 	struct mw_field id;
-	if (!mw_imap_parse_fetch(cur, &f) || !f.uid || !f.has_size || !f.has_header)
+	if (!mw_imap_parse_fetch(cur, &f)) {
+		struct mw_str n, rest = mw_str(cur.p + 2, cur.n - 2);
+		if (!mw_str_cut(rest, ' ', &n, &rest))
+			return 0;
+		if (mw_str_ieq(rest, MW_STR("EXISTS")))
+			w->exists = mw_imap_set_at(n, 0);
+		w->gone += mw_str_ieq(rest, MW_STR("EXPUNGE"));
+		return 0;
+	}
+	if (mw_imap_is_place(w->box, w->f, &f) || !f.uid || !f.has_size || !f.has_header)
 		return 0;
 	if (w->n == w->cap) {
 		size_t cap = w->cap ? 2 * w->cap : 256;
@@ -142,10 +153,13 @@ on_body(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
-/* Messages of one FETCH; one that its user removed meanwhile is passed over. */
+/* Messages of one FETCH; one that its user removed meanwhile is passed over. A server
+ * that deals with some only leaves the first *ret_left of them, whose UIDs ascend. */
 static int
-fetch(struct folder *w, const struct one *const *v, size_t n, struct mw_err *err)
+fetch_part(struct folder *w, const struct one *const *v, size_t n, size_t *ret_left,
+           struct mw_err *err)
 {
+	size_t left = 0;
 	const struct mw_import_sink *sink = w->s->sink;
 	MW_BUF_AUTO set = {0};
 	struct mw_err why = {0};
@@ -170,7 +184,21 @@ fetch(struct folder *w, const struct one *const *v, size_t n, struct mw_err *err
 		return w->failed;
 	if (r == MW_EREFUSED)
 		return mw_imap_refused(w->c, err, "read messages");
+	while (left < n && v[left]->uid < w->c->cut)
+		left++;
+	*ret_left = left;
+	if (r == 0 && w->c->cut && left == n)
+		return mw_fail(err, MW_EPROTO, "the server sends none of the messages");
 	return r < 0 ? mw_fail(err, r, "%s", why.msg) : 0;
+}
+
+static int
+fetch(struct folder *w, const struct one *const *v, size_t n, struct mw_err *err)
+{
+	int r = 0;
+	while (n && r == 0)
+		r = fetch_part(w, v, n, &n, err);
+	return r;
 }
 
 static int
@@ -203,23 +231,67 @@ messages(struct folder *w, struct mw_err *err)
 }
 
 static int
+heads(struct folder *w, struct mw_err *err)
+{
+	uint32_t above = 0;
+	int r;
+	do {
+		char set[20] = "*";
+		if (above)
+			(void)snprintf(set, sizeof set, "%u", (unsigned)above - 1);
+		else
+			above = UINT32_MAX;
+		r = mw_imap_cmd(w->c, err,
+		                "UID FETCH 1:%s (UID RFC822.SIZE INTERNALDATE "
+		                "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])",
+		                set);
+		if (r == 0)
+			r = mw_imap_wait(w->c, on_head, w, err);
+		if (r == 0)
+			r = mw_imap_go_on(w->c, &above, err);
+	} while (r > 0);
+	if (r == MW_EREFUSED && !w->exists)
+		return 0; /* some servers refuse 1:* in an empty folder */
+	return r;
+}
+
+/* w->f->shows is set where the folder shows mail of others. */
+static int
+where_it_lies(struct folder *w, struct mw_err *err)
+{
+	int r = mw_imap_ask_place(w->c, err);
+	if (r == 0 && w->c->dovecot)
+		r = mw_imap_wait(w->c, on_head, w, err);
+	return r == MW_EREFUSED ? 0 : r;
+}
+
+static int
 one_folder(struct folder *w, struct mw_err *err)
 {
 	char what[300];
-	int r = mw_imap_do(w->c, err, "EXAMINE %s", w->f->quoted);
-	if (r == 0)
-		r = mw_imap_cmd(w->c, err,
-		                "UID FETCH 1:* (UID RFC822.SIZE INTERNALDATE "
-		                "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])");
+	w->exists = w->gone = 0;
+	int r = mw_imap_cmd(w->c, err, "EXAMINE %s", w->f->quoted);
 	if (r == 0)
 		r = mw_imap_wait(w->c, on_head, w, err);
+	if (r == 0)
+		r = where_it_lies(w, err);
+	if (r == 0 && w->f->shows)
+		return 0; /* what it shows is another folder's */
+	if (r == 0)
+		r = heads(w, err);
 	if (r == MW_EREFUSED) {
 		(void)snprintf(what, sizeof what, "read folder %.200s", w->f->name);
 		return mw_imap_refused(w->c, err, what);
 	}
 	if (r == 0 && w->n)
 		qsort(w->v, w->n, sizeof *w->v, by_uid);
-	return r < 0 ? r : messages(w, err);
+	r = r < 0 ? r : messages(w, err);
+	if (r == 0 && w->n + w->gone < w->exists)
+		return mw_fail(err, MW_EREFUSED,
+		               "the server tells of %zu messages in folder %.200s, which "
+		               "has %llu",
+		               w->n, w->f->name, (unsigned long long)w->exists);
+	return r;
 }
 
 static void
@@ -263,7 +335,7 @@ mw_import_imap(const struct mw_import_src *s, const struct mw_import_box *b,
 	if (r < 0)
 		return r;
 	struct mw_imap_box *box = mw_imap_box(t);
-	struct folder w = {.s = s, .b = b, .c = box->c};
+	struct folder w = {.s = s, .b = b, .c = box->c, .box = box};
 	for (size_t i = 0; i < box->n_folder && r == 0; i++) {
 		struct mw_err why = {0};
 		w.f = &box->folder[i];

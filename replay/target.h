@@ -261,6 +261,7 @@ struct mw_target {
 	bool silent;     /* a canary came to the sink */
 	/* What begin will be followed by, as far as the caller knows: a hint. */
 	uint64_t coming, coming_bytes;
+	uint64_t message_limit; /* IMAP: of one command, as far as it was found out */
 	bool brief; /* scans need not give Received fields; see mw_target_brief */
 	void *own;  /* the implementation's state */
 };

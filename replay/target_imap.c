@@ -167,10 +167,16 @@ list_folders(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	pattern = quoted(mw_buf_str(&p));
 	if (!pattern)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	int r = mw_imap_cmd(c, err, "LIST \"\" %s%s", pattern, ret);
+	bool id = (c->caps & MW_CAP_ID) && !c->id_asked;
+	c->id_asked = true;
+	int r = id ? mw_imap_cmd(c, err, "ID NIL") : 0;
+	if (!r)
+		r = mw_imap_cmd(c, err, "LIST \"\" %s%s", pattern, ret);
 	if (!r && c->prefix[0])
 		r = mw_imap_cmd(c, err, "LIST \"\" INBOX%s", ret);
-	if (!r)
+	if (!r && id)
+		r = mw_imap_wait(c, mw_imap_on_id, c, err);
+	if (!r || (id && r == MW_EREFUSED))
 		r = mw_imap_wait(c, on_list, b, err);
 	if (!r && c->prefix[0])
 		r = mw_imap_wait(c, on_list, b, err);
@@ -230,6 +236,10 @@ mw_imap_box_relist(struct mw_target *t, struct mw_imap_box *b, struct mw_err *er
 		b->folder = old;
 		b->cap_folder = cap;
 		old = again;
+		for (size_t i = 0; i < n; i++) /* the list does not tell */
+			if (b->folder[i].shows)
+				mw_buf_put(&b->barred, b->folder[i].quoted,
+				           strlen(b->folder[i].quoted) + 1);
 	}
 	folders_free(old, n);
 	return r ? r : !same;
@@ -348,8 +358,9 @@ need_inbox(struct mw_imap_box *b, struct mw_err *err)
 	return mw_err_hint(err, "make it there, then run the replay again");
 }
 
-static int
-may_go_to(const struct mw_target *t, const struct mw_imap_box *b, struct mw_err *err)
+int
+mw_imap_may_go_to(const struct mw_target *t, const struct mw_imap_box *b,
+                  struct mw_err *err)
 {
 	if (b->barred.failed)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -380,6 +391,10 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	b->dry = dry;
 	b->of = t;
 	int r = log_in(t, b, &b->c, err);
+	/* What another connection found out is not forgotten. */
+	if (!r && t->message_limit &&
+	    (!b->c->message_limit || t->message_limit < b->c->message_limit))
+		b->c->message_limit = t->message_limit;
 	if (!r && !(b->staging = own_name(b->c, MW_STAGING_NAME)))
 		r = mw_fail(err, MW_EPROTO, "the server's namespace prefix is unusable");
 	if (!r && t->o.folder && !(b->dest = mw_imap_dest_name(b->c, t->o.folder)))
@@ -388,7 +403,7 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	if (!r)
 		r = list_folders(t, b, err);
 	if (!r)
-		r = may_go_to(t, b, err);
+		r = mw_imap_may_go_to(t, b, err);
 	if (!r && !b->n_folder)
 		r = need_inbox(b, err);
 	if (!r && b->staging_seen && !dry)
@@ -411,6 +426,8 @@ imap_close(struct mw_target *t, struct mw_err *err)
 	if (!b)
 		return 0;
 	t->own = NULL;
+	if (b->c)
+		t->message_limit = b->c->message_limit;
 	if (b->locked && b->c && b->c->sent == b->c->answered && !b->c->bye[0]) {
 		r = mw_imap_staging_drop(t, b, err);
 		if (r == MW_EREFUSED && t->o.note) {

@@ -27,8 +27,11 @@ struct mw_imap_folder {
 	char *quoted; /* ready for a command */
 	bool sent;
 	bool leave;           /* \Trash and the like: no import */
+	bool shows;           /* mail of other folders, by what the server told */
 	uint32_t uidvalidity; /* of the last scan */
 	uint64_t uidnext, exists;
+	uint64_t expunged, heard; /* while they were asked for; told of */
+	uint32_t cut;             /* only those from this UID on; 0: all */
 };
 
 struct mw_imap_box {
@@ -66,6 +69,17 @@ int mw_imap_box_scan(struct mw_target *t, int (*cb)(void *, const struct mw_foun
                      void *arg, struct mw_err *err) MW_CHECK;
 int mw_imap_box_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
                       int (*cb)(void *, uint64_t, struct mw_profile *), void *arg,
+                      struct mw_err *err) MW_CHECK;
+/* Dovecot tells of a message where it really lies, and so which folders are virtual
+ * though they are not marked. Asks for the newest of the selected folder; where
+ * c->dovecot is not set nothing is sent, and there is no answer to wait for. */
+int mw_imap_ask_place(struct mw_imap *c, struct mw_err *err) MW_CHECK;
+/* Is it the answer to that? f->shows is set then where the folder is virtual. */
+bool mw_imap_is_place(struct mw_imap_box *b, struct mw_imap_folder *f,
+                      const struct mw_imap_fetch *m);
+/* Does what is to be put there go into folders that show mail of others? MW_EUSAGE or
+ * MW_ECONF. */
+int mw_imap_may_go_to(const struct mw_target *t, const struct mw_imap_box *b,
                       struct mw_err *err) MW_CHECK;
 /* STATUS of all folders against the last scan: 1 changed, 0 the same. */
 int mw_imap_box_changed(struct mw_target *t, struct mw_err *err) MW_CHECK;

@@ -46,8 +46,56 @@ refuse(const struct deliver *d, const struct mw_put *p, const char *why)
 	return d->io->done(d->io->arg, p, MW_EREFUSED, why, NULL);
 }
 
-/* Refused together means that none of them is there: one by one tells whose fault it is.
- */
+struct newest { /* of the folder: how many, and may one of the batch be among them? */
+	const struct mw_put *const *v;
+	size_t n;
+	uint64_t exists;
+	bool maybe;
+};
+
+static int
+on_newest(void *arg, struct mw_imap_cur cur)
+{
+	struct newest *w = arg;
+	struct mw_str rest = mw_str(cur.p + 2, cur.n - 2), n, word;
+	struct mw_imap_fetch f;
+	if (mw_imap_parse_fetch(cur, &f)) {
+		for (size_t i = 0; i < w->n; i++)
+			w->maybe =
+			    w->maybe || f.date_us / 1000000 == w->v[i]->time_us / 1000000;
+	} else if (mw_str_cut(rest, ' ', &n, &word) &&
+	           mw_str_ieq(word, MW_STR("EXISTS"))) {
+		w->exists = mw_imap_set_at(n, 0);
+	}
+	return 0;
+}
+
+/* Not every server takes a MULTIAPPEND back that it refused (Stalwart keeps what came
+ * before the message to blame). Where some of it may be there a look at the whole mailbox
+ * has to tell. */
+static int
+none_kept(struct deliver *d, const struct mw_put *const *v, size_t n, struct mw_err *err)
+{
+	struct mw_imap *c = d->b->c;
+	struct newest w = {.v = v, .n = n};
+	int r = mw_imap_cmd(c, err, "EXAMINE %s", d->dest);
+	if (!r)
+		r = mw_imap_wait(c, on_newest, &w, err);
+	if (!r && w.exists)
+		r = mw_imap_cmd(c, err, "FETCH %llu:* (UID INTERNALDATE)",
+		                (unsigned long long)(w.exists > n ? w.exists - n + 1
+		                                                  : 1));
+	if (!r && w.exists)
+		r = mw_imap_wait(c, on_newest, &w, err);
+	if (r == MW_EREFUSED || (!r && (w.maybe || c->cut)))
+		return mw_fail(err, MW_EPROTO,
+		               "the server refused %zu messages together and may have "
+		               "kept some",
+		               n);
+	return r;
+}
+
+/* Refused together, and none of them is there: one by one tells whose fault it is. */
 static int
 append(struct deliver *d, const struct mw_put *const *v, size_t n, struct mw_err *err)
 {
@@ -69,6 +117,8 @@ append(struct deliver *d, const struct mw_put *const *v, size_t n, struct mw_err
 		               c->last.code[0] ? "] " : "", c->last.text);
 		return refuse(d, v[0], why);
 	}
+	if (a.code)
+		r = none_kept(d, v, n, err);
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = a.code ? append(d, v + i, 1, err)
 		           : done(d, v[i], a.uidvalidity, n == 1 ? a.uid : 0);
@@ -100,7 +150,8 @@ to_folder(struct deliver *d, const struct mw_put *v, size_t n, const char *const
 		}
 		batch[k++] = &v[i];
 		bytes += v[i].size;
-		if (k == MOST || bytes >= MOST_BYTES || !(c->caps & MW_CAP_MULTIAPPEND)) {
+		if (k == MOST || k == c->message_limit || bytes >= MOST_BYTES ||
+		    !(c->caps & MW_CAP_MULTIAPPEND)) {
 			r = append(d, batch, k, err);
 			k = 0;
 			bytes = 0;

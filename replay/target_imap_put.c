@@ -115,6 +115,8 @@ move_wait(struct put *p, struct moved *m, struct mw_err *err)
 	int r = mw_imap_wait(c, on_move, m, err);
 	if (!r && mw_str_ieq(mw_strz(c->last.code), MW_STR("COPYUID")))
 		note_copyuid(m, mw_buf_str(&c->last.args));
+	if (!r && c->cut) /* what it left is put anew after another look */
+		return mw_fail(err, MW_EPROTO, "the server moved only some messages");
 	if (r == MW_EREFUSED) {
 		(void)snprintf(what, sizeof what, "move mail to %.200s", p->dest_name);
 		return mw_imap_refused(c, err, what);
@@ -493,10 +495,11 @@ unfit(struct put *p, const struct mw_put *m)
 }
 
 static bool
-batch_full(size_t n, uint64_t bytes)
+batch_full(const struct put *p, size_t n, uint64_t bytes)
 {
-	return (n >= BATCH_MESSAGES && bytes >= BATCH_BYTES) || n >= BATCH_MESSAGES_MAX ||
-	       bytes >= BATCH_BYTES_MAX;
+	uint64_t limit = p->b->c->message_limit;
+	return (limit && n >= limit) || (n >= BATCH_MESSAGES && bytes >= BATCH_BYTES) ||
+	       n >= BATCH_MESSAGES_MAX || bytes >= BATCH_BYTES_MAX;
 }
 
 static int
@@ -525,7 +528,7 @@ put_to(struct put *p, const struct mw_put *v, size_t n, const char *const *to,
 			continue;
 		batch[k++] = &v[i];
 		bytes += v[i].size;
-		if (!batch_full(k, bytes))
+		if (!batch_full(p, k, bytes))
 			continue;
 		r = flush_batch(p, batch, k, err);
 		k = 0;

@@ -187,7 +187,9 @@ make_seeds(struct raise *w, uint64_t need, struct mw_err *err)
 	struct mw_imap_box *b = w->b;
 	const struct mw_clock *clk = mw_clock_system();
 	bool multi = b->c->caps & MW_CAP_MULTIAPPEND;
+	uint64_t limit = b->c->message_limit ? b->c->message_limit : SEEDS;
 	size_t n = (size_t)MW_MIN(need, (uint64_t)(multi ? SEEDS : SEEDS_SINGLY));
+	n = (size_t)MW_MIN((uint64_t)n, limit);
 	struct mw_imap_msg m[SEEDS];
 	struct mw_str validity, set;
 	MW_BUF_AUTO text = {0}, uids = {0};
@@ -298,12 +300,21 @@ change_flags(struct raise *w, uint64_t to, uint64_t most, struct mw_err *err)
 static int
 expunge(struct mw_imap *c, const struct range *v, size_t n, struct mw_err *err)
 {
+	uint64_t limit = c->message_limit ? c->message_limit : UINT64_MAX;
+	uint64_t part = 0; /* UIDs of v[i] that are done */
 	int r = 0;
 	for (size_t i = 0; i < n && !r;) {
 		MW_BUF_AUTO set = {0};
-		for (size_t k = 0; k < RANGES && i < n; k++, i++)
-			mw_buf_printf(&set, k ? ",%u:%u" : "%u:%u", (unsigned)v[i].first,
-			              (unsigned)v[i].last);
+		uint64_t room = limit;
+		for (size_t k = 0; k < RANGES && i < n && room; k++) {
+			uint64_t first = v[i].first + part, left = v[i].last - first + 1;
+			uint64_t take = MW_MIN(left, room);
+			mw_buf_printf(&set, k ? ",%u:%u" : "%u:%u", (unsigned)first,
+			              (unsigned)(first + take - 1));
+			room -= take;
+			part = take == left ? 0 : part + take;
+			i += take == left;
+		}
 		if (mw_buf_ok(&set))
 			return mw_fail(err, MW_ENOMEM, "out of memory");
 		/* Again, for a server whose COPY does not keep flags. */
@@ -388,7 +399,7 @@ static int
 consider(struct raise *w, const struct mw_imap_folder *f, struct mw_err *err)
 {
 	uint64_t n, gap = w->o->gap;
-	if (!concerns(w, f, &n) || is_young(w, f))
+	if (f->shows || !concerns(w, f, &n) || is_young(w, f))
 		return 0;
 	w->why[0] = '\0';
 	int r = look(w, f, err);

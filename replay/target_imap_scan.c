@@ -45,6 +45,37 @@ on_examine(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
+int
+mw_imap_ask_place(struct mw_imap *c, struct mw_err *err)
+{
+	return c->dovecot ? mw_imap_cmd(c, err, "UID FETCH * (X-MAILBOX)") : 0;
+}
+
+/* The name as LIST writes it, or in UTF-8. */
+static bool
+is_named(const struct mw_imap_folder *f, struct mw_str name)
+{
+	MW_BUF_AUTO utf8 = {0};
+	return mw_str_ieq(name, mw_strz(f->name)) ||
+	       (mw_imap_from_utf7(mw_strz(f->name), &utf8) &&
+	        mw_str_eq(name, mw_buf_str(&utf8)));
+}
+
+bool
+mw_imap_is_place(struct mw_imap_box *b, struct mw_imap_folder *f,
+                 const struct mw_imap_fetch *m)
+{
+	bool other = false;
+	if (!m->mailbox.n || m->has_header)
+		return false;
+	for (size_t i = 0; i < b->n_folder && !other && !is_named(f, m->mailbox); i++)
+		other = is_named(&b->folder[i], m->mailbox);
+	if (other && !f->shows)
+		mw_buf_put(&b->barred, f->quoted, strlen(f->quoted) + 1);
+	f->shows = f->shows || other;
+	return true;
+}
+
 static int
 on_message(void *arg, struct mw_imap_cur cur)
 {
@@ -52,13 +83,18 @@ on_message(void *arg, struct mw_imap_cur cur)
 	struct mw_imap_fetch f;
 	if (!mw_imap_parse_fetch(cur, &f)) {
 		struct mw_str n, rest = mw_str(cur.p + 2, cur.n - 2);
-		if (mw_str_cut(rest, ' ', &n, &rest) &&
-		    mw_str_istarts(rest, MW_STR("FETCH")))
-			s->bad = true;
+		if (!mw_str_cut(rest, ' ', &n, &rest))
+			return 0;
+		s->bad = s->bad || mw_str_istarts(rest, MW_STR("FETCH"));
+		s->b->folder[s->i].expunged += mw_str_ieq(rest, MW_STR("EXPUNGE"));
 		return 0;
 	}
-	if (!f.uid || !f.has_size || !f.has_header)
+	if (mw_imap_is_place(s->b, &s->b->folder[s->i], &f) || !f.uid || !f.has_size ||
+	    !f.has_header)
 		return 0; /* a flag update that came in between */
+	s->b->folder[s->i].heard++;
+	if (s->b->folder[s->i].shows)
+		return 0;
 	if (mw_imap_is_placeholder(s->t, f.header)) {
 		uint64_t key = KEY(s->i, f.uid);
 		mw_buf_put(&s->b->stale, &key, sizeof key);
@@ -70,15 +106,67 @@ on_message(void *arg, struct mw_imap_cur cur)
 }
 
 static int
+ask_messages(const struct mw_target *t, const char *set, struct mw_err *err)
+{
+	const struct mw_imap_box *b = t->own;
+	return mw_imap_cmd(b->c, err,
+	                   "UID FETCH %s (UID RFC822.SIZE INTERNALDATE "
+	                   "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID%s)])",
+	                   set, t->brief ? "" : " RECEIVED");
+}
+
+static int
 ask_folder(const struct mw_target *t, size_t i, struct mw_err *err)
 {
 	const struct mw_imap_box *b = t->own;
 	int r = mw_imap_cmd(b->c, err, "EXAMINE %s", b->folder[i].quoted);
-	return r ? r
-	         : mw_imap_cmd(b->c, err,
-	                       "UID FETCH 1:* (UID RFC822.SIZE INTERNALDATE "
-	                       "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID%s)])",
-	                       t->brief ? "" : " RECEIVED");
+	r = r ? r : mw_imap_ask_place(b->c, err);
+	return r ? r : ask_messages(t, "1:*", err);
+}
+
+static int
+unreadable(const struct scan *s, struct mw_err *err)
+{
+	return mw_fail(err, MW_EPROTO, "%s sends a FETCH response that cannot be read",
+	               mw_net_peer(s->b->c->net));
+}
+
+/* A server that dealt with the newest messages only is asked for the rest. */
+static int
+hear_rest(struct scan *s, struct mw_err *err)
+{
+	struct mw_imap *c = s->b->c;
+	struct mw_imap_folder *f = &s->b->folder[s->i];
+	uint32_t above = UINT32_MAX;
+	char set[40];
+	int r = mw_imap_do(c, err, "EXAMINE %s", f->quoted);
+	c->cut = f->cut;
+	while (!r && (r = mw_imap_go_on(c, &above, err)) > 0) {
+		(void)snprintf(set, sizeof set, "1:%u", (unsigned)above - 1);
+		r = ask_messages(s->t, set, err);
+		if (!r)
+			r = mw_imap_wait(c, on_message, s, err);
+		if (!r && s->bad)
+			r = unreadable(s, err);
+	}
+	return r == MW_EREFUSED ? mw_imap_refused(c, err, "read a folder") : r;
+}
+
+/* What a server does not mention would be put back a second time. */
+static int
+all_heard(const struct scan *s, struct mw_err *err)
+{
+	for (size_t i = 0; i < s->b->n_folder; i++) {
+		const struct mw_imap_folder *f = &s->b->folder[i];
+		if (!f->shows && f->heard + f->expunged < f->exists)
+			return mw_fail(err, MW_EPROTO,
+			               "%s tells of %llu messages in folder %.200s, "
+			               "which has %llu",
+			               mw_net_peer(s->b->c->net),
+			               (unsigned long long)f->heard, f->name,
+			               (unsigned long long)f->exists);
+	}
+	return 0;
 }
 
 static int
@@ -89,18 +177,27 @@ hear_folder(struct scan *s, struct mw_err *err)
 	char what[300];
 	struct mw_imap_folder *f = &s->b->folder[s->i];
 	f->uidvalidity = 0;
-	f->uidnext = f->exists = 0;
+	f->uidnext = f->exists = f->expunged = f->heard = 0;
+	f->cut = 0;
 	int r = mw_imap_wait(c, on_examine, s, err);
 	if (r == MW_EREFUSED) {
 		bool gone = c->last.no == MW_NO_NONEXISTENT;
 		(void)snprintf(what, sizeof what, "look into folder %.200s", f->name);
 		r = mw_imap_refused(c, err, what);
-		int q = mw_imap_wait(c, NULL, NULL, &second); /* FETCH without a folder */
-		if (q && q != MW_EREFUSED)
-			return mw_fail(err, q, "%s", second.msg);
+		for (int i = c->dovecot ? 0 : 1; i < 2;
+		     i++) { /* FETCH without a folder */
+			int q = mw_imap_wait(c, NULL, NULL, &second);
+			if (q && q != MW_EREFUSED)
+				return mw_fail(err, q, "%s", second.msg);
+		}
 		return gone ? 0 : r;
 	}
 	if (r)
+		return r;
+	/* Dovecot may begin to answer the second FETCH before it ends the first. */
+	if (c->dovecot)
+		r = mw_imap_wait(c, on_message, s, err);
+	if (r && r != MW_EREFUSED)
 		return r;
 	r = mw_imap_wait(c, on_message, s, err);
 	if (r == MW_EREFUSED && !f->exists)
@@ -109,11 +206,8 @@ hear_folder(struct scan *s, struct mw_err *err)
 		(void)snprintf(what, sizeof what, "read folder %.200s", f->name);
 		return mw_imap_refused(c, err, what);
 	}
-	if (!r && s->bad)
-		return mw_fail(err, MW_EPROTO,
-		               "%s sends a FETCH response that cannot be read",
-		               mw_net_peer(c->net));
-	return r;
+	f->cut = c->cut;
+	return !r && s->bad ? unreadable(s, err) : r;
 }
 
 int
@@ -132,6 +226,13 @@ mw_imap_box_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *)
 		if (!r)
 			r = hear_folder(&s, err);
 	}
+	for (s.i = 0; s.i < b->n_folder && !r; s.i++)
+		if (b->folder[s.i].cut)
+			r = hear_rest(&s, err);
+	if (!r)
+		r = all_heard(&s, err);
+	if (!r)
+		r = mw_imap_may_go_to(t, b, err);
 	if (!r && b->stale.n && !b->dry)
 		r = mw_imap_sweep(b, err);
 	if (r && b->c->sent != b->c->answered)
@@ -231,11 +332,13 @@ on_body(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
+/* Of the n keys, which ascend, *ret_left are still to be asked for. */
 static int
-fetch_some(struct mw_imap *c, struct bodies *s, const uint64_t *keys, size_t n,
-           struct mw_err *err)
+fetch_part(struct mw_imap *c, struct bodies *s, const uint64_t *keys, size_t n,
+           size_t *ret_left, struct mw_err *err)
 {
 	MW_BUF_AUTO set = {0};
+	size_t left = 0;
 	for (size_t i = 0; i < n; i++)
 		mw_buf_printf(&set, i ? ",%u" : "%u", (unsigned)(uint32_t)keys[i]);
 	int r = mw_imap_cmd(c, err, "UID FETCH %s (UID BODY.PEEK[])", mw_buf_cstr(&set));
@@ -245,7 +348,22 @@ fetch_some(struct mw_imap *c, struct bodies *s, const uint64_t *keys, size_t n,
 	c->body_arg = s->p;
 	r = mw_imap_wait(c, on_body, s, err);
 	c->body = NULL;
+	while (left < n && (uint32_t)keys[left] < c->cut)
+		left++;
+	*ret_left = left;
+	if (!r && c->cut && left == n)
+		return mw_fail(err, MW_EPROTO, "the server sends none of the messages");
 	return r == MW_EREFUSED ? mw_imap_refused(c, err, "read messages") : r;
+}
+
+static int
+fetch_some(struct mw_imap *c, struct bodies *s, const uint64_t *keys, size_t n,
+           struct mw_err *err)
+{
+	int r = 0;
+	while (n && !r)
+		r = fetch_part(c, s, keys, n, &n, err);
+	return r;
 }
 
 int

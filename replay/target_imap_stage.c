@@ -152,7 +152,7 @@ drop_unselected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	struct mw_imap *c = b->c;
 	int r = mw_imap_do(c, err, "SELECT %s", b->staging);
 	if (!r)
-		r = mw_imap_do(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
+		r = mw_imap_do_uids(c, "UID STORE", " +FLAGS.SILENT (\\Deleted)", err);
 	if (!r || r == MW_EREFUSED)
 		r = mw_imap_do(c, err, "CLOSE");
 	if (!r || r == MW_EREFUSED)
@@ -165,7 +165,8 @@ mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b, struct mw_err *
 {
 	struct mw_imap *c = b->c;
 	/* Emptied first: a MOVE that still runs elsewhere then finds nothing. */
-	int r = b->selected ? drop_selected(t, b, err) : drop_unselected(t, b, err);
+	bool at_once = b->selected && !c->message_limit;
+	int r = at_once ? drop_selected(t, b, err) : drop_unselected(t, b, err);
 	b->selected = false;
 	if (r == MW_EREFUSED && c->last.no != MW_NO_NONEXISTENT)
 		return mw_imap_refused(c, err, "delete the folder " MW_STAGING_NAME);
@@ -415,7 +416,7 @@ mw_imap_staging_purge(struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
 	/* The marker is the oldest message; "n:*" always names the newest one. */
-	int r = mw_imap_do(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
+	int r = mw_imap_do_uids(c, "UID STORE", " +FLAGS.SILENT (\\Deleted)", err);
 	if (!r)
 		r = mw_imap_do(c, err, "STORE 1 -FLAGS.SILENT (\\Deleted)");
 	if (!r)

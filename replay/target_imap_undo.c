@@ -64,6 +64,13 @@ uid_set(const struct away *a, bool all, struct mw_buf *out)
 			              (unsigned)a->v[i].place.uid);
 }
 
+static int
+only_some(const struct mw_imap *c, struct mw_err *err)
+{
+	return mw_fail(err, MW_EPROTO, "%s does not deal with all messages of a command",
+	               mw_net_peer(c->net));
+}
+
 /* Some messages of the selected folder. */
 static int
 remove_some(struct mw_imap *c, struct away *a, struct mw_err *err)
@@ -75,6 +82,8 @@ remove_some(struct mw_imap *c, struct away *a, struct mw_err *err)
 	int r = mw_imap_cmd(c, err, "UID FETCH %s (UID INTERNALDATE)", mw_buf_cstr(&set));
 	if (!r)
 		r = mw_imap_wait(c, on_there, a, err);
+	if (!r && c->cut)
+		return only_some(c, err);
 	if (r == MW_EREFUSED)
 		return mw_imap_refused(c, err, "look for what was put back");
 	uid_set(a, false, &set);
@@ -82,8 +91,10 @@ remove_some(struct mw_imap *c, struct away *a, struct mw_err *err)
 		return r;
 	r = mw_imap_do(c, err, "UID STORE %s +FLAGS.SILENT (\\Deleted)",
 	               mw_buf_cstr(&set));
-	if (!r)
+	if (!r && !c->cut)
 		r = mw_imap_do(c, err, "UID EXPUNGE %s", mw_buf_cstr(&set));
+	if (!r && c->cut)
+		return only_some(c, err);
 	return r == MW_EREFUSED ? mw_imap_refused(c, err, "take mail away") : r;
 }
 
@@ -121,10 +132,12 @@ remove_from(struct mw_imap_box *b, const struct mw_removal *v, size_t n, bool *t
 		return r;
 	if (a.uidvalidity != v[0].place.uidvalidity || !a.uidvalidity)
 		return 0; /* made anew since */
-	for (size_t i = 0; i < n && !r; i += AT_ONCE) {
+	uint64_t limit = b->c->message_limit ? b->c->message_limit : AT_ONCE;
+	size_t most = (size_t)MW_MIN(limit, (uint64_t)AT_ONCE);
+	for (size_t i = 0; i < n && !r; i += most) {
 		a.v = v + i;
 		a.there = there + i;
-		a.n = MW_MIN(n - i, (size_t)AT_ONCE);
+		a.n = MW_MIN(n - i, most);
 		r = remove_some(b->c, &a, err);
 	}
 	return r;

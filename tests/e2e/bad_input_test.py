@@ -157,7 +157,7 @@ def line_cut(t, rig, jobs):
 		proxy = CutProxy(rig.imap_port, cut)
 		t0 = time.monotonic()
 		args = ["--json", "replay", "--user", user, "--to",
-			f"imap://127.0.0.1:{proxy.listen_port}", "--password-file",
+			f"imap://127.0.0.1:{proxy.port}", "--password-file",
 			rig.password_file, "--auth-user", rigs.MASTER]
 		r = rig.mailwal(*args)
 		t.ok(r.rc in (3, 69, 74, 75) and proxy.cuts and time.monotonic() - t0 < tap.PATIENCE,

@@ -6,7 +6,6 @@ afterwards each copy is there once. TLS with a CA of our own: verified, or refus
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import listener
 import mailbox
 import rig as rigs
 import tap
@@ -25,75 +25,37 @@ ANNA = "anna@example.test"
 MEMORY_KB = 220_000  # of which the sanitizer's and the libraries' are most
 
 
-class Liar:
+class Liar(listener.Relay):
 	"""Relays to a port, line by line. The step-th tagged answer of the first connection
 	(of all, with every) meets `how`."""
 
 	def __init__(self, port, step, how, every=False):
-		self.port, self.step, self.how, self.every = port, step, how, every
+		self.step, self.how, self.every = step, how, every
 		self.hits, self.connections = 0, 0
-		self.sock = socket.create_server(("127.0.0.1", 0))
-		self.listen_port = self.sock.getsockname()[1]
-		threading.Thread(target=self._accept, daemon=True).start()
+		super().__init__(port)
 
-	def close(self):
-		self.sock.close()
-
-	def _accept(self):
-		while True:
-			try:
-				c, _ = self.sock.accept()
-			except OSError:
-				return
-			self.connections += 1
-			s = socket.create_connection(("127.0.0.1", self.port))
-			for x in (c, s):
-				x.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-			lie = self.every or self.connections == 1
-			threading.Thread(target=self._plain, args=(c, s), daemon=True).start()
-			threading.Thread(target=self._lines, args=(s, c, lie), daemon=True).start()
-
-	@staticmethod
-	def _shut(*socks):
-		for s in socks:
-			try:
-				s.shutdown(socket.SHUT_RDWR)
-			except OSError:
-				pass
-
-	def _plain(self, a, b):
-		try:
-			while True:
-				d = a.recv(65536)
-				if not d:
-					break
-				b.sendall(d)
-		except OSError:
-			pass
-		self._shut(a, b)
+	def back(self, far, near):
+		self.connections += 1
+		self._lines(far, near, self.every or self.connections == 1)
 
 	def _lines(self, s, c, lie):
-		f, n, literal = s.makefile("rb"), 0, 0
-		try:
-			for line in f:
-				tagged = not literal and line[:1] not in b"*+" and b" " in line
-				literal = max(0, literal - len(line))
-				n += tagged
-				if lie and tagged and n == self.step:
-					self.hits += 1
-					if not self.how(c, line):
-						break
-				elif lie and self.step == "literal" and line.endswith(b"}\r\n"):
-					self.hits += 1
-					c.sendall(line + b"half of it")
-					break
-				else:
-					c.sendall(line)
-				if not literal and line.rstrip().endswith(b"}"):
-					literal = int(line.rpartition(b"{")[2].rstrip(b"}\r\n+") or 0)
-		except OSError:
-			pass
-		self._shut(s, c)
+		n, literal = 0, 0
+		for line in s.makefile("rb"):
+			tagged = not literal and line[:1] not in b"*+" and b" " in line
+			literal = max(0, literal - len(line))
+			n += tagged
+			if lie and tagged and n == self.step:
+				self.hits += 1
+				if not self.how(c, line):
+					return
+			elif lie and self.step == "literal" and line.endswith(b"}\r\n"):
+				self.hits += 1
+				c.sendall(line + b"half of it")
+				return
+			else:
+				c.sendall(line)
+			if not literal and line.rstrip().endswith(b"}"):
+				literal = int(line.rpartition(b"{")[2].rstrip(b"}\r\n+") or 0)
 
 
 def cut(_c, _line):
@@ -151,7 +113,7 @@ def trial(t, rig, want, what, step, how, every=False, seconds=60):
 	if step != "literal":  # there must be mail for its answers to have literals
 		empty(rig)
 	liar = Liar(rig.imap_port, step, how, every)
-	args = imap_args(rig, liar.listen_port)  # one target, so one ledger, for both runs
+	args = imap_args(rig, liar.port)  # one target, so one ledger, for both runs
 	rc, out, err, took, kb = run(rig, args)
 	liar.step = None
 	bad = []
@@ -202,33 +164,17 @@ def imap(t, rig, want):
 	t.ok(n and not bad, "imap, every connection cut: gives up, said", "\n".join(bad))
 
 
-class Mta:
+class Mta(listener.Listener):
 	"""A scripted SMTP and LMTP server. at: the verb, or "greeting" or "end", that gets
 	`answer` (None: the line is cut); caps: what EHLO tells. taken: whole messages."""
 
 	def __init__(self, at=None, answer=None, caps=("8BITMIME",)):
 		self.at, self.answer, self.caps, self.taken, self.lines = at, answer, caps, [], []
-		self.sock = socket.create_server(("127.0.0.1", 0))
-		self.port = self.sock.getsockname()[1]
-		threading.Thread(target=self._accept, daemon=True).start()
+		super().__init__()
 
-	def close(self):
-		self.sock.close()
-
-	def _accept(self):
-		while True:
-			try:
-				c, _ = self.sock.accept()
-			except OSError:
-				return
-			threading.Thread(target=self._serve, args=(c,), daemon=True).start()
-
-	def _serve(self, c):
-		try:
-			with c, c.makefile("rwb") as f:
-				self._talk(f)
-		except (OSError, ValueError):
-			pass
+	def serve(self, sock):
+		with sock, sock.makefile("rwb") as f:
+			self._talk(f)
 
 	def _say(self, f, step, normal):
 		"""False: the line was cut."""
@@ -318,32 +264,23 @@ def mta_case(rig, jobs, kind, caps, i, at, answer):
 	return bad
 
 
+class Drip(listener.Listener):
+	"""A greeting of a byte now and then."""
+
+	def __init__(self):
+		self.stop = threading.Event()
+		super().__init__()
+
+	def serve(self, sock):
+		while not self.stop.wait(0.5):
+			sock.sendall(b"*")
+
+
 def trickle(t, rig):
-	"""A greeting of a byte now and then: the time to connect is limited as a whole."""
-	s = socket.create_server(("127.0.0.1", 0))
-	stop = threading.Event()
-
-	def serve():
-		while not stop.is_set():
-			try:
-				c, _ = s.accept()
-			except OSError:
-				return
-			threading.Thread(target=drip, args=(c,), daemon=True).start()
-
-	def drip(c):
-		try:
-			while not stop.is_set():
-				c.sendall(b"*")
-				time.sleep(0.5)
-		except OSError:
-			pass
-
-	threading.Thread(target=serve, daemon=True).start()
-	port = s.getsockname()[1]
-	rc, out, err, took, _ = run(rig, imap_args(rig, port))
-	stop.set()
-	s.close()
+	"""The time to connect is limited as a whole."""
+	with Drip() as drip:
+		rc, out, err, took, _ = run(rig, imap_args(rig, drip.port))
+		drip.stop.set()
 	t.ok(rc == 69 and took < 90, f"imap, a byte now and then: exit 69 after {took:.0f} s",
 	     f"{rc} {out} {err}")
 

@@ -201,7 +201,7 @@ def between(t, rig, jobs, port, sink):
 			box = {}
 			relay = StopProxy(port, words, n, lambda b=box: b["p"].kill())
 			box["p"] = subprocess.Popen(rig.mailwal_argv(*args(
-				relay.listen_port, rig, sink, "--fresh", "--jobs", "1")),
+				relay.port, rig, sink, "--fresh", "--jobs", "1")),
 				stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 			box["p"].communicate(timeout=tap.PATIENCE)
 			staged = sum(sum(v.values()) for k, v in found(rig).items() if "mailwal" in k[1])
@@ -209,7 +209,7 @@ def between(t, rig, jobs, port, sink):
 			       f"killed between {what} of mailbox {n}; {staged} messages are staged")
 			time.sleep(1.2)
 			# Through the relay again: the target's name is what a ledger goes by.
-			r = rig.mailwal(*args(relay.listen_port, rig, sink, "--fresh"))
+			r = rig.mailwal(*args(relay.port, rig, sink, "--fresh"))
 			relay.close()
 			have = found(rig)
 			for u in (ANNA, BERT):  # filed by the first run: the second place stays empty

@@ -5,6 +5,7 @@ is nobody's copy: not counted again, and not taken for a copy that is lost."""
 # MW_TEST_COST 10
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,11 +108,39 @@ def fill(t, rig):
 	return c
 
 
+def unmarked(t):
+	"""Virtual folders that nothing tells from others: no special use, no namespace of their own."""
+	rig = rigs.Rig(t.sub("unmarked"), users=(ANNA, BERT), aliases={})
+	configure(rig)
+	path = f"{rig.run}/dovecot.conf"
+	with open(path, encoding="utf-8") as f:
+		text = re.sub(r"special_use = \\(All|Flagged)", "auto = no", f.read())
+	servers.write(path, text)
+	with rig:
+		rig.start()
+		fill(t, rig)
+		delete(rig, ANNA, "twice")
+		delete(rig, BERT, "shared")
+		for what, n in (("once", 3), ("again", 0)):
+			r = rig.replay("--all")
+			t.ok(r.rc == 0 and r.summary["restored"] == n,
+			     f"unmarked virtual folders: what they show is no copy, {what}: {n}", r)
+		t.equal(texts(rig, ANNA, "INBOX"), ["flag", "shared", "twice", "twice"],
+			"unmarked virtual folders: each is there once")
+		r = rig.replay("--user", BERT, "--folder", "virtual/All")
+		t.ok(r.rc not in (0, 130) and "virtual/All" in r.out + r.err,
+		     "unmarked virtual folders: nothing is put into one", r)
+		r = rig.mailwal("--json", "import", f"imap://127.0.0.1:{rig.imap_port}", "--auth-user",
+				rigs.MASTER, "--password-file", rig.password_file, "--user", ANNA)
+		t.ok(r.rc == 0 and r.summary["imported"] == 0, "nor is it imported", r)
+
+
 def main(t):
 	if not os.path.exists(PLUGIN):
 		t.skip("no virtual plugin of Dovecot")
 		return
-	rig = rigs.Rig(t.dir, users=(ANNA, BERT), aliases={})
+	unmarked(t)
+	rig = rigs.Rig(t.sub("marked"), users=(ANNA, BERT), aliases={})
 	configure(rig)
 	with rig:
 		rig.start()

@@ -1,8 +1,6 @@
 """replaytool - what several tests of replay do to mailboxes and connections."""
 
-import socket
-import threading
-
+import listener
 import mailbox
 
 
@@ -17,94 +15,45 @@ def empty(rig, users=None):
 		c.logout()
 
 
-class CutProxy:
+class CutProxy(listener.Relay):
 	"""A TCP relay to a port that cuts each connection after so many bytes from the
 	client (None: never). Ends with close()."""
 
 	def __init__(self, port, cut):
-		self.port, self.cut, self.cuts = port, cut, 0
-		self.sock = socket.create_server(("127.0.0.1", 0))
-		self.listen_port = self.sock.getsockname()[1]
-		threading.Thread(target=self._accept, daemon=True).start()
+		self.cut, self.cuts = cut, 0
+		super().__init__(port)
 
-	def close(self):
-		self.sock.close()
-
-	def _accept(self):
-		while True:
-			try:
-				c, _ = self.sock.accept()
-			except OSError:
-				return
-			s = socket.create_connection(("127.0.0.1", self.port))
-			threading.Thread(target=self._pump, args=(c, s, True), daemon=True).start()
-			threading.Thread(target=self._pump, args=(s, c, False), daemon=True).start()
-
-	def _pump(self, a, b, count):
+	def there(self, near, far):
 		seen = 0
-		try:
-			while True:
-				d = a.recv(4096)
-				if not d:
-					break
-				seen += len(d)
-				if count and self.cut is not None and seen > self.cut:
-					self.cuts += 1
-					break
-				b.sendall(d)
-		except OSError:
-			pass
-		for s in (a, b):
-			try:
-				s.shutdown(socket.SHUT_RDWR)
-			except OSError:
-				pass
+		while d := near.recv(4096):
+			seen += len(d)
+			if self.cut is not None and seen > self.cut:
+				self.cuts += 1
+				return
+			far.sendall(d)
 
 
-class StopProxy:
+class StopProxy(listener.Relay):
 	"""A TCP relay to a port that, when the client sends the n-th line with these words, calls
 	stop() and lets neither that line nor anything later through. Ends with close()."""
 
 	def __init__(self, port, words, n, stop):
-		self.port, self.words, self.left, self.stop = port, words, n, stop
+		self.words, self.left, self.stop = words, n, stop
 		self.hit = False
-		self.sock = socket.create_server(("127.0.0.1", 0))
-		self.listen_port = self.sock.getsockname()[1]
-		threading.Thread(target=self._accept, daemon=True).start()
-
-	def close(self):
-		self.sock.close()
-
-	def _accept(self):
-		while True:
-			try:
-				c, _ = self.sock.accept()
-			except OSError:
-				return
-			s = socket.create_connection(("127.0.0.1", self.port))
-			threading.Thread(target=self._pump, args=(c, s, True), daemon=True).start()
-			threading.Thread(target=self._pump, args=(s, c, False), daemon=True).start()
+		super().__init__(port)
 
 	def _met(self, data):
 		for line in data.split(b"\n")[:-1]:
 			self.left -= self.words in line
 		return self.left <= 0
 
-	def _pump(self, a, b, watch):
+	def there(self, near, far):
 		rest = b""  # a line whose end is still to come
-		try:
-			while d := a.recv(65536):
-				met = watch and not self.hit and self._met(rest + d)
-				rest = (rest + d).rpartition(b"\n")[2]
-				if met:
-					self.hit = True
-					self.stop()
-					break
-				b.sendall(d)
-		except OSError:
-			pass
-		for s in (a, b):
-			try:
-				s.shutdown(socket.SHUT_RDWR)
-			except OSError:
-				pass
+		while d := near.recv(65536):
+			met = not self.hit and self._met(rest + d)
+			rest = (rest + d).rpartition(b"\n")[2]
+			if met:
+				self.hit = True
+				self.stop()
+				return
+			far.sendall(d)

@@ -1,0 +1,248 @@
+#!/usr/bin/python3
+"""IMAP servers that are unlike those of the rig: MULTIAPPEND that keeps a part of what it refused
+(Stalwart), commands that deal with the newest messages only (RFC 9738, Yahoo), LITERAL- without
+LITERAL+, no UIDPLUS, no MOVE, a FETCH that passes messages over. Each copy is there once, or
+the run says why not; nothing is sent that the server did not announce."""
+# MW_TEST_COST 20
+
+import collections
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import milterclient
+import rig as rigs
+import tap
+from imapserver import Server
+
+ANNA, BERT = "anna@example.test", "bert@example.test"
+BAD = b"I am poison"
+NONE = ()
+PLUS = ("UIDPLUS",)
+MULTI = ("UIDPLUS", "MULTIAPPEND", "LITERAL+")
+ALL = ("UIDPLUS", "MOVE", "MULTIAPPEND", "LITERAL+")
+
+
+def message(i, text="", size=0):
+	return (f"From: w@remote.test\r\nSubject: mail {i}\r\nMessage-ID: <m{i}@remote.test>\r\n\r\n"
+		f"{text}\r\n" + ("x" * 70 + "\r\n") * (size // 72)).encode()
+
+
+def mails(n, poison=()):
+	return [message(i, BAD.decode() if i in poison else f"text {i}",
+			(0, 0, 5000, 1000, 9000)[i % 5]) for i in range(n)]
+
+
+def poison(data):
+	return BAD in data
+
+
+class Site:
+	"""mailwald and a journal, and runs of mailwal into a server."""
+
+	def __init__(self, rig, state):
+		self.rig, self.state = rig, state
+
+	def args(self, s, *more, command=("replay", "--all")):
+		return ["--json", *command, "--to", f"imap://127.0.0.1:{s.port}", "--auth-user",
+			rigs.MASTER, "--password-file", self.rig.password_file, *more]
+
+	def replay(self, s, *more, command=("replay", "--all")):
+		return self.rig.mailwal(*self.args(s, "--queue", "none", "--state", self.state,
+						   *more, command=command))
+
+	def capture(self, t, data, user=ANNA, tag="Q"):
+		"""One connection: Message-IDs arrive in order."""
+		n = len(self.rig.journaled())
+		taken = milterclient.journal(self.rig.milter_sock, [
+			(f"{tag}{n + i:06d}", user, d) for i, d in enumerate(data)], threads=1)
+		t.need(len(taken) == len(data), f"{len(data)} captured")
+
+
+def differs(s, want, user=ANNA):
+	"""What INBOX lacks, what is too much there, and other folders; "" if all is right."""
+	texts = s.texts(user)
+	have = collections.Counter(texts.pop("INBOX"))
+	want = collections.Counter(want)
+	left = {n: len(v) for n, v in texts.items() if n != "Sent"}
+	out = [f"lost {(want - have).total()}, surplus {(have - want).total()}",
+	       f"folders {left}", f"announced otherwise: {s.wrong[:3]}"]
+	return "" if have == want and not left and not s.wrong else "\n".join(out)
+
+
+def check(t, site, s, want, what, failed=0):
+	"""A run puts all there that the server takes, a second one nothing."""
+	r = site.replay(s)
+	bad = differs(s, want)
+	t.ok(r.rc == (3 if failed else 0) and not bad and (r.summary or {}).get("failed") == failed,
+	     f"{what}: {len(want)} copies, each once"
+	     + (f", {failed} refused and named" if failed else ""), f"{bad}\n{r}")
+	r = site.replay(s)
+	bad = differs(s, want)
+	t.ok((r.summary or {}).get("restored") == 0 and not bad, f"{what}: a second run puts back 0",
+	     f"{bad}\n{r}")
+
+
+def refused(t, site, data):
+	"""One message in the middle is refused; the batch may be kept in part."""
+	good = [d for d in data if BAD not in d]
+	for caps in (MULTI, ("MULTIAPPEND", "LITERAL+"), ALL, ("MOVE", "MULTIAPPEND", "LITERAL-"),
+		     ("MOVE", "UIDPLUS")):
+		for keeps in (False, True):
+			with Server(caps, poison=poison, keeps=keeps) as s:
+				what = " ".join(caps) + (", keeps a part of what it refuses" if keeps else "")
+				check(t, site, s, good, what, len(data) - len(good))
+
+
+def limits(t, site, data):
+	"""A limit that is announced, one that is not, and one lower than announced."""
+	for caps in (NONE, PLUS, ALL, ("MOVE",), ("MOVE", "MULTIAPPEND", "LITERAL+")):
+		for limit, announce in ((7, None), (7, 0), (7, 20)):
+			with Server(caps, limit=limit, announce=announce) as s:
+				for d in data[::3]:  # what the backup had
+					s.put(ANNA, "INBOX", d)
+				check(t, site, s, data, f"{' '.join(caps) or 'plain'}, {limit} messages a "
+				      f"command, announced {limit if announce is None else announce}")
+
+
+def by_content(t, site, data):
+	"""The same, where only bodies tell."""
+	with Server(ALL, limit=7) as s:
+		for d in data:
+			s.put(ANNA, "INBOX", b"X-Filter: seen\r\n" + d)
+		r = site.replay(s)
+		t.ok(r.rc == 0 and r.summary["restored"] == 0 and r.summary["already_there"] == len(data),
+		     "known by their content, 7 at a time", r)
+		r = site.replay(s, command=("replay", "verify", "--all"))
+		t.ok(r.rc == 0 and r.summary["compared"] == len(data), "and compared by verify", r)
+
+
+def undo(t, site, data):
+	with Server(ALL, limit=7) as s:
+		r = site.replay(s)
+		r = site.replay(s, command=("replay", "undo", r.summary["run"]))
+		t.ok(r.rc == 0 and not differs(s, []), "undo, 7 at a time", f"{differs(s, [])}\n{r}")
+
+
+def raised(t, site, data):
+	"""UIDs used up by placeholders, none of which stays."""
+	with Server(ALL, limit=7) as s:
+		s.made -= 10_000_000  # older than the mail
+		for d in data[:10]:
+			s.put(ANNA, "INBOX", d)
+		at = s.folders(ANNA)["INBOX"].uidnext
+		r = site.replay(s, "--uid-gap", "100")
+		bad = differs(s, data)
+		first = s.folders(ANNA)["INBOX"].v[10].uid
+		t.ok(r.rc == 0 and not bad and first >= at + 100, "UIDNEXT is raised, 7 at a time",
+		     f"{bad} {at} {first}\n{r}")
+
+
+def hidden(t, site, data):
+	"""What the server does not tell of is not put there a second time."""
+	with Server(ALL, hides=lambda d: b"mail 5\r" in d) as s:
+		for d in data:
+			s.put(ANNA, "INBOX", d)
+		r = site.replay(s)
+		t.ok(r.rc not in (0, 130) and "tells of" in r.out + r.err and not differs(s, data),
+		     "a FETCH that passes one over: said, and nothing is put back", r)
+
+
+def imported(t, rig, data):
+	"""A mailbox of that kind as the source."""
+	for what, quirks, n in (("7 at a time", {"limit": 7}, len(data)),
+				("7 at a time, not announced", {"limit": 7, "announce": 0}, len(data))):
+		with Server(ALL, **quirks) as s:
+			user = f"{what.split()[-1]}@example.test"
+			for i, d in enumerate(data):
+				s.put(user, "INBOX", d + f"for {what} {i}\r\n".encode())
+			r = rig.mailwal("--json", "import", f"imap://127.0.0.1:{s.port}", "--auth-user",
+					rigs.MASTER, "--password-file", rig.password_file, "--user", user)
+			t.ok(r.rc == 0 and r.summary["imported"] == n, f"import, {what}: {n}", r)
+	with Server(ALL, hides=lambda d: b"mail 5\r" in d) as s:
+		for d in data:
+			s.put("hid@example.test", "INBOX", d + b"hid\r\n")
+		r = rig.mailwal("--json", "import", f"imap://127.0.0.1:{s.port}", "--auth-user",
+				rigs.MASTER, "--password-file", rig.password_file, "--user",
+				"hid@example.test")
+		t.ok(r.rc == 3 and r.summary["imported"] == len(data) - 1 and "tells of" in r.out + r.err,
+		     "import: what the server passes over is said", r)
+
+
+def sizes(t, site, data):
+	"""Limits of size: announced, and found out."""
+	most = sorted(map(len, data))[-3] - 1
+	good = [d for d in data if len(d) <= most]
+	for caps in ((*ALL, f"APPENDLIMIT={most}"), ALL, ("LITERAL-",)):
+		with Server(caps, largest=most) as s:
+			check(t, site, s, good, f"{' '.join(caps)}, messages up to {most} bytes",
+			      len(data) - len(good))
+
+
+def wait_for(t, site, s, new):
+	"""After these, until all of bert's that is taken is there: what that is."""
+	site.capture(t, new, BERT)
+	r = site.rig.mailwal("export", "--user", BERT, "--to", f"eml:{site.rig.dir}/bert")
+	t.need(r.rc == 0, "export", r)
+	want = [p.read_bytes() for p in pathlib.Path(site.rig.dir, "bert").rglob("*.eml")]
+	want = [d for d in want if BAD not in d]
+	rigs.wait_for("the mail", lambda: not collections.Counter(want)
+		      - collections.Counter(s.texts(BERT)["INBOX"]))
+	return want
+
+
+def follow(t, site, rig):
+	"""New mail straight into INBOX, many at once, one of them refused."""
+	for keeps in (False, True):
+		with Server(ALL, poison=poison, keeps=keeps) as s:
+			what = f"follow{', keeps a part of what it refuses' if keeps else ''}"
+			argv = rig.mailwal_argv(*site.args(
+				s, "--user", BERT, "--state", f"{site.state} follow {keeps}",
+				command=("follow",)))
+			p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+			try:
+				want = wait_for(t, site, s, [message(f"{keeps} first")])
+				for k in range(3):  # what came while it stood still goes together
+					p.send_signal(signal.SIGSTOP)
+					new = [message(f"{keeps} {k} {i}", BAD.decode() if i == 17 else "good")
+					       for i in range(40)]
+					site.capture(t, new, BERT)
+					p.send_signal(signal.SIGCONT)
+					want = wait_for(t, site, s, [])
+			finally:
+				p.send_signal(signal.SIGINT)
+				out = p.communicate(timeout=tap.PATIENCE)[0].decode()
+			bad = differs(s, want, BERT)
+			t.ok(p.returncode in (0, 130) and not bad, f"{what}: {len(want)} messages, each "
+			     "once", f"{p.returncode} {bad}\n{out[-1500:]}")
+
+
+def main(t):
+	rig = rigs.Rig(t.sub("rig"), users=(ANNA, BERT), aliases={})
+	with rig:
+		t.need(rig.mailwal("init", rig.journal).rc == 0, "a journal")
+		with open(rig.password_file, "w", encoding="ascii") as f:
+			f.write("any\n")
+		os.chmod(rig.password_file, 0o600)
+		rig.start_mailwald()
+		site = Site(rig, os.path.join(rig.dir, "state"))
+		data = mails(60, (20, 41))
+		good = [d for d in data if BAD not in d]
+		site.capture(t, good)
+		limits(t, site, good)
+		by_content(t, site, good)
+		undo(t, site, good)
+		raised(t, site, good)
+		hidden(t, site, good)
+		sizes(t, site, good)
+		site.capture(t, [d for d in data if BAD in d])
+		refused(t, site, data)
+		imported(t, rig, good)
+		follow(t, site, rig)
+
+
+tap.run(main)
