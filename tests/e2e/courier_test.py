@@ -5,6 +5,7 @@ as the Maildirs that it keeps; exactly once, with dates and bytes, also after ki
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,36 @@ def as_maildirs(t, rig, store, jobs):
 	t.ok(r.rc == 0 and r.summary["restored"] == 0, "and a run over IMAP finds it", r)
 
 
+def fresh(t, rig, store, jobs):
+	"""A Maildir that no server has opened yet: nothing in it says whose it will be."""
+	user = rig.users[0]
+	want = wanted([j for j in jobs if user in j.owners], prefix="INBOX.Back.2026")
+	want = {k: v for k, v in want.items() if k[0] == user}
+	to = ["--json", "replay", "--user", user, "--folder", "Back/2026", "--to",
+	      f"maildir:{store.dir}/home/%u/Maildir", "--layout", "courier"]
+	home = store.home(user)
+	pw = os.stat(home)
+	shutil.rmtree(home)
+	for sub in ("cur", "new", "tmp"):
+		os.makedirs(f"{home}/{sub}", 0o700)
+	for d, subs, _ in os.walk(home):
+		for x in (d, *(f"{d}/{s}" for s in subs)):
+			os.chown(x, pw.st_uid, pw.st_gid)
+	r = rig.mailwal(*to)
+	t.ok(r.rc == 0 and r.summary["restored"] >= len(want[user, "INBOX.Back.2026"]),
+	     "a fresh Maildir: put into a folder of its own", r)
+	c = store.login(user)
+	t.ok(any(b"INBOX.Back.2026" in x for x in c.lsub()[1]), "a fresh Maildir: Courier shows the "
+	     "folder to clients", f"{c.lsub()} {os.listdir(home)}")
+	c.logout()
+	state = {k: v for k, v in mailbox.dump(store, [user]).items() if k[1] == "INBOX.Back.2026"}
+	got = mailbox.compare(want, state, dates=2)
+	t.ok(not (got.missing or got.altered or got.doubled or got.wrong_date),
+	     "a fresh Maildir: Courier shows each message as it was captured", got)
+	r = rig.mailwal(*to[:-2])
+	t.ok(r.rc == 0 and r.summary["restored"] == 0, "a fresh Maildir: found again, no layout given", r)
+
+
 def main(t):
 	if not courier.root():
 		t.skip("no Courier (contrib/install-deps test unpacks it), or no mount namespaces")
@@ -135,6 +166,7 @@ def main(t):
 				uids(t, rig, store)
 				kills(t, rig, store, want, rnd)
 				as_maildirs(t, rig, store, jobs)
+				fresh(t, rig, store, jobs)
 
 
 tap.run(main)

@@ -7,6 +7,7 @@ only, no such mailbox."""
 import collections
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import cyrus
 import mailbox
+import rig as rigs
 import stores
 import tap
 import workload
@@ -225,6 +227,35 @@ def refusals(t, rig, want):
 	t.ok(r.rc == 0 and got.ok, "with room and rights a rerun finishes it", f"{got}\n{r}")
 
 
+def suppressed(t):
+	"""deliver.db outlives the mail: Cyrus' LMTP takes it for delivered and stores nothing."""
+	users = (USER,)
+	with cyrus.CyrusRig(t.sub("suppressed"), users=users, imapd="duplicatesuppression: 1") as rig:
+		rig.start()
+		jobs = [workload.Mail(f"d{i}", (
+			f"From: w@remote.test\r\nTo: {USER}\r\nSubject: d{i}\r\nMessage-ID: <d{i}@remote.test>"
+			f"\r\nDate: Mon, 05 Jan 2026 10:00:00 +0000\r\n\r\ntext {i}\r\n").encode(),
+			"w@remote.test", [USER], {}, users) for i in range(12)]
+		rig.backup()
+		rig.send(jobs, clock=time.time)
+		rig.wait_queue()
+		before = bag(mailbox.dump(rig))
+		t.need(before.total() == len(jobs), f"{len(jobs)} delivered by Cyrus")
+		rig.end("cyrus")
+		shutil.copy2(f"{rig.cyrus_dir}/conf/deliver.db", f"{rig.backup_dir}/conf/deliver.db")
+		shutil.chown(f"{rig.backup_dir}/conf/deliver.db", rigs.MAIL_USER)
+		rig.destroy_store()
+		rig.restore()
+		lmtp = f"lmtp:127.0.0.1:{rig.cyrus_lmtp_port}"
+		r = rig.mailwal("replay", "--all", "--to", lmtp)
+		t.ok(r.rc == 64 and "drop what they saw before" in r.err, "replay over LMTP names it", r)
+		r = rig.mailwal("replay", "--all", "--to", lmtp, "--accept-side-effects")
+		t.ok(not bag(mailbox.dump(rig)), "and so it is: taken by LMTP, stored 0 (control)", r)
+		r = rig.replay("--all")
+		t.ok(r.rc == 0 and bag(mailbox.dump(rig)) == before,
+		     f"over IMAP all {len(jobs)} are put back", r)
+
+
 def missing(t):
 	"""A recipient without mailbox on the server."""
 	users = (USER, GONE)
@@ -253,6 +284,7 @@ def main(t):
 	exactly_once(t, rnd, True)
 	exactly_once(t, rnd, False)
 	missing(t)
+	suppressed(t)
 
 
 tap.run(main)

@@ -155,7 +155,11 @@ class CyrusRig(rigs.Rig):
 
 	def write_cyrus(self):
 		yes = {True: "yes", False: "no"}
-		servers.write(f"{self.cyrus_dir}/imapd.conf", IMAPD_CONF.format(
+		text = IMAPD_CONF
+		for line in self.imapd_extra.splitlines():  # each setting once
+			name = line.partition(":")[0]
+			text = re.sub(rf"(?m)^{name}:.*\n", "", text)
+		servers.write(f"{self.cyrus_dir}/imapd.conf", text.format(
 			dir=self.cyrus_dir, slash=yes[self.slash], alt=yes[self.alt],
 			extra=self.imapd_extra))
 		servers.write(f"{self.cyrus_dir}/cyrus.conf", CYRUS_CONF.format(

@@ -54,6 +54,11 @@ struct scene {
 #define M1_STORED                                                                        \
 	"Return-Path: <s@x>\nReceived: by y id Q; now\nX-Spam: no\n"                     \
 	"Message-ID: <1@x>\nSubject: a\n\nbody one\n"
+#define M1_JUDGED                                                                        \
+	"Authentication-Results: mx; spf=pass\r\nARC-Seal: i=1; a\r\nX-TUID: q7\r\n" M1
+#define M1_REJUDGED                                                                      \
+	"Authentication-Results: mx; spf=fail\n dkim=none\nMessage-ID: <1@x>\n"          \
+	"ARC-Seal: i=2; b\nSubject: a\nStatus: RO\n\nbody one\n"
 #define M1_OTHER   "Message-ID: <1@x>\r\nSubject: a\r\n\r\nbody two\r\n"
 #define M1_TAGGED  "Message-ID: <1@x>\r\nSubject: [SPAM] a\r\n\r\nbody one\r\n"
 #define M0         "Subject: none\r\n\r\nno id\r\n"
@@ -86,6 +91,14 @@ static const struct scene scenes[] = {
     {"added fields and LF line ends do not hide it",
      {{"<1@x>", "Q", M1, S(0), 0, 0}},
      {{"<1@x>", "", M1_STORED, S(60), 0, 0}},
+     "s"},
+    {"what was judged anew, or synchronised by a client, is the same message",
+     {{"<1@x>", "Q", M1_JUDGED, S(0), 0, 0}},
+     {{"<1@x>", "", M1_REJUDGED, S(60), 0, 0}},
+     "d"},
+    {"and so it is with fields added and one of those changed",
+     {{"<1@x>", "Q", M1_JUDGED, S(0), 0, 0}},
+     {{"<1@x>", "", "X-Spam: no\n" M1_REJUDGED, S(60), 0, 0}},
      "s"},
     {"same Message-ID, other content: put back, and said to be ambiguous",
      {{"<1@x>", "Q", M1, S(0), 0, 0}},

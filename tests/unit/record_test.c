@@ -200,6 +200,47 @@ canonical_form(void **state)
 		}
 }
 
+/* Each field that some store or client adds or changes, alone, folded and in any case. */
+static void
+every_field_that_stores_change_is_off(void **state)
+{
+	(void)state;
+	static const char *const names[] = {"Return-Path",
+	                                    "Received",
+	                                    "Delivered-To",
+	                                    "X-Original-To",
+	                                    "Envelope-To",
+	                                    "Delivery-Date",
+	                                    "X-Sieve",
+	                                    "X-Cyrus-Session-Id",
+	                                    "X-TUID",
+	                                    "X-OfflineIMAP",
+	                                    "Status",
+	                                    "X-Status",
+	                                    "X-Keywords",
+	                                    "X-UID",
+	                                    "Authentication-Results",
+	                                    "ARC-Seal",
+	                                    "ARC-Message-Signature",
+	                                    "ARC-Authentication-Results"};
+	for (size_t i = 0; i < 2 * MW_COUNT(names); i++) {
+		char name[40];
+		MW_BUF_AUTO got = {0}, text = {0};
+		(void)snprintf(name, sizeof name, "%s", names[i / 2]);
+		for (char *p = name; i % 2 && *p; p++)
+			*p = (char)(*p >= 'a' && *p <= 'z' ? *p - 32 : *p);
+		if (i % 2)
+			mw_buf_printf(&text, "%s: three\nA: b\nC: d\n\nhi\n", name);
+		else
+			mw_buf_printf(&text,
+			              "A: b\r\n%s: one\r\n\tand two\r\nC: d\r\n\r\nhi",
+			              name);
+		canon(mw_buf_str(&text), 1000, &got);
+		if (!mw_str_eq(mw_buf_str(&got), MW_STR("A: b\nC: d\n\nhi")))
+			fail_msg("%s: got '%.*s'", name, (int)got.n, got.p);
+	}
+}
+
 static void
 canonical_form_survives_delivery(void **state)
 {
@@ -296,6 +337,7 @@ main(void)
 	    cmocka_unit_test(decode_of_encode_is_the_same),
 	    cmocka_unit_test(unknown_keys),
 	    cmocka_unit_test(canonical_form),
+	    cmocka_unit_test(every_field_that_stores_change_is_off),
 	    cmocka_unit_test(canonical_form_survives_delivery),
 	    cmocka_unit_test(fields),
 	    cmocka_unit_test(unfolding_and_ids),
