@@ -52,14 +52,17 @@ add(struct mw_query *q, const char ***list, size_t *n, const char *v, struct mw_
 	return 1;
 }
 
-/* The earlier, or with `later` the later, of what was given; `unset` is neither. */
+/* The earlier, or with `later` (an end) the later, of what was given; `unset` is neither.
+ */
 static int
 take_time(const char *opt, const char *v, bool later, int64_t unset, int64_t *ret,
           struct mw_err *err)
 {
 	const struct mw_clock *c = mw_clock_system();
 	int64_t us;
-	if (mw_time_parse(v, c->now_us(c), &us) < 0) {
+	int r = later ? mw_time_parse_last(v, c->now_us(c), &us)
+	              : mw_time_parse(v, c->now_us(c), &us);
+	if (r < 0) {
 		(void)mw_fail(err, MW_EUSAGE, "%s: '%s' is not a time", opt, v);
 		return mw_err_hint(err, "such as '2026-11-20 08:00', yesterday, -2h, 7d, "
 		                        "@1700000000 or 2026-11-20T08:00:00Z");

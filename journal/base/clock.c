@@ -1,6 +1,7 @@
 #include "journal/base/clock.h"
 
 #include "journal/base/err.h"
+#include "journal/base/zone.h"
 
 #include <ctype.h>
 #include <stdbool.h>
@@ -421,7 +422,7 @@ day_and_time(const char **s, struct tm *tm, int64_t *ret_frac, int *ret_weekday)
 }
 
 static bool
-absolute(const char *s, int64_t now_us, int64_t *ret_us)
+absolute(const char *s, int64_t now_us, bool last, int64_t *ret_us)
 {
 	time_t now = (time_t)floor_sec(now_us);
 	struct tm tm;
@@ -436,6 +437,10 @@ absolute(const char *s, int64_t now_us, int64_t *ret_us)
 	if (!day_and_time(&p, &tm, &frac, &weekday))
 		return false;
 	bool zone = zone_part(&p, &off);
+	const char *name = skip_space(p);
+	size_t n_name = zone ? 0 : mw_zone_name(name);
+	if (n_name)
+		p = name + n_name;
 	if (*skip_space(p))
 		return false;
 	if (weekday >= 0) /* the last one, today if its time has come */
@@ -443,15 +448,16 @@ absolute(const char *s, int64_t now_us, int64_t *ret_us)
 	for (int back = 0;; back++) {
 		struct tm try = tm;
 		try.tm_mday -= 7 * back;
-		time_t t = zone ? timegm(&try) - off : mktime(&try);
+		time_t t =
+		    zone ? timegm(&try) - off : mw_zone_time(&try, name, n_name, last);
 		*ret_us = (int64_t)t * SEC + frac;
 		if (weekday < 0 || *ret_us <= now_us || back)
 			return true;
 	}
 }
 
-int
-mw_time_parse(const char *text, int64_t now_us, int64_t *ret_us)
+static int
+parse(const char *text, int64_t now_us, bool last, int64_t *ret_us)
 {
 	static const struct {
 		const char *word;
@@ -473,7 +479,7 @@ mw_time_parse(const char *text, int64_t now_us, int64_t *ret_us)
 		tm.tm_hour = tm.tm_min = tm.tm_sec = 0;
 		tm.tm_mday += words[i].days;
 		tm.tm_isdst = -1;
-		*ret_us = (int64_t)mktime(&tm) * SEC;
+		*ret_us = (int64_t)mw_zone_time(&tm, NULL, 0, last) * SEC;
 		return 0;
 	}
 	if (*s == '@') {
@@ -484,9 +490,21 @@ mw_time_parse(const char *text, int64_t now_us, int64_t *ret_us)
 		*ret_us = v;
 		return 0;
 	}
-	if (absolute(s, now_us, ret_us) || relative(s, now_us, ret_us))
+	if (absolute(s, now_us, last, ret_us) || relative(s, now_us, ret_us))
 		return 0;
 	return MW_EUSAGE;
+}
+
+int
+mw_time_parse(const char *text, int64_t now_us, int64_t *ret_us)
+{
+	return parse(text, now_us, false, ret_us);
+}
+
+int
+mw_time_parse_last(const char *text, int64_t now_us, int64_t *ret_us)
+{
+	return parse(text, now_us, true, ret_us);
 }
 
 void

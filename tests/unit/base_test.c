@@ -42,6 +42,17 @@ times_parse(void **state)
 	    {"2026-07-01 08:00", "2026-07-01T06:00:00.000000Z"}, /* summer time */
 	    {"2024-02-29", "2024-02-28T23:00:00.000000Z"},
 	    {"2026-11-20 08:00 UTC", "2026-11-20T08:00:00.000000Z"},
+	    {"2026-11-20 08:00 Europe/London", "2026-11-20T08:00:00.000000Z"},
+	    {"2026-07-01 08:00 America/New_York", "2026-07-01T12:00:00.000000Z"},
+	    {"2026-11-20 Asia/Kolkata", "2026-11-19T18:30:00.000000Z"},
+	    {"2026-11-20 08:00 Etc/GMT+3", "2026-11-20T11:00:00.000000Z"},
+	    {"2026-07-01 08:00 Europe/Berlin", "2026-07-01T06:00:00.000000Z"},
+	    {"2026-10-25 02:30", "2026-10-25T00:30:00.000000Z"}, /* comes twice */
+	    {"2026-10-25 01:59:59", "2026-10-24T23:59:59.000000Z"},
+	    {"2026-10-25 03:00", "2026-10-25T02:00:00.000000Z"},
+	    {"2026-03-29 01:59:59", "2026-03-29T00:59:59.000000Z"},
+	    {"2026-03-29 02:30", "2026-03-29T00:30:00.000000Z"}, /* left out */
+	    {"2026-03-29 03:00", "2026-03-29T01:00:00.000000Z"},
 	    {"2026-11-20T08:00:00Z", "2026-11-20T08:00:00.000000Z"},
 	    {"2026-11-20t08:00:00z", "2026-11-20T08:00:00.000000Z"},
 	    {"2026-11-20T08:00:00+02:00", "2026-11-20T06:00:00.000000Z"},
@@ -89,12 +100,39 @@ times_parse(void **state)
 }
 
 static void
+an_end_leaves_nothing_out(void **state)
+{
+	static const struct {
+		const char *text, *utc;
+	} cases[] = {
+	    {"2026-10-25 02:30", "2026-10-25T01:30:00.000000Z"},
+	    {"2026-10-25 02:30 Europe/Berlin", "2026-10-25T01:30:00.000000Z"},
+	    {"2026-11-01 01:30 America/New_York", "2026-11-01T06:30:00.000000Z"},
+	    {"2026-10-25 01:30", "2026-10-24T23:30:00.000000Z"},
+	    {"2026-03-29 02:30", "2026-03-29T01:30:00.000000Z"},
+	    {"2026-11-20 08:00", "2026-11-20T07:00:00.000000Z"},
+	};
+	(void)state;
+	for (size_t i = 0; i < MW_COUNT(cases); i++) {
+		int64_t us = 0;
+		char text[40];
+		assert_int_equal(mw_time_parse_last(cases[i].text, NOW, &us), 0);
+		mw_time_rfc3339(text, sizeof text, us);
+		assert_string_equal(text, cases[i].utc);
+	}
+}
+
+static void
 wrong_times_are_refused(void **state)
 {
 	static const char *const cases[] = {
 	    "",
 	    " ",
 	    "soon",
+	    "2026-11-20 08:00 Mars/Olympus",
+	    "2026-11-20 08:00 ../../etc/passwd",
+	    "2026-11-20 08:00 Europe/Berlin x",
+	    "2026-11-20 08:00 Europe/../UTC",
 	    "2026",
 	    "2026-11",
 	    "2026-11-31",
@@ -659,6 +697,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(times_parse),
+	    cmocka_unit_test(an_end_leaves_nothing_out),
 	    cmocka_unit_test(wrong_times_are_refused),
 	    cmocka_unit_test(times_print),
 	    cmocka_unit_test(durations_parse),
