@@ -108,7 +108,9 @@ class Session:
 			self.s.commands.append(rest.decode("latin-1"))
 			self.code = ""
 			try:
-				how = getattr(self, "do_" + word.lower().replace(" ", "_"))
+				how = getattr(self, "do_" + word.lower().replace(" ", "_"), None)
+				if how is None:
+					raise No("BAD what is that?")
 				if word == "APPEND":  # a message of its own takes time on the line
 					how(rest)
 				else:
