@@ -111,16 +111,13 @@ static int
 move_wait(struct put *p, struct moved *m, struct mw_err *err)
 {
 	struct mw_imap *c = p->b->c;
-	char what[400];
 	int r = mw_imap_wait(c, on_move, m, err);
 	if (!r && mw_str_ieq(mw_strz(c->last.code), MW_STR("COPYUID")))
 		note_copyuid(m, mw_buf_str(&c->last.args));
 	if (!r && c->cut) /* what it left is put anew after another look */
 		return mw_fail(err, MW_EPROTO, "the server moved only some messages");
-	if (r == MW_EREFUSED) {
-		(void)snprintf(what, sizeof what, "move mail to %.200s", p->dest_name);
-		return mw_imap_refused(c, err, what);
-	}
+	if (r == MW_EREFUSED)
+		return mw_imap_refused(c, err, "move mail to its folder");
 	if (!r && !(c->caps & MW_CAP_MOVE))
 		r = mw_imap_staging_purge(p->b, err);
 	return r;
@@ -497,9 +494,9 @@ unfit(struct put *p, const struct mw_put *m)
 static bool
 batch_full(const struct put *p, size_t n, uint64_t bytes)
 {
-	uint64_t limit = p->b->c->message_limit;
-	return (limit && n >= limit) || (n >= BATCH_MESSAGES && bytes >= BATCH_BYTES) ||
-	       n >= BATCH_MESSAGES_MAX || bytes >= BATCH_BYTES_MAX;
+	return n == p->b->c->message_limit ||
+	       (n >= BATCH_MESSAGES && bytes >= BATCH_BYTES) || n >= BATCH_MESSAGES_MAX ||
+	       bytes >= BATCH_BYTES_MAX;
 }
 
 static int
