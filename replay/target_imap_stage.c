@@ -128,17 +128,19 @@ delete_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 }
 
 /* In one round trip; only where it is selected for certain, since what is selected loses
- * all it holds. */
+ * all it holds. It is selected once more all the same: where that fails nothing is. */
 static int
 drop_selected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
-	int r = mw_imap_cmd(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
+	int r = mw_imap_cmd(c, err, "SELECT %s", b->staging);
+	if (!r)
+		r = mw_imap_cmd(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
 	if (!r)
 		r = mw_imap_cmd(c, err, "CLOSE");
 	if (!r)
 		r = mw_imap_cmd(c, err, "DELETE %s", b->staging);
-	for (int i = 0; i < 3 && (!r || r == MW_EREFUSED); i++)
+	for (int i = 0; i < 4 && (!r || r == MW_EREFUSED); i++)
 		r = mw_imap_wait(c, NULL, NULL, err);
 	if (r != MW_EREFUSED || c->last.no == MW_NO_NONEXISTENT)
 		return r;

@@ -18,6 +18,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
 import alone
+import listener
 import rig as rigs
 import tap
 
@@ -42,7 +43,8 @@ class Table:
 		self.sock = socket.socket(socket.AF_UNIX)
 		self.sock.bind(path)
 		self.sock.listen(100)
-		threading.Thread(target=self._accept, daemon=True).start()
+		self.thread = threading.Thread(target=self._accept, daemon=True)
+		self.thread.start()
 
 	def _accept(self):
 		while True:
@@ -85,7 +87,7 @@ class Site(alone.Alone):
 	def __exit__(self, *what):
 		if self.table:
 			self.table.gate.set()
-			self.table.sock.close()
+			listener.end(self.table.sock, self.table.thread)
 		super().__exit__(*what)
 		if os.path.exists(self.map):
 			os.unlink(self.map)

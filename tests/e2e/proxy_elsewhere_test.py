@@ -14,6 +14,7 @@ import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import listener
 import rig as rigs
 import smtp
 import tap
@@ -28,7 +29,8 @@ class Next:
 	def __init__(self, addr):
 		self.heard, self.open = [], []
 		self.sock = socket.create_server((addr, PORT))
-		threading.Thread(target=self._accept, daemon=True).start()
+		self.thread = threading.Thread(target=self._accept, daemon=True)
+		self.thread.start()
 
 	def _accept(self):
 		while True:
@@ -52,8 +54,7 @@ class Next:
 				  if verb == b"EHLO" else b"250 2.0.0 Ok\r\n")
 
 	def close(self):
-		self.sock.shutdown(socket.SHUT_RDWR)
-		self.sock.close()
+		listener.end(self.sock, self.thread)
 		for c in self.open:
 			c.shutdown(socket.SHUT_RDWR)
 

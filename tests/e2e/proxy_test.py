@@ -19,6 +19,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import listener
 import mailbox
 import rig as rigs
 import smtp
@@ -42,11 +43,11 @@ class Sink:
 		self.lock, self.open, self.carriers = threading.Lock(), set(), set()
 		self.sock = socket.create_server(("127.0.0.1", rigs.free_ports(1)[0]))
 		self.port = self.sock.getsockname()[1]
-		threading.Thread(target=self._accept, daemon=True).start()
+		self.thread = threading.Thread(target=self._accept, daemon=True)
+		self.thread.start()
 
 	def close(self):
-		self.sock.shutdown(socket.SHUT_RDWR)
-		self.sock.close()
+		listener.end(self.sock, self.thread)
 
 	def _accept(self):
 		while True:

@@ -20,6 +20,7 @@ import struct
 import tempfile
 import threading
 
+import listener
 import mailbox
 import rig as rigs
 import servers
@@ -91,7 +92,8 @@ class Saslauthd:
 		self.sock.bind(path)
 		os.chmod(path, 0o777)
 		self.sock.listen(64)
-		threading.Thread(target=self._serve, daemon=True).start()
+		self.thread = threading.Thread(target=self._serve, daemon=True)
+		self.thread.start()
 
 	def _serve(self):
 		while True:
@@ -118,7 +120,7 @@ class Saslauthd:
 		c.sendall(struct.pack("!H", len(text)) + text)
 
 	def close(self):
-		self.sock.close()
+		listener.end(self.sock, self.thread)
 
 
 class CyrusRig(rigs.Rig):

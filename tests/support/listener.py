@@ -11,6 +11,16 @@ import socket
 import threading
 
 
+def end(sock, thread):
+	"""Closes a listening socket for which `thread` waits in accept()."""
+	try:
+		sock.shutdown(socket.SHUT_RDWR)  # wakes it
+	except OSError:
+		pass
+	thread.join(120)
+	sock.close()
+
+
 class Listener:
 	def __init__(self):
 		self.sock = socket.create_server(("127.0.0.1", 0))
@@ -25,12 +35,7 @@ class Listener:
 		self.close()
 
 	def close(self):
-		try:
-			self.sock.shutdown(socket.SHUT_RDWR)  # wakes accept()
-		except OSError:
-			pass
-		self.thread.join()
-		self.sock.close()
+		end(self.sock, self.thread)
 
 	def _accept(self):
 		while True:

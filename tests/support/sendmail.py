@@ -23,6 +23,7 @@ import struct
 import subprocess
 import threading
 
+import listener
 import rig as rigs
 import servers
 
@@ -133,10 +134,11 @@ class Saslauthd:
 		self.sock.bind(self.path)
 		os.chmod(self.path, 0o666)
 		self.sock.listen(64)
-		threading.Thread(target=self._serve, daemon=True).start()
+		self.thread = threading.Thread(target=self._serve, daemon=True)
+		self.thread.start()
 
 	def close(self):
-		self.sock.close()
+		listener.end(self.sock, self.thread)
 
 	@staticmethod
 	def _field(c):

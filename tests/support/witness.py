@@ -10,6 +10,8 @@ import socket
 import struct
 import threading
 
+import listener
+
 HDR_LEADSPC = 0x00100000
 RCPT_REJ = 0x00000800
 
@@ -31,18 +33,19 @@ class Witness:
 		self.path = path
 		self.messages, self.order = {}, []
 		self.lock = threading.Lock()
-		self.sock = None
+		self.sock = self.thread = None
 
 	def start(self):
 		self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 		self.sock.bind(self.path)
 		os.chmod(self.path, 0o666)
 		self.sock.listen(256)
-		threading.Thread(target=self._accept, daemon=True).start()
+		self.thread = threading.Thread(target=self._accept, daemon=True)
+		self.thread.start()
 
 	def stop(self):
 		if self.sock:
-			self.sock.close()
+			listener.end(self.sock, self.thread)
 			self.sock = None
 
 	@property
