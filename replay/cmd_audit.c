@@ -136,9 +136,17 @@ look_up_erased(struct job *j, struct mw_err *err)
 {
 	MW_CURSOR_AUTO *c = NULL;
 	struct mw_store *st = j->cli->stores[0];
+	int64_t from = INT64_MAX, to = INT64_MIN;
 	int bad = 0, r = find_without(j, err);
+	for (size_t i = 0; i < j->n_without; i++) {
+		const struct mw_audit_row *w = &j->a.v[j->without[i]];
+		from = MW_MIN(from, w->begun_us - SECOND_US);
+		to = MW_MAX(to, w->accepted_us + 2 * SECOND_US);
+	}
 	if (r == 0 && j->n_without)
 		r = mw_cursor_new(st, 1, &c, err);
+	if (r == 0 && c)
+		mw_cursor_ahead(c);
 	while (r == 0 && c) {
 		struct mw_record rec;
 		if (mw_cli_stopped())
@@ -148,8 +156,11 @@ look_up_erased(struct job *j, struct mw_err *err)
 			break;
 		if (k < 0 || rec.type != MW_TYPE_MAIL)
 			continue;
+		if (rec.time_us < from || rec.time_us > to ||
+		    mw_record_wiped(st, &rec, NULL) != 1)
+			continue;
 		struct mw_audit_row *row = row_of_erased(j, &rec);
-		if (!row || mw_record_wiped(st, &rec, NULL) != 1)
+		if (!row)
 			continue;
 		row->journaled = true;
 		j->erased++;

@@ -213,7 +213,7 @@ drill_run(struct mw_cli *cli, int argc, char **argv)
 	if (!arena || mw_drill_init(&d, cli, &err))
 		return mw_err_exit(MW_ENOMEM);
 	mw_query_init(&a.q, arena);
-	a.q.delimiter = cli->conf->recipient_delimiter;
+	mw_query_site(&a.q, cli->conf);
 	int status = parse_run(&d, &a, argc, argv);
 	if (status == 0) {
 		(void)signal(SIGPIPE, SIG_IGN);

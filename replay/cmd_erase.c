@@ -337,7 +337,7 @@ choose_now(struct erase *e)
 {
 	struct mw_store *st = e->cli->stores[0];
 	int r = 0;
-	e->q.delimiter = e->cli->conf->recipient_delimiter;
+	mw_query_site(&e->q, e->cli->conf);
 	if (e->q.n_user) {
 		char type = MW_TYPE_RESTORE;
 		r = mw_query_users(e->cli, &e->q, e->err);

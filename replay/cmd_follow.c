@@ -169,7 +169,7 @@ mw_cmd_follow(struct mw_cli *cli, int argc, char **argv)
 		a.t.note = mw_cli_note;
 		a.t.note_arg = cli;
 		f.q = a.q;
-		f.q.delimiter = cli->conf->recipient_delimiter;
+		mw_query_site(&f.q, cli->conf);
 		f.to = a.to;
 		int64_t start = clock->mono_us(clock);
 		mw_rate_init(&f.rate, &a.t.rate);

@@ -187,7 +187,7 @@ fetch_part(struct folder *w, const struct one *const *v, size_t n, size_t *ret_l
 	while (left < n && v[left]->uid < w->c->cut)
 		left++;
 	*ret_left = left;
-	if (r == 0 && w->c->cut && left == n)
+	if (r == 0 && w->c->cut && (left == n || w->c->cut == 1))
 		return mw_fail(err, MW_EPROTO, "the server sends none of the messages");
 	return r < 0 ? mw_fail(err, r, "%s", why.msg) : 0;
 }
@@ -276,7 +276,8 @@ one_folder(struct folder *w, struct mw_err *err)
 	if (r == 0)
 		r = where_it_lies(w, err);
 	if (r == 0 && w->f->shows)
-		return 0; /* what it shows is another folder's */
+		return 0;         /* what it shows is another folder's */
+	uint64_t had = w->exists; /* what comes meanwhile was not asked for */
 	if (r == 0)
 		r = heads(w, err);
 	if (r == MW_EREFUSED) {
@@ -286,11 +287,11 @@ one_folder(struct folder *w, struct mw_err *err)
 	if (r == 0 && w->n)
 		qsort(w->v, w->n, sizeof *w->v, by_uid);
 	r = r < 0 ? r : messages(w, err);
-	if (r == 0 && w->n + w->gone < w->exists)
+	if (r == 0 && w->n + w->gone < had)
 		return mw_fail(err, MW_EREFUSED,
 		               "the server tells of %zu messages in folder %.200s, which "
 		               "has %llu",
-		               w->n, w->f->name, (unsigned long long)w->exists);
+		               w->n, w->f->name, (unsigned long long)had);
 	return r;
 }
 

@@ -61,6 +61,13 @@ mw_query_is_user(const struct mw_query *q, struct mw_str addr)
 	return false;
 }
 
+void
+mw_query_site(struct mw_query *q, const struct mw_conf *conf)
+{
+	q->delimiter = conf->recipient_delimiter;
+	q->only_domain = conf->local_domains.n == 1 ? conf->local_domains.v[0] : NULL;
+}
+
 bool
 mw_query_is_login(const struct mw_query *q, const struct mw_mail *m)
 {
@@ -70,8 +77,10 @@ mw_query_is_login(const struct mw_query *q, const struct mw_mail *m)
 		struct mw_str want = mw_strz(q->user[k]), of = mw_addr_domain(want);
 		if (mw_str_ieq(m->auth_user, want))
 			return true;
+		bool only = m->auth_user.n == local.n && q->only_domain &&
+		            mw_str_ieq(of, mw_strz(q->only_domain));
 		if (mw_str_ieq(local, mw_addr_local(want)) &&
-		    (of.n == 0 || mw_str_ieq(domain, of)))
+		    (of.n == 0 || only || mw_str_ieq(domain, of)))
 			return true;
 	}
 	return false;

@@ -510,7 +510,7 @@ mw_select(struct mw_cli *cli, const struct mw_query *q,
 	w.q.subject_needle = mw_search_needles(q->subject, q->n_subject, q->arena);
 	w.q.from_needle = mw_search_needles(q->from, q->n_from, q->arena);
 	if (cli->conf)
-		w.q.delimiter = cli->conf->recipient_delimiter;
+		mw_query_site(&w.q, cli->conf);
 	if (q->since_mark)
 		r = find_begin(&w, b, err);
 	if (r == 0)

@@ -50,6 +50,8 @@ struct mw_query {
 	/* --user with a domain is looked up; what cannot be read is then not told of. */
 	bool user_by_index;
 	const char *delimiter; /* characters that part an extension from the local part */
+	const char
+	    *only_domain; /* the local domain, where there is one only; else NULL */
 	struct mw_arena *arena;
 };
 
@@ -59,6 +61,8 @@ void mw_query_init(struct mw_query *q, struct mw_arena *a);
  * "--opt=value". Repeated values of one option are OR-ed, different options AND-ed. */
 int mw_query_option(struct mw_query *q, int argc, char **argv, int *i,
                     struct mw_err *err);
+/* What the configuration of a site says of addresses and logins. */
+void mw_query_site(struct mw_query *q, const struct mw_conf *conf);
 /* until before since, and the like. */
 int mw_query_check(const struct mw_query *q, struct mw_err *err);
 /* Does somebody know each --user: a record (recipient, alias expansion, login), or, by
@@ -86,8 +90,8 @@ bool mw_query_match(const struct mw_query *q, const struct mw_mail *m,
 
 /* Is this address, with or without its extension, one of the --user terms? */
 bool mw_query_is_user(const struct mw_query *q, struct mw_str addr);
-/* Was it sent under the login of one of them? A login without domain has the sender's; a
- * term without one is the local part of the login. */
+/* Was it sent under the login of one of them? A login without domain has the sender's, or
+ * the only local one; a term without one is the local part of the login. */
 bool mw_query_is_login(const struct mw_query *q, const struct mw_mail *m);
 
 /* Calls cb for each match until it returns non-zero, which is returned. Damage and

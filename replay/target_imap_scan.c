@@ -259,13 +259,31 @@ on_status(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
+static int
+ask_status(struct mw_imap_box *b, size_t i, struct mw_err *err)
+{
+	return mw_imap_cmd(b->c, err, "STATUS %s (MESSAGES UIDNEXT UIDVALIDITY)",
+	                   b->folder[i].quoted);
+}
+
+/* *changed is set where the folder is not as it was. */
+static int
+hear_status(struct mw_imap_box *b, size_t i, bool *changed, struct mw_err *err)
+{
+	struct watch w = {&b->folder[i], false};
+	int r = mw_imap_wait(b->c, on_status, &w, err);
+	if (r == MW_EREFUSED)
+		r = 0; /* gone: something changed */
+	*changed = *changed || !w.same;
+	return r;
+}
+
 int
 mw_imap_changed_send(struct mw_imap_box *b, struct mw_err *err)
 {
 	int r = 0;
 	for (size_t i = 0; i < b->n_folder && !r; i++)
-		r = mw_imap_cmd(b->c, err, "STATUS %s (MESSAGES UIDNEXT UIDVALIDITY)",
-		                b->folder[i].quoted);
+		r = ask_status(b, i, err);
 	return r;
 }
 
@@ -274,13 +292,8 @@ mw_imap_changed_wait(struct mw_imap_box *b, struct mw_err *err)
 {
 	bool changed = false;
 	int r = 0;
-	for (size_t i = 0; i < b->n_folder && !r; i++) {
-		struct watch w = {&b->folder[i], false};
-		r = mw_imap_wait(b->c, on_status, &w, err);
-		if (r == MW_EREFUSED)
-			r = 0; /* gone: something changed */
-		changed = changed || !w.same;
-	}
+	for (size_t i = 0; i < b->n_folder && !r; i++)
+		r = hear_status(b, i, &changed, err);
 	return r ? r : changed;
 }
 
@@ -293,15 +306,9 @@ mw_imap_box_changed(struct mw_target *t, struct mw_err *err)
 	int r = 0;
 	for (size_t i = 0; i < b->n_folder && !r; i++) {
 		while (!r && asked < b->n_folder && asked < i + AHEAD * 4)
-			r = mw_imap_cmd(b->c, err,
-			                "STATUS %s (MESSAGES UIDNEXT UIDVALIDITY)",
-			                b->folder[asked++].quoted);
-		struct watch w = {&b->folder[i], false};
+			r = ask_status(b, asked++, err);
 		if (!r)
-			r = mw_imap_wait(b->c, on_status, &w, err);
-		if (r == MW_EREFUSED)
-			r = 0; /* gone: something changed */
-		changed = changed || !w.same;
+			r = hear_status(b, i, &changed, err);
 	}
 	return r ? r : changed;
 }
@@ -351,7 +358,7 @@ fetch_part(struct mw_imap *c, struct bodies *s, const uint64_t *keys, size_t n,
 	while (left < n && (uint32_t)keys[left] < c->cut)
 		left++;
 	*ret_left = left;
-	if (!r && c->cut && left == n)
+	if (!r && c->cut && (left == n || c->cut == 1)) /* 1: it does not say where */
 		return mw_fail(err, MW_EPROTO, "the server sends none of the messages");
 	return r == MW_EREFUSED ? mw_imap_refused(c, err, "read messages") : r;
 }

@@ -153,9 +153,10 @@ drop_unselected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
 	int r = mw_imap_do(c, err, "SELECT %s", b->staging);
-	if (!r)
+	bool open = !r; /* else what CLOSE expunges might be the user's */
+	if (open)
 		r = mw_imap_do_uids(c, "UID STORE", " +FLAGS.SILENT (\\Deleted)", err);
-	if (!r || r == MW_EREFUSED)
+	if (open && (!r || r == MW_EREFUSED))
 		r = mw_imap_do(c, err, "CLOSE");
 	if (!r || r == MW_EREFUSED)
 		r = delete_staging(t, b, err);

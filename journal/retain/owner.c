@@ -12,7 +12,7 @@
 
 enum {
 	PLACES = 10000, /* in one request */
-	FILES = 64      /* and it is answered in time */
+	FILES = 8       /* and it is answered in time */
 };
 
 int

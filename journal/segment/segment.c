@@ -191,9 +191,12 @@ mw_seg_in_place(struct mw_seg *s, const char *dir, struct mw_err *err)
 	if (!s->fs->leads_to)
 		return 0;
 	mw_seg_path(path, sizeof path, dir, s->h.number);
-	if (s->fs->leads_to(s->fs, path, s->fd) != 0)
+	int r = s->fs->leads_to(s->fs, path, s->fd);
+	if (r == 1)
 		return 0;
 	s->dead = true;
+	if (r < 0)
+		return fs_fail(err, r, "find", s->h.number);
 	return mw_fail(err, MW_EIO,
 	               "%s is gone: removed, moved away, or another file system is "
 	               "mounted there",

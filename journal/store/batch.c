@@ -172,10 +172,8 @@ write_batch(struct mw_store *st, struct mw_entry *list, uint8_t chain[MW_HASH_LE
 		r = gather_flush(st, &g, err);
 	if (r == 0) /* I6, I7: nothing is answered before this */
 		r = mw_seg_sync(st->seg, err);
-	if (r == 0) { /* durable where nobody finds it is not durable */
+	if (r == 0) /* durable where nobody finds it is not durable */
 		r = mw_seg_in_place(st->seg, st->dir, err);
-		st->moved = r < 0;
-	}
 	*ret_count = count;
 	return r;
 }

@@ -277,6 +277,20 @@ mw_store_lock(struct mw_store *st, struct mw_err *err)
 	return 0;
 }
 
+/* While the lock was another's, somebody else may have written to the log. */
+static int
+not_continued(struct mw_store *st, struct mw_err *err)
+{
+	MW_AUTOFREE uint64_t *v = NULL;
+	size_t n;
+	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
+	if (r == 0 && n && v[n - 1] > st->last_number)
+		r = mw_fail(err, MW_EIO,
+		            "the log in %s has gone on without this mailwald: restart it",
+		            st->dir);
+	return r;
+}
+
 int
 mw_store_own_again(struct mw_store *st, struct mw_err *err)
 {
@@ -284,6 +298,8 @@ mw_store_own_again(struct mw_store *st, struct mw_err *err)
 	MW_AUTOFREE void *text = NULL;
 	size_t n;
 	struct stat is, named;
+	if (!st->fs->leads_to) /* nothing moves there */
+		return 0;
 	(void)!snprintf(path, sizeof path, "%.4000s/journal", st->dir);
 	int r = mw_fs_read_file(st->fs, path, 4096, &text, &n);
 	if (r < 0) {
@@ -302,8 +318,11 @@ mw_store_own_again(struct mw_store *st, struct mw_err *err)
 		return 0;
 	int old = st->lock_fd;
 	r = mw_store_lock(st, err);
-	if (r == 0)
-		(void)close(old);
+	if (r < 0)
+		return r;
+	r = not_continued(st, err);
+	(void)close(r < 0 ? st->lock_fd : old); /* the next attempt finds the same */
+	st->lock_fd = r < 0 ? old : st->lock_fd;
 	return r;
 }
 

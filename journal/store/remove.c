@@ -58,6 +58,7 @@ static int
 finish_one(struct mw_store *st, uint64_t number)
 {
 	char path[PATH_MAX], added[PATH_MAX];
+	mw_index_forget(st->dir, number);
 	doomed_path(st, number, path);
 	mw_added_path(st, number, added);
 	int r = overwrite(st->fs, path, HEADERS);
@@ -103,13 +104,19 @@ finish_all(struct mw_store *st, struct mw_err *err)
 	segments_path(st, dir);
 	int r = st->fs->list(st->fs, dir, note_doomed, &d);
 	r = d.nomem ? -ENOMEM : MW_MIN(r, 0);
-	for (size_t i = 0; r == 0 && i < d.n; i++)
-		r = finish_one(st, d.v[i]);
+	if (r == 0 && d.n) /* else one could come back, with its header overwritten */
+		r = st->fs->sync_dir(st->fs, dir);
+	int bad = r;
+	for (size_t i = 0; r == 0 && i < d.n; i++) { /* one that fails keeps no other */
+		int k = finish_one(st, d.v[i]);
+		bad = bad ? bad : k;
+		if (k == 0)
+			mw_store_say(st, MW_LOG_INFO, "event=segment-removed seg=%llu",
+			             (unsigned long long)d.v[i]);
+	}
 	if (r == 0 && d.n)
 		r = st->fs->sync_dir(st->fs, dir);
-	for (size_t i = 0; r == 0 && i < d.n; i++)
-		mw_store_say(st, MW_LOG_INFO, "event=segment-removed seg=%llu",
-		             (unsigned long long)d.v[i]);
+	r = bad ? bad : r;
 	free(d.v);
 	if (r == 0)
 		return 0;
@@ -169,25 +176,23 @@ mw_store_remove(struct mw_store *st, const uint64_t *segment, size_t n,
 {
 	char dir[PATH_MAX], path[PATH_MAX], last[PATH_MAX];
 	mw_assert(st->o.mode == MW_STORE_WRITE);
-	int r = check_newest(st, segment, n, err);
+	int bad = 0, r = check_newest(st, segment, n, err);
 	if (r < 0)
 		return r;
 	segments_path(st, dir);
-	for (size_t i = 0; r == 0 && i < n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		mw_index_forget(st->dir, segment[i]);
 		forget_mail(st, segment[i]);
 		mw_seg_path(path, sizeof path, st->dir, segment[i]);
 		doomed_path(st, segment[i], last);
-		r = gone_is_fine(st->fs->rename(st->fs, path, last));
+		int k = gone_is_fine(st->fs->rename(st->fs, path, last));
+		bad = bad ? bad : k;
 	}
-	if (r == 0)
-		r = st->fs->sync_dir(st->fs, dir);
-	if (r < 0) {
-		errno = -r;
+	r = finish_all(st, err);
+	if (bad && r == 0) {
+		errno = -bad;
 		r = mw_fail_errno(err, "cannot remove segments in %s", dir);
 	}
-	if (r == 0)
-		r = finish_all(st, err);
 	for (size_t i = 0; i < n; i++)
 		mw_index_redo(st, segment[i]);
 	return r;

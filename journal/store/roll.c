@@ -15,10 +15,9 @@ int
 mw_segment_start(struct mw_store *st, struct mw_err *err)
 {
 	MW_BUF_AUTO stanzas = {0};
-	int r = st->moved ? mw_store_own_again(st, err) : 0;
+	int r = mw_store_own_again(st, err);
 	if (r < 0)
 		return r;
-	st->moved = false;
 	mw_random(st->seg_key, sizeof st->seg_key);
 	struct mw_seg_header h = {
 	    .number = st->last_number + 1,

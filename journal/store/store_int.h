@@ -115,7 +115,6 @@ struct mw_store {
 	uint8_t *secret; /* n_secret private keys of 32 bytes */
 	size_t n_secret;
 	int lock_fd;
-	bool moved; /* the committer's: the open segment was no longer in its place */
 
 	/* reading (one thread) */
 	struct mw_open_seg open[MW_OPEN_SEGS];
@@ -176,7 +175,7 @@ struct mw_store {
 /* lock.c */
 int mw_store_identity(struct mw_store *st, struct mw_err *err) MW_CHECK;
 int mw_store_lock(struct mw_store *st, struct mw_err *err) MW_CHECK;
-/* Where the directory was away meanwhile: is it ours, and the lock in it? */
+/* Before a segment begins: is the directory still ours, and the lock in it? */
 int mw_store_own_again(struct mw_store *st, struct mw_err *err) MW_CHECK;
 void mw_store_unlock(struct mw_store *st);
 

@@ -245,7 +245,9 @@ cut_slot(uint8_t *slot, size_t len, const struct mw_cut *c, enum cut_step step,
 	enum mw_slot_state state = mw_slot_decode(slot, len, &x);
 	*at = 0;
 	if (step == CUT_MARK) {
-		if (state != MW_SLOT_LIVE || !has_any(c, &x))
+		/* One that is marked is marked again: its sync may have failed. */
+		if (state != MW_SLOT_CUTTING &&
+		    (state != MW_SLOT_LIVE || !has_any(c, &x)))
 			return 0;
 		mw_slot_mark(slot, len, MW_SLOT_CUTTING);
 		return 8;

@@ -80,6 +80,22 @@ def another(t, rig, send):
 	t.equal(held(rig, send), ([], []), "the own one is back")
 
 
+def continued(t, rig, send):
+	"""Somebody else wrote to the copy that is in its place before mailwald saw it."""
+	os.rename(rig.journal, rig.dir + "/moved")
+	shutil.copytree(rig.dir + "/moved", rig.journal, ignore=shutil.ignore_patterns("*.sock"))
+	r = rig.mailwal("mark", "meanwhile")
+	t.ok(r.rc == 0, "a mark in a copy in its place, which nobody owns", r)
+	t.equal([send(), send()], [451, 451], "mailwald does not write over it")
+	t.ok("has gone on without this mailwald" in rig.mailwald_log(), "the log says so")
+	t.equal(rig.end("mailwald"), 0, "mailwald ends")
+	rig.start_mailwald()
+	t.equal(send(), 250, "started anew it goes on in it")
+	t.equal(held(rig, send), ([], []), "with all that was acknowledged")
+	r = rig.mailwal("mark", "--list")
+	t.ok("meanwhile" in r.out, "and the mark", r)
+
+
 def index(t, rig, send):
 	shutil.rmtree(rig.journal + "/index")
 	t.equal(send(), 250, "the index is removed: mail is taken")
@@ -99,11 +115,13 @@ def main(t):
 		moved(t, rig, send, "segments")
 		copied(t, rig, send)
 		another(t, rig, send)
+		continued(t, rig, send)
 		index(t, rig, send)
 		r = rig.mailwal("verify")
 		t.ok(r.rc == 0, "verify finds nothing wrong", r)
 		t.equal(rig.end("mailwald"), 0, "mailwald ends well")
 		rig.start_mailwald()
+		another(t, rig, send)  # before a segment is begun
 		t.equal(send(), 250, "and starts again")
 		t.equal(held(rig, send), ([], []), "with all that was acknowledged")
 

@@ -342,9 +342,18 @@ a_login_gets_a_domain(void **state)
 	assert_int_equal(mw_copies(&conf, &m, arena, &c, &n, NULL), 0);
 	assert_int_equal(n, 1);
 	assert_string_equal(c[0].mailbox, "eve@sender.test");
+	struct mw_query q;
+	const char *users[] = {"eve@example.net"};
+	mw_query_init(&q, arena);
+	q.user = users;
+	q.n_user = 1;
+	mw_query_site(&q, &conf);
+	assert_false(mw_query_is_login(&q, &m));
 	conf.local_domains = (struct mw_conf_list){foreign, 1};
 	assert_int_equal(mw_copies(&conf, &m, arena, &c, &n, NULL), 0);
 	assert_string_equal(c[0].mailbox, "eve@example.net");
+	mw_query_site(&q, &conf); /* whose copy it is, finds and erases it */
+	assert_true(mw_query_is_login(&q, &m));
 	conf.local_domains = (struct mw_conf_list){two, 2};
 	assert_int_equal(mw_copies(&conf, &m, arena, &c, &n, NULL), 0);
 	assert_string_equal(c[0].mailbox, "eve");
