@@ -19,7 +19,8 @@ struct erase {
 	struct mw_arena *tmp; /* of one mail */
 	struct mw_erase_list list;
 	struct mw_renew renew; /* records that speak of others too */
-	size_t cap_whole, cap_part, cap_cut, cap_token;
+	size_t cap_whole, cap_part, cap_cut, cap_cut_login, cap_token, cap_login;
+	uint32_t login;      /* of the mail at hand: see list.cut_login */
 	size_t n_mail;       /* messages among list.whole */
 	uint64_t last;       /* records beyond it are not looked at */
 	int64_t newest_us;   /* of those selected; INT64_MIN: none */
@@ -59,20 +60,49 @@ add_whole(struct erase *e, const struct mw_record *r)
 	return 0;
 }
 
-static int
-add_token(struct erase *e, struct mw_store *st, enum mw_key kind, struct mw_str value)
+/* 0, or its number, which begins at 1. */
+static size_t
+token_at(const uint8_t (*v)[MW_RETIRE_TOKEN], size_t n, const uint8_t *token)
 {
+	for (size_t i = 0; i < n; i++)
+		if (memcmp(v[i], token, MW_RETIRE_TOKEN) == 0)
+			return i + 1;
+	return 0;
+}
+
+static int
+add_token(struct erase *e, struct mw_store *st, struct mw_str addr)
+{
+	struct mw_erase_list *l = &e->list;
 	uint8_t token[MW_RETIRE_TOKEN];
-	mw_store_token(st, kind, value, token);
-	for (size_t i = 0; i < e->list.n_token; i++)
-		if (memcmp(e->list.token[i], token, sizeof token) == 0)
-			return 0;
-	void *p =
-	    grow(e->list.token, e->list.n_token, &e->cap_token, sizeof *e->list.token);
+	mw_store_token(st, MW_KEY_RCPT, addr, token);
+	if (token_at(l->token, l->n_token, token))
+		return 0;
+	void *p = grow(l->token, l->n_token, &e->cap_token, sizeof *l->token);
 	if (!p)
 		return no_memory(e);
-	e->list.token = p;
-	memcpy(e->list.token[e->list.n_token++], token, sizeof token);
+	l->token = p;
+	memcpy(l->token[l->n_token++], token, sizeof token);
+	return 0;
+}
+
+/* His in this mail; in the next it may be another one's. */
+static int
+add_login(struct erase *e, struct mw_store *st, struct mw_str login)
+{
+	struct mw_erase_list *l = &e->list;
+	uint8_t token[MW_RETIRE_TOKEN];
+	mw_store_token(st, MW_KEY_OWNER, login, token);
+	size_t k = token_at(l->login, l->n_login, token);
+	if (k == 0) {
+		void *p = grow(l->login, l->n_login, &e->cap_login, sizeof *l->login);
+		if (!p)
+			return no_memory(e);
+		l->login = p;
+		memcpy(l->login[l->n_login++], token, sizeof token);
+		k = l->n_login;
+	}
+	e->login = (uint32_t)k;
 	return 0;
 }
 
@@ -126,6 +156,12 @@ add_cut(struct erase *e, const struct mw_record *r)
 	if (!p)
 		return no_memory(e);
 	e->list.cut = p;
+	p = grow(e->list.cut_login, e->list.n_cut, &e->cap_cut_login,
+	         sizeof *e->list.cut_login);
+	if (!p)
+		return no_memory(e);
+	e->list.cut_login = p;
+	e->list.cut_login[e->list.n_cut] = e->login;
 	e->list.cut[e->list.n_cut++] = *r;
 	return 0;
 }
@@ -164,7 +200,7 @@ add_address(struct erase *e, struct mw_store *st, struct mw_str addr)
 	struct mw_str local = mw_addr_local(addr);
 	size_t n = 1;
 	MW_BUF_AUTO bare = {0};
-	int r = add_token(e, st, MW_KEY_RCPT, addr);
+	int r = add_token(e, st, addr);
 	while (n < local.n && (local.p[n] == '\0' || !e->q.delimiter ||
 	                       !strchr(e->q.delimiter, local.p[n])))
 		n++;
@@ -175,7 +211,7 @@ add_address(struct erase *e, struct mw_store *st, struct mw_str addr)
 	if (mw_buf_ok(&bare) < 0)
 		return no_memory(e);
 	return mw_query_is_user(&e->q, mw_buf_str(&bare)) /* else another one's */
-	           ? add_token(e, st, MW_KEY_RCPT, mw_buf_str(&bare))
+	           ? add_token(e, st, mw_buf_str(&bare))
 	           : 0;
 }
 
@@ -185,6 +221,7 @@ take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
 {
 	size_t n = 0;
 	int r = 0;
+	e->login = 0;
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		struct mw_rcpt *p = &m->rcpt[i];
 		bool addr = mw_query_is_user(&e->q, p->addr);
@@ -204,7 +241,7 @@ take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
 	m->n_rcpt = n;
 	if (mw_query_is_login(&e->q, m)) {
 		if (r == 0)
-			r = add_token(e, st, MW_KEY_OWNER, m->auth_user);
+			r = add_login(e, st, m->auth_user);
 		m->auth_user = mw_str("", 0);
 	}
 	return r;
@@ -356,7 +393,8 @@ choose_now(struct erase *e)
 static void
 unchoose(struct erase *e)
 {
-	e->list.n_whole = e->list.n_part = e->list.n_cut = e->list.n_token = 0;
+	e->list.n_whole = e->list.n_part = e->list.n_cut = 0;
+	e->list.n_token = e->list.n_login = 0;
 	e->n_mail = e->n_held = e->unknown = 0;
 	e->newest_us = INT64_MIN;
 	mw_buf_clear(&e->names);
@@ -546,6 +584,8 @@ mw_cmd_erase(struct mw_cli *cli, int argc, char **argv)
 	free(e.list.whole);
 	free(e.list.part);
 	free(e.list.cut);
+	free(e.list.cut_login);
+	free(e.list.login);
 	free(e.list.token);
 	return status;
 }

@@ -206,8 +206,14 @@ struct mw_erase_list {
 	size_t n_part;
 	struct mw_record *cut; /* these, and their expansions: they lose his tokens */
 	size_t n_cut;
-	uint8_t (*token)[MW_RETIRE_TOKEN]; /* whose: addresses and logins */
+	uint32_t *cut_login;               /* of each, NULL: none of them was sent by */
+	                                   /* him; else 0, or the number of login[] + 1 */
+	uint8_t (*token)[MW_RETIRE_TOKEN]; /* whose: addresses */
 	size_t n_token;
+	/* His logins: another one may have the same without its domain, so that each is
+	 * his in some mails only. */
+	uint8_t (*login)[MW_RETIRE_TOKEN];
+	size_t n_login;
 };
 /* Tombstones first, then the slots and tokens; then the dictionaries in the segments it
  * hit that no live record needs any more. */

@@ -11,9 +11,10 @@ struct mw_target_rec {
 /* In as many records as it takes. */
 int mw_tomb_write(struct mw_retain_owner *o, const struct mw_tombstone *t,
                   struct mw_err *err) MW_CHECK;
-/* A tombstone for n ascending sequence numbers; of whose copies, or NULL: the records. */
+/* A tombstone for n ascending sequence numbers; of whose copies (its tokens count), or
+ * NULL: the records. */
 int mw_tomb_for(struct mw_retain_owner *o, enum mw_tomb_why why, const uint64_t *seq,
-                size_t n, const struct mw_erase_list *who, struct mw_err *err) MW_CHECK;
+                size_t n, const struct mw_tombstone *who, struct mw_err *err) MW_CHECK;
 /* Wipes n slots, in log order. */
 int mw_wipe_all(struct mw_retain_owner *o, const struct mw_target_rec *v, size_t n,
                 struct mw_err *err) MW_CHECK;

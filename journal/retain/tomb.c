@@ -3,6 +3,7 @@
 #include "journal/retain/retain_int.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int
 mw_tomb_write(struct mw_retain_owner *o, const struct mw_tombstone *t, struct mw_err *err)
@@ -36,7 +37,7 @@ ranges_of(const uint64_t *seq, size_t n, struct mw_seq_range *out)
 
 int
 mw_tomb_for(struct mw_retain_owner *o, enum mw_tomb_why why, const uint64_t *seq,
-            size_t n, const struct mw_erase_list *who, struct mw_err *err)
+            size_t n, const struct mw_tombstone *who, struct mw_err *err)
 {
 	struct mw_tombstone t = {.why = why, .time_us = o->now_us, .by = mw_strz(o->by)};
 	if (n == 0)
@@ -112,28 +113,73 @@ places_of(const struct mw_record *rec, size_t n, struct mw_target_rec *v, uint64
 	qsort(v, n, sizeof *v, by_place);
 }
 
+/* Those that lose the same tokens. */
+struct cut {
+	struct mw_tombstone t; /* its tokens: all addresses, and one login or none */
+	uint64_t *seq;
+	struct mw_target_rec *v;
+	size_t n;
+};
+
+static void
+cut_free(struct cut *c, size_t n)
+{
+	for (size_t i = 0; c && i < n; i++) {
+		free(c[i].t.token);
+		free(c[i].seq);
+		free(c[i].v);
+	}
+	free(c);
+}
+
+/* Of the records that lose login k (0: none) beside the addresses. */
+static int
+cut_make(const struct mw_erase_list *e, size_t k, struct cut *c)
+{
+	MW_AUTOFREE struct mw_record *rec = calloc(e->n_cut + 1, sizeof *rec);
+	c->t.token = calloc(e->n_token + 1, MW_RETIRE_TOKEN);
+	c->seq = calloc(e->n_cut + 1, sizeof *c->seq);
+	c->v = calloc(e->n_cut + 1, sizeof *c->v);
+	if (!rec || !c->t.token || !c->seq || !c->v)
+		return MW_ENOMEM;
+	if (e->n_token)
+		memcpy(c->t.token, e->token, e->n_token * MW_RETIRE_TOKEN);
+	if (k)
+		memcpy(c->t.token[e->n_token], e->login[k - 1], MW_RETIRE_TOKEN);
+	c->t.n_token = e->n_token + (k > 0);
+	for (size_t i = 0; c->t.n_token && i < e->n_cut; i++)
+		if ((e->cut_login ? e->cut_login[i] : 0) == k)
+			rec[c->n++] = e->cut[i];
+	places_of(rec, c->n, c->v, c->seq);
+	return 0;
+}
+
 int
 mw_erase_run(struct mw_retain_owner *o, const struct mw_erase_list *e, struct mw_err *err)
 {
-	size_t most = MW_MAX(e->n_whole, e->n_cut) + 1;
-	MW_AUTOFREE uint64_t *seq = calloc(most, sizeof *seq);
-	MW_AUTOFREE struct mw_target_rec *v = calloc(most, sizeof *v);
-	MW_AUTOFREE struct mw_target_rec *cut = calloc(most, sizeof *cut);
-	struct mw_tombstone t = {.token = e->token, .n_token = e->n_token};
-	size_t n_cut = e->n_token ? e->n_cut : 0;
-	if (!seq || !v || !cut)
-		return mw_fail(err, MW_ENOMEM, "out of memory for a tombstone");
+	size_t n_cut = e->n_login + 1;
+	MW_AUTOFREE uint64_t *seq = calloc(e->n_whole + 1, sizeof *seq);
+	MW_AUTOFREE struct mw_target_rec *v = calloc(e->n_whole + 1, sizeof *v);
+	struct cut *cut = calloc(n_cut, sizeof *cut);
+	int r = seq && v && cut ? 0 : MW_ENOMEM;
+	for (size_t k = 0; r == 0 && k < n_cut; k++)
+		r = cut_make(e, k, &cut[k]);
+	if (r < 0) {
+		cut_free(cut, n_cut);
+		return mw_fail(err, r, "out of memory for a tombstone");
+	}
 	places_of(e->whole, e->n_whole, v, seq);
-	int r = mw_tomb_for(o, MW_TOMB_ERASURE, seq, e->n_whole, NULL, err);
-	places_of(e->cut, n_cut, cut, seq);
-	if (r == 0)
-		r = mw_tomb_for(o, MW_TOMB_ERASURE, seq, n_cut, e, err);
+	r = mw_tomb_for(o, MW_TOMB_ERASURE, seq, e->n_whole, NULL, err);
+	for (size_t k = 0; r == 0 && k < n_cut; k++)
+		r = mw_tomb_for(o, MW_TOMB_ERASURE, cut[k].seq, cut[k].n, &cut[k].t, err);
 	/* What was captured a moment ago may stand in the open segment. */
-	if (r == 0 && (e->n_whole || n_cut))
+	if (r == 0 && (e->n_whole || e->n_cut))
 		r = mw_owner_roll(o, err);
 	if (r == 0)
 		r = mw_wipe_all(o, v, e->n_whole, err);
-	if (r == 0 && n_cut)
-		r = mw_cut_all(o, cut, n_cut, &t, err);
+	for (size_t k = 0; r == 0 && k < n_cut; k++)
+		if (cut[k].n)
+			r = mw_cut_all(o, cut[k].v, cut[k].n, &cut[k].t, err);
+	cut_free(cut, n_cut);
 	return r == 0 && e->n_whole ? mw_erase_dicts(o, e, err) : r;
 }
