@@ -8,6 +8,7 @@
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
 #include "tests/bench/raw.h"
+#include "tests/support/dice.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -111,7 +112,7 @@ make_mail(void)
 	uint64_t x = 11;
 	size_t n = (size_t)snprintf((char *)mail_bytes, SIZE, "Subject: bench\r\n\r\n");
 	while (n < SIZE) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+		(void)dice_next(&x);
 		const char *s = w[(x >> 33) % MW_COUNT(w)];
 		if ((x >> 50) % 5 == 0)
 			mail_bytes[n++] = (uint8_t)('a' + (x >> 40) % 26);

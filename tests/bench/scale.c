@@ -11,6 +11,7 @@
 #include "journal/segment/segment.h"
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
+#include "tests/support/dice.h"
 
 #include <fcntl.h>
 #include <ftw.h>
@@ -126,11 +127,10 @@ append(struct mw_store *st, unsigned long k, int64_t time_us)
 	    "0123456789+/";
 	MW_ENTRY_AUTO *e = NULL;
 	char qid[24], to[40], from[40], body[600 + PAD];
-	unsigned long x = k * 2654435761UL;
+	uint64_t x = k * 2654435761UL;
 	size_t n = (size_t)snprintf(body, 600, text, k, x, k, x * 7, x * 13, x * 29);
 	for (size_t i = 0; i < pad; i++) { /* as if of an attachment */
-		x = x * 6364136223846793005UL + 1442695040888963407UL;
-		body[n++] = digits[x >> 58];
+		body[n++] = digits[dice_next(&x) >> 58];
 	}
 	(void)snprintf(qid, sizeof qid, "Q%lu", k);
 	(void)snprintf(to, sizeof to, "u%lu@bench.test", k % people);

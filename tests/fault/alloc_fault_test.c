@@ -12,6 +12,7 @@
 #include "journal/codec/zstd.h"
 #include "journal/retain/retain.h"
 #include "journal/verify/verify.h"
+#include "tests/support/dice.h"
 #include "tests/support/shell.h"
 
 #include <limits.h>
@@ -62,16 +63,11 @@ content_of(unsigned k, struct mw_buf *out)
 	    k, k % 2 ? 700 : 8, k);
 	uint64_t y = 1;
 	for (unsigned i = 0; i < 200; i++) { /* what they share */
-		y = y * 6364136223846793005ULL + 1442695040888963407ULL;
-		mw_buf_printf(out, "%llx%s", (unsigned long long)(y >> 20),
+		mw_buf_printf(out, "%llx%s", (unsigned long long)(dice_next(&y) >> 20),
 		              i % 8 == 7 ? "\r\n" : " ");
 	}
-	uint64_t x = k + 7;
 	size_t n = k % 3 == 2 ? 200000 : 300 + k * 31;
-	for (size_t i = 0; i < n; i++) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-		mw_buf_putc(out, (char)(x >> 40));
-	}
+	dice_noise(out, n, k + 7);
 }
 
 static int

@@ -12,6 +12,7 @@
 #include "milter/identity.h"
 #include "milter/mfi.h"
 #include "milter/verdict.h"
+#include "tests/support/dice.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -105,13 +106,9 @@ make_mail(unsigned k)
 	SAY(b, 'L', "Subject\0 alloc\n\tfolded\0");
 	mw_buf_puts(&content[k], "Subject: alloc\r\n\tfolded\r\n\r\n");
 	SAY(b, 'N', "");
-	uint64_t x = k + 3;
 	for (unsigned i = 0; i < (k ? 6 : 1); i++) { /* the second one is spilled */
 		MW_BUF_AUTO part = {0};
-		for (unsigned c = 0; c < 60000; c++) {
-			x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-			mw_buf_putc(&part, (char)(x >> 40));
-		}
+		dice_noise(&part, 60000, k * 100 + i + 3);
 		packet(b, 'B', part.p, part.n);
 		mw_buf_put(&content[k], part.p, part.n);
 	}

@@ -9,6 +9,7 @@
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "milter/proxy.h"
+#include "tests/support/dice.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -67,10 +68,8 @@ make_mails(void)
 		uint64_t x = k + 9;
 		n += (size_t)snprintf(mail[k], 100, "Subject: %u\r\n\r\n.dots\r\n", k);
 		while (n < want) {
-			for (int i = 0; i < 60; i++) {
-				x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-				mail[k][n++] = (char)('a' + (x >> 33) % 26);
-			}
+			for (int i = 0; i < 60; i++)
+				mail[k][n++] = (char)('a' + dice_roll(&x, 26));
 			memcpy(mail[k] + n, "\r\n", 2);
 			n += 2;
 		}

@@ -2,6 +2,7 @@
  * MW_TEST_THREADS */
 #include "journal/base/util.h"
 #include "journal/store/store.h"
+#include "tests/support/dice.h"
 #include "tests/support/fs_mem.h"
 #include "tests/support/shell.h"
 
@@ -224,11 +225,7 @@ open_segment_is_walked_once(void **state)
 	(void)state;
 	MW_BUF_AUTO big = {0};
 	mw_buf_puts(&big, "\r\n");
-	uint64_t x = 5;
-	while (big.n < BODY) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-		mw_buf_putc(&big, (char)(x >> 40));
-	}
+	dice_noise(&big, BODY - big.n, 5);
 	fresh();
 	fs.pread = counting_pread;
 	struct mw_store *w = writer(false);
@@ -454,8 +451,7 @@ wordy(unsigned kind, unsigned k, struct mw_buf *out)
 	mw_buf_printf(out, "From: p%u@corner.test\r\n\r\n", k);
 	uint64_t x = kind + 1;
 	for (unsigned i = 0; i < 400; i++) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-		mw_buf_printf(out, "%llx%s", (unsigned long long)(x >> 20),
+		mw_buf_printf(out, "%llx%s", (unsigned long long)(dice_next(&x) >> 20),
 		              i % 8 == 7 ? "\r\n" : " ");
 	}
 }

@@ -5,6 +5,7 @@
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
 #include "journal/index/index.h"
+#include "tests/support/dice.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,8 +43,7 @@ static unsigned healed;
 static uint64_t
 roll(uint64_t n)
 {
-	dice = dice * 6364136223846793005ULL + 1442695040888963407ULL;
-	return (dice >> 33) % n;
+	return dice_roll(&dice, (uint32_t)n);
 }
 
 static void

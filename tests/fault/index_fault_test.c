@@ -4,6 +4,7 @@
 #include "journal/base/util.h"
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
+#include "tests/support/dice.h"
 #include "tests/support/shell.h"
 
 #include <fcntl.h>
@@ -34,10 +35,8 @@ open_as(const char *dir, enum mw_store_mode mode)
 static void
 fill(const char *dir, unsigned from, unsigned to)
 {
-	struct mw_err err = {0};
 	struct mw_store *st = open_as(dir, MW_STORE_WRITE);
 	for (unsigned k = from; k < to; k++) {
-		MW_ENTRY_AUTO *e = NULL;
 		char qid[16], rcpt[40];
 		(void)snprintf(qid, sizeof qid, "Q%u", k);
 		(void)snprintf(rcpt, sizeof rcpt, "u%u@index.test", k % 7);
@@ -46,11 +45,7 @@ fill(const char *dir, unsigned from, unsigned to)
 		                    .queue_id = mw_strz(qid),
 		                    .rcpt = &r,
 		                    .n_rcpt = 1};
-		assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-		assert_int_equal(mw_entry_body(e, "\r\nx", 3, &err), 0);
-		assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-		assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-		assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+		(void)journaled(st, &m, "\r\nx", 3, NULL);
 	}
 	mw_store_close(st);
 }
@@ -177,10 +172,9 @@ garbled_pages(void)
 	for (int how = 0; how < 4; how++)
 		for (off_t p = -1; p < pages; p += p < 3 ? 1 : pages / 9) {
 			for (size_t i = 0; i < sizeof junk; i++) {
-				x = x * 6364136223846793005ULL + 1442695040888963407ULL;
 				junk[i] = how == 1   ? 0
 				          : how == 2 ? 0xff
-				                     : (uint8_t)(x >> 40);
+				                     : (uint8_t)(dice_next(&x) >> 40);
 			}
 			again();
 			(void)snprintf(name, sizeof name, "page %lld, kind %d",

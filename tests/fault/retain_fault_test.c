@@ -5,6 +5,7 @@
 #include "journal/base/util.h"
 #include "journal/retain/retain.h"
 #include "tests/support/fs_mem.h"
+#include "tests/support/shell.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -70,8 +71,6 @@ content_of(unsigned k, struct mw_buf *out)
 static void
 append(struct mw_store *st, unsigned k)
 {
-	struct mw_err err = {0};
-	MW_ENTRY_AUTO *e = NULL;
 	MW_BUF_AUTO c = {0};
 	char qid[16], rcpt[3][32];
 	struct mw_rcpt r[3];
@@ -86,11 +85,7 @@ append(struct mw_store *st, unsigned k)
 	                    .queue_id = mw_strz(qid),
 	                    .rcpt = r,
 	                    .n_rcpt = MW_COUNT(r)};
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, c.p, c.n, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+	(void)journaled(st, &m, c.p, c.n, NULL);
 }
 
 /* Keys added to the first segments: only that they are there matters here. */

@@ -6,6 +6,7 @@
 /* MW_TEST_COST 25 */
 #include "journal/base/util.h"
 #include "journal/store/store.h"
+#include "tests/support/dice.h"
 #include "tests/support/fs_mem.h"
 
 #include <errno.h>
@@ -43,12 +44,8 @@ content_of(unsigned k, struct mw_buf *out)
 		              "All of them say this, line %u of forty lines, in the same "
 		              "words, as mail does.\r\n",
 		              i);
-	uint64_t x = k + 99;
 	size_t n = k % 5 == 4 ? 150000 : 200 + k * 331;
-	for (size_t i = 0; i < n; i++) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-		mw_buf_putc(out, (char)(x >> 40));
-	}
+	dice_noise(out, n, k + 99);
 }
 
 static struct mw_store *

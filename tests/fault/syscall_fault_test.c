@@ -5,6 +5,7 @@
  * MW_FAULT_ROUNDS=all takes every n; else a slice (MW_SEED moves it). */
 #include "journal/base/util.h"
 #include "journal/store/store.h"
+#include "tests/support/dice.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -132,13 +133,9 @@ static char root[64], dir[80];
 static void
 content_of(unsigned k, struct mw_buf *out)
 {
-	uint64_t x = k + 99;
 	size_t n = k % 5 == 4 ? 150000 : 200 + k * 331;
 	mw_buf_printf(out, "Subject: %u\r\n\r\n", k);
-	for (size_t i = 0; i < n; i++) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-		mw_buf_putc(out, (char)(x >> 40));
-	}
+	dice_noise(out, n, k + 99);
 }
 
 static struct mw_store *

@@ -2,6 +2,7 @@
 
 #include "journal/base/err.h"
 #include "journal/base/util.h"
+#include "tests/support/dice.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -508,8 +509,7 @@ fs_mem_nameless(const struct fs_mem *m, void (*cb)(void *arg, const uint8_t *p, 
 static uint64_t
 dice(uint64_t *s)
 {
-	*s = *s * 6364136223846793005ULL + 1442695040888963407ULL;
-	return *s >> 33;
+	return dice_next(s) >> 33;
 }
 
 /* What the disk holds of a file after the crash. */

@@ -8,6 +8,7 @@
 #include "journal/base/buf.h"
 #include "journal/base/util.h"
 #include "journal/store/store.h"
+#include "tests/support/shell.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -76,8 +77,6 @@ struct mail {
 static void
 put(struct mw_store *st, const struct mail *x, int64_t when)
 {
-	struct mw_err err = {0};
-	MW_ENTRY_AUTO *e = NULL;
 	MW_BUF_AUTO text = {0};
 	struct mw_rcpt r[3];
 	struct mw_mail m = {.time_us = when,
@@ -97,11 +96,7 @@ put(struct mw_store *st, const struct mail *x, int64_t when)
 	              x->qid, x->qid);
 	for (unsigned i = 0; i < 200; i++)
 		mw_buf_printf(&text, "%u %s\r\n", i * 7919U, x->qid);
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, text.p, text.n, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+	(void)journaled(st, &m, text.p, text.n, NULL);
 }
 
 /* 50 days of mail, each day a segment: to alice, to hr, to both, and one of nobody's. */

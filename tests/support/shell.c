@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -27,4 +28,20 @@ opened(const struct mw_store_opts *o)
 	if (mw_store_open(o, &st, &err) < 0)
 		fail_msg("%s", err.msg);
 	return st;
+}
+
+struct mw_commit
+journaled(struct mw_store *st, struct mw_mail *m, const void *content, size_t n,
+          uint8_t *ret_id)
+{
+	struct mw_commit c;
+	struct mw_err err = {0};
+	MW_ENTRY_AUTO *e = NULL;
+	if (mw_entry_new(st, MW_TYPE_MAIL, &e, &err) < 0 ||
+	    mw_entry_body(e, content, n, &err) < 0 || mw_entry_describe(e, m, &err) < 0 ||
+	    mw_entry_finish_mail(e, m, &err) < 0 || mw_store_append(st, e, &c, &err) < 0)
+		fail_msg("%s", err.msg);
+	if (ret_id)
+		memcpy(ret_id, mw_entry_id(e), MW_ID_LEN);
+	return c;
 }

@@ -10,4 +10,9 @@ void shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The store opened so; the test fails in words. */
 struct mw_store *opened(const struct mw_store_opts *o);
 
+/* A mail of n bytes, described by what m says and the content, appended and durable; its
+ * ID is put where ret_id points, if anywhere. The test fails in words. */
+struct mw_commit journaled(struct mw_store *st, struct mw_mail *m, const void *content,
+                           size_t n, uint8_t *ret_id);
+
 #endif

@@ -3,6 +3,7 @@
 #include "journal/base/util.h"
 #include "journal/codec/keyring.h"
 #include "journal/store/store.h"
+#include "tests/support/shell.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -83,19 +84,13 @@ setup(void **state)
 	                          .n_recovery = 2};
 	assert_int_equal(mw_store_open(&o, &st, &err), 0);
 	for (int i = 0; i < 3; i++) {
-		MW_ENTRY_AUTO *e = NULL;
 		struct mw_rcpt r = {.addr = MW_STR("alice@example.org"),
 		                    .flags = MW_RCPT_LOCAL};
 		struct mw_mail m = {.time_us = INT64_C(1795342440000000) + i,
 		                    .queue_id = i ? MW_STR("4Xother") : MW_STR("4Xfirst"),
 		                    .rcpt = &r,
 		                    .n_rcpt = 1};
-		struct mw_commit c;
-		assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-		assert_int_equal(mw_entry_body(e, content, sizeof content - 1, &err), 0);
-		assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-		assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-		assert_int_equal(mw_store_append(st, e, &c, &err), 0);
+		(void)journaled(st, &m, content, sizeof content - 1, NULL);
 	}
 	return 0;
 }

@@ -2,6 +2,7 @@
 #include "journal/base/buf.h"
 #include "journal/base/util.h"
 #include "journal/store/store.h"
+#include "tests/support/shell.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -163,10 +164,7 @@ expect(int status, const char *text, const char *const *args)
 static void
 append(struct mw_store *st, const struct sample *s, size_t at)
 {
-	struct mw_err err = {0};
-	MW_ENTRY_AUTO *e = NULL;
 	struct mw_rcpt rcpt[4] = {0};
-	struct mw_commit c;
 	struct mw_mail m = {.time_us = INT64_C(1795342440000000) + (int64_t)at * 1000000,
 	                    .queue_id = mw_strz(s->queue_id),
 	                    .sender = mw_strz(s->sender),
@@ -181,12 +179,7 @@ append(struct mw_store *st, const struct sample *s, size_t at)
 		                                                   : 0;
 		rcpt[m.n_rcpt].addr = mw_strz(a + (*a == '!'));
 	}
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, s->content, s->n, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, &c, &err), 0);
-	memcpy(ids[at], mw_entry_id(e), MW_ID_LEN);
+	(void)journaled(st, &m, s->content, s->n, ids[at]);
 }
 
 static int

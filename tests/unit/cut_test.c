@@ -6,6 +6,7 @@
 #include "journal/record/retire.h"
 #include "journal/segment/frame.h"
 #include "tests/support/retain_cli.h"
+#include "tests/support/shell.h"
 
 #include <ftw.h>
 
@@ -105,17 +106,10 @@ put_list(void)
 	struct mw_mail expanded = {.rcpt = &known, .n_rcpt = 1};
 	struct mw_expanded one = {0, known.flags, boxes, 2};
 	struct mw_expansion x = {.time_us = now_us, .rcpt = &one, .n_rcpt = 1};
-	MW_ENTRY_AUTO *e = NULL;
 	MW_ENTRY_AUTO *later = NULL;
 	MW_BUF_AUTO cbor = {0};
-	struct mw_commit c;
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, "Subject: x\r\n\r\nto you all\r\n", 26, &err),
-	                 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, &c, &err), 0);
-	memcpy(x.ref, mw_entry_id(e), MW_ID_LEN);
+	struct mw_commit c =
+	    journaled(st, &m, "Subject: x\r\n\r\nto you all\r\n", 26, x.ref);
 	x.seq = c.seq;
 	assert_int_equal(mw_expansion_encode(&x, &cbor), 0);
 	assert_int_equal(mw_entry_new(st, MW_TYPE_EXPANSION, &later, &err), 0);

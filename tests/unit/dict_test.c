@@ -8,6 +8,7 @@
 #include "journal/retain/retain.h"
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
+#include "tests/support/dice.h"
 #include "tests/support/shell.h"
 
 #include <fcntl.h>
@@ -45,7 +46,7 @@ content_of(unsigned k, struct mw_buf *out)
 	              k % 7, k % 7, k % 250, k * 2654435761U, k % 60, k % 59, k % PEOPLE,
 	              k % 7, k % PEOPLE, k, k);
 	for (unsigned i = 0; i < 8 + k % 30; i++) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+		(void)dice_next(&x);
 		mw_buf_printf(
 		    out,
 		    "Dear colleagues, please find the figures of item %u below: "
@@ -55,10 +56,7 @@ content_of(unsigned k, struct mw_buf *out)
 	mw_buf_puts(out, "--\r\nThis message is confidential and may be read by its "
 	                 "addressee only.\r\n");
 	if (k % 50 == 49) /* streamed: beyond what is compressed in one go */
-		for (unsigned i = 0; i < 300000; i++) {
-			x = x * 6364136223846793005ULL + 1442695040888963407ULL;
-			mw_buf_putc(out, (char)(x >> 40));
-		}
+		dice_noise(out, 300000, x);
 }
 
 static int

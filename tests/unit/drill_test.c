@@ -3,6 +3,7 @@
 #include "journal/base/buf.h"
 #include "journal/base/util.h"
 #include "replay/drill_report.h"
+#include "tests/support/shell.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -29,8 +30,6 @@ static struct mw_conf *conf;
 static void
 put(struct mw_store *st, int i, const char *rcpt, const char *auth, int64_t when)
 {
-	struct mw_err err = {0};
-	MW_ENTRY_AUTO *e = NULL;
 	MW_BUF_AUTO text = {0};
 	char qid[16];
 	struct mw_rcpt r = {.addr = mw_strz(rcpt), .flags = MW_RCPT_LOCAL};
@@ -51,11 +50,7 @@ put(struct mw_store *st, int i, const char *rcpt, const char *auth, int64_t when
 	mw_buf_printf(&text, "\r\n");
 	for (int j = 0; j < 20 * k; j++)
 		mw_buf_printf(&text, "%d %d\r\n", j * 7919, k);
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, text.p, text.n, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+	(void)journaled(st, &m, text.p, text.n, NULL);
 }
 
 static void
@@ -257,7 +252,7 @@ make_all(struct eyes *e)
 }
 
 static void
-shell(const char *fmt, ...)
+in_box(const char *fmt, ...)
 {
 	char cmd[1500];
 	va_list ap;
@@ -279,7 +274,7 @@ look(const char *tamper, struct mw_drill_count *ret, char kind[32])
 	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s/box'", root);
 	assert_int_equal(system(cmd), 0);
 	assert_int_equal(make_all(&e), 0);
-	shell("%s", tamper);
+	in_box("%s", tamper);
 	assert_int_equal(mw_drill_compare(&e.d, &err), 0);
 	*ret = e.d.n;
 	(void)snprintf(kind, 32, "%s", e.d.n_finding ? e.d.finding[0].kind : "");

@@ -133,18 +133,10 @@ append(struct mw_store *st, struct mw_entry *e, struct mw_commit *c)
 static uint64_t
 append_mail(struct mw_store *st, uint8_t ret_id[MW_ID_LEN])
 {
-	struct mw_err err = {0};
-	MW_ENTRY_AUTO *e = NULL;
 	struct mw_rcpt r = {.addr = MW_STR("team@d.test"),
 	                    .flags = MW_RCPT_UNDECIDED | MW_RCPT_LATER};
 	struct mw_mail m = {.time_us = 1, .rcpt = &r, .n_rcpt = 1};
-	struct mw_commit c;
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, "A: b\r\n\r\n", 8, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	memcpy(ret_id, mw_entry_id(e), MW_ID_LEN);
-	append(st, e, &c);
+	struct mw_commit c = journaled(st, &m, "A: b\r\n\r\n", 8, ret_id);
 	return c.seq;
 }
 

@@ -11,6 +11,8 @@
 #include "journal/codec/keyring.h"
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
+#include "tests/support/dice.h"
+#include "tests/support/shell.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -37,7 +39,7 @@ content_of(unsigned k, struct mw_buf *out)
 	    k, k, k, k);
 	size_t n = k == 3 ? 70000 : (size_t)k * 97;
 	for (size_t i = 0; i < n; i++) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+		(void)dice_next(&x);
 		mw_buf_putc(out,
 		            k == 7 ? (char)(x >> 40) : (char)("ab \r\n"[(x >> 40) % 5]));
 	}
@@ -141,7 +143,7 @@ dict_content_of(unsigned k, struct mw_buf *out)
 	uint64_t x = k + 1;
 	mw_buf_printf(out, "From: a%u@golden.test\r\nSubject: Report %u\r\n\r\n", k, k);
 	for (unsigned i = 0; i < 12; i++) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+		(void)dice_next(&x);
 		mw_buf_printf(out, "%s, and what is new in line %u: %llx\r\n",
 		              words[i % 6], i, (unsigned long long)x);
 	}
@@ -215,9 +217,7 @@ version_1(void **state)
 static void
 append(struct mw_store *st, unsigned k)
 {
-	MW_ENTRY_AUTO *e = NULL;
 	MW_BUF_AUTO c = {0};
-	struct mw_err err = {0};
 	char qid[8];
 	(void)snprintf(qid, sizeof qid, "Q%u", k);
 	struct mw_str box = MW_STR("box@golden.test");
@@ -238,11 +238,7 @@ append(struct mw_store *st, unsigned k)
 	                    .n_rcpt = 2,
 	                    .direction = (enum mw_direction)(k % 3)};
 	content_of(k, &c);
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, c.p, c.n, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+	(void)journaled(st, &m, c.p, c.n, NULL);
 }
 
 static void
@@ -323,7 +319,6 @@ make_dict(const char *to, const uint8_t *pk)
 	                          .no_index = true};
 	assert_int_equal(mw_store_open(&o, &st, &err), 0);
 	for (unsigned k = 0; k < LEARNT + WITH_DICT; k++) {
-		MW_ENTRY_AUTO *e = NULL;
 		MW_BUF_AUTO c = {0};
 		char to_addr[32];
 		(void)snprintf(to_addr, sizeof to_addr, "box%u@golden.test", k);
@@ -334,11 +329,7 @@ make_dict(const char *to, const uint8_t *pk)
 		if (k == LEARNT)
 			assert_int_equal(mw_store_train(st), 1);
 		dict_content_of(k, &c);
-		assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-		assert_int_equal(mw_entry_body(e, c.p, c.n, &err), 0);
-		assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-		assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-		assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+		(void)journaled(st, &m, c.p, c.n, NULL);
 	}
 	mw_store_close(st);
 	(void)snprintf(cmd, sizeof cmd,

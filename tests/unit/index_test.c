@@ -4,6 +4,7 @@
 #include "journal/base/util.h"
 #include "journal/index/index.h"
 #include "journal/index/kv.h"
+#include "tests/support/dice.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -37,8 +38,7 @@ static uint64_t dice = 5;
 static unsigned
 roll(unsigned n)
 {
-	dice = dice * 6364136223846793005ULL + 1442695040888963407ULL;
-	return (unsigned)(dice >> 33) % n;
+	return dice_roll(&dice, n);
 }
 
 /* Some tokens stand in every record, some in many, most in one; some begin alike. */

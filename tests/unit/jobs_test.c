@@ -2,6 +2,7 @@
  * threads, and a second run finds all of it. MW_TEST_THREADS */
 #include "journal/base/util.h"
 #include "journal/store/store.h"
+#include "tests/support/shell.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -25,9 +26,6 @@ static char root[64], journal[100];
 static void
 append(struct mw_store *st, unsigned box, unsigned k)
 {
-	struct mw_err err = {0};
-	MW_ENTRY_AUTO *e = NULL;
-	struct mw_commit c;
 	char queue[32], text[200], addr[2][40];
 	struct mw_rcpt rcpt[2] = {{.addr = {0}}};
 	(void)snprintf(queue, sizeof queue, "4X%uq%u", box, k);
@@ -47,11 +45,7 @@ append(struct mw_store *st, unsigned box, unsigned k)
 	                    .direction = MW_DIR_IN,
 	                    .rcpt = rcpt,
 	                    .n_rcpt = 2};
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, text, strlen(text), &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, &c, &err), 0);
+	(void)journaled(st, &m, text, strlen(text), NULL);
 }
 
 static int

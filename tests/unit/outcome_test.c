@@ -2,6 +2,7 @@
 #include "journal/base/util.h"
 #include "journal/record/cbor.h"
 #include "journal/record/outcome.h"
+#include "tests/support/dice.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,8 +15,7 @@ static uint64_t seed = 11;
 static unsigned
 dice(unsigned n)
 {
-	seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-	return (unsigned)(seed >> 33) % n;
+	return dice_roll(&seed, n);
 }
 
 static struct mw_str

@@ -5,6 +5,7 @@
 #include "journal/base/util.h"
 #include "journal/verify/checkpoint.h"
 #include "journal/verify/verify.h"
+#include "tests/support/shell.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,14 +24,8 @@ static void
 append(void)
 {
 	static const char text[] = "Subject: x\r\n\r\n";
-	struct mw_err err = {0};
-	MW_ENTRY_AUTO *e = NULL;
 	struct mw_mail m = {.time_us = 1000};
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, text, sizeof text - 1, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+	(void)journaled(st, &m, text, sizeof text - 1, NULL);
 }
 
 static int

@@ -1,6 +1,7 @@
 /* reconcile_test.c - which copies are there already: tables of copies and stored
  * messages, and the profiles that the later rules compare. */
 #include "replay/reconcile.h"
+#include "tests/support/dice.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -335,8 +336,7 @@ static uint64_t rnd = 7;
 static unsigned
 any(unsigned n)
 {
-	rnd = rnd * UINT64_C(6364136223846793005) + 1442695040888963407;
-	return (unsigned)(rnd >> 33) % n;
+	return dice_roll(&rnd, n);
 }
 
 enum {

@@ -5,6 +5,7 @@
 #include "journal/record/cbor.h"
 #include "journal/record/header.h"
 #include "journal/record/meta.h"
+#include "tests/support/dice.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,8 +18,7 @@ static uint64_t seed = 7;
 static unsigned
 dice(unsigned n)
 {
-	seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-	return (unsigned)(seed >> 33) % n;
+	return dice_roll(&seed, n);
 }
 
 static struct mw_str

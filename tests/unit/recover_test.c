@@ -3,6 +3,7 @@
 #include "replay/recover.h"
 
 #include "journal/base/util.h"
+#include "tests/support/shell.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -41,8 +42,6 @@ static const struct mail mails[] = {
 static void
 put(struct mw_store *st, const struct mail *x, size_t i)
 {
-	MW_ENTRY_AUTO *e = NULL;
-	struct mw_err err = {0};
 	struct mw_str box[2];
 	struct mw_rcpt r = {.addr = mw_strz(x->rcpt), .flags = x->flags, .mailbox = box};
 	struct mw_mail m = {.time_us = (int64_t)i + 1,
@@ -54,11 +53,7 @@ put(struct mw_store *st, const struct mail *x, size_t i)
 	                    .n_rcpt = 1};
 	for (; r.n_mailbox < 2 && x->mailbox[r.n_mailbox]; r.n_mailbox++)
 		box[r.n_mailbox] = mw_strz(x->mailbox[r.n_mailbox]);
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, "A: b\r\n\r\nc\r\n", 11, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+	(void)journaled(st, &m, "A: b\r\n\r\nc\r\n", 11, NULL);
 }
 
 static int

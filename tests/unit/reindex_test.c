@@ -3,6 +3,7 @@
 #include "journal/base/util.h"
 #include "journal/index/index.h"
 #include "journal/store/store_int.h"
+#include "tests/support/dice.h"
 #include "tests/support/shell.h"
 
 #include <limits.h>
@@ -64,7 +65,7 @@ note(struct mw_store *st, size_t n)
 	struct mw_err err = {0};
 	assert_int_equal(mw_entry_new(st, MW_TYPE_MARK, &e, &err), 0);
 	for (size_t i = 0; i < n; i++) {
-		dice = dice * 6364136223846793005ULL + 1442695040888963407ULL;
+		(void)dice_next(&dice);
 		mw_buf_put(&e->tokens, &dice, sizeof dice);
 	}
 	assert_int_equal(mw_entry_finish(e, 1000, "\xa0", 1, &err), 0);

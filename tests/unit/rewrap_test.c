@@ -8,6 +8,7 @@
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
 #include "tests/support/fs_mem.h"
+#include "tests/support/shell.h"
 
 #include <limits.h>
 #include <setjmp.h>
@@ -59,13 +60,8 @@ fill(const struct mw_fs *fs)
 	assert_int_equal(mw_store_create(dir, fs, NULL, &err), 0);
 	struct mw_store *st = open_with(fs, -1);
 	for (int i = 0; i < 3; i++) {
-		MW_ENTRY_AUTO *e = NULL;
 		struct mw_mail m = {.time_us = 1000 + i};
-		assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-		assert_int_equal(mw_entry_body(e, content, sizeof content - 1, &err), 0);
-		assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-		assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-		assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+		(void)journaled(st, &m, content, sizeof content - 1, NULL);
 		assert_int_equal(mw_store_roll(st, &err), 0);
 	}
 	mw_store_close(st);

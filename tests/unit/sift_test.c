@@ -4,6 +4,7 @@
 #include "replay/sift.h"
 
 #include "journal/base/util.h"
+#include "tests/support/dice.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -26,13 +27,12 @@ enum {
 
 static char root[64], dir[80];
 static uint64_t n_damaged;
-static unsigned long long seed = 20260;
+static uint64_t seed = 20260;
 
 static unsigned
 rnd(unsigned n)
 {
-	seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-	return (unsigned)(seed >> 33) % n;
+	return dice_roll(&seed, n);
 }
 
 static const char *const words[] = {"Budget",

@@ -3,6 +3,7 @@
 #include "journal/record/cbor.h"
 #include "journal/record/spf.h"
 #include "journal/store/store.h"
+#include "tests/support/shell.h"
 
 #include <limits.h>
 #include <setjmp.h>
@@ -117,16 +118,8 @@ find_cb(void *arg, const struct mw_record *r)
 static void
 append_mail(struct mw_store *st, uint8_t ret_id[MW_ID_LEN])
 {
-	struct mw_err err = {0};
-	MW_ENTRY_AUTO *e = NULL;
 	struct mw_mail m = {.time_us = 1, .sender = MW_STR("a@example.test")};
-	struct mw_commit c;
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, "A: b\r\n\r\n", 8, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	memcpy(ret_id, mw_entry_id(e), MW_ID_LEN);
-	assert_int_equal(mw_store_append(st, e, &c, &err), 0);
+	(void)journaled(st, &m, "A: b\r\n\r\n", 8, ret_id);
 }
 
 static void

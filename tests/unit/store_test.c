@@ -8,6 +8,7 @@
 #include "journal/codec/digest.h"
 #include "journal/codec/hpke.h"
 #include "journal/store/control.h"
+#include "tests/support/dice.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -92,7 +93,7 @@ content_of(unsigned k, struct mw_buf *out)
 	size_t n = k % 4 == 3 ? 400000 + k * 7 : (size_t)k * 37 % 5000;
 	uint64_t x = k + 1;
 	for (size_t i = 0; i < n; i++) {
-		x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+		(void)dice_next(&x);
 		mw_buf_putc(out, k % 4 == 3 ? (char)(x >> 33) : (char)('a' + x % 7));
 	}
 }

@@ -3,6 +3,8 @@
 #include "journal/base/util.h"
 #include "journal/record/expansion.h"
 #include "replay/select.h"
+#include "tests/support/dice.h"
+#include "tests/support/shell.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,8 +33,7 @@ static uint64_t dice_state = 20261123;
 static size_t
 dice(size_t n)
 {
-	dice_state = dice_state * 6364136223846793005U + 1442695040888963407U;
-	return (size_t)(dice_state >> 33) % n;
+	return dice_roll(&dice_state, (uint32_t)n);
 }
 
 static struct mw_str
@@ -78,9 +79,7 @@ static void
 put(struct mw_store *st, int64_t when)
 {
 	static const char text[] = "Subject: x\r\n\r\nsome text\r\n";
-	struct mw_err err = {0};
-	struct mw_commit c;
-	MW_ENTRY_AUTO *e = NULL;
+	uint8_t id[MW_ID_LEN];
 	MW_ARENA_AUTO *a = mw_arena_new(1 << 20);
 	struct mw_rcpt r[3];
 	struct mw_mail m = {.time_us = when,
@@ -103,13 +102,9 @@ put(struct mw_store *st, int64_t when)
 	}
 	if (dice(3) == 0)
 		m.auth_user = dice(2) ? address(a) : MW_STR("a");
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, text, sizeof text - 1, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, &c, &err), 0);
+	struct mw_commit c = journaled(st, &m, text, sizeof text - 1, id);
 	if (later && dice(4))
-		expand_later(st, mw_entry_id(e), c.seq, a);
+		expand_later(st, id, c.seq, a);
 }
 
 static int

@@ -7,6 +7,7 @@
 #include "journal/codec/hpke.h"
 #include "journal/segment/segment.h"
 #include "journal/verify/verify.h"
+#include "tests/support/dice.h"
 #include "tests/support/shell.h"
 
 #include <fcntl.h>
@@ -33,8 +34,7 @@ static uint64_t dice = 7;
 static uint64_t
 roll(uint64_t n)
 {
-	dice = dice * 6364136223846793005ULL + 1442695040888963407ULL;
-	return (dice >> 33) % n;
+	return dice_roll(&dice, (uint32_t)n);
 }
 
 static struct mw_store *

@@ -30,16 +30,10 @@ open_as(enum mw_store_mode mode)
 static void
 append(struct mw_store *st, unsigned k)
 {
-	struct mw_err err = {0};
-	MW_ENTRY_AUTO *e = NULL;
 	char text[64];
 	int n = snprintf(text, sizeof text, "Subject: %u\r\n\r\nbody %u\r\n", k, k);
 	struct mw_mail m = {.time_us = 1000 + k};
-	assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &e, &err), 0);
-	assert_int_equal(mw_entry_body(e, text, (size_t)n, &err), 0);
-	assert_int_equal(mw_entry_describe(e, &m, &err), 0);
-	assert_int_equal(mw_entry_finish_mail(e, &m, &err), 0);
-	assert_int_equal(mw_store_append(st, e, NULL, &err), 0);
+	(void)journaled(st, &m, text, (size_t)n, NULL);
 }
 
 /* Three closed segments of four mails each. */
