@@ -10,68 +10,12 @@
 #include <stdio.h>
 #include <strings.h>
 
-#include "journal/base/log.h"
 #include "journal/base/util.h"
+#include "tests/support/fuzzed.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static char dir[] = "/tmp/mw-fuzz-dialog-XXXXXX";
-static struct mw_store *store;
-static struct mw_capture cap;
 static struct mw_outbox outbox;
-static struct mw_fs fs;
-
-static void
-require(bool ok, const char *what)
-{
-	if (!ok) {
-		(void)fprintf(stderr, "dialog: %s\n", what);
-		abort();
-	}
-}
-
-static int
-no_sync(const struct mw_fs *f, int fd)
-{
-	(void)f;
-	(void)fd;
-	return 0;
-}
-
-static void
-clean_up(void)
-{
-	char cmd[128];
-	/* The store stays open: its libraries may have ended before this. */
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
-	require(system(cmd) == 0, "cannot clean up");
-}
-
-static void
-start(void)
-{
-	static char journal[64];
-	struct mw_conf *conf = NULL;
-	MW_BUF_AUTO report = {0};
-	require(mkdtemp(dir), "no directory");
-	(void)snprintf(journal, sizeof journal, "%s/j", dir);
-	fs = *mw_fs_posix();
-	fs.sync = no_sync;
-	struct mw_store_opts o = {.dir = journal,
-	                          .mode = MW_STORE_WRITE,
-	                          .fs = &fs,
-	                          .no_index = true,
-	                          .level = 1};
-	require(mw_store_create(journal, NULL, NULL, NULL) == 0, "no journal");
-	require(mw_store_open(&o, &store, NULL) == 0, "the journal does not open");
-	require(mw_conf_load(NULL, &conf, &report, NULL) == 0, "no settings");
-	conf->recipient_limit = 20;
-	conf->message_limit = 100000;
-	require(mw_capture_init(&cap, store, conf, NULL) == 0, "no capture");
-	mw_outbox_init(&outbox, store, cap.clock);
-	mw_log_open("fuzz", false, (enum mw_level)0); /* hostile input has much to say */
-	(void)atexit(clean_up);
-}
 
 struct talk {
 	struct mw_dialog d;
@@ -116,7 +60,7 @@ static uint64_t
 mails(void)
 {
 	struct mw_store_stats st;
-	mw_store_stats(store, &st);
+	mw_store_stats(fuzzed_store, &st);
 	return st.mails;
 }
 
@@ -241,11 +185,13 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct talk t = {.lock = PTHREAD_MUTEX_INITIALIZER,
 	                 .cond = PTHREAD_COND_INITIALIZER};
-	if (!store)
-		start();
+	if (!fuzzed_store) {
+		fuzzed_start();
+		mw_outbox_init(&outbox, fuzzed_store, fuzzed_cap.clock);
+	}
 	if (size == 0 || size > 1 << 20)
 		return 0;
-	struct mw_dialog_opts o = {.cap = &cap,
+	struct mw_dialog_opts o = {.cap = &fuzzed_cap,
 	                           .outbox = &outbox,
 	                           .lmtp = data[0] & 1,
 	                           .trusted = data[0] & 2,
@@ -272,7 +218,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		deliver(&t);
 	}
 	mw_dialog_free(&t.d);
-	require(atomic_load(&cap.count.open_sessions) == 0, "a session stays");
-	require(atomic_load(&cap.count.at_eom) == 0, "a message stays");
+	require(atomic_load(&fuzzed_cap.count.open_sessions) == 0, "a session stays");
+	require(atomic_load(&fuzzed_cap.count.at_eom) == 0, "a message stays");
 	return 0;
 }

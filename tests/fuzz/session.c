@@ -11,66 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "journal/base/log.h"
 #include "journal/base/util.h"
+#include "tests/support/fuzzed.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static char dir[] = "/tmp/mw-fuzz-session-XXXXXX";
-static struct mw_store *store;
-static struct mw_capture cap;
-static struct mw_fs fs;
-
-static void
-require(bool ok, const char *what)
-{
-	if (!ok) {
-		(void)fprintf(stderr, "session: %s\n", what);
-		abort();
-	}
-}
-
-static int
-no_sync(const struct mw_fs *f, int fd)
-{
-	(void)f;
-	(void)fd;
-	return 0;
-}
-
-static void
-clean_up(void)
-{
-	char cmd[128];
-	/* The store stays open: its libraries may have ended before this. */
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
-	require(system(cmd) == 0, "cannot clean up");
-}
-
-static void
-start(void)
-{
-	static char journal[64];
-	struct mw_conf *conf = NULL;
-	MW_BUF_AUTO report = {0};
-	require(mkdtemp(dir), "no directory");
-	(void)snprintf(journal, sizeof journal, "%s/j", dir);
-	fs = *mw_fs_posix();
-	fs.sync = no_sync;
-	struct mw_store_opts o = {.dir = journal,
-	                          .mode = MW_STORE_WRITE,
-	                          .fs = &fs,
-	                          .no_index = true,
-	                          .level = 1};
-	require(mw_store_create(journal, NULL, NULL, NULL) == 0, "no journal");
-	require(mw_store_open(&o, &store, NULL) == 0, "the journal does not open");
-	require(mw_conf_load(NULL, &conf, &report, NULL) == 0, "no settings");
-	conf->recipient_limit = 20;
-	conf->message_limit = 100000;
-	require(mw_capture_init(&cap, store, conf, NULL) == 0, "no capture");
-	mw_log_open("fuzz", false, (enum mw_level)0); /* hostile input has much to say */
-	(void)atexit(clean_up);
-}
 
 struct waiter {
 	pthread_mutex_t lock;
@@ -103,7 +47,7 @@ static uint64_t
 mails(void)
 {
 	struct mw_store_stats st;
-	mw_store_stats(store, &st);
+	mw_store_stats(fuzzed_store, &st);
 	return st.mails;
 }
 
@@ -114,8 +58,8 @@ run(const uint8_t *p, size_t n, size_t step, struct mw_buf *ret_replies)
 	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
 	struct mw_proto proto;
 	int r = 0;
-	uint64_t before = mails(), journaled = atomic_load(&cap.count.journaled);
-	mw_proto_init(&proto, &cap, on_done, &w);
+	uint64_t before = mails(), journaled = atomic_load(&fuzzed_cap.count.journaled);
+	mw_proto_init(&proto, &fuzzed_cap, on_done, &w);
 	for (size_t at = 0; r == 0 && at < n && !proto.closing; at += step) {
 		r = mw_proto_input(&proto, p + at, MW_MIN(step, n - at), NULL);
 		while (r == 0 && proto.pending) {
@@ -126,9 +70,9 @@ run(const uint8_t *p, size_t n, size_t step, struct mw_buf *ret_replies)
 	require(r == 0 || r == MW_EPROTO, "an unexpected error");
 	mw_buf_putstr(ret_replies, mw_buf_str(&proto.out));
 	mw_proto_done(&proto);
-	require(atomic_load(&cap.count.open_sessions) == 0, "a session stays");
-	require(atomic_load(&cap.count.at_eom) == 0, "a message stays");
-	require(mails() - before == atomic_load(&cap.count.journaled) - journaled,
+	require(atomic_load(&fuzzed_cap.count.open_sessions) == 0, "a session stays");
+	require(atomic_load(&fuzzed_cap.count.at_eom) == 0, "a message stays");
+	require(mails() - before == atomic_load(&fuzzed_cap.count.journaled) - journaled,
 	        "journal and answers differ");
 	return r;
 }
@@ -155,8 +99,8 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	MW_BUF_AUTO bytes = {0}, one = {0}, two = {0};
-	if (!store)
-		start();
+	if (!fuzzed_store)
+		fuzzed_start();
 	if (size == 0 || size > 1 << 20)
 		return 0;
 	if (data[0] & 1)

@@ -3,6 +3,7 @@
 #include "replay/recover.h"
 
 #include "journal/base/util.h"
+#include "tests/support/reading.h"
 #include "tests/support/shell.h"
 
 #include <setjmp.h>
@@ -14,7 +15,7 @@
 
 #include <cmocka.h>
 
-static char root[64], dir[80];
+static struct scratch place;
 
 struct mail {
 	const char *rcpt, *mailbox[2], *auth, *sender;
@@ -59,19 +60,8 @@ put(struct mw_store *st, const struct mail *x, size_t i)
 static int
 setup(void **state)
 {
-	struct mw_err err = {0};
-	struct mw_store *st;
-	struct mw_store_opts o = {.dir = dir,
-	                          .mode = MW_STORE_WRITE,
-	                          .segment_size = 1 << 20,
-	                          .delimiter = "+"};
 	(void)state;
-	(void)snprintf(root, sizeof root, "/tmp/mw-recover-XXXXXX");
-	if (!mkdtemp(root))
-		return -1;
-	(void)snprintf(dir, sizeof dir, "%s/j", root);
-	assert_int_equal(mw_store_create(dir, NULL, NULL, &err), 0);
-	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	struct mw_store *st = scratch_make(&place);
 	for (size_t i = 0; i < MW_COUNT(mails); i++)
 		put(st, &mails[i], i);
 	mw_store_close(st);
@@ -81,51 +71,25 @@ setup(void **state)
 static int
 teardown(void **state)
 {
-	char cmd[100];
 	(void)state;
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", root);
-	return system(cmd);
+	return scratch_remove(&place);
 }
 
-static char pattern_u[] = "%u", pattern_n[] = "%n", pattern_dn[] = "%d/%n", plus[] = "+",
+static char pattern_u[] = "%u", pattern_n[] = "%n", pattern_dn[] = "%d/%n",
             sent[] = "Sent", a_test[] = "a.test", b_test[] = "b.test";
 
-struct world {
-	struct mw_conf conf;
-	char *domain[2];
-	struct mw_cli cli;
-	struct mw_store *store;
-	char *journal;
-	struct mw_arena *arena;
-};
-
 static void
-begin(struct world *w, char *pattern, size_t domains)
+begin(struct reading *w, char *pattern, size_t domains)
 {
-	struct mw_err err = {0};
-	struct mw_store_opts o = {.dir = dir, .mode = MW_STORE_READ};
-	*w = (struct world){.domain = {a_test, b_test}, .journal = dir};
+	static char *local[] = {a_test, b_test};
+	reading_begin(w, &place);
 	w->conf.mailbox_name = pattern;
-	w->conf.recipient_delimiter = plus;
 	w->conf.sent_folder = sent;
-	w->conf.local_domains = (struct mw_conf_list){w->domain, domains};
-	w->cli = (struct mw_cli){.conf = &w->conf,
-	                         .journals = &w->journal,
-	                         .n_journals = 1,
-	                         .stores = &w->store};
-	w->arena = mw_arena_new(0);
-	assert_int_equal(mw_store_open(&o, &w->store, &err), 0);
-}
-
-static void
-end(struct world *w)
-{
-	mw_store_close(w->store);
-	mw_arena_free(w->arena);
+	w->conf.local_domains = (struct mw_conf_list){local, domains};
 }
 
 struct seen {
-	struct world *w;
+	struct reading *w;
 	const char *mailbox;
 	struct mw_arena *tmp;
 	uint64_t set; /* a bit for each mail */
@@ -141,7 +105,7 @@ on_item(void *arg, const struct mw_item *it)
 }
 
 static uint64_t
-find(struct world *w, const char *mailbox, const struct mw_recover_user *u)
+find(struct reading *w, const char *mailbox, const struct mw_recover_user *u)
 {
 	struct mw_err err = {0};
 	struct mw_query q;
@@ -182,7 +146,7 @@ addresses_find_their_mailbox(void **state)
 	    {pattern_dn, 2, "a.test/alice", "a.test/alice", false, false},
 	};
 	for (size_t i = 0; i < MW_COUNT(t); i++) {
-		struct world w;
+		struct reading w;
 		struct mw_err err = {0};
 		struct mw_recover_user u = {.mailbox = NULL};
 		begin(&w, t[i].pattern, t[i].domains);
@@ -197,7 +161,7 @@ addresses_find_their_mailbox(void **state)
 			fail_msg("%zu %s: %llx by the log, %llx by the index", i,
 			         t[i].who, (unsigned long long)all,
 			         (unsigned long long)some);
-		end(&w);
+		reading_end(&w);
 	}
 }
 
@@ -218,7 +182,7 @@ others_are_refused(void **state)
 	    {"gone@a.test", MW_ENOUSER, "gone"},
 	};
 	for (size_t i = 0; i < MW_COUNT(t); i++) {
-		struct world w;
+		struct reading w;
 		struct mw_err err = {0};
 		struct mw_recover_user u;
 		begin(&w, pattern_u, 2);
@@ -227,7 +191,7 @@ others_are_refused(void **state)
 		                 t[i].code);
 		if (!strstr(err.msg, t[i].text))
 			fail_msg("%s: %s", t[i].who, err.msg);
-		end(&w);
+		reading_end(&w);
 	}
 }
 

@@ -5,6 +5,7 @@
 
 #include "journal/base/util.h"
 #include "tests/support/dice.h"
+#include "tests/support/reading.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -25,7 +26,7 @@ enum {
 
 #define ANNA "anna@a.test"
 
-static char root[64], dir[80];
+static struct scratch place;
 static uint64_t n_damaged;
 static uint64_t seed = 20260;
 
@@ -100,7 +101,7 @@ damage(void *arg, const struct mw_item *it)
 	(void)arg;
 	if (it->rec.seq % 500 || !mw_str_eq(it->mail.rcpt[0].addr, MW_STR(ANNA)))
 		return 0;
-	(void)snprintf(path, sizeof path, "%s/segments/%016llx.seg", dir,
+	(void)snprintf(path, sizeof path, "%s/segments/%016llx.seg", place.dir,
 	               (unsigned long long)it->rec.loc.segment);
 	off_t at = (off_t)(it->rec.loc.offset + it->rec.frame_len - it->rec.body_len -
 	                   it->rec.meta_len / 2);
@@ -115,54 +116,12 @@ damage(void *arg, const struct mw_item *it)
 	return 0;
 }
 
-struct world {
-	struct mw_conf conf;
-	struct mw_cli cli;
-	struct mw_store *store;
-	char *journal;
-	struct mw_arena *arena;
-};
-
-static char plus[] = "+";
-
-static void
-begin(struct world *w)
-{
-	struct mw_err err = {0};
-	struct mw_store_opts o = {.dir = dir, .mode = MW_STORE_READ};
-	*w = (struct world){.journal = dir};
-	w->conf.recipient_delimiter = plus;
-	w->cli = (struct mw_cli){.conf = &w->conf,
-	                         .journals = &w->journal,
-	                         .n_journals = 1,
-	                         .stores = &w->store};
-	w->arena = mw_arena_new(0);
-	assert_int_equal(mw_store_open(&o, &w->store, &err), 0);
-}
-
-static void
-end(struct world *w)
-{
-	mw_store_close(w->store);
-	mw_arena_free(w->arena);
-}
-
 static int
 setup(void **state)
 {
 	struct mw_err err = {0};
-	struct mw_store *st;
-	struct mw_store_opts o = {.dir = dir,
-	                          .mode = MW_STORE_WRITE,
-	                          .segment_size = 1 << 20,
-	                          .delimiter = "+"};
 	(void)state;
-	(void)snprintf(root, sizeof root, "/tmp/mw-sift-XXXXXX");
-	if (!mkdtemp(root))
-		return -1;
-	(void)snprintf(dir, sizeof dir, "%s/j", root);
-	assert_int_equal(mw_store_create(dir, NULL, NULL, &err), 0);
-	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	struct mw_store *st = scratch_make(&place);
 	for (size_t i = 0; i < MAILS; i += AT_ONCE) {
 		struct batch b = {.st = st};
 		atomic_init(&b.left, AT_ONCE);
@@ -176,23 +135,21 @@ setup(void **state)
 			mw_entry_free(b.e[k]);
 	}
 	mw_store_close(st);
-	struct world w;
+	struct reading w;
 	struct mw_query q;
-	begin(&w);
+	reading_begin(&w, &place);
 	mw_query_init(&q, w.arena);
 	q.all = true;
 	assert_int_equal(mw_select(&w.cli, &q, damage, NULL, NULL, NULL, &err), 0);
-	end(&w);
+	reading_end(&w);
 	return n_damaged > 4 ? 0 : -1;
 }
 
 static int
 teardown(void **state)
 {
-	char cmd[100];
 	(void)state;
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", root);
-	return system(cmd);
+	return scratch_remove(&place);
 }
 
 struct seen {
@@ -220,7 +177,7 @@ on_bad(void *arg, const struct mw_err *err)
 }
 
 static struct seen *
-find(struct world *w, const struct mw_query *q)
+find(struct reading *w, const struct mw_query *q)
 {
 	struct mw_err err = {0};
 	struct seen *s = calloc(1, sizeof *s);
@@ -262,10 +219,10 @@ finds_what_a_walk_finds(void **state)
 	static const struct mw_select_key key = {MW_KEY_RCPT, ANNA};
 	(void)state;
 	for (int round = 0; round < 24; round++) {
-		struct world w;
+		struct reading w;
 		struct mw_query q;
 		const char *v[3], *user = ANNA;
-		begin(&w);
+		reading_begin(&w, &place);
 		mw_query_init(&q, w.arena);
 		q.user = &user;
 		q.n_user = 1;
@@ -283,7 +240,7 @@ finds_what_a_walk_finds(void **state)
 			    round, log->n, log->bad, index->n, index->bad);
 		free(log);
 		free(index);
-		end(&w);
+		reading_end(&w);
 	}
 }
 
@@ -291,11 +248,11 @@ finds_what_a_walk_finds(void **state)
 static void
 leaves_out_what_does_not_match(void **state)
 {
-	struct world w;
+	struct reading w;
 	struct mw_query q;
 	const char *text = "zanzibar";
 	(void)state;
-	begin(&w);
+	reading_begin(&w, &place);
 	mw_query_init(&q, w.arena);
 	q.all = true;
 	struct seen *all = find(&w, &q);
@@ -325,7 +282,7 @@ leaves_out_what_does_not_match(void **state)
 	assert_int_equal(mw_sift(&s, w.store, &q, all->ref, all->n), 0);
 	free(all);
 	free(found);
-	end(&w);
+	reading_end(&w);
 }
 
 int
