@@ -127,6 +127,9 @@ mw_capture_settle(struct mw_capture *cap)
 int
 mw_capture_acknowledge(struct mw_capture *cap, struct mw_err *err)
 {
+	struct mw_store_stats st = {0};
+	mw_store_stats(cap->store, &st);
+	uint64_t over = atomic_load(&cap->count.overloaded);
 	pthread_mutex_lock(&cap->lock);
 	struct mw_passed p = cap->passed;
 	pthread_mutex_unlock(&cap->lock);
@@ -135,6 +138,8 @@ mw_capture_acknowledge(struct mw_capture *cap, struct mw_err *err)
 	int r = save(cap, &p, err);
 	if (r < 0)
 		return r;
+	atomic_store(&cap->noted_failures, st.failures - st.full);
+	atomic_store(&cap->noted_overloaded, over);
 	pthread_mutex_lock(&cap->lock);
 	uint64_t more = cap->passed.count - p.count; /* that passed meanwhile */
 	cap->passed.acknowledged = p.count;

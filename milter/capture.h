@@ -75,6 +75,8 @@ struct mw_capture {
 	struct mw_pool *notes;              /* writes `passed` */
 	struct mw_verdict *_Atomic verdict; /* SPF; NULL: off */
 	struct mw_counters count;
+	/* Of those counted, how many an operator knows of. */
+	atomic_uint_fast64_t noted_overloaded, noted_failures;
 	struct mw_waits waits;
 	atomic_int_fast64_t loaded_us; /* when the settings in force were read */
 	atomic_int reload_refused;     /* the last one was */

@@ -64,6 +64,22 @@ put_excluded(struct mw_capture *cap, struct mw_buf *out)
 	mw_buf_putc(out, ']');
 }
 
+static void
+put_failures(struct mw_capture *cap, const struct mw_store_stats *st, struct mw_buf *out)
+{
+	uint64_t noted = atomic_load(&cap->noted_overloaded),
+	         over = atomic_load(&cap->count.overloaded);
+	put_number(out, "overloaded_unacknowledged", over > noted ? over - noted : 0);
+	put_number(out, "failures", st->failures);
+	/* That there was no space has ended when there is some. */
+	uint64_t lost = st->failures - st->full;
+	noted = atomic_load(&cap->noted_failures);
+	put_number(out, "failures_unacknowledged", lost > noted ? lost - noted : 0);
+	mw_buf_printf(out, ",\"failing\":%s,\"last_failure_us\":%lld,\"last_failure\":",
+	              st->failing ? "true" : "false", (long long)st->failed_us);
+	put_json(out, st->failed_code ? mw_err_text(st->failed_code) : "");
+}
+
 void
 mw_control_status(struct mw_capture *cap, struct mw_buf *out)
 {
@@ -114,7 +130,7 @@ mw_control_status(struct mw_capture *cap, struct mw_buf *out)
 	put_number(out, "bytes_in", st.bytes_in);
 	put_number(out, "bytes_stored", st.bytes_stored);
 	put_number(out, "batches", st.batches);
-	put_number(out, "failures", st.failures);
+	put_failures(cap, &st, out);
 	put_number(out, "next_seq", st.next_seq);
 	put_number(out, "segment", st.segment);
 	mw_buf_printf(out, ",\"index_lag_records\":%lld",

@@ -193,7 +193,11 @@ mw_cmd_config(struct mw_cli *cli, int argc, char **argv)
 	if (strcmp(verb, "sample") == 0 && argc == 2) {
 		MW_BUF_AUTO out = {0};
 		mw_conf_sample(&out);
-		fputs(mw_buf_cstr(&out), stdout);
+		if (cli->json)
+			mw_cli_json(
+			    json_pack("{s:o}", "text", mw_json_str(mw_buf_str(&out))));
+		else
+			fputs(mw_buf_cstr(&out), stdout);
 		return 0;
 	}
 	if (verb[0] == '-' || (strcmp(verb, "sample") == 0 && argc > 2))

@@ -47,6 +47,17 @@ quiet_option(int argc, char **argv, int *i, struct ask *a, struct mw_err *err)
 	return 0;
 }
 
+/* What an operator is to put somewhere, as it is. */
+static void
+print_text(const struct mw_cli *cli, const char *server, struct mw_buf *text)
+{
+	if (cli->json)
+		mw_cli_json(json_pack("{s:s, s:o}", "server", server, "text",
+		                      mw_json_str(mw_buf_str(text))));
+	else
+		fputs(mw_buf_cstr(text), stdout);
+}
+
 static int
 print_quiet(const struct mw_cli *cli, const struct ask *a)
 {
@@ -62,7 +73,7 @@ print_quiet(const struct mw_cli *cli, const struct ask *a)
 		                    "number");
 	if (mw_setup_quiet(&q, &text, &err))
 		return mw_cli_error(cli, &err);
-	fputs(mw_buf_cstr(&text), stdout);
+	print_text(cli, a->server, &text);
 	return 0;
 }
 
@@ -379,18 +390,14 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 	if (a.raise) {
 		if (mw_setup_raise(a.dovecot, &text, &err))
 			return mw_cli_error(cli, &err);
-		fputs(mw_buf_cstr(&text), stdout);
+		print_text(cli, a.server, &text);
 		return 0;
 	}
 	if (strcmp(a.server, "dovecot") == 0)
 		return mw_setup_dovecot_apply(cli, a.dovecot, a.apply, a.yes, arena);
 	if (strcmp(a.server, "sendmail") == 0) {
 		mw_setup_sendmail(cli->conf, &text);
-		if (cli->json)
-			mw_cli_json(json_pack("{s:s, s:o}", "server", a.server, "text",
-			                      mw_json_str(mw_buf_str(&text))));
-		else
-			fputs(mw_buf_cstr(&text), stdout);
+		print_text(cli, a.server, &text);
 		return 0;
 	}
 	if (mw_postfix_load(cli->conf, a.dir, arena, &p, &err) < 0) {

@@ -217,6 +217,8 @@ print_journal(const struct mw_conf *conf, const struct mw_status *s)
 	       s->segments == 1 ? "" : "s");
 	print_last_mail(s);
 	print_passed(s);
+	if (s->failed_text[0])
+		printf("  Failures  %s\n", s->failed_text);
 	printf("  Disk      %s free\n", free_bytes);
 	if (s->index_lag > 0)
 		printf("  Index     %lld record%s behind\n", (long long)s->index_lag,
@@ -421,6 +423,9 @@ mw_cmd_status(struct mw_cli *cli, int argc, char **argv)
 		else
 			return mw_cli_unknown(cli, mw_cmd_find("status"), argv[i]);
 	}
+	if (nagios && cli->json)
+		return mw_cli_usage(cli, mw_cmd_find("status"),
+		                    "--nagios or --json, not both");
 	for (size_t k = 0; ack && k < cli->n_journals; k++) {
 		struct mw_err err = {0};
 		if (mw_status_acknowledge(cli->journals[k], &err) < 0)

@@ -348,6 +348,31 @@ word(const struct mw_status *s, const char *key)
 	return v ? v : "";
 }
 
+/* A disk that was full and has space again is no trouble any more; one that lost a write
+ * may do so again. */
+static void
+describe_failures(struct mw_status *s)
+{
+	char when[32];
+	long long n = (long long)number(s, "failures");
+	if (n == 0)
+		return;
+	mw_time_local(when, sizeof when, number(s, "last_failure_us"));
+	(void)snprintf(
+	    s->failed_text, sizeof s->failed_text,
+	    "%lld write%s of the log failed since mailwald started, the last %s (%s)", n,
+	    n == 1 ? "" : "s", when, word(s, "last_failure"));
+	if (json_is_true(json_object_get(s->daemon_json, "failing")))
+		add(s, 2, "the last write of the log failed, %s: %s; %lld failed in all",
+		    when, word(s, "last_failure"), n);
+	else if (number(s, "failures_unacknowledged") > 0)
+		add(s, 1,
+		    "%lld writes of the log failed, the last %s (%s); mail is journaled "
+		    "again; look at the disk, then 'mailwal status --ack' ends this line",
+		    (long long)number(s, "failures_unacknowledged"), when,
+		    word(s, "last_failure"));
+}
+
 static void
 describe_daemon(struct mw_status *s)
 {
@@ -371,13 +396,12 @@ describe_daemon(struct mw_status *s)
 	s->passed = (struct mw_passed){.count = (uint64_t)number(s, "unacknowledged"),
 	                               .first_us = number(s, "passed_first_us"),
 	                               .last_us = number(s, "passed_last_us")};
-	if (number(s, "overloaded") > 0)
+	if (number(s, "overloaded_unacknowledged") > 0)
 		add(s, 1,
-		    "%lld messages were not taken for overload since mailwald started",
-		    (long long)number(s, "overloaded"));
-	if (number(s, "failures") > 0)
-		add(s, 1, "%lld writes failed since mailwald started",
-		    (long long)number(s, "failures"));
+		    "%lld messages were not taken for overload since mailwald started; "
+		    "'mailwal status --ack' ends this line",
+		    (long long)number(s, "overloaded_unacknowledged"));
+	describe_failures(s);
 }
 
 static void

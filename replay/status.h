@@ -32,6 +32,7 @@ struct mw_status {
 	int64_t now_us;
 	int daemon; /* 1 runs, 0 does not, -1 could not ask */
 	char daemon_text[300];
+	char failed_text[200];             /* writes that failed; "": none did */
 	json_t *daemon_json;               /* its own answer, or NULL */
 	bool opened;                       /* what follows is known */
 	struct mw_err err;                 /* why not */

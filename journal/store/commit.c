@@ -143,14 +143,20 @@ mw_store_head(struct mw_store *st, uint8_t chain[32])
 static void
 count(struct mw_store *st, const struct mw_entry *list, int code)
 {
+	int64_t now_us = code < 0 ? st->clock->now_us(st->clock) : 0;
 	(void)pthread_mutex_lock(&st->mu);
 	st->sick = code;
 	mw_store_durable(st);
 	st->stats.next_seq = st->next_seq;
-	if (code < 0)
+	st->stats.failing = code < 0;
+	if (code < 0) {
 		st->stats.failures++;
-	else
+		st->stats.full += code == MW_ENOSPC;
+		st->stats.failed_code = code;
+		st->stats.failed_us = now_us;
+	} else {
 		st->stats.batches++;
+	}
 	for (const struct mw_entry *e = list; code == 0 && e; e = e->next) {
 		st->stats.records++;
 		st->stats.bytes_stored += entry_bytes(e);

@@ -49,6 +49,8 @@ check_empty(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 		r = fs->list(fs, path, count_one, &c);
 		r = r == -ENOENT || r == -ENOTDIR ? 0 : r;
 	}
+	if (r == -ENOTDIR)
+		return mw_fail(err, MW_ECREATE, "%s is no directory", dir);
 	if (r < 0) {
 		errno = -r;
 		return mw_fail_errno(err, "cannot read %s", dir);
@@ -70,11 +72,28 @@ check_empty(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 	return MW_ECREATE;
 }
 
+/* What dir was to be made in. */
+static const char *
+above(const char *dir, char buf[PATH_MAX])
+{
+	(void)snprintf(buf, PATH_MAX, "%s", dir);
+	for (size_t n = strlen(buf); n > 1 && buf[n - 1] == '/'; n--)
+		buf[n - 1] = 0;
+	char *slash = strrchr(buf, '/');
+	if (slash)
+		*slash = 0;
+	return buf;
+}
+
 static int
 make_dirs(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 {
 	static const char *const subs[] = {"segments", "index", "ledger"};
+	char parent[PATH_MAX];
 	int r = fs->mkdir(fs, dir);
+	if (r == -ENOTDIR) /* of its parents, one */
+		return mw_fail(err, MW_ECREATE, "cannot create %s: %s is no directory",
+		               dir, above(dir, parent));
 	if (r < 0 && r != -EEXIST) {
 		errno = -r;
 		(void)mw_fail_errno(err, "cannot create %s", dir);
@@ -200,7 +219,9 @@ mw_store_identity(struct mw_store *st, struct mw_err *err)
 		              dir ? "%s is not a journal: no file 'journal' in it"
 		                  : "no journal at %s",
 		              st->dir);
-		(void)mw_err_hint(err, "'mailwal init %s' creates one", st->dir);
+		/* Not where it would refuse to. */
+		if (check_empty(st->fs, st->dir, NULL) != MW_ECREATE)
+			(void)mw_err_hint(err, "'mailwal init %s' creates one", st->dir);
 		return MW_ENOTFOUND;
 	}
 	if (r == -ENOTDIR)

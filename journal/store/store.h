@@ -202,7 +202,10 @@ void mw_store_coming(struct mw_store *st, int change);
 
 struct mw_store_stats {
 	uint64_t records, mails, bytes_in, bytes_stored; /* since open, this process */
-	uint64_t batches, failures;
+	uint64_t batches, failures, full; /* full: of the failures, for lack of space */
+	bool failing;                     /* the last batch */
+	int failed_code;                  /* of the last that failed; 0: none did */
+	int64_t failed_us;
 	uint64_t next_seq;
 	uint64_t segment;
 	int64_t last_mail_us; /* 0: none */

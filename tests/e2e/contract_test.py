@@ -148,6 +148,32 @@ def making(t, site):
 		     "init", "-j", full)
 	site.refused(73, ["not empty", "is a journal already", "status"], "init")
 	t.equal(os.listdir(full), ["letter"], "what was there is left alone")
+	for command in ("list", "status", "verify"):  # init would refuse it: so no word of that
+		r = Ran([MAILWAL, "-c", site.conf, "-j", full, command], site.dir)
+		t.ok(r.rc == 66 and "full is not a journal" in r.err and "creates one" not in r.err,
+		     f"{command} of a directory with other things: no advice that init refuses", r)
+	empty = os.path.join(site.dir, "empty")
+	os.makedirs(empty)
+	site.refused(66, ["is not a journal", f"'mailwal init {empty}' creates one"], "-j", empty,
+		     "list")
+	t.equal(os.listdir(empty), [], "nor is that one changed")
+	site.refused(73, [f"{full}/letter/x", "letter is no directory"], "init", f"{full}/letter/x")
+	site.refused(73, ["letter", "is no directory"], "init", f"{full}/letter")
+
+
+def printed(t, site):
+	"""With --json all that goes to standard output is JSON, also what is else a file's text."""
+	for words in (("config", "sample"), ("setup", "postfix"), ("setup", "sendmail"),
+		      ("config", "explain", "min_free"), ("version",), ("help", "init")):
+		r = Ran(["env", f"MAIL_CONFIG={site.dir}/nowhere", MAILWAL, "-c", site.conf, "--json",
+			 *words], site.dir)
+		t.ok(r.rc == 0 and r.json(), f"--json {' '.join(words)}: JSON", r)
+	r = site("config", "sample")
+	j = site("--json", "config", "sample").json() or [{}]
+	t.ok(r.out and j[0].get("text") == r.out, "config sample --json has the same text", r)
+	r = site("--json", "status", "--nagios")
+	t.ok(r.rc == 3 and r.out.startswith("MAILWAL UNKNOWN") and "--nagios or --json" in r.err,
+	     "status --nagios has no JSON, and says so to the monitoring", r)
 
 
 def fresh(t, site):
@@ -425,6 +451,7 @@ def main(t):
 	configuration(t, site)
 	socket_unit(t, site)
 	making(t, site)
+	printed(t, site)
 	fresh(t, site)
 	importing(t, site)
 	users(t, site)

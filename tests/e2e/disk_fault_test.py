@@ -6,6 +6,7 @@ restart."""
 # MW_TEST_COST 15
 
 import collections
+import json
 import os
 import pathlib
 import re
@@ -91,6 +92,11 @@ def well_again(t, what, rig, messages):
 	return [j for j in jobs if j.code == 250]
 
 
+def status(rig, *words):
+	r = rig.mailwal("--json", "status", *words)
+	return json.loads(r.out.splitlines()[0])
+
+
 def used_again(log):
 	"""Descriptors synced after a sync on them had failed, and before they were closed."""
 	dead, sins, begun = set(), [], {}
@@ -143,6 +149,13 @@ def failing_sync(t, messages):
 		     "EIO from fdatasync: a descriptor that failed is not synced again",
 		     "\n".join(used_again(text)) or text[-2000:])
 		told += well_again(t, "EIO from fdatasync", rig, messages[45:55])
+		s = status(rig)
+		t.ok(s["state"] == "degraded" and any("writes of the log failed" in p and
+		     "input/output error" in p and "--ack" in p for p in s["problems"]),
+		     "EIO from fdatasync: status tells of it, with its time, until that is noted", s)
+		s = status(rig, "--ack")
+		t.ok(s["state"] == "ok" and s["daemon"]["failures"] > 0,
+		     "EIO from fdatasync: after status --ack all is well, the count stays", s)
 		all_there(t, "EIO from fdatasync", rig, [j for j in told if j.code == 250])
 		rig.end("mailwald", signal.SIGKILL)
 		rig.start_mailwald()
@@ -177,7 +190,19 @@ def full_disk(t, messages):
 			t.ok("enospc" in log.lower() or "space" in log.lower(),
 			     "a full disk: the log says so", log[-1500:])
 			ballast.unlink()
+			s = status(rig)
+			t.ok(s["state"] == "degraded" and any("last write of the log failed" in p
+			     and "no space left" in p for p in s["problems"]),
+			     "a full disk: status says so until a write goes well", s)
 			told += well_again(t, "a full disk", rig, messages[60:70])
+			s = status(rig)
+			t.ok(s["state"] == "ok" and s["daemon"]["failures"] > 0
+			     and s["daemon"]["last_failure_us"] > 0,
+			     "a full disk: then all is well again, without a restart", s)
+			r = rig.mailwal("status")
+			t.ok(r.rc == 0 and re.search(r"Failures +\d+ writes? of the log failed since "
+			     r"mailwald started, the last \S+ \S+.*no space left", r.out),
+			     "a full disk: status has its time in a line of its own", r)
 			all_there(t, "a full disk", rig, told)
 			rig.end("mailwald", signal.SIGKILL)
 			rig.start_mailwald()

@@ -248,6 +248,12 @@ def by_doveadm(t, rig, warm, memory, aside):
 	r = rig.mailwal("setup", "dovecot", "--raise-uids", "--dovecot-config",
 			f"{rig.run}/dovecot.conf")
 	t.ok(r.rc == 0 and "min-next-uid" in r.out, "setup dovecot prints the script", r)
+	for what in ("--raise-uids", "--quiet-instance"):
+		as_is, j = (rig.mailwal(*first, "setup", "dovecot", what, "--dovecot-config",
+					f"{rig.run}/dovecot.conf") for first in ((), ("--json",)))
+		t.ok(as_is.rc == j.rc == 0 and as_is.out
+		     and json.loads(j.out) == {"server": "dovecot", "text": as_is.out},
+		     f"setup dovecot {what} --json has the same text", j)
 	script = rig.dir + "/raise.sh"
 	with open(script, "w", encoding="utf-8") as f:
 		f.write(r.out)
