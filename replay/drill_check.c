@@ -19,6 +19,7 @@ struct want {
 	const struct mw_plan_rec *rec;
 	uint8_t sha256[32];
 	bool matched, unreadable;
+	bool gone; /* expired or erased since it was planned: it need not be there */
 };
 
 struct have {
@@ -134,8 +135,13 @@ load_wanted(struct box *x)
 		w->copy = c;
 		w->rec = &x->d->plan->rec[c->rec];
 		mw_arena_reset(a);
-		w->unreadable = mw_store_get(x->d->st, w->rec->loc, &rec, NULL) < 0 ||
-		                mw_record_mail(x->d->st, &rec, a, &m, NULL) < 0;
+		int r = mw_store_get_seq(x->d->st, w->rec->loc, w->rec->seq, &rec, NULL);
+		if (r == 0)
+			r = mw_record_mail(x->d->st, &rec, a, &m, NULL);
+		w->gone = r == MW_EERASED;
+		w->unreadable = r < 0 && !w->gone;
+		x->d->n.left_out += w->gone;
+		x->d->n.expected -= w->gone;
 		if (!w->unreadable)
 			memcpy(w->sha256, m.sha256, sizeof w->sha256);
 	}
@@ -226,6 +232,8 @@ matched(struct box *x, struct want *w, struct have *h, enum pass pass)
 	                   x->d->target->ops == &mw_target_eml;
 	w->matched = h->matched = true;
 	h->want = (size_t)(w - x->w);
+	if (w->gone)
+		return;
 	if (pass == EXACT) {
 		n->identical++;
 	} else if (pass == CANONICAL && !keeps_bytes) {
@@ -254,6 +262,8 @@ match(struct box *x, enum pass pass, bool dated)
 	for (size_t i = 0; i < x->n_w; i++) {
 		const struct want *w = &x->w[i];
 		if (w->matched || w->unreadable || (pass == MESSAGE_ID && !w->rec->msgid))
+			continue;
+		if (w->gone && pass != CANONICAL) /* all else went with it */
 			continue;
 		key_of_want(w, pass, &p[n]);
 		p[n].date_s = dated ? w->rec->time_us / 1000000 : 0;
@@ -306,7 +316,7 @@ rest(struct box *x)
 {
 	for (size_t i = 0; i < x->n_w; i++) {
 		struct want *w = &x->w[i];
-		if (w->matched)
+		if (w->matched || w->gone)
 			continue;
 		x->d->n.missing++;
 		/* What failed has its reason listed already. */

@@ -42,7 +42,7 @@ mw_run_load(struct mw_run *r, const struct mw_plan_rec *rec, struct mw_err *err)
 	if (!st)
 		return err && err->code ? err->code : MW_EIO;
 	mw_arena_reset(r->arena);
-	int q = mw_store_get(st, rec->loc, &r->rec, err);
+	int q = mw_store_get_seq(st, rec->loc, rec->seq, &r->rec, err);
 	return q ? q : mw_later_mail(st, &r->rec, r->arena, &r->mail, err);
 }
 

@@ -13,6 +13,8 @@ enum {
 	NAP_MS = 500
 };
 
+static const char went[] = "it expired or was erased since the plan was made";
+
 /* To be looked for and put; what waits for the MTA's queue is not. */
 static bool
 is_open(const struct mw_plan_copy *p)
@@ -182,7 +184,38 @@ io_done(void *arg, const struct mw_put *p, int code, const char *why,
 		q = mw_ledger_refused(r->ledger, p->id, r->box->box, p->sent, &err);
 	if (q)
 		return q;
+	if (code == MW_EERASED)
+		return mw_run_fate(r, copy_of(p), MW_FATE_SKIPPED, went);
 	return mw_run_fate(r, copy_of(p), code ? MW_FATE_FAILED : MW_FATE_RESTORED, why);
+}
+
+/* What could not be read expired, or was erased, since the plan was made; all else in the
+ * box that went with it need not be tried. */
+static int
+skip_gone(struct mw_run *r, const struct mw_plan_box *b)
+{
+	int q = 0;
+	for (size_t i = 0; i < b->n && !q; i++) {
+		struct mw_plan_copy *p = &b->v[i];
+		const struct mw_plan_rec *rec = &r->plan->rec[p->rec];
+		struct mw_store *st = mw_run_store(r, rec->journal, NULL);
+		if (is_open(p) &&
+		    (p == r->broken || (st && mw_store_gone(st, rec->seq, NULL) == 1)))
+			q = mw_run_fate(r, p, MW_FATE_SKIPPED, went);
+	}
+	return q;
+}
+
+/* Nothing more is to be done about the copy that could not be read. */
+static int
+settle_broken(struct mw_run *r, const struct mw_plan_box *b)
+{
+	if (!r->broken ||
+	    (r->broken->fate != MW_FATE_OPEN && r->broken->fate != MW_FATE_TRIED))
+		return 0;
+	return r->broken_err.code == MW_EERASED
+	           ? skip_gone(r, b)
+	           : mw_run_fate(r, r->broken, MW_FATE_FAILED, r->broken_err.msg);
 }
 
 int
@@ -222,9 +255,7 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 	int q = mw_run_raise(r, b, err);
 	if (!q)
 		q = mw_target_put(r->target, v, k, &io, err);
-	if (r->broken &&
-	    (r->broken->fate == MW_FATE_OPEN || r->broken->fate == MW_FATE_TRIED) &&
-	    mw_run_fate(r, r->broken, MW_FATE_FAILED, r->broken_err.msg))
+	if (settle_broken(r, b))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	if (r->ledger) {
 		struct mw_err second;

@@ -378,7 +378,7 @@ walk_ref(struct walk *w, const struct mw_sift_ref *ref)
 	struct mw_err e = {0};
 	if (ref->out && !is_gone(w, ref->seq))
 		return 0;
-	int r = mw_store_get(w->it.store, ref->loc, &rec, &e);
+	int r = mw_store_get_seq(w->it.store, ref->loc, ref->seq, &rec, &e);
 	if (r == 0)
 		return consider(w, &rec);
 	report(w, &e); /* it was readable a moment ago */

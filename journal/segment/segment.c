@@ -319,6 +319,20 @@ trailer_get(struct mw_seg *s, struct mw_err *err)
 	return 0;
 }
 
+static bool
+has_left(const struct mw_seg *s, const char *path)
+{
+	return s->fs->leads_to && s->fs->leads_to(s->fs, path, s->fd) == 0;
+}
+
+bool
+mw_seg_left(const struct mw_seg *s, const char *dir)
+{
+	char path[PATH_MAX];
+	mw_seg_path(path, sizeof path, dir, s->h.number);
+	return has_left(s, path);
+}
+
 struct open_how {
 	const char *dir;
 	uint64_t number;
@@ -345,6 +359,10 @@ open_seg(const struct mw_fs *fs, const struct open_how *how, struct mw_seg **ret
 	int r = mw_seg_header_get(s, how->number, how->journal, err);
 	if (r == 0)
 		r = trailer_get(s, err);
+	if (r != MW_ENOMEM && (r < 0 || s->header_hurt) && has_left(s, path)) {
+		mw_err_clear(err);
+		r = fs_fail(err, -ENOENT, "open", how->number);
+	}
 	if (r < 0) {
 		mw_seg_free(s);
 		return r;

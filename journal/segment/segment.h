@@ -89,6 +89,10 @@ int64_t mw_seg_read(struct mw_seg *s, void *p, size_t n, uint64_t off) MW_CHECK;
 void mw_seg_ahead(struct mw_seg *s, uint64_t off, size_t len);
 void mw_seg_behind(struct mw_seg *s); /* forgets it */
 
+/* Did it leave the log while we had it open (I20)? Whoever finds that what he read does
+ * not hold asks that afterwards: it is no damage then. */
+bool mw_seg_left(const struct mw_seg *s, const char *dir);
+
 /* Opens for reading and checks header and, where there is one, trailer. MW_ENOTFOUND,
  * MW_EVERSION, MW_EDAMAGED (header), MW_EFORMAT (of another journal). journal may be
  * NULL: any. */

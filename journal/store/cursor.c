@@ -264,6 +264,18 @@ mw_cursor_limit(struct mw_cursor *c, uint64_t limit)
 	c->limit = limit;
 }
 
+/* The segment went while we were in it: whether that was to be, the header of the next
+ * one is asked when that is entered. */
+static void
+left(struct mw_cursor *c, struct mw_err *err)
+{
+	mw_err_clear(err);
+	mw_store_seg_drop(c->st, c->segment);
+	c->last = c->segment;
+	c->segment = 0;
+	c->ext_known = false;
+}
+
 /* Enters the next segment: 1, or 0 if there is none; negative: damage, and the segment
  * is passed over. */
 static int
@@ -296,6 +308,11 @@ enter(struct mw_cursor *c, struct mw_err *err)
 	c->expect = first;
 	c->ext_known = false;
 	r = extent_to_limit(c, err);
+	if (r == MW_ENOTFOUND) {
+		c->expect = due;
+		left(c, err);
+		return 1;
+	}
 	if (r < 0) {
 		c->last = number;
 		c->segment = 0;
@@ -366,6 +383,10 @@ at_end(struct mw_cursor *c, struct mw_err *err)
 		int r = relist(c, err);
 		if (r == 0)
 			r = extent(c, err);
+		if (r == MW_ENOTFOUND) {
+			left(c, err);
+			return 1;
+		}
 		if (r < 0)
 			return r;
 		if (c->ext.end > end)
@@ -393,6 +414,10 @@ mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
 		}
 		if (!c->ext_known) {
 			r = extent_to_limit(c, err);
+			if (r == MW_ENOTFOUND) {
+				left(c, err);
+				continue;
+			}
 			if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
 				c->last = c->segment; /* told once, passed over */
 				c->segment = 0;
@@ -414,11 +439,17 @@ mw_cursor_next(struct mw_cursor *c, struct mw_record *ret, struct mw_err *err)
 			look_ahead(c, o->seg);
 		if (r == 0)
 			r = mw_seg_frame(o->seg, c->off, MW_CHECK_HEADER, &f, &why, err);
+		if (r == MW_ENOTFOUND || (r == 0 && mw_seg_left(o->seg, c->st->dir))) {
+			left(c, err);
+			continue;
+		}
 		if (r < 0)
 			return r;
 		if ((r == 0 || f.seq != c->expect) && c->assumed) {
 			r = extent(c, err); /* closed meanwhile, or damaged */
-			if (r < 0)
+			if (r == MW_ENOTFOUND)
+				left(c, err);
+			else if (r < 0)
 				return r;
 			continue;
 		}

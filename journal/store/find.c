@@ -243,6 +243,38 @@ mw_store_index(struct mw_store *st, struct mw_index **ret, struct mw_err *err)
 	return 0;
 }
 
+/* Which of these segments holds `from`: the last one that starts at or before it. */
+static size_t
+holds(struct mw_store *st, const uint64_t *v, size_t n, uint64_t from)
+{
+	struct mw_open_seg *o;
+	for (size_t i = from ? n : 0; i > 0; i--)
+		if (mw_store_seg(st, v[i - 1], &o, NULL) == 0 &&
+		    o->seg->h.first_seq <= from)
+			return i - 1;
+	return 0;
+}
+
+static int
+find(struct find *f, enum mw_key key, struct mw_str value, struct mw_err *err)
+{
+	struct mw_store *st = f->st;
+	MW_AUTOFREE uint64_t *v = NULL;
+	size_t n = 0;
+	mw_store_token(st, key, value, f->token);
+	int r = mw_store_index(st, NULL, err);
+	if (r == 0)
+		r = mw_seg_list(st->fs, st->dir, &v, &n, err);
+	size_t i = r == 0 ? holds(st, v, n, f->done) : 0;
+	while (r == 0 && i < n && f->done < f->before) {
+		r = find_part(f, v[i], err);
+		uint64_t last = part_last(v[i]);
+		while (i < n && v[i] <= last)
+			i++;
+	}
+	return r;
+}
+
 int
 mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
               int (*cb)(void *arg, const struct mw_record *r), void *arg,
@@ -257,19 +289,17 @@ mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
                      void *arg, struct mw_err *err)
 {
 	struct find f = {.st = st, .cb = cb, .arg = arg, .before = before};
-	MW_AUTOFREE uint64_t *v = NULL;
-	size_t n;
-	mw_store_token(st, key, value, f.token);
-	int r = mw_store_index(st, NULL, err);
-	if (r == 0)
-		r = mw_seg_list(st->fs, st->dir, &v, &n, err);
-	for (size_t i = 0; r == 0 && i < n && f.done < before;) {
-		r = find_part(&f, v[i], err);
-		uint64_t last = part_last(v[i]);
-		while (i < n && v[i] <= last)
-			i++;
-	}
-	return r;
+	return find(&f, key, value, err);
+}
+
+int
+mw_store_find_from(struct mw_store *st, enum mw_key key, struct mw_str value,
+                   uint64_t from, int (*cb)(void *arg, const struct mw_record *r),
+                   void *arg, struct mw_err *err)
+{
+	struct find f = {
+	    .st = st, .cb = cb, .arg = arg, .done = from, .before = UINT64_MAX};
+	return find(&f, key, value, err);
 }
 
 static int

@@ -13,6 +13,7 @@ struct mw_gone {
 	struct mw_tombstone *person; /* those with tokens, in log order */
 	size_t n_person, cap_person;
 	struct mw_audit audit; /* the newest */
+	uint64_t next[2];      /* what is below is known: tombstones, audits */
 	struct mw_err *err;
 	int failed;
 };
@@ -76,6 +77,7 @@ on_record(void *arg, const struct mw_record *r)
 {
 	struct mw_gone *g = arg;
 	MW_BUF_AUTO cbor = {0};
+	g->next[r->type == MW_TYPE_AUDIT] = r->seq + 1;
 	struct mw_err e = {0};
 	struct mw_tombstone t;
 	struct mw_audit x;
@@ -102,31 +104,44 @@ on_record(void *arg, const struct mw_record *r)
 }
 
 int
-mw_gone_load(struct mw_store *st, struct mw_gone **ret, struct mw_err *err)
+mw_gone_more(struct mw_gone *g, struct mw_store *st, struct mw_err *err)
 {
 	static const char types[] = {MW_TYPE_TOMBSTONE, MW_TYPE_AUDIT};
+	uint64_t before[] = {g->next[0], g->next[1]};
+	bool was = st->loading_gone;
+	int r = 0;
+	g->st = st;
+	g->err = err;
+	g->failed = 0;
+	st->loading_gone = true;
+	for (size_t i = 0; r == 0 && i < sizeof types; i++)
+		r = mw_store_find_from(st, MW_KEY_TYPE, mw_str(&types[i], 1), g->next[i],
+		                       on_record, g, err);
+	st->loading_gone = was;
+	g->st = NULL;
+	g->err = NULL;
+	merge(g);
+	r = g->failed < 0 ? g->failed : MW_MIN(r, 0);
+	if (r < 0) { /* then once more from there: a tombstone twice does no harm */
+		memcpy(g->next, before, sizeof before);
+		return r;
+	}
+	return memcmp(g->next, before, sizeof before) != 0;
+}
+
+int
+mw_gone_load(struct mw_store *st, struct mw_gone **ret, struct mw_err *err)
+{
 	struct mw_gone *g = calloc(1, sizeof *g);
 	if (!g || !(g->arena = mw_arena_new(0))) {
 		free(g);
 		return mw_fail(err, MW_ENOMEM, "out of memory for tombstones");
 	}
-	g->st = st;
-	g->err = err;
-	bool was = st->loading_gone;
-	st->loading_gone = true;
-	int r = 0;
-	for (size_t i = 0; r == 0 && i < sizeof types; i++)
-		r = mw_store_find(st, MW_KEY_TYPE, mw_str(&types[i], 1), on_record, g,
-		                  err);
-	st->loading_gone = was;
-	g->st = NULL;
-	g->err = NULL;
-	if (r < 0 || g->failed < 0) {
-		r = g->failed < 0 ? g->failed : r;
+	int r = mw_gone_more(g, st, err);
+	if (r < 0) {
 		mw_gone_free(g);
 		return r;
 	}
-	merge(g);
 	*ret = g;
 	return 0;
 }
@@ -232,16 +247,42 @@ mw_gone_segments(const struct mw_gone *g, size_t *ret_n)
 	return g->audit.gone;
 }
 
+/* What this store knows, brought up to now: 1 there is more, 0, negative. */
+static int
+refresh(struct mw_store *st, struct mw_err *err)
+{
+	if (st->gone)
+		return mw_gone_more(st->gone, st, err);
+	int r = mw_gone_load(st, &st->gone, err);
+	return r < 0 ? r : 1;
+}
+
 int
 mw_store_hole_known(struct mw_store *st, uint64_t first, uint64_t last,
                     struct mw_err *err)
 {
-	MW_GONE_AUTO *g = NULL;
 	/* Gathering walks the log itself: what it meets on the way is no matter then. */
 	if (st->loading_gone)
 		return 1;
-	int r = mw_gone_load(st, &g, err);
-	if (r < 0)
-		return r;
-	return mw_gone_stretch(g, first, last, NULL) > 0;
+	if (st->gone && mw_gone_stretch(st->gone, first, last, NULL) > 0)
+		return 1;
+	int r = refresh(st, err);
+	return r < 0 ? r : mw_gone_stretch(st->gone, first, last, NULL) > 0;
+}
+
+static bool
+named(const struct mw_gone *g, uint64_t seq)
+{
+	return g && (mw_gone_record(g, seq) || mw_gone_stretch(g, seq, seq, NULL) > 0);
+}
+
+int
+mw_store_gone(struct mw_store *st, uint64_t seq, struct mw_err *err)
+{
+	if (st->loading_gone)
+		return 0;
+	if (named(st->gone, seq))
+		return 1;
+	int r = refresh(st, err);
+	return r < 0 ? r : named(st->gone, seq);
 }

@@ -153,12 +153,50 @@ mw_store_get(struct mw_store *st, struct mw_loc loc, struct mw_record *ret,
 		r = mw_seg_frame(o->seg, loc.offset, MW_CHECK_HEADER, &f, &why, err);
 	if (r < 0)
 		return r;
+	if (r == 0 && mw_seg_left(o->seg, st->dir)) {
+		mw_store_seg_drop(st, loc.segment);
+		return mw_fail(err, MW_ENOTFOUND, "segment %llu is not there any more",
+		               (unsigned long long)loc.segment);
+	}
 	if (r == 0)
 		return mw_fail(err, MW_EDAMAGED, "segment %llu, offset %llu: %s",
 		               (unsigned long long)loc.segment,
 		               (unsigned long long)loc.offset, why);
 	mw_record_of(ret, loc.segment, loc.offset, &f);
 	return 0;
+}
+
+/* What could not be read may have gone while we looked. */
+static int
+or_gone(struct mw_store *st, uint64_t seq, int e, struct mw_err *err)
+{
+	if (e != MW_EDAMAGED && e != MW_ENOTFOUND)
+		return e;
+	struct mw_err why = {0};
+	int k = mw_store_gone(st, seq, &why);
+	if (k == MW_ENOMEM)
+		return mw_fail(err, k, "%s", why.msg);
+	if (k != 1)
+		return e;
+	mw_err_clear(err);
+	return mw_fail(err, MW_EERASED, "sequence %llu has expired or was erased",
+	               (unsigned long long)seq);
+}
+
+int
+mw_store_get_seq(struct mw_store *st, struct mw_loc loc, uint64_t seq,
+                 struct mw_record *ret, struct mw_err *err)
+{
+	struct mw_record rec;
+	int r = mw_store_get(st, loc, &rec, err);
+	if (r == 0 && rec.seq != seq)
+		r = mw_fail(err, MW_EDAMAGED,
+		            "segment %llu, offset %llu: no record %llu there",
+		            (unsigned long long)loc.segment,
+		            (unsigned long long)loc.offset, (unsigned long long)seq);
+	if (r == 0)
+		*ret = rec;
+	return or_gone(st, seq, r, err);
 }
 
 static int
@@ -446,12 +484,12 @@ mw_record_meta(struct mw_store *st, const struct mw_record *r, struct mw_buf *ou
 	struct opener op;
 	int e = opener_init(&op, st, r, err);
 	if (e < 0)
-		return e;
+		return or_gone(st, r->seq, e, err);
 	struct part_range p = {0, MW_FRAME_HEADER + r->slot_len, r->meta_len,
 	                       UINT64_C(1) << 31, NULL};
 	e = open_part(&op, &p, buf_sink, out, err);
 	opener_done(&op);
-	return e;
+	return or_gone(st, r->seq, e, err);
 }
 
 int
@@ -488,13 +526,11 @@ body_sink(void *arg, const void *p, size_t n)
 	return b->sink(b->arg, p, n);
 }
 
-int
-mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_mail *m,
-               int (*sink)(void *arg, const void *p, size_t n), void *arg,
-               struct mw_err *err)
+static int
+body(struct mw_store *st, const struct mw_record *r, const struct mw_mail *m,
+     struct body_arg *b, struct mw_err *err)
 {
 	struct opener op;
-	struct body_arg b = {.sink = sink, .arg = arg};
 	uint8_t got[MW_SHA256_LEN];
 	const struct mw_zdict *dict = NULL;
 	int e = opener_init(&op, st, r, err);
@@ -502,7 +538,7 @@ mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_m
 		return e;
 	if (r->type != MW_TYPE_DICT) /* its own place, there */
 		e = mw_dict_for(st, r, &dict, err);
-	if (e == 0 && mw_sha256_init(&b.sha) < 0)
+	if (e == 0 && mw_sha256_init(&b->sha) < 0)
 		e = mw_fail(err, MW_ENOMEM, "out of memory while reading");
 	if (e < 0) {
 		opener_done(&op);
@@ -510,16 +546,25 @@ mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_m
 	}
 	struct part_range p = {1, MW_FRAME_HEADER + (uint64_t)r->slot_len + r->meta_len,
 	                       r->body_len, r->plain_len, dict};
-	e = open_part(&op, &p, body_sink, &b, err);
+	e = open_part(&op, &p, body_sink, b, err);
 	opener_done(&op);
-	mw_sha256_final(&b.sha, got);
+	mw_sha256_final(&b->sha, got);
 	if (e < 0)
 		return e;
-	if (b.n != r->plain_len)
+	if (b->n != r->plain_len)
 		return damaged(r, err, "its length is not what was captured");
-	if (m && (m->size != b.n || memcmp(m->sha256, got, sizeof got) != 0))
+	if (m && (m->size != b->n || memcmp(m->sha256, got, sizeof got) != 0))
 		return damaged(r, err, "its SHA-256 is not what was captured");
 	return 0;
+}
+
+int
+mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_mail *m,
+               int (*sink)(void *arg, const void *p, size_t n), void *arg,
+               struct mw_err *err)
+{
+	struct body_arg b = {.sink = sink, .arg = arg};
+	return or_gone(st, r->seq, body(st, r, m, &b, err), err);
 }
 
 int

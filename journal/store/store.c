@@ -145,6 +145,7 @@ mw_store_close(struct mw_store *st)
 	mw_dict_stop(st);
 	mw_index_stop(st);
 	mw_dict_read_done(st);
+	mw_gone_free(st->gone);
 	mw_store_segs_close(st);
 	mw_index_close(st->index);
 	mw_seg_free(st->seg); /* one that could not be closed */

@@ -255,6 +255,9 @@ int mw_store_last(struct mw_store *st, uint64_t below, struct mw_record *ret,
 /* The record at a known place. MW_ENOTFOUND, MW_EDAMAGED, … */
 int mw_store_get(struct mw_store *st, struct mw_loc loc, struct mw_record *ret,
                  struct mw_err *err) MW_CHECK;
+/* The same where its sequence number is known: MW_EERASED if it went meanwhile. */
+int mw_store_get_seq(struct mw_store *st, struct mw_loc loc, uint64_t seq,
+                     struct mw_record *ret, struct mw_err *err) MW_CHECK;
 /* For one who is going to look at the n > 0 records at v, in log order: reads the first,
  * and with it those that are near, in one piece; says how many. What is wiped meanwhile
  * may be seen until the next call of either. */
@@ -409,7 +412,14 @@ int mw_store_remove(struct mw_store *st, const uint64_t *segment, size_t n,
 /* What tombstones and audit records in the log say, gathered once. */
 struct mw_gone;
 int mw_gone_load(struct mw_store *st, struct mw_gone **ret, struct mw_err *err) MW_CHECK;
+/* Adds what was written since: 1 there was something, 0 nothing, negative. */
+int mw_gone_more(struct mw_gone *g, struct mw_store *st, struct mw_err *err) MW_CHECK;
 void mw_gone_free(struct mw_gone *g); /* NULL ok */
+/* By now, is that record named as erased, or as removed with its segment? 1, 0, negative.
+ * A tombstone is durable before anything is wiped, so who meets something that does not
+ * hold, or is not there, and asks afterwards, can tell damage from what a prune does
+ * beside him. */
+int mw_store_gone(struct mw_store *st, uint64_t seq, struct mw_err *err) MW_CHECK;
 /* Does a tombstone name this whole record? */
 bool mw_gone_record(const struct mw_gone *g, uint64_t seq);
 /* Does one name copies in it? */

@@ -169,6 +169,7 @@ struct mw_store {
 	size_t n_redo, cap_redo;
 	bool redo_all;              /* there was no memory to say which */
 	bool loading_gone;          /* reading: what went is being gathered */
+	struct mw_gone *gone;       /* reading: what went, as far as it was asked for */
 	struct mw_store *ix_reader; /* the indexer's own reader */
 };
 
@@ -287,6 +288,11 @@ void mw_cursor_seen(struct mw_cursor *c);
  * of an open segment need not be looked for. */
 void mw_cursor_limit(struct mw_cursor *c, uint64_t limit);
 void mw_cursor_point(const struct mw_cursor *c, struct mw_index_point *ret);
+
+/* find.c: as mw_store_find, of records with a sequence number of at least `from` */
+int mw_store_find_from(struct mw_store *st, enum mw_key key, struct mw_str value,
+                       uint64_t from, int (*cb)(void *arg, const struct mw_record *r),
+                       void *arg, struct mw_err *err) MW_CHECK;
 
 /* gone.c */
 /* Is the hole first … last in the log one that an audit record names? 1, 0, negative. */

@@ -26,20 +26,6 @@ mw_finding_bad(enum mw_finding_kind k)
 	return k < MW_FINDING_TORN;
 }
 
-void
-mw_verify_found(struct verify *v, struct mw_finding f, const char *fmt, ...)
-{
-	char text[700];
-	va_list ap;
-	va_start(ap, fmt);
-	(void)vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
-	f.text = text;
-	v->res->findings[f.kind]++;
-	if (v->o->found)
-		v->o->found(v->o->arg, &f);
-}
-
 int
 mw_verify_no_memory(struct verify *v)
 {
@@ -201,10 +187,10 @@ pass_damage(struct verify *v, struct mw_seg *s, uint64_t off, uint64_t end,
 
 /* What the frame at off says: found out ahead, or now. */
 static int
-facts(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_facts **ret,
-      const struct mw_look **ret_look)
+facts(struct verify *v, struct mw_seg *s, uint64_t off, bool again,
+      const struct mw_facts **ret, const struct mw_look **ret_look)
 {
-	*ret = v->ahead ? mw_ahead_at(v->ahead, off, ret_look) : NULL;
+	*ret = v->ahead && !again ? mw_ahead_at(v->ahead, off, ret_look) : NULL;
 	if (*ret)
 		return 0;
 	mw_buf_clear(&v->token);
@@ -214,32 +200,52 @@ facts(struct verify *v, struct mw_seg *s, uint64_t off, const struct mw_facts **
 	return mw_verify_look(&v->look, s, off, &v->facts, v->err);
 }
 
+struct place {
+	uint64_t off, end;
+	uint64_t next; /* where to go on */
+	bool again;    /* it was looked at before: not by what was found then */
+	const struct mw_facts *x; /* of a record; NULL: there was none */
+	const struct mw_look *l;
+};
+
+static int
+check_place(struct verify *v, struct mw_seg *s, void *arg)
+{
+	struct place *p = arg;
+	const struct mw_facts *x;
+	int r = facts(v, s, p->off, p->again, &x, &p->l);
+	p->again = true;
+	p->x = NULL;
+	if (r < 0)
+		return r;
+	if (x->valid != 1 || x->f.seq != v->expect)
+		return pass_damage(v, s, p->off, p->end,
+		                   x->valid ? "unexpected sequence number" : x->why,
+		                   &p->next);
+	r = check_record(v, s, x, p->l);
+	v->expect = x->f.seq + 1;
+	v->res->last_seq = x->f.seq;
+	p->next = p->off + mw_frame_len(&x->f);
+	p->x = x;
+	return r;
+}
+
+/* 0, 1: the segment left the log meanwhile, negative. */
 static int
 walk(struct verify *v, struct mw_seg *s, uint64_t end)
 {
-	uint64_t off = s->h.length;
+	struct place p = {.off = s->h.length, .end = end};
 	if (v->ahead)
 		mw_ahead_segment(v->ahead, s, end);
-	while (off < end) {
-		const struct mw_facts *x;
-		const struct mw_look *l;
+	for (; p.off < end; p.off = p.next) {
 		if (v->o->progress &&
-		    v->o->progress(v->o->arg, v->res->bytes + off, v->all_bytes))
+		    v->o->progress(v->o->arg, v->res->bytes + p.off, v->all_bytes))
 			return mw_fail(v->err, MW_ECANCEL, "interrupted");
-		int r = facts(v, s, off, &x, &l);
-		if (r < 0)
-			return r;
-		if (x->valid == 1 && x->f.seq == v->expect) {
-			r = check_record(v, s, x, l);
-			v->expect = x->f.seq + 1;
-			v->res->last_seq = x->f.seq;
-			off += mw_frame_len(&x->f);
-		} else {
-			r = pass_damage(v, s, off, end,
-			                x->valid ? "unexpected sequence number" : x->why,
-			                &off);
-		}
-		if (r < 0)
+		p.again = false;
+		int r = mw_verify_surely(v, s, check_place, &p);
+		if (r == 0 && p.x)
+			r = mw_verify_index(v, p.x, p.l);
+		if (r != 0)
 			return r;
 	}
 	return 0;
@@ -374,13 +380,37 @@ check_added(struct verify *v, uint64_t number)
 		    "%s; the keys in the segment itself still open it", e.msg);
 }
 
+struct around {
+	uint64_t next, end;
+};
+
+/* What is not of a single record. */
 static int
-check_segment(struct verify *v, uint64_t number, uint64_t next)
+check_around(struct verify *v, struct mw_seg *s, void *arg)
+{
+	struct around *a = arg;
+	if (s->header_hurt)
+		mw_verify_found(v,
+		                (struct mw_finding){MW_FINDING_DAMAGED, s->h.number, 0, 0,
+		                                    0, NULL},
+		                "one of the two header blocks of segment %llu is damaged",
+		                (unsigned long long)s->h.number);
+	check_added(v, s->h.number);
+	check_link(v, s);
+	return bounds(v, s, a->next, &a->end);
+}
+
+/* *ret_left: it left the log before we were through. */
+static int
+check_segment(struct verify *v, uint64_t number, uint64_t next, bool *ret_left)
 {
 	struct mw_seg *s = NULL;
 	struct mw_err e = {0};
-	uint64_t end = 0;
+	struct around a = {.next = next};
 	int r = mw_seg_open(v->fs, v->dir, number, mw_store_id(v->st), &s, &e);
+	*ret_left = r == MW_ENOTFOUND;
+	if (*ret_left) /* the header of the next one tells whether that was to be */
+		return 0;
 	if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
 		mw_verify_found(v,
 		                (struct mw_finding){MW_FINDING_DAMAGED, number, 0, 0, 0,
@@ -397,17 +427,14 @@ check_segment(struct verify *v, uint64_t number, uint64_t next)
 			*v->err = e;
 		return r;
 	}
-	if (s->header_hurt)
-		mw_verify_found(v,
-		                (struct mw_finding){MW_FINDING_DAMAGED, number, 0, 0, 0,
-		                                    NULL},
-		                "one of the two header blocks of segment %llu is damaged",
-		                (unsigned long long)number);
-	check_added(v, number);
-	check_link(v, s);
-	r = bounds(v, s, next, &end);
+	r = mw_verify_surely(v, s, check_around, &a);
 	if (r == 0)
-		r = walk(v, s, end);
+		r = walk(v, s, a.end);
+	if (r == 1) {
+		*ret_left = true;
+		mw_seg_free(s);
+		return 0;
+	}
 	if (r == 0 && s->closed && v->chain_known &&
 	    memcmp(v->chain, s->t.chain, MW_HASH_LEN) != 0)
 		mw_verify_found(v,
@@ -456,6 +483,29 @@ done(struct verify *v)
 	mw_buf_free(&v->text);
 }
 
+/* The segments of the list; if the last of them left the log, those that came after it.
+ */
+static int
+check_all(struct verify *v, const uint64_t *list, size_t n)
+{
+	MW_AUTOFREE uint64_t *more = NULL;
+	bool left = false;
+	int r = 0;
+	for (;;) {
+		for (size_t i = 0; r == 0 && i < n; i++)
+			r = check_segment(v, list[i], i + 1 < n ? list[i + 1] : 0, &left);
+		if (r < 0 || !left)
+			return r;
+		uint64_t last = list[n - 1];
+		free(MW_TAKE(more));
+		r = mw_seg_list(v->fs, v->dir, &more, &n, v->err);
+		for (list = more; r == 0 && n && *list <= last; n--)
+			list++;
+		if (r < 0 || n == 0)
+			return r;
+	}
+}
+
 int
 mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
               struct mw_verify_result *ret, struct mw_err *err)
@@ -479,8 +529,8 @@ mw_verify_run(struct mw_store *st, const struct mw_verify_opts *o,
 		mw_seg_free(s);
 	}
 	r = begin(&v);
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = check_segment(&v, list[i], i + 1 < n ? list[i + 1] : 0);
+	if (r == 0)
+		r = check_all(&v, list, n);
 	if (r == 0)
 		r = mw_verify_index_flush(&v);
 	done(&v);

@@ -91,6 +91,15 @@ struct gathered { /* records that are to be looked up in the index */
 	bool asked;
 };
 
+enum {
+	HELD = 16 /* findings about one record */
+};
+
+struct held {
+	struct mw_finding f;
+	char text[700];
+};
+
 struct verify {
 	struct mw_store *st;
 	const struct mw_fs *fs;
@@ -116,15 +125,37 @@ struct verify {
 	uint64_t dict_seg; /* a dictionary that is there: its segment and place */
 	uint32_t dict_good;
 	struct mw_gone *gone; /* what tombstones and audits say; NULL: nothing known */
+	bool gone_grew;       /* … and said more since we began */
+	/* Somebody may remove records, and files, beside us. So what is found is held
+	 * back until it is known that nothing went meanwhile; see sure.c. */
+	bool holding;
+	size_t n_held;
+	struct held held[HELD];
 };
+
+/* ---- sure.c ---- */
+
+/* Has `look` look until what it finds is sure, and tells that. As look, or 1: the segment
+ * left the log, and nothing was found. */
+int mw_verify_surely(struct verify *v, struct mw_seg *s,
+                     int (*look)(struct verify *v, struct mw_seg *s, void *arg),
+                     void *arg) MW_CHECK;
+/* Asks what went by now: 1 more than was known, 0, MW_ENOMEM. */
+int mw_verify_gone_more(struct verify *v) MW_CHECK;
+/* Is it known that this record went? */
+bool mw_verify_is_gone(const struct verify *v, uint64_t seq);
 
 void mw_verify_found(struct verify *v, struct mw_finding f, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+void mw_verify_tell(struct verify *v, const struct mw_finding *f, const char *text);
 /* MW_ENOMEM, said so. */
 int mw_verify_no_memory(struct verify *v) MW_CHECK;
-/* The record of a valid frame, which l found out about. */
+/* The record of a valid frame, which l found out about; once that is sure, its tokens are
+ * gathered for the index. */
 int mw_verify_record(struct verify *v, struct mw_seg *s, const struct mw_facts *x,
                      const struct mw_look *l) MW_CHECK;
+int mw_verify_index(struct verify *v, const struct mw_facts *x,
+                    const struct mw_look *l) MW_CHECK;
 
 /* Looks up in the index all that was gathered for it, and tells. */
 int mw_verify_index_flush(struct verify *v) MW_CHECK;
