@@ -347,17 +347,6 @@ mw_imap_go_on(struct mw_imap *c, uint32_t *above, struct mw_err *err)
 }
 
 int
-mw_imap_do_uids(struct mw_imap *c, const char *command, const char *rest,
-                struct mw_err *err)
-{
-	uint32_t above = UINT32_MAX;
-	int r = mw_imap_do(c, err, "%s 1:*%s", command, rest);
-	while (!r && (r = mw_imap_go_on(c, &above, err)) > 0)
-		r = mw_imap_do(c, err, "%s 1:%u%s", command, (unsigned)above - 1, rest);
-	return r;
-}
-
-int
 mw_imap_refused(struct mw_imap *c, struct mw_err *err, const char *what)
 {
 	const char *lb = c->last.code[0] ? "[" : "", *rb = c->last.code[0] ? "] " : "";

@@ -98,10 +98,6 @@ int mw_imap_do(struct mw_imap *c, struct mw_err *err, const char *fmt, ...) MW_C
 /* Waits for "+ " after a synchronising literal: 1 go on, 0 the command was answered (its
  * outcome is in last). */
 int mw_imap_continue(struct mw_imap *c, struct mw_err *err) MW_CHECK;
-/* Both, for a command that all messages of a UID set are meant by, as "UID STORE", and
- * what stands behind the set; as often as a server that stops half-way wants it. */
-int mw_imap_do_uids(struct mw_imap *c, const char *command, const char *rest,
-                    struct mw_err *err) MW_CHECK;
 /* After a command that stopped at c->cut, the one before at *above (UINT32_MAX at first):
  * 1 another for UIDs below c->cut is due, 0 that was all; MW_EPROTO: it comes no further.
  */

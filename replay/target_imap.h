@@ -31,6 +31,7 @@ struct mw_imap_folder {
 	uint32_t uidvalidity; /* of the last scan */
 	uint64_t uidnext, exists;
 	uint64_t expunged, heard; /* while they were asked for; told of */
+	uint64_t top;             /* the highest number of these */
 	uint32_t cut;             /* only those from this UID on; 0: all */
 };
 

@@ -46,10 +46,11 @@ refuse(const struct deliver *d, const struct mw_put *p, const char *why)
 	return d->io->done(d->io->arg, p, MW_EREFUSED, why, NULL);
 }
 
-struct newest { /* of the folder: how many, and may one of the batch be among them? */
+struct newest { /* of the folder: may one of the batch be among them? */
 	const struct mw_put *const *v;
 	size_t n;
-	uint64_t exists;
+	struct mw_imap_counts before; /* it was sent; all 0: not known */
+	uint64_t uidvalidity;
 	bool maybe;
 };
 
@@ -57,41 +58,63 @@ static int
 on_newest(void *arg, struct mw_imap_cur cur)
 {
 	struct newest *w = arg;
-	struct mw_str rest = mw_str(cur.p + 2, cur.n - 2), n, word;
+	struct mw_str rest = mw_str(cur.p + 2, cur.n - 2);
+	struct mw_imap_status st;
 	struct mw_imap_fetch f;
 	if (mw_imap_parse_fetch(cur, &f)) {
-		for (size_t i = 0; i < w->n; i++)
+		for (size_t i = 0; f.uid >= w->before.uidnext && i < w->n; i++)
 			w->maybe =
 			    w->maybe || f.date_us / 1000000 == w->v[i]->time_us / 1000000;
-	} else if (mw_str_cut(rest, ' ', &n, &word) &&
-	           mw_str_ieq(word, MW_STR("EXISTS"))) {
-		w->exists = mw_imap_set_at(n, 0);
+	} else if (mw_str_istarts(rest, MW_STR("OK [")) &&
+	           mw_imap_parse_status(rest, &st) &&
+	           mw_str_ieq(st.code, MW_STR("UIDVALIDITY"))) {
+		w->uidvalidity = mw_imap_set_at(st.args, 0);
 	}
 	return 0;
+}
+
+static int
+on_before(void *arg, struct mw_imap_cur cur)
+{
+	struct newest *w = arg;
+	struct mw_imap_counts n;
+	if (mw_imap_parse_counts(cur, &n))
+		w->before = n;
+	return 0;
+}
+
+/* So that it is known, should the server refuse them, what has come since. */
+static int
+look_before(struct deliver *d, struct newest *w, struct mw_err *err)
+{
+	struct mw_imap *c = d->b->c;
+	int r = mw_imap_cmd(c, err, "STATUS %s (UIDNEXT UIDVALIDITY)", d->dest);
+	if (!r)
+		r = mw_imap_wait(c, on_before, w, err);
+	return r == MW_EREFUSED ? 0 : r;
 }
 
 /* Not every server takes a MULTIAPPEND back that it refused (Stalwart keeps what came
  * before the message to blame). Where some of it may be there a look at the whole mailbox
  * has to tell. */
 static int
-none_kept(struct deliver *d, const struct mw_put *const *v, size_t n, struct mw_err *err)
+none_kept(struct deliver *d, struct newest *w, struct mw_err *err)
 {
 	struct mw_imap *c = d->b->c;
-	struct newest w = {.v = v, .n = n};
 	int r = mw_imap_cmd(c, err, "EXAMINE %s", d->dest);
 	if (!r)
-		r = mw_imap_wait(c, on_newest, &w, err);
-	if (!r && w.exists)
-		r = mw_imap_cmd(c, err, "FETCH %llu:* (UID INTERNALDATE)",
-		                (unsigned long long)(w.exists > n ? w.exists - n + 1
-		                                                  : 1));
-	if (!r && w.exists)
-		r = mw_imap_wait(c, on_newest, &w, err);
-	if (r == MW_EREFUSED || (!r && (w.maybe || c->cut)))
+		r = mw_imap_wait(c, on_newest, w, err);
+	bool known = w->before.uidnext && w->before.uidvalidity == w->uidvalidity;
+	if (!r && known)
+		r = mw_imap_cmd(c, err, "UID FETCH %llu:* (UID INTERNALDATE)",
+		                (unsigned long long)w->before.uidnext);
+	if (!r && known)
+		r = mw_imap_wait(c, on_newest, w, err);
+	if (r == MW_EREFUSED || (!r && (w->maybe || c->cut || !known)))
 		return mw_fail(err, MW_EPROTO,
 		               "the server refused %zu messages together and may have "
 		               "kept some",
-		               n);
+		               w->n);
 	return r;
 }
 
@@ -107,7 +130,10 @@ append(struct deliver *d, const struct mw_put *const *v, size_t n, struct mw_err
 	for (size_t i = 0; i < n; i++)
 		fill_msg(&m[i], v[i]);
 	const struct mw_imap_batch batch = {d->dest, m, n, content, d};
-	int r = mw_imap_append(c, &batch, &a, err);
+	struct newest w = {.v = v, .n = n};
+	int r = n > 1 ? look_before(d, &w, err) : 0;
+	if (!r)
+		r = mw_imap_append(c, &batch, &a, err);
 	if (r < 0)
 		return r;
 	if (a.code && n == 1) {
@@ -118,7 +144,7 @@ append(struct deliver *d, const struct mw_put *const *v, size_t n, struct mw_err
 		return refuse(d, v[0], why);
 	}
 	if (a.code)
-		r = none_kept(d, v, n, err);
+		r = none_kept(d, &w, err);
 	for (size_t i = 0; i < n && r == 0; i++)
 		r = a.code ? append(d, v + i, 1, err)
 		           : done(d, v[i], a.uidvalidity, n == 1 ? a.uid : 0);

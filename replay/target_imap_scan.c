@@ -93,6 +93,7 @@ on_message(void *arg, struct mw_imap_cur cur)
 	    !f.has_header)
 		return 0; /* a flag update that came in between */
 	s->b->folder[s->i].heard++;
+	s->b->folder[s->i].top = MW_MAX(s->b->folder[s->i].top, f.seq);
 	if (s->b->folder[s->i].shows)
 		return 0;
 	if (mw_imap_is_placeholder(s->t, f.header)) {
@@ -131,15 +132,46 @@ unreadable(const struct scan *s, struct mw_err *err)
 	               mw_net_peer(s->b->c->net));
 }
 
-/* A server that dealt with the newest messages only is asked for the rest. */
+/* What a server does not mention would be put back a second time. */
+static int
+all_heard(const struct scan *s, const struct mw_imap_folder *f, struct mw_err *err)
+{
+	if (f->shows || f->heard + f->expunged >= f->exists)
+		return 0;
+	return mw_fail(err, MW_EPROTO,
+	               "%s tells of %llu messages in folder %.200s, which has %llu",
+	               mw_net_peer(s->b->c->net), (unsigned long long)f->heard, f->name,
+	               (unsigned long long)f->exists);
+}
+
+/* How many messages the older part has at least, now that the folder is open again: its
+ * newest message has that number; and all but the newer ones that were heard, and what
+ * has come since. Of both parts any may have been expunged in between. */
+static uint64_t
+of_rest(const struct mw_imap_folder *then, const struct mw_imap_folder *now)
+{
+	uint64_t newer = then->heard;
+	if (!then->uidnext || now->uidnext < then->uidnext)
+		return now->top;
+	newer += now->uidnext - then->uidnext;
+	return MW_MAX(now->top, now->exists > newer ? now->exists - newer : 0);
+}
+
+/* A server that dealt with the newest messages only is asked for the rest. What the
+ * folder was at first still counts as the scan: what changed in between is seen by that.
+ */
 static int
 hear_rest(struct scan *s, struct mw_err *err)
 {
 	struct mw_imap *c = s->b->c;
 	struct mw_imap_folder *f = &s->b->folder[s->i];
+	const struct mw_imap_folder then = *f;
 	uint32_t above = UINT32_MAX;
 	char set[40];
-	int r = mw_imap_do(c, err, "EXAMINE %s", f->quoted);
+	f->heard = f->expunged = f->top = 0;
+	int r = mw_imap_cmd(c, err, "EXAMINE %s", f->quoted);
+	if (!r)
+		r = mw_imap_wait(c, on_examine, s, err);
 	c->cut = f->cut;
 	while (!r && (r = mw_imap_go_on(c, &above, err)) > 0) {
 		(void)snprintf(set, sizeof set, "1:%u", (unsigned)above - 1);
@@ -149,24 +181,19 @@ hear_rest(struct scan *s, struct mw_err *err)
 		if (!r && s->bad)
 			r = unreadable(s, err);
 	}
-	return r == MW_EREFUSED ? mw_imap_refused(c, err, "read a folder") : r;
-}
-
-/* What a server does not mention would be put back a second time. */
-static int
-all_heard(const struct scan *s, struct mw_err *err)
-{
-	for (size_t i = 0; i < s->b->n_folder; i++) {
-		const struct mw_imap_folder *f = &s->b->folder[i];
-		if (!f->shows && f->heard + f->expunged < f->exists)
-			return mw_fail(err, MW_EPROTO,
-			               "%s tells of %llu messages in folder %.200s, "
-			               "which has %llu",
-			               mw_net_peer(s->b->c->net),
-			               (unsigned long long)f->heard, f->name,
-			               (unsigned long long)f->exists);
-	}
-	return 0;
+	if (r == MW_EREFUSED)
+		return mw_imap_refused(c, err, "read a folder");
+	bool anew = f->uidvalidity != then.uidvalidity;
+	f->exists = of_rest(&then, f);
+	if (!r && !anew)
+		r = all_heard(s, f, err);
+	f->exists = then.exists;
+	f->uidnext = then.uidnext;
+	f->uidvalidity = then.uidvalidity;
+	return !r && anew
+	           ? mw_fail(err, MW_EPROTO,
+	                     "folder %.200s was replaced while it was looked at", f->name)
+	           : r;
 }
 
 static int
@@ -177,7 +204,7 @@ hear_folder(struct scan *s, struct mw_err *err)
 	char what[300];
 	struct mw_imap_folder *f = &s->b->folder[s->i];
 	f->uidvalidity = 0;
-	f->uidnext = f->exists = f->expunged = f->heard = 0;
+	f->uidnext = f->exists = f->expunged = f->heard = f->top = 0;
 	f->cut = 0;
 	int r = mw_imap_wait(c, on_examine, s, err);
 	if (r == MW_EREFUSED) {
@@ -227,10 +254,8 @@ mw_imap_box_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *)
 			r = hear_folder(&s, err);
 	}
 	for (s.i = 0; s.i < b->n_folder && !r; s.i++)
-		if (b->folder[s.i].cut)
-			r = hear_rest(&s, err);
-	if (!r)
-		r = all_heard(&s, err);
+		r = b->folder[s.i].cut ? hear_rest(&s, err)
+		                       : all_heard(&s, &b->folder[s.i], err);
 	if (!r)
 		r = mw_imap_may_go_to(t, b, err);
 	if (!r && b->stale.n && !b->dry)

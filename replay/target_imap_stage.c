@@ -149,13 +149,55 @@ drop_selected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 }
 
 static int
+on_expunge(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_str n, word;
+	if (mw_str_cut(mw_str(cur.p + 2, cur.n - 2), ' ', &n, &word) &&
+	    mw_str_ieq(word, MW_STR("EXPUNGE")))
+		*(bool *)arg = true;
+	return 0;
+}
+
+/* Marks all of the selected folder \Deleted. To stay selected (keep): but for the marker,
+ * which is its oldest message, and these are expunged. A server may deal with the newest
+ * messages of a command only, and need not say so: it is asked as long as it comes on;
+ * what is left then goes with a folder that is about to be deleted. */
+static int
+empty(struct mw_imap_box *b, bool keep, struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	bool more = true, gone = true;
+	int r = 0;
+	while (!r && more && gone) {
+		/* "n:*" always names the newest one. */
+		r = mw_imap_do(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
+		more = c->cut > 0;
+		if (!r && !more && !keep)
+			return 0;
+		if (!r && keep)
+			r = mw_imap_do(c, err, "STORE 1 -FLAGS.SILENT (\\Deleted)");
+		gone = false;
+		if (!r)
+			r = mw_imap_cmd(c, err, "EXPUNGE");
+		if (!r)
+			r = mw_imap_wait(c, on_expunge, &gone, err);
+		more = more || c->cut;
+	}
+	if (!r && more && keep)
+		return mw_fail(err, MW_EPROTO,
+		               "%s does not expunge the folder " MW_STAGING_NAME,
+		               mw_net_peer(c->net));
+	return r;
+}
+
+static int
 drop_unselected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
 	int r = mw_imap_do(c, err, "SELECT %s", b->staging);
 	bool open = !r; /* else what CLOSE expunges might be the user's */
 	if (open)
-		r = mw_imap_do_uids(c, "UID STORE", " +FLAGS.SILENT (\\Deleted)", err);
+		r = empty(b, false, err);
 	if (open && (!r || r == MW_EREFUSED))
 		r = mw_imap_do(c, err, "CLOSE");
 	if (!r || r == MW_EREFUSED)
@@ -417,12 +459,5 @@ mw_imap_staging_begin(struct mw_target *t, struct mw_err *err)
 int
 mw_imap_staging_purge(struct mw_imap_box *b, struct mw_err *err)
 {
-	struct mw_imap *c = b->c;
-	/* The marker is the oldest message; "n:*" always names the newest one. */
-	int r = mw_imap_do_uids(c, "UID STORE", " +FLAGS.SILENT (\\Deleted)", err);
-	if (!r)
-		r = mw_imap_do(c, err, "STORE 1 -FLAGS.SILENT (\\Deleted)");
-	if (!r)
-		r = mw_imap_do(c, err, "EXPUNGE");
-	return r;
+	return empty(b, true, err);
 }

@@ -55,46 +55,55 @@ on_there(void *arg, struct mw_imap_cur cur)
 }
 
 static void
-uid_set(const struct away *a, bool all, struct mw_buf *out)
+uid_set(const struct away *a, bool all, uint32_t below, struct mw_buf *out)
 {
 	mw_buf_clear(out);
 	for (size_t i = 0; i < a->n; i++)
-		if (a->v[i].place.uid && (all || a->there[i]))
+		if (a->v[i].place.uid && a->v[i].place.uid < below &&
+		    (all || a->there[i]))
 			mw_buf_printf(out, out->n ? ",%u" : "%u",
 			              (unsigned)a->v[i].place.uid);
 }
 
+/* A command for all of them, or for those that are there; as often as a server that deals
+ * with the newest ones only, announced or not, wants it. */
 static int
-only_some(const struct mw_imap *c, struct mw_err *err)
+with_each(struct mw_imap *c, struct away *a, bool all, const char *const words[2],
+          struct mw_err *err)
 {
-	return mw_fail(err, MW_EPROTO, "%s does not deal with all messages of a command",
-	               mw_net_peer(c->net));
+	uint32_t above = UINT32_MAX;
+	int r = 1;
+	while (r > 0) {
+		MW_BUF_AUTO set = {0};
+		uid_set(a, all, above, &set);
+		if (mw_buf_ok(&set))
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+		if (!set.n)
+			return 0;
+		r = mw_imap_cmd(c, err, "UID %s %s%s", words[0], mw_buf_cstr(&set),
+		                words[1]);
+		if (!r)
+			r = mw_imap_wait(c, all ? on_there : NULL, a, err);
+		if (!r)
+			r = mw_imap_go_on(c, &above, err);
+	}
+	return r;
 }
 
 /* Some messages of the selected folder. */
 static int
 remove_some(struct mw_imap *c, struct away *a, struct mw_err *err)
 {
-	MW_BUF_AUTO set = {0};
-	uid_set(a, true, &set);
-	if (!set.n)
-		return 0;
-	int r = mw_imap_cmd(c, err, "UID FETCH %s (UID INTERNALDATE)", mw_buf_cstr(&set));
-	if (!r)
-		r = mw_imap_wait(c, on_there, a, err);
-	if (!r && c->cut)
-		return only_some(c, err);
+	static const char *const look[2] = {"FETCH", " (UID INTERNALDATE)"},
+	                         *const mark[2] = {"STORE", " +FLAGS.SILENT (\\Deleted)"},
+	                         *const expunge[2] = {"EXPUNGE", ""};
+	int r = with_each(c, a, true, look, err);
 	if (r == MW_EREFUSED)
 		return mw_imap_refused(c, err, "look for what was put back");
-	uid_set(a, false, &set);
-	if (r || !set.n)
-		return r;
-	r = mw_imap_do(c, err, "UID STORE %s +FLAGS.SILENT (\\Deleted)",
-	               mw_buf_cstr(&set));
-	if (!r && !c->cut)
-		r = mw_imap_do(c, err, "UID EXPUNGE %s", mw_buf_cstr(&set));
-	if (!r && c->cut)
-		return only_some(c, err);
+	if (!r)
+		r = with_each(c, a, false, mark, err);
+	if (!r)
+		r = with_each(c, a, false, expunge, err);
 	return r == MW_EREFUSED ? mw_imap_refused(c, err, "take mail away") : r;
 }
 

@@ -122,10 +122,87 @@ def by_content(t, site, data):
 
 
 def undo(t, site, data):
-	with Server(ALL, limit=7) as s:
+	for what, quirks in (("", {}), (", not announced", {"announce": 0})):
+		with Server(ALL, limit=7, **quirks) as s:
+			r = site.replay(s)
+			r = site.replay(s, command=("replay", "undo", r.summary["run"]))
+			t.ok(r.rc == 0 and r.summary["undone"] == len(data) and not differs(s, []),
+			     f"undo, 7 at a time{what}", f"{differs(s, [])}\n{r}")
+
+
+def expunged(t, site, data):
+	"""Mail that its user removes between two parts of a look is no mail passed over."""
+	for what, gone in (("of the older", lambda v: v[2:4]), ("all the older", lambda v: v[:-7]),
+			   ("of the newer", lambda v: v[-3:-1])):
+		looks = []
+
+		def meanwhile(command):
+			v = s.folders(ANNA)["INBOX"].v
+			if command == 'EXAMINE "INBOX"':
+				looks.append(len(v))
+				if len(looks) % 2 == 0:
+					for m in gone(v):
+						v.remove(m)
+
+		with Server(ALL, limit=7, announce=0, meanwhile=meanwhile) as s:
+			for i in range(30):
+				s.put(ANNA, "INBOX", message(f"{i} of old"))
+			r = site.replay(s)
+			logins = len(s.said("AUTHENTICATE"))
+			t.ok(len(looks) > 1 and r.rc == 0 and r.summary["restored"] == len(data)
+			     and len(s.texts(ANNA)["INBOX"]) == len(data) + looks[-1]
+			     - (len(looks) % 2 == 0) * len(gone([0] * looks[-1])),
+			     f"{what} mail is expunged between two looks, each time",
+			     f"{looks} {logins}\n{s.commands}{r}")
+
+
+def nowhere(t, site, data):
+	"""A server that stops somewhere and does not say where: nothing twice, nothing left."""
+	with Server(ALL, limit=7, announce=0, where=False) as s:
+		for d in data:
+			s.put(ANNA, "INBOX", d)
 		r = site.replay(s)
+		t.ok(r.rc not in (0, 130) and "does not say where" in r.out + r.err
+		     and not differs(s, data), "a limit that does not say where: said, and nothing "
+		     "is put back", f"{differs(s, data)}\n{r}")
+		r = site.replay(s, command=("replay", "verify", "--all"))
+		t.ok(r.rc != 0 and "does not say where" in r.out + r.err, "verify says it too", r)
+	with Server(ALL, limit=7, announce=0, where=False) as s:
+		r = site.replay(s)  # an empty mailbox needs no such look
+		t.ok(r.rc == 0 and not differs(s, data), "into an empty mailbox all goes",
+		     f"{differs(s, data)}\n{r}")
 		r = site.replay(s, command=("replay", "undo", r.summary["run"]))
-		t.ok(r.rc == 0 and not differs(s, []), "undo, 7 at a time", f"{differs(s, [])}\n{r}")
+		t.ok(r.rc not in (0, 130) and "does not say where" in r.out + r.err
+		     and not differs(s, data), "undo says why it takes nothing away", r)
+
+
+def left_behind(t, site, data):
+	"""A killed run's staging folder, on servers that deal with a part of a command."""
+	for where in (True, False):
+		with Server(ALL, limit=7, announce=0, where=where) as s:
+			stop = []
+
+			def die(command):
+				if "MOVE" in command:
+					stop.append(command)
+					s.meanwhile = None
+					run.kill()
+					run.wait()
+
+			s.meanwhile = die
+			run = subprocess.Popen(site.rig.mailwal_argv(*site.args(
+				s, "--queue", "none", "--state", site.state)),
+				stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+			run.wait(timeout=tap.PATIENCE)
+			t.need(stop, "killed in its MOVE")
+			rigs.wait_for("the folder", lambda: s.texts(ANNA).get("mailwal-staging"))
+			staging = s.folders(ANNA)["mailwal-staging"]
+			for i in range(30):  # more of it than one command deals with
+				staging.add(message(f"{i} left"))
+			r = site.replay(s)
+			bad = differs(s, data)
+			t.ok(r.rc == 0 and not bad, "what a killed run left in its staging "
+			     f"folder, 7 at a time{'' if where else ' and not said where'}", f"{bad}\n{r}")
 
 
 def raised(t, site, data):
@@ -163,6 +240,20 @@ def imported(t, rig, data):
 			r = rig.mailwal("--json", "import", f"imap://127.0.0.1:{s.port}", "--auth-user",
 					rigs.MASTER, "--password-file", rig.password_file, "--user", user)
 			t.ok(r.rc == 0 and r.summary["imported"] == n, f"import, {what}: {n}", r)
+	with Server(ALL) as s:
+		def arrive(command):
+			if command.startswith("UID FETCH"):
+				s.put("new@example.test", "INBOX", message(f"{len(s.commands)} new"))
+
+		s.meanwhile = arrive
+		for d in data:
+			s.put("new@example.test", "INBOX", d + b"new\r\n")
+		r = rig.mailwal("--json", "import", f"imap://127.0.0.1:{s.port}", "--auth-user",
+				rigs.MASTER, "--password-file", rig.password_file, "--user",
+				"new@example.test")
+		have = len(s.texts("new@example.test")["INBOX"])
+		t.ok(r.rc == 0 and len(data) <= r.summary["imported"] < have,
+		     f"import: {have - len(data)} arrive while it looks", r)
 	with Server(ALL, hides=lambda d: b"mail 5\r" in d) as s:
 		for d in data:
 			s.put("hid@example.test", "INBOX", d + b"hid\r\n")
@@ -197,18 +288,27 @@ def wait_for(t, site, s, new):
 
 def follow(t, site, rig):
 	"""New mail straight into INBOX, many at once, one of them refused."""
-	for keeps in (False, True):
-		with Server(ALL, poison=poison, keeps=keeps) as s:
-			what = f"follow{', keeps a part of what it refuses' if keeps else ''}"
+	for keeps, busy in ((False, False), (True, False), (True, True)):
+		others = []
+
+		def arrive(command):
+			if command == "EXAMINE INBOX":  # after what was refused
+				for _ in range(60):  # more than there were in the command
+					others.append(message(f"{len(others)} of others"))
+					s.put(BERT, "INBOX", others[-1])
+
+		with Server(ALL, poison=poison, keeps=keeps, meanwhile=arrive if busy else None) as s:
+			what = (f"follow{', keeps a part of what it refuses' if keeps else ''}"
+				f"{', and other mail comes' if busy else ''}")
 			argv = rig.mailwal_argv(*site.args(
-				s, "--user", BERT, "--state", f"{site.state} follow {keeps}",
+				s, "--user", BERT, "--state", f"{site.state} follow {keeps} {busy}",
 				command=("follow",)))
 			p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 			try:
-				want = wait_for(t, site, s, [message(f"{keeps} first")])
+				want = wait_for(t, site, s, [message(f"{keeps} {busy} first")])
 				for k in range(3):  # what came while it stood still goes together
 					p.send_signal(signal.SIGSTOP)
-					new = [message(f"{keeps} {k} {i}", BAD.decode() if i == 17 else "good")
+					new = [message(f"{keeps} {busy} {k} {i}", BAD.decode() if i == 17 else "good")
 					       for i in range(40)]
 					site.capture(t, new, BERT)
 					p.send_signal(signal.SIGCONT)
@@ -216,9 +316,9 @@ def follow(t, site, rig):
 			finally:
 				p.send_signal(signal.SIGINT)
 				out = p.communicate(timeout=tap.PATIENCE)[0].decode()
-			bad = differs(s, want, BERT)
-			t.ok(p.returncode in (0, 130) and not bad, f"{what}: {len(want)} messages, each "
-			     "once", f"{p.returncode} {bad}\n{out[-1500:]}")
+			bad = differs(s, want + others, BERT)
+			t.ok(p.returncode in (0, 130) and not bad and bool(others) == busy, f"{what}: {len(want)} messages, each "
+			     "once", f"{p.returncode} {bad} {len(others)}\n{out[-1500:]}")
 
 
 def main(t):
@@ -236,6 +336,9 @@ def main(t):
 		limits(t, site, good)
 		by_content(t, site, good)
 		undo(t, site, good)
+		expunged(t, site, good)
+		nowhere(t, site, good)
+		left_behind(t, site, good)
 		raised(t, site, good)
 		hidden(t, site, good)
 		sizes(t, site, good)

@@ -10,7 +10,9 @@ Any user logs in with any password (SASL PLAIN; the authzid is the mailbox). Qui
     keeps         a refused MULTIAPPEND keeps what came before the message to blame
     limit         RFC 9738: messages of one command; newest first
     announce      the limit that CAPABILITY tells (default: limit; 0: none)
+    where         False: a limit does not tell the UID at which it stopped
     hides         f(data): FETCH passes over such a message
+    meanwhile     f(command): called before each command is dealt with, what others do
     largest       of a message, in bytes ([TOOBIG]; as APPENDLIMIT it is in caps)
 
 What a client does that it must not, after what was announced, is listed in `wrong`.
@@ -55,6 +57,7 @@ class Server(listener.Listener):
 	def __init__(self, caps=("UIDPLUS", "MOVE", "MULTIAPPEND", "LITERAL+"), **quirks):
 		self.caps, self.poison, self.hides = tuple(caps), None, None
 		self.keeps, self.limit, self.announce, self.largest = False, 0, None, 0
+		self.where, self.meanwhile = True, None
 		self.__dict__.update(quirks)
 		self.boxes, self.lock = {}, threading.RLock()
 		self.wrong, self.commands, self.made = [], [], int(time.time()) - 100_000
@@ -95,7 +98,7 @@ class Server(listener.Listener):
 class Session:
 	def __init__(self, server, f):
 		self.s, self.f = server, f
-		self.user, self.box, self.code = None, None, ""
+		self.user, self.box, self.code, self.told = None, None, "", 0
 
 	def run(self):
 		self.say(f"* OK [CAPABILITY {self.s.capability()}] ready")
@@ -107,6 +110,9 @@ class Session:
 				word = "UID " + rest.split(b" ")[1].upper().decode()
 			self.s.commands.append(rest.decode("latin-1"))
 			self.code = ""
+			if self.s.meanwhile:
+				with self.s.lock:
+					self.s.meanwhile(rest.decode("latin-1"))
 			try:
 				how = getattr(self, "do_" + word.lower().replace(" ", "_"), None)
 				if how is None:
@@ -119,6 +125,9 @@ class Session:
 				text = f"OK {self.code}done"
 			except No as e:
 				text = str(e)
+			if self.box and self.told != len(self.box.v):
+				self.told = len(self.box.v)
+				self.say(f"* {self.told} EXISTS")
 			self.say(f"{tag.decode()} {text}")
 			self.f.flush()
 
@@ -158,7 +167,7 @@ class Session:
 		if copy:
 			raise No(f"NO [MESSAGELIMIT {n}] too many at once")
 		v = v[-n:]
-		self.code = f"[MESSAGELIMIT {n} {v[0].uid}] "
+		self.code = f"[MESSAGELIMIT {n}{f' {v[0].uid}' if self.s.where else ''}] "
 		return v
 
 	# -- commands ----------------------------------------------------------------
@@ -219,7 +228,8 @@ class Session:
 		self.box = None
 		self.box = self.folder(self.name(rest))
 		self.say("* FLAGS (\\Seen \\Deleted)")
-		self.say(f"* {len(self.box.v)} EXISTS")
+		self.told = len(self.box.v)
+		self.say(f"* {self.told} EXISTS")
 		self.say(f"* OK [UIDVALIDITY {self.box.uidvalidity}] it is")
 		self.say(f"* OK [UIDNEXT {self.box.uidnext}] it is")
 
@@ -235,6 +245,7 @@ class Session:
 			if self.box.v[i - 1] in gone:
 				del self.box.v[i - 1]
 				self.say(f"* {i} EXPUNGE")
+				self.told -= 1
 
 	def do_expunge(self, _):
 		self.remove([m for m in self.box.v if "\\Deleted" in m.flags])
