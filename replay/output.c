@@ -23,6 +23,7 @@ struct child {
 	pid_t pid;
 	struct pollfd fd[2]; /* its output, its words of error; closed: -1 */
 	struct mw_buf said;
+	int silent_ms; /* that it may be */
 };
 
 static int
@@ -86,16 +87,22 @@ drain(struct child *c, const char *name,
       struct mw_err *err)
 {
 	const struct mw_clock *clock = mw_clock_system();
-	int64_t end = clock->mono_us(clock) + MW_OUTPUT_S * INT64_C(1000000);
+	int64_t now = clock->mono_us(clock), heard = now;
+	int64_t end = now + MW_OUTPUT_S * INT64_C(1000000);
 	int r = 0;
 	while (!r && (c->fd[0].fd >= 0 || c->fd[1].fd >= 0)) {
 		if (mw_cli_stopped())
 			return mw_fail(err, MW_ECANCEL, "interrupted");
-		if (clock->mono_us(clock) >= end)
+		now = clock->mono_us(clock);
+		if (now >= end)
 			return mw_fail(err, MW_ETIMEOUT, "%s did not end within %d s",
 			               name, MW_OUTPUT_S);
+		if (now - heard >= c->silent_ms * INT64_C(1000))
+			return mw_fail(err, MW_ETIMEOUT, "%s hangs: not a word in %d s",
+			               name, (c->silent_ms + 999) / 1000);
 		if (poll(c->fd, 2, TICK_MS) <= 0)
 			continue;
+		heard = clock->mono_us(clock);
 		for (int i = 0; i < 2 && !r; i++)
 			if (c->fd[i].fd >= 0 && c->fd[i].revents)
 				r = take(c, i, cb, arg, err);
@@ -115,11 +122,11 @@ first_words(struct child *c)
 }
 
 int
-mw_output_of(char *const argv[],
+mw_output_of(char *const argv[], int silent_ms,
              int (*cb)(void *arg, const void *p, size_t n, struct mw_err *err), void *arg,
              struct mw_err *err)
 {
-	struct child c = {.fd = {{.fd = -1}, {.fd = -1}}};
+	struct child c = {.fd = {{.fd = -1}, {.fd = -1}}, .silent_ms = silent_ms};
 	int status = 0, e = start(&c, argv);
 	int r = e ? mw_fail(err, MW_EUNAVAIL, "cannot run %s: %s", argv[0], strerror(e))
 	          : drain(&c, argv[0], cb, arg, err);

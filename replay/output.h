@@ -10,14 +10,15 @@
 #include <stddef.h>
 
 enum {
-	MW_OUTPUT_S = 120 /* in which it must end */
+	MW_OUTPUT_S = 120,      /* in which it must end */
+	MW_OUTPUT_SILENT_S = 30 /* and no longer without a word */
 };
 
-/* Runs argv and hands over its standard output in pieces, until cb fails (that code is
- * returned, and the program ended) or it ends. MW_EUNAVAIL: it cannot be started, or ends
- * with a status other than 0 (with the first words of its standard error); MW_ETIMEOUT;
- * MW_ECANCEL once mw_cli_stopped(). */
-int mw_output_of(char *const argv[],
+/* Runs argv, which may be silent for silent_ms at a time, and hands over its standard
+ * output in pieces, until cb fails (that code is returned, and the program ended) or it
+ * ends. MW_EUNAVAIL: it cannot be started, or ends with a status other than 0 (with the
+ * first words of its standard error); MW_ETIMEOUT; MW_ECANCEL once mw_cli_stopped(). */
+int mw_output_of(char *const argv[], int silent_ms,
                  int (*cb)(void *arg, const void *p, size_t n, struct mw_err *err),
                  void *arg, struct mw_err *err) MW_CHECK;
 

@@ -435,7 +435,7 @@ mw_queue_read(struct mw_queue *q, bool add, bool (*known)(void *arg, uint64_t id
 	if (!add)
 		forget(q);
 	begin(q);
-	int r = mw_output_of(q->argv, on_output, &rd, err);
+	int r = mw_output_of(q->argv, MW_OUTPUT_SILENT_S * 1000, on_output, &rd, err);
 	if (!r)
 		r = mw_queue_learn(q, NULL, 0, known, arg, err);
 	if (r)

@@ -1,6 +1,8 @@
 /* The MTA's queue as its commands print it, and what they must not print. */
 #include "replay/queue.h"
 
+#include "journal/base/buf.h"
+#include "replay/output.h"
 #include "replay/profile.h"
 
 #include <setjmp.h>
@@ -247,13 +249,49 @@ commands(void **state)
 	}
 }
 
+static int
+keep(void *arg, const void *p, size_t n, struct mw_err *err)
+{
+	(void)err;
+	mw_buf_put(arg, p, n);
+	return 0;
+}
+
+static char *const *
+shell(char *script)
+{
+	static char sh[] = "/bin/sh", c[] = "-c";
+	static char *argv[4];
+	argv[0] = sh;
+	argv[1] = c;
+	argv[2] = script;
+	return argv;
+}
+
+/* A command that hangs is ended long before one that lists for a while. */
+static void
+silent(void **state)
+{
+	char hangs[] = "echo first; exec sleep 600", slow[] = "for i in 1 2 3 4 5 6; do "
+	                                                      "echo $i; sleep 0.1; done";
+	struct mw_err err = {0};
+	MW_BUF_AUTO text = {0};
+	(void)state;
+	assert_int_equal(mw_output_of(shell(hangs), 300, keep, &text, &err), MW_ETIMEOUT);
+	assert_string_equal(mw_buf_cstr(&text), "first\n");
+	assert_non_null(strstr(err.msg, "/bin/sh hangs: not a word in 1 s"));
+	mw_buf_clear(&text);
+	assert_int_equal(mw_output_of(shell(slow), 20000, keep, &text, &err), 0);
+	assert_string_equal(mw_buf_cstr(&text), "1\n2\n3\n4\n5\n6\n");
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(reads),    cmocka_unit_test(mixed),
 	    cmocka_unit_test(refuses),  cmocka_unit_test(runs),
-	    cmocka_unit_test(commands),
+	    cmocka_unit_test(commands), cmocka_unit_test(silent),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
