@@ -104,7 +104,7 @@ class ProxyLoad:
 		t.ok(acked <= set(rows), f"{name}: what a proxy acknowledged is journaled",
 		     sorted(acked - set(rows))[:5])
 		t.ok(len(rows) == len(set(rows)), f"{name}: once", len(rows) - len(set(rows)))
-		rig.wait_queue(60)
+		rig.wait_queue()
 		box = "\n".join(m.data.decode("latin-1") for m in mailbox.dump(rig).get(
 			("anna@example.test", "INBOX"), []))
 		t.ok(all(a in box for a in acked), f"{name}: and delivered",

@@ -445,12 +445,11 @@ queue_command = {self.queue_command()}
 			       check=False)
 
 	def wait_queue(self, seconds=PATIENCE):
-		"""Until the queue is empty; says what is stuck otherwise."""
-		end = time.monotonic() + seconds
-		while True:
-			left = self.queue()
-			if not left:
-				return
+		"""Until the queue is empty; says what is stuck once it has not shrunk for so long."""
+		fewest, end = None, 0
+		while left := self.queue():
+			if fewest is None or len(left) < fewest:
+				fewest, end = len(left), time.monotonic() + seconds
 			if time.monotonic() > end:
 				raise RigError(f"{len(left)} messages still queued, first: {left[0]}")
 			time.sleep(0.1)
