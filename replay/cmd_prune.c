@@ -14,7 +14,7 @@ enum requires {
 
 struct prune {
 	struct mw_cli *cli;
-	bool dry, yes;
+	bool dry, yes, despite;
 	struct mw_retain_log *log;
 	struct mw_retain_sum sum;
 	struct mw_retain_done done;
@@ -29,7 +29,7 @@ rule_name(const struct mw_conf *conf, size_t k)
 static uint64_t
 held_back(const struct mw_retain_row *r)
 {
-	return r->held + r->floor + r->needed + r->clock;
+	return r->held + r->floor + r->needed + r->clock + r->lost;
 }
 
 /* ---- output ---- */
@@ -53,6 +53,7 @@ row_json(const char *name, const struct mw_retain_row *r)
 	(void)json_object_set_new(o, "floor", json_integer((json_int_t)r->floor));
 	(void)json_object_set_new(o, "not_marked", json_integer((json_int_t)r->needed));
 	(void)json_object_set_new(o, "clock", json_integer((json_int_t)r->clock));
+	(void)json_object_set_new(o, "damage", json_integer((json_int_t)r->lost));
 	return o;
 }
 
@@ -212,7 +213,8 @@ make_plan(struct prune *p, const struct mw_retain_owner *o, struct mw_err *err)
 	                             .marked_seq = p->log->marked_seq,
 	                             .gone = a ? a->gone : NULL,
 	                             .n_gone = a ? a->n_gone : 0,
-	                             .damaged = p->log->damaged > 0};
+	                             .damaged = p->log->damaged > 0,
+	                             .lost = p->log->lost > 0 && !p->despite};
 	for (size_t i = p->log->n_seg; i > 0 && !p->log->seg[i - 1].settled; i--)
 		l.open_seg = p->log->seg[i - 1].number;
 	mw_retain_plan(&l, p->log->rec, p->log->n, &p->sum);
@@ -231,6 +233,20 @@ clock_answer(const struct prune *p)
 	        "(%s): nothing is removed\n"
 	        "  hint: if the clock is right, the next run removes what has expired\n",
 	        newest);
+	return 1;
+}
+
+static int
+damage_answer(const struct prune *p)
+{
+	if (p->sum.all.lost == 0)
+		return 0;
+	fprintf(stderr,
+	        "mailwal: %llu records cannot be read, and a hold may be among them: "
+	        "nothing is removed\n"
+	        "  hint: 'mailwal verify' names the places; --despite-damage says that "
+	        "no hold was there\n",
+	        (unsigned long long)p->log->lost);
 	return 1;
 }
 
@@ -269,6 +285,10 @@ mw_cmd_prune(struct mw_cli *cli, int argc, char **argv)
 			r = mw_cli_option(argc, argv, &i, "--yes", NULL, &err);
 			p.yes = p.yes || r > 0;
 		}
+		if (r == 0) {
+			r = mw_cli_option(argc, argv, &i, "--despite-damage", NULL, &err);
+			p.despite = p.despite || r > 0;
+		}
 		if (r < 0)
 			return mw_cli_error(cli, &err);
 		if (r == 0)
@@ -279,8 +299,10 @@ mw_cmd_prune(struct mw_cli *cli, int argc, char **argv)
 	if (r < 0 && !err.code)
 		(void)mw_fail(&err, r, "%s", mw_err_text(r));
 	int status = r < 0 ? mw_cli_error(cli, &err) : clock_answer(&p);
-	if (r == 0)
+	if (r == 0) {
+		status |= damage_answer(&p);
 		summary(&p);
+	}
 	mw_retain_free(p.log);
 	return status;
 }

@@ -42,6 +42,7 @@ take_note(struct walk *w, const struct mw_record *r)
 		return no_memory(w);
 	if (k < 0) {
 		l->damaged++;
+		l->lost += r->type == MW_TYPE_HOLD;
 		l->rec[l->n - 1].broken = true;
 		return 0;
 	}
@@ -73,8 +74,10 @@ take_tokens(struct walk *w, const struct mw_record *r, struct mw_retain_rec *x)
 		return no_memory(w);
 	x->wiped = k == MW_SLOT_IS_WIPED;
 	x->broken = k < 0;
-	if (k < 0 && !x->gone)
+	if (k < 0 && !x->gone) {
 		w->l->damaged++;
+		w->l->lost += r->type == MW_TYPE_EXPANSION;
+	}
 	if (x->wiped || x->broken)
 		return 0;
 	x->uncut = mw_gone_copies(w->gone, r->seq) && is_uncut(w->gone, r->seq, k, &t);
@@ -245,6 +248,35 @@ take_expansions(struct walk *w)
 	return r;
 }
 
+/* How many of the numbers first to last no audit accounts for. */
+static uint64_t
+unexplained(const struct mw_audit *a, uint64_t first, uint64_t last)
+{
+	uint64_t n = last - first + 1;
+	for (size_t i = 0; a && i < a->n_gone; i++) {
+		uint64_t from = MW_MAX(first, a->gone[i].first_seq);
+		uint64_t to = MW_MIN(last, a->gone[i].last_seq);
+		n -= from <= to ? to - from + 1 : 0;
+	}
+	return n;
+}
+
+/* Records of which not even the type is known: each may be a hold. */
+static void
+count_lost(struct mw_retain_log *l)
+{
+	uint64_t next = 1, end = 1;
+	for (size_t i = 0; i < l->n; i++) {
+		if (l->rec[i].seq > next)
+			l->lost += unexplained(l->audit, next, l->rec[i].seq - 1);
+		next = MW_MAX(next, l->rec[i].seq + 1);
+	}
+	for (size_t i = 0; i < l->n_seg; i++)
+		end = MW_MAX(end, l->seg[i].last_seq + 1);
+	if (end > next)
+		l->lost += unexplained(l->audit, next, end - 1);
+}
+
 int
 mw_retain_gather(struct mw_store *st, const struct mw_rules *rules,
                  const struct mw_holds *holds, bool (*stopped)(void),
@@ -271,6 +303,7 @@ mw_retain_gather(struct mw_store *st, const struct mw_rules *rules,
 		mw_retain_free(w.l);
 		return r;
 	}
+	count_lost(w.l);
 	*ret = w.l;
 	return 0;
 }

@@ -73,6 +73,8 @@ judge(const struct mw_retain_limits *l, const struct mw_retain_rec *r, int64_t a
 		return MW_KEEP_FLOOR;
 	if (l->need_mark && r->seq >= l->marked_seq)
 		return MW_KEEP_NEEDED;
+	if (l->lost)
+		return MW_KEEP_LOST;
 	return clock_bad ? MW_KEEP_CLOCK : MW_REMOVE;
 }
 
@@ -89,6 +91,7 @@ count_one(struct mw_retain_row *row, const struct mw_retain_rec *r)
 	row->floor += r->verdict == MW_KEEP_FLOOR;
 	row->needed += r->verdict == MW_KEEP_NEEDED;
 	row->clock += r->verdict == MW_KEEP_CLOCK;
+	row->lost += r->verdict == MW_KEEP_LOST;
 }
 
 static int

@@ -66,6 +66,7 @@ enum mw_verdict {
 	MW_KEEP_FLOOR,  /* expired, but younger than prune_floor */
 	MW_KEEP_NEEDED, /* expired, but no completed mark covers it */
 	MW_KEEP_CLOCK,  /* expired, but the clock is not to be trusted */
+	MW_KEEP_LOST,   /* expired, but a hold may have been lost */
 	MW_REMOVE,
 	MW_REMOVED /* a tombstone names it already */
 };
@@ -96,6 +97,7 @@ struct mw_retain_limits {
 	const struct mw_gone_segs *gone; /* segments removed before, ascending */
 	size_t n_gone;
 	bool damaged;      /* part of the log could not be read */
+	bool lost;         /* … and what it was is not known: it may be a hold */
 	uint64_t open_seg; /* the first segment that may still grow; 0: none */
 };
 
@@ -103,7 +105,7 @@ struct mw_retain_row { /* of one rule; a mail counts with the first that has a s
 	uint64_t messages, bytes;
 	int64_t oldest_us; /* 0: none */
 	uint64_t remove, remove_bytes;
-	uint64_t held, floor, needed, clock;
+	uint64_t held, floor, needed, clock, lost;
 };
 
 struct mw_retain_sum {
@@ -156,6 +158,7 @@ struct mw_retain_log {
 	} * note;
 	size_t n_note, cap_note;
 	uint64_t damaged;             /* places that could not be read */
+	uint64_t lost;                /* records, of which each may be a hold */
 	uint64_t marked_seq;          /* of the newest completed mark's start; 0: none */
 	const struct mw_audit *audit; /* the newest, or NULL */
 	int64_t floor_us; /* set by the caller: younger marks keep their segment */

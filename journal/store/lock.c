@@ -1,6 +1,7 @@
 /* The journal's identity file and its lock. */
 #include "journal/base/bytes.h"
 #include "journal/base/util.h"
+#include "journal/codec/digest.h"
 #include "journal/codec/sign.h"
 #include "journal/store/store_int.h"
 
@@ -163,6 +164,20 @@ load_signing_key(struct mw_store *st)
 	return r;
 }
 
+/* The last line of the file 'journal', of what stands before it. */
+static int
+check_of(struct mw_str before, char out[65], struct mw_err *err)
+{
+	struct mw_sha256 h;
+	uint8_t sum[MW_SHA256_LEN];
+	if (mw_sha256_init(&h) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a journal");
+	mw_sha256_update(&h, before.p, before.n);
+	mw_sha256_final(&h, sum);
+	mw_hex(out, sum, sizeof sum);
+	return 0;
+}
+
 int
 mw_store_create(const char *dir, const struct mw_fs *fs, const struct mw_clock *clock,
                 struct mw_err *err)
@@ -187,6 +202,11 @@ mw_store_create(const char *dir, const struct mw_fs *fs, const struct mw_clock *
 	int n = snprintf(text, sizeof text,
 	                 "%s1\nid = %s\ncreated = %s\ntoken_key = %s\nsign_public = %s\n",
 	                 first_line, idx, when, keyx, pubx);
+	char check[65];
+	r = check_of(mw_str(text, (size_t)n), check, err);
+	if (r < 0)
+		return r;
+	n += snprintf(text + n, sizeof text - (size_t)n, "check = %s\n", check);
 	r = mw_fs_write_file(fs, dir, "journal", text, (size_t)n);
 	if (r < 0) {
 		errno = -r;
@@ -201,6 +221,84 @@ not_a_journal(struct mw_err *err, const char *dir, const char *why)
 	(void)mw_fail(err, MW_EFORMAT, "%s is not a journal: %s", dir, why);
 	(void)mw_err_hint(err, "'mailwal init DIR' creates one");
 	return MW_EFORMAT;
+}
+
+/* What hangs on this file: holds and marks open with its token key, and look-ups go by
+ * it; so half of it is not good enough. */
+static int
+damaged_identity(struct mw_err *err, const char *dir, const char *why)
+{
+	(void)mw_fail(err, MW_EDAMAGED, "%s/journal is damaged: %s", dir, why);
+	(void)mw_err_hint(err, "it was written once and never changes: put back a copy "
+	                       "of it from a backup of the journal");
+	return MW_EDAMAGED;
+}
+
+static int
+take_first(const struct mw_store *st, struct mw_str line, struct mw_err *err)
+{
+	if (!mw_str_starts(line, mw_strz(first_line)))
+		return not_a_journal(err, st->dir, "unknown first line");
+	if (line.n == sizeof first_line && line.p[line.n - 1] == '1')
+		return 0;
+	(void)mw_fail(err, MW_EVERSION, "%s has a newer format: '%.*s'", st->dir,
+	              (int)MW_MIN(line.n, 40), line.p);
+	(void)mw_err_hint(err, "use a newer mailwal");
+	return MW_EVERSION;
+}
+
+struct identity {
+	bool id, key, check;
+	const char *wrong; /* a line that is not as we wrote it */
+};
+
+static void
+take_line(struct mw_store *st, struct mw_str line, struct identity *i)
+{
+	struct mw_str k, v;
+	bool cut = mw_str_cut(line, '=', &k, &v), good = true;
+	k = cut ? mw_str_trim(k) : line;
+	v = cut ? mw_str_trim(v) : mw_str("", 0);
+	if (mw_str_eq(k, MW_STR("id")))
+		good = i->id = v.n == 2 * MW_ID_LEN && mw_unhex(st->id, v.p, MW_ID_LEN);
+	else if (mw_str_eq(k, MW_STR("sign_public")))
+		good = st->has_public = v.n == 64 && mw_unhex(st->sign_public, v.p, 32);
+	else if (mw_str_eq(k, MW_STR("token_key")))
+		good = i->key = v.n == 64 && mw_unhex(st->token_key, v.p, 32);
+	else if (line.n && !mw_str_eq(k, MW_STR("created")))
+		i->wrong = "a line that is not known";
+	if (!good)
+		i->wrong = "a key that is none";
+}
+
+/* Journals that are older than the check have known lines only. */
+static int
+take_identity(struct mw_store *st, struct mw_str text, struct mw_err *err)
+{
+	static const struct mw_str check = MW_STR("check = ");
+	struct mw_str rest = text, line;
+	struct identity i = {0};
+	char sum[65];
+	int r = mw_str_cut(rest, '\n', &line, &rest) ? take_first(st, line, err) : 0;
+	while (r == 0 && mw_str_cut(rest, '\n', &line, &rest)) {
+		if (!mw_str_starts(line, check)) {
+			take_line(st, line, &i);
+			continue;
+		}
+		r = check_of(mw_str(text.p, (size_t)(line.p - text.p)), sum, err);
+		i.check =
+		    r == 0 && rest.n == 0 &&
+		    mw_str_eq(mw_str(line.p + check.n, line.n - check.n), mw_strz(sum));
+		if (r == 0 && !i.check)
+			return damaged_identity(err, st->dir, "it fails its check");
+	}
+	if (r < 0)
+		return r;
+	if (rest.n)
+		i.wrong = "its last line is cut";
+	if (!i.id || !i.key)
+		return not_a_journal(err, st->dir, "its file 'journal' is incomplete");
+	return i.wrong && !i.check ? damaged_identity(err, st->dir, i.wrong) : 0;
 }
 
 int
@@ -231,38 +329,10 @@ mw_store_identity(struct mw_store *st, struct mw_err *err)
 		errno = -r;
 		return mw_fail_errno(err, "cannot read %s", path);
 	}
-	struct mw_str rest = mw_str(text, n), line;
-	bool have_id = false, have_key = false, first = true;
-	while (mw_str_cut(rest, '\n', &line, &rest)) {
-		struct mw_str k, v;
-		if (first) {
-			if (!mw_str_starts(line, mw_strz(first_line)))
-				return not_a_journal(err, st->dir, "unknown first line");
-			if (line.n != sizeof first_line || line.p[line.n - 1] != '1') {
-				(void)mw_fail(err, MW_EVERSION,
-				              "%s has a newer format: '%.*s'", st->dir,
-				              (int)MW_MIN(line.n, 40), line.p);
-				(void)mw_err_hint(err, "use a newer mailwal");
-				return MW_EVERSION;
-			}
-			first = false;
-			continue;
-		}
-		if (!mw_str_cut(line, '=', &k, &v))
-			continue;
-		k = mw_str_trim(k);
-		v = mw_str_trim(v);
-		if (mw_str_eq(k, MW_STR("id")))
-			have_id =
-			    v.n == 2 * MW_ID_LEN && mw_unhex(st->id, v.p, MW_ID_LEN);
-		else if (mw_str_eq(k, MW_STR("sign_public")))
-			st->has_public = v.n == 64 && mw_unhex(st->sign_public, v.p, 32);
-		else if (mw_str_eq(k, MW_STR("token_key")))
-			have_key = v.n == 64 && mw_unhex(st->token_key, v.p, 32);
-	}
+	r = take_identity(st, mw_str(text, n), err);
 	explicit_bzero(text, n);
-	if (!have_id || !have_key)
-		return not_a_journal(err, st->dir, "its file 'journal' is incomplete");
+	if (r < 0)
+		return r;
 	if (st->has_public && load_signing_key(st) < 0)
 		return mw_fail(err, MW_ENOMEM, "out of memory for a journal");
 	mw_hmac_init(&st->token_hmac, st->token_key, sizeof st->token_key);

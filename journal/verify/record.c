@@ -182,6 +182,25 @@ check_cut(struct verify *v, const struct mw_facts *x, const struct mw_look *l)
 	                (unsigned long long)rec->seq);
 }
 
+/* Each record has a token of its own ID, which the journal's token key makes again: with
+ * another key nothing is found, and no hold opens. */
+static void
+check_key(struct verify *v, const struct mw_facts *x, const struct mw_look *l)
+{
+	const struct mw_record *rec = &x->rec;
+	struct mw_finding f = {MW_FINDING_CONTENT, rec->loc.segment, rec->loc.offset,
+	                       rec->seq,           rec->seq,         NULL};
+	uint8_t own[MW_TOKEN_LEN];
+	mw_store_token(v->st, MW_KEY_ID, mw_str((const char *)rec->id, 6), own);
+	for (size_t i = 0; i < x->n_tokens; i += MW_TOKEN_LEN)
+		if (memcmp(l->token->p + x->tokens + i, own, sizeof own) == 0)
+			return;
+	mw_verify_found(v, f,
+	                "record %llu does not have the token of its ID: it, or "
+	                "token_key in the file 'journal', is not what it was",
+	                (unsigned long long)rec->seq);
+}
+
 /* A wiped slot needs its tombstone, and the other way round. 1: the record is gone, or is
  * to go, when its dictionary may have gone before it. */
 static int
@@ -207,6 +226,7 @@ check_slot(struct verify *v, const struct mw_facts *x, const struct mw_look *l)
 		return 1;
 	} else {
 		check_cut(v, x, l);
+		check_key(v, x, l);
 	}
 	return r;
 }

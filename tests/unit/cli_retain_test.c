@@ -452,6 +452,27 @@ holds(void **state)
 	want(0, "verify");
 }
 
+/* A record that cannot be told for what it was may be a hold: nothing goes. */
+static void
+hold_lost(void **state)
+{
+	(void)state;
+	make(NULL);
+	write_conf("retain all { keep = 20d }\n");
+	want(0, "hold add everything");
+	shell("f=$(ls '%s'/segments/*.seg | tail -n 1) && printf x | "
+	      "dd of=\"$f\" bs=1 seek=8212 conv=notrunc status=none",
+	      journal);
+	want(1, "prune --dry-run --json");
+	assert_true(says("\"damage\":120,"));
+	want(1, "prune --yes --json");
+	assert_true(says("1 records cannot be read"));
+	assert_true(says("\"removed\":0"));
+	want(0, "prune --despite-damage --yes --json");
+	assert_true(says("\"removed\":120"));
+	want(0, "prune --yes --json"); /* what went is no damage */
+}
+
 int
 main(void)
 {
@@ -468,6 +489,7 @@ main(void)
 	    cmocka_unit_test(rewrap_beside_prune_and_erase),
 	    cmocka_unit_test(clock_ahead),
 	    cmocka_unit_test(holds),
+	    cmocka_unit_test(hold_lost),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -14,6 +14,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -268,8 +269,54 @@ foreign_signing_key(void **state)
 {
 	(void)state;
 	/* segments re-signed with another key: the journal's public key says no */
-	shell("sed -i 's/^sign_public = .*/sign_public = %064d/' '%s/journal'", 7, dir);
+	shell("sed -i 's/^sign_public = .*/sign_public = %064d/; /^check/d' '%s/journal'",
+	      7, dir);
 	assert_int_equal(verify(NULL, 0, 1).findings[MW_FINDING_SIGNATURE], 3);
+}
+
+/* Of the file that makes it a journal: holds and marks open with a key in it. */
+static void
+every_byte_of_the_identity(void **state)
+{
+	(void)state;
+	char path[256];
+	struct stat sb;
+	struct mw_err err = {0};
+	(void)snprintf(path, sizeof path, "%s/journal", dir);
+	int fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &sb), 0);
+	for (off_t at = 0; at < sb.st_size; at++) {
+		uint8_t b, x;
+		assert_int_equal(pread(fd, &b, 1, at), 1);
+		x = b ^ (uint8_t)(1 << at % 8);
+		assert_int_equal(pwrite(fd, &x, 1, at), 1);
+		struct mw_store_opts o = {.dir = dir, .mode = MW_STORE_READ};
+		struct mw_store *st = NULL;
+		if (mw_store_open(&o, &st, &err) == 0)
+			fail_msg("byte %lld: nobody noticed", (long long)at);
+		assert_int_equal(pwrite(fd, &b, 1, at), 1);
+	}
+	(void)close(fd);
+	(void)verify(NULL, 0, 0);
+}
+
+/* A journal that was made before that file had a check. */
+static void
+identity_without_check(void **state)
+{
+	(void)state;
+	struct mw_store_opts o = {.dir = dir, .mode = MW_STORE_READ};
+	struct mw_store *st = NULL;
+	struct mw_err err = {0};
+	shell("sed -i /^check/d '%s/journal'", dir);
+	(void)verify(NULL, 0, 0);
+	shell("cp '%s/journal' '%s/whole'", dir, root);
+	shell("sed -i s/^sign_public/sign-public/ '%s/journal'", dir);
+	assert_int_equal(mw_store_open(&o, &st, &err), MW_EDAMAGED);
+	shell("cp '%s/whole' '%s/journal'", root, dir);
+	shell("sed -i 's/^token_key = .*/token_key = %064d/' '%s/journal'", 7, dir);
+	assert_int_equal(verify(NULL, 0, 1).findings[MW_FINDING_CONTENT], 15);
 }
 
 static void
@@ -318,6 +365,8 @@ main(void)
 	    T(rewritten_history),
 	    T(every_bit_of_a_trailer),
 	    T(foreign_signing_key),
+	    T(every_byte_of_the_identity),
+	    T(identity_without_check),
 	    T(header_and_its_copy),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
