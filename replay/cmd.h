@@ -18,6 +18,7 @@ enum mw_need {
 	MW_NEED_CONF = 1,        /* a configuration that loads */
 	MW_NEED_JOURNAL = 2,     /* at least one journal, opened for reading */
 	MW_NEED_ONE_JOURNAL = 4, /* exactly one */
+	MW_NEED_SET = 8,         /* all are read as one: none of them twice, nor a copy */
 };
 
 struct mw_cli {

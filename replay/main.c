@@ -178,6 +178,26 @@ open_journals(struct globals *g)
 	return 0;
 }
 
+/* What two copies of one journal hold would come twice, the erased too. */
+static int
+check_set(struct globals *g)
+{
+	struct mw_err err = {0};
+	const struct mw_cli *c = &g->cli;
+	for (size_t k = 1; k < c->n_journals; k++)
+		for (size_t i = 0; i < k; i++) {
+			if (memcmp(mw_store_id(c->stores[i]), mw_store_id(c->stores[k]),
+			           MW_ID_LEN) != 0)
+				continue;
+			(void)mw_fail(&err, MW_EUSAGE,
+			              "%s and %s are one journal, or copies of it",
+			              c->journals[i], c->journals[k]);
+			(void)mw_err_hint(&err, "name one of them: the newest");
+			return mw_cli_error(&g->cli, &err);
+		}
+	return 0;
+}
+
 /* Monitoring knows 0 to 3 only, even when the configuration is wrong. */
 static int
 nagios_status(const struct mw_cmd *cmd, int argc, char **argv, int status)
@@ -204,6 +224,8 @@ run(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv)
 		status = load_keys(g);
 	if (status == 0 && (cmd->needs & (MW_NEED_JOURNAL | MW_NEED_ONE_JOURNAL)))
 		status = open_journals(g);
+	if (status == 0 && (cmd->needs & MW_NEED_SET))
+		status = check_set(g);
 	if (status == 0) {
 		mw_cli_catch_signals();
 		status = cmd->fn(&g->cli, argc, argv);

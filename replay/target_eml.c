@@ -26,6 +26,7 @@ struct eml {
 	char **name; /* relative to path */
 	size_t n, cap;
 	bool missing;
+	int lock_fd; /* or -1 */
 };
 
 static void
@@ -44,6 +45,8 @@ eml_free(struct mw_target *t)
 	if (!m)
 		return;
 	forget(m);
+	if (m->lock_fd >= 0)
+		(void)close(m->lock_fd);
 	free(m->name);
 	free(m->path);
 	free(m);
@@ -58,11 +61,14 @@ eml_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	if (!m)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	t->own = m;
+	m->lock_fd = -1;
 	m->path = strdup(box);
 	int r = m->path ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 	m->missing = dry && access(box, F_OK) < 0;
 	if (!r && !dry)
 		r = mw_files_mkdirs(box, err);
+	if (!r && !dry)
+		r = mw_files_lock(t, box, &m->lock_fd, err);
 	if (r)
 		eml_free(t);
 	return r;

@@ -7,10 +7,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
+
+enum {
+	LOCK_TRIES = 300,
+	LOCK_NAP_MS = 200
+};
 
 int
 mw_files_pattern_check(const char *p)
@@ -130,6 +137,30 @@ mw_files_profile(int fd, struct mw_profile **ret, struct mw_err *err)
 	if (!r)
 		*ret = p;
 	return r;
+}
+
+int
+mw_files_lock(struct mw_target *t, const char *dir, int *ret_fd, struct mw_err *err)
+{
+	*ret_fd = -1;
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return mw_fail_errno(err, "cannot look into %s", dir);
+	for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
+		bool taken = errno == EWOULDBLOCK, stop = t->o.stopped && t->o.stopped();
+		if (taken && !stop && i < LOCK_TRIES) {
+			(void)poll(NULL, 0, LOCK_NAP_MS);
+			continue;
+		}
+		(void)close(fd);
+		if (!taken) /* NFS */
+			return 0;
+		return stop ? mw_fail(err, MW_ECANCEL, "interrupted")
+		            : mw_fail(err, MW_ELOCKED, "another mailwal is at work in %s",
+		                      dir);
+	}
+	*ret_fd = fd;
+	return 0;
 }
 
 int

@@ -27,6 +27,10 @@ int mw_files_mkdirs(const char *path, struct mw_err *err) MW_CHECK;
 int mw_files_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
                     int (*removed)(void *arg, size_t i, int code), void *arg,
                     struct mw_err *err) MW_CHECK;
+/* Keeps other mailwals out of this directory, whatever ledger they have, until *ret_fd is
+ * closed. -1 where the file system has no such locks. MW_ELOCKED after a minute. */
+int mw_files_lock(struct mw_target *t, const char *dir, int *ret_fd,
+                  struct mw_err *err) MW_CHECK;
 /* fsync of a directory. */
 int mw_files_sync_dir(const char *path, struct mw_err *err) MW_CHECK;
 

@@ -51,6 +51,8 @@ maildir_free(struct mw_target *t)
 		free(p->path);
 		free(p);
 	}
+	if (m->lock_fd >= 0)
+		(void)close(m->lock_fd);
 	free(m->msg);
 	free(m->path);
 	free(m);
@@ -113,9 +115,12 @@ maildir_open(struct mw_target *t, const char *mailbox, const char *box, bool dry
 	m->sent = t->o.sent_folder && *t->o.sent_folder ? t->o.sent_folder : "Sent";
 	m->dest = t->o.folder;
 	t->own = m;
+	m->lock_fd = -1;
 	m->path = strdup(box);
 	int r =
 	    m->path ? find_box(t, m, dry, err) : mw_fail(err, MW_ENOMEM, "out of memory");
+	if (!r && !dry)
+		r = mw_files_lock(t, m->path, &m->lock_fd, err);
 	if (!r) {
 		mw_mdir_layout(m, t->o.layout);
 		r = mw_mdir_place(m, m->sent, &p, err);

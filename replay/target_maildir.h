@@ -42,6 +42,7 @@ struct mw_mdir {
 	uid_t uid;
 	gid_t gid;
 	bool missing; /* dry run: it would be made */
+	int lock_fd;  /* or -1 */
 	unsigned counter;
 };
 

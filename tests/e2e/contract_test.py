@@ -3,10 +3,12 @@
 is said about mistakes. No servers."""
 
 import calendar
+import fcntl
 import json
 import os
 import pathlib
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -345,6 +347,51 @@ def sets(t, site):
 		     f"{verb} of one: the summary alone", r)
 
 
+	copy = os.path.join(site.dir, "a copy")
+	shutil.copytree(one, copy)
+	for verb in (["list"], ["show", "abcd"], ["export", "--to", f"eml:{site.dir}/none", "--all"],
+		     ["replay", "--all", "--to", f"eml:{site.dir}/none"]):
+		r = site("-j", one, "-j", two, "-j", copy, *verb)
+		t.ok(r.rc == 64 and "copies of it" in r.err and not r.out,
+		     f"{verb[0]}: a journal and its copy are no set", r)
+	r = site("-j", one, "-j", copy, "verify")
+	t.ok(r.rc == 0, "both can be verified", r)
+
+
+def kept_out(t, site):
+	"""Whatever its ledger is, a replay works in files alone."""
+	for kind in ("maildir", "eml"):
+		where = os.path.join(site.dir, f"kept {kind}")
+		box = os.path.join(where, ALICE)
+		for sub in ("cur", "new", "tmp"):
+			os.makedirs(os.path.join(box, sub))
+		fd = os.open(box, os.O_RDONLY)
+		fcntl.flock(fd, fcntl.LOCK_EX)
+		target = f"maildir:{where}/%u" if kind == "maildir" else f"eml:{where}"
+		with subprocess.Popen([MAILWAL, "-c", site.conf, "--json", "replay", "--user", ALICE, "--to",
+				       target], cwd=site.dir, stdout=subprocess.PIPE) as p:
+			end = time.monotonic() + tap.PATIENCE
+			while not (waits := has_open(p.pid, box)) and p.poll() is None:
+				if time.monotonic() > end:
+					break
+				time.sleep(0.01)
+			files = [f for _, _, names in os.walk(box) for f in names]
+			os.close(fd)
+			out = p.communicate(timeout=tap.PATIENCE)[0]
+		got = json.loads(out.splitlines()[-1])
+		t.ok(waits and not files, f"{kind}: it waits for another one", files)
+		t.ok(p.returncode == 0 and got["restored"] > 0 and got["restored"] == got["selected"],
+		     f"{kind}: and goes on after it", got)
+
+
+def has_open(pid, path):
+	try:
+		links = [os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")]
+	except OSError:
+		return False
+	return path in links
+
+
 def holds(t, site):
 	for verb, state in (("add", "held"), ("rm", "released")):
 		r = site("--json", "hold", verb, "case-1")
@@ -460,6 +507,7 @@ def main(t):
 	pipes(t, site)
 	selections(t, site)
 	sets(t, site)
+	kept_out(t, site)
 	marks(t, site)
 	holds(t, site)
 	state(t, site)
