@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "journal/base/clock.h"
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "milter/identity_int.h"
 
@@ -181,10 +182,7 @@ static bool
 is_local_domain(const struct run *r, struct mw_str domain)
 {
 	const struct mw_conf_list *l = &r->id->conf->local_domains;
-	for (size_t i = 0; i < l->n; i++)
-		if (mw_str_ieq(domain, mw_strz(l->v[i])))
-			return true;
-	return domain.n == 0 || l->n == 0;
+	return domain.n == 0 || l->n == 0 || mw_domain_of(l->v, l->n, domain);
 }
 
 /* 1: r->value is the result and *ret_ext the extension to carry over; 0; negative. */

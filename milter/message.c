@@ -1,5 +1,6 @@
 #include "milter/session_int.h"
 
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 
 struct mw_str
@@ -86,10 +87,7 @@ mw_message_build(struct mw_session *s)
 static bool
 is_local_domain(const struct mw_conf *conf, struct mw_str domain)
 {
-	for (size_t i = 0; i < conf->local_domains.n; i++)
-		if (mw_str_ieq(domain, mw_strz(conf->local_domains.v[i])))
-			return true;
-	return false;
+	return mw_domain_of(conf->local_domains.v, conf->local_domains.n, domain) != NULL;
 }
 
 static bool

@@ -1,6 +1,7 @@
 /* copies.c - which mailboxes a mail belongs into. Pure functions. */
 #include "replay/select.h"
 
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 
 #include <string.h>
@@ -11,12 +12,33 @@ lower(char c)
 	return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
 }
 
+static struct mw_str
+whole(struct mw_str local, struct mw_str domain, struct mw_arena *a)
+{
+	char *p = local.p ? mw_arena_alloc(a, local.n + domain.n + 2) : NULL;
+	if (!p)
+		return mw_str(NULL, 0);
+	memcpy(p, local.p, local.n);
+	p[local.n] = '@';
+	if (domain.n)
+		memcpy(p + local.n + 1, domain.p, domain.n);
+	return mw_str(p, local.n + (domain.n ? domain.n + 1 : 0));
+}
+
 const char *
 mw_mailbox_name(const struct mw_conf *conf, struct mw_str addr, struct mw_arena *a)
 {
 	const char *pattern =
 	    conf->mailbox_name && *conf->mailbox_name ? conf->mailbox_name : "%u";
 	struct mw_str local = mw_addr_local(addr), domain = mw_addr_domain(addr);
+	const char *ours =
+	    mw_domain_of(conf->local_domains.v, conf->local_domains.n, domain);
+	/* as the site writes it */
+	domain = ours ? mw_strz(ours) : domain;
+	addr = whole(mw_addr_plain(local), domain, a);
+	if (!addr.p)
+		return NULL;
+	local = mw_str(addr.p, addr.n - (domain.n ? domain.n + 1 : 0));
 	size_t room = strlen(pattern) + 1;
 	for (const char *p = pattern; *p; p++)
 		room += *p == '%' ? addr.n : 0;
@@ -124,10 +146,7 @@ is_local_domain(const struct mw_conf *conf, struct mw_str domain)
 {
 	if (conf->local_domains.n == 0)
 		return domain.n > 0;
-	for (size_t i = 0; i < conf->local_domains.n; i++)
-		if (mw_str_ieq(domain, mw_strz(conf->local_domains.v[i])))
-			return true;
-	return false;
+	return mw_domain_of(conf->local_domains.v, conf->local_domains.n, domain) != NULL;
 }
 
 /* A login without domain gets the sender's, where that is one of ours, or the only local

@@ -1,6 +1,7 @@
 /* import.c - what the sources of an import share: places, owners, line ends. */
 #include "replay/import.h"
 
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "replay/imap_parse.h"
 #include "replay/select.h"
@@ -26,10 +27,7 @@ is_local(const struct mw_conf *conf, struct mw_str domain)
 {
 	if (conf->local_domains.n == 0 || domain.n == 0)
 		return true;
-	for (size_t i = 0; i < conf->local_domains.n; i++)
-		if (mw_str_ieq(domain, mw_strz(conf->local_domains.v[i])))
-			return true;
-	return false;
+	return mw_domain_of(conf->local_domains.v, conf->local_domains.n, domain) != NULL;
 }
 
 int

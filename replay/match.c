@@ -1,6 +1,7 @@
 /* match.c - does a mail match a query? Pure functions over decoded metadata. */
 #include "replay/select.h"
 
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "replay/search.h"
 
@@ -27,16 +28,16 @@ base_length(struct mw_str local, const char *delimiter)
 struct mw_str
 mw_addr_base(struct mw_str addr, const char *delimiter, struct mw_arena *a)
 {
-	struct mw_str local = mw_addr_local(addr);
-	size_t n = base_length(local, delimiter), rest = addr.n - local.n;
-	if (n == local.n)
+	struct mw_str raw = mw_addr_local(addr), local = mw_addr_plain(raw);
+	size_t n = base_length(local, delimiter), rest = addr.n - raw.n;
+	if (n == raw.n)
 		return addr;
 	char *p = mw_arena_alloc(a, n + rest + 1);
 	if (!p)
 		return mw_str(NULL, 0);
-	memcpy(p, addr.p, n);
+	memcpy(p, local.p, n);
 	if (rest)
-		memcpy(p + n, addr.p + local.n, rest);
+		memcpy(p + n, addr.p + raw.n, rest);
 	return mw_str(p, n + rest);
 }
 
@@ -44,10 +45,12 @@ mw_addr_base(struct mw_str addr, const char *delimiter, struct mw_arena *a)
 static bool
 address_is(const struct mw_query *q, struct mw_str addr, struct mw_str want)
 {
-	struct mw_str local = mw_addr_local(addr), want_local = mw_addr_local(want);
+	struct mw_str local = mw_addr_plain(mw_addr_local(addr));
+	struct mw_str want_local = mw_addr_local(want);
 	if (want_local.n != want.n &&
-	    !mw_str_ieq(mw_addr_domain(addr), mw_addr_domain(want)))
+	    !mw_domain_eq(mw_addr_domain(addr), mw_addr_domain(want)))
 		return false;
+	want_local = mw_addr_plain(want_local);
 	return mw_str_ieq(local, want_local) ||
 	       mw_str_ieq(mw_str(local.p, base_length(local, q->delimiter)), want_local);
 }
@@ -78,9 +81,9 @@ mw_query_is_login(const struct mw_query *q, const struct mw_mail *m)
 		if (mw_str_ieq(m->auth_user, want))
 			return true;
 		bool only = m->auth_user.n == local.n && q->only_domain &&
-		            mw_str_ieq(of, mw_strz(q->only_domain));
+		            mw_domain_eq(of, mw_strz(q->only_domain));
 		if (mw_str_ieq(local, mw_addr_local(want)) &&
-		    (of.n == 0 || only || mw_str_ieq(domain, of)))
+		    (of.n == 0 || only || mw_domain_eq(domain, of)))
 			return true;
 	}
 	return false;
@@ -123,16 +126,16 @@ match_domain(const struct mw_query *q, const struct mw_mail *m)
 		struct mw_str want = mw_strz(q->domain[k]);
 		if (want.n && want.p[0] == '@')
 			want.p++, want.n--;
-		if (mw_str_ieq(mw_addr_domain(m->sender), want))
+		if (mw_domain_eq(mw_addr_domain(m->sender), want))
 			return true;
 		for (size_t i = 0; i < m->n_rcpt; i++) {
 			const struct mw_rcpt *r = &m->rcpt[i];
 			if (r->flags & MW_RCPT_REFUSED)
 				continue;
-			if (mw_str_ieq(mw_addr_domain(r->addr), want))
+			if (mw_domain_eq(mw_addr_domain(r->addr), want))
 				return true;
 			for (size_t b = 0; b < r->n_mailbox; b++)
-				if (mw_str_ieq(mw_addr_domain(r->mailbox[b]), want))
+				if (mw_domain_eq(mw_addr_domain(r->mailbox[b]), want))
 					return true;
 		}
 	}
@@ -146,7 +149,10 @@ match_sender(const struct mw_query *q, const struct mw_mail *m)
 		struct mw_str want = mw_strz(q->sender[k]);
 		if (mw_str_eq(want, MW_STR("<>")))
 			want = mw_str("", 0);
-		if (mw_str_ieq(m->sender, want))
+		if (mw_str_ieq(m->sender, want) ||
+		    (mw_str_ieq(mw_addr_local(m->sender), mw_addr_local(want)) &&
+		     mw_addr_domain(want).n &&
+		     mw_domain_eq(mw_addr_domain(m->sender), mw_addr_domain(want))))
 			return true;
 	}
 	return false;

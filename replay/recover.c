@@ -1,5 +1,6 @@
 #include "replay/recover.h"
 
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "replay/erased.h"
 
@@ -89,6 +90,10 @@ keys_of(const struct mw_conf *conf, const char *who, const char *mailbox,
 	struct mw_str local = mw_addr_local(mw_strz(name));
 	bool any = false, all = mailbox && tells_domain(conf);
 	all = all || (conf->local_domains.n > 0 && (mailbox || is_plain(conf)));
+	all = all && !mw_domain_has_forms(mw_strz(who)) &&
+	      !mw_domain_has_forms(mw_strz(name));
+	for (size_t i = 0; i < conf->local_domains.n; i++)
+		all = all && !mw_domain_has_forms(mw_strz(conf->local_domains.v[i]));
 	if (mw_addr_domain(mw_strz(who)).n)
 		any = add_address(&k, who, mailbox);
 	if (mw_addr_domain(mw_strz(name)).n)

@@ -1,6 +1,7 @@
 /* select.c - walking a journal set: by the index where it knows the key, else the log. */
 #include "replay/select.h"
 
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "replay/erased.h"
 #include "replay/search.h"
@@ -238,13 +239,16 @@ find_id(struct mw_store *st, const char *text, struct refs *f, struct mw_err *er
 	return gather(f, &rec) ? MW_ENOMEM : 0;
 }
 
-/* A local part alone means any local domain, which is no key. */
+/* A local part alone means any local domain, which is no key; nor is a domain that mail
+ * may have in several ways. */
 static bool
 users_have_domains(const struct mw_query *q)
 {
-	for (size_t k = 0; k < q->n_user; k++)
-		if (!mw_addr_domain(mw_strz(q->user[k])).n)
+	for (size_t k = 0; k < q->n_user; k++) {
+		struct mw_str domain = mw_addr_domain(mw_strz(q->user[k]));
+		if (!domain.n || mw_domain_has_forms(domain))
 			return false;
+	}
 	return q->n_user > 0;
 }
 
@@ -289,8 +293,9 @@ find_refs(struct walk *w, struct refs *f, struct mw_err *err)
 			                  gather, f, err);
 	} else if (q->n_sender) {
 		for (size_t k = 0; r >= 0 && k < q->n_sender; k++) {
-			/* The null sender is no key. */
-			if (strcmp(q->sender[k], "<>") == 0)
+			/* The null sender is no key, nor a name of several forms. */
+			if (strcmp(q->sender[k], "<>") == 0 ||
+			    mw_domain_has_forms(mw_addr_domain(mw_strz(q->sender[k]))))
 				return 0;
 			r = mw_store_find(st, MW_KEY_SENDER, mw_strz(q->sender[k]),
 			                  gather, f, err);

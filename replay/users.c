@@ -1,5 +1,6 @@
 /* users.c - does anybody know the users that a selection names? A name that was mistyped
  * must not look like a user who has no mail. */
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "replay/select.h"
 
@@ -35,10 +36,7 @@ on_bad(void *arg, const struct mw_err *err)
 static bool
 is_ours(const struct mw_conf *conf, struct mw_str domain)
 {
-	for (size_t i = 0; i < conf->local_domains.n; i++)
-		if (mw_str_ieq(domain, mw_strz(conf->local_domains.v[i])))
-			return true;
-	return false;
+	return mw_domain_of(conf->local_domains.v, conf->local_domains.n, domain) != NULL;
 }
 
 /* What the index knows at once. */

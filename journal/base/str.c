@@ -74,6 +74,14 @@ mw_addr_domain(struct mw_str addr)
 }
 
 struct mw_str
+mw_addr_plain(struct mw_str local)
+{
+	bool quoted = local.n > 2 && local.p[0] == '"' && local.p[local.n - 1] == '"' &&
+	              !memchr(local.p, '\\', local.n);
+	return quoted ? mw_str(local.p + 1, local.n - 2) : local;
+}
+
+struct mw_str
 mw_addr_local(struct mw_str addr)
 {
 	const char *q = addr.n ? memrchr(addr.p, '@', addr.n) : NULL;

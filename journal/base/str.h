@@ -37,5 +37,8 @@ bool mw_str_cut(struct mw_str s, char c, struct mw_str *ret_before,
 struct mw_str mw_addr_domain(struct mw_str addr);
 /* The local part: before the last '@', all of it if none. */
 struct mw_str mw_addr_local(struct mw_str addr);
+/* A local part without the quotes around it ("kurt" is kurt, RFC 5321 §4.1.2); one that
+ * has a backslash in them stays as it is. */
+struct mw_str mw_addr_plain(struct mw_str local);
 
 #endif

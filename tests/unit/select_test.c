@@ -414,6 +414,78 @@ ten_thousand_recipients(void **state)
 	assert_string_equal(c[6999].mailbox, "user6999@example.org");
 }
 
+/* One domain in its several forms, and quotes that need not be there. */
+static void
+one_domain_one_mailbox(void **state)
+{
+	(void)state;
+	static char ours[] = "b\xc3\xbc"
+	                     "cher.example",
+	            both[] = "xn--bcher-kva.example";
+	char *domains[] = {ours, both};
+	struct mw_conf conf = {.mailbox_name = pattern_u,
+	                       .recipient_delimiter = plus,
+	                       .sent_folder = sent,
+	                       .local_domains = {domains, 1}};
+	struct mw_str box[] = {MW_STR("kurt@XN--bcher-kva.example")};
+	struct mw_rcpt r[] = {
+	    {.addr = MW_STR("kurt@xn--bcher-kva.example"), .flags = MW_RCPT_LOCAL},
+	    {.addr = MW_STR("Kurt@B\xc3\x9c"
+	                    "CHER.example"),
+	     .flags = MW_RCPT_LOCAL},
+	    {.addr = MW_STR("\"kurt\"@xn--bcher-kva.example"), .flags = MW_RCPT_LOCAL},
+	    {.addr = MW_STR("\"kurt+x\"@xn--bcher-kva.example"), .flags = MW_RCPT_LOCAL},
+	    {.addr = MW_STR("all@xn--bcher-kva.example"),
+	     .flags = MW_RCPT_LOCAL | MW_RCPT_EXPANDED,
+	     .mailbox = box,
+	     .n_mailbox = 1},
+	    {.addr = MW_STR("\"a b\"@xn--bcher-kva.example"), .flags = MW_RCPT_LOCAL},
+	};
+	static const char *const users[] = {"kurt@b\xc3\xbc"
+	                                    "cher.example",
+	                                    "kurt@xn--bcher-kva.example"};
+	struct mw_mail m = {.rcpt = r,
+	                    .n_rcpt = 6,
+	                    .direction = MW_DIR_OUT,
+	                    .auth_user = MW_STR("kurt"),
+	                    .sender = MW_STR("kurt@xn--bcher-kva.example")};
+	struct mw_copy *c;
+	size_t n;
+	assert_int_equal(mw_copies(&conf, &m, arena, &c, &n, NULL), 0);
+	assert_int_equal(n, 3);
+	assert_true(has(c, n,
+	                "kurt@b\xc3\xbc"
+	                "cher.example",
+	                false));
+	assert_true(has(c, n,
+	                "kurt@b\xc3\xbc"
+	                "cher.example",
+	                true));
+	assert_true(has(c, n,
+	                "a b@b\xc3\xbc"
+	                "cher.example",
+	                false));
+	/* whose it is, finds and erases it */
+	for (size_t i = 0; i < 2; i++) {
+		struct mw_query q;
+		mw_query_init(&q, arena);
+		q.user = &users[i];
+		q.n_user = 1;
+		mw_query_site(&q, &conf);
+		assert_true(mw_query_is_login(&q, &m));
+		for (size_t k = 0; k < 4; k++)
+			assert_true(mw_query_is_user(&q, r[k].addr));
+		assert_true(mw_query_is_user(&q, box[0]));
+		assert_false(mw_query_is_user(&q, r[5].addr));
+	}
+	/* where both are named, each is its own */
+	conf.local_domains.n = 2;
+	m.auth_user = mw_str("", 0);
+	assert_int_equal(mw_copies(&conf, &m, arena, &c, &n, NULL), 0);
+	assert_int_equal(n, 3);
+	assert_true(has(c, n, "kurt@xn--bcher-kva.example", false));
+}
+
 int
 main(void)
 {
@@ -429,6 +501,7 @@ main(void)
 	    cmocka_unit_test(a_login_gets_a_domain),
 	    cmocka_unit_test(undecided_falls_back_to_the_recipient),
 	    cmocka_unit_test(ten_thousand_recipients),
+	    cmocka_unit_test(one_domain_one_mailbox),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
