@@ -116,7 +116,7 @@ def two_hosts(t, rig, want):
 	"""A copy of the journal on "another host" shares no lock with ours: only the target
 	itself can keep the two apart. Whoever gives way must finish when run again."""
 	other = rig.journal + " of another host"
-	shutil.copytree(rig.journal, other, ignore=shutil.ignore_patterns("*.sock", "*lock*"))
+	shutil.copytree(rig.journal, other, ignore=shutil.ignore_patterns("*.sock", "*.tmp", "*lock*"))
 	shutil.rmtree(os.path.join(other, "ledger"), ignore_errors=True)
 	conf = os.path.join(rig.dir, "other.conf")
 	text = pathlib.Path(rig.conf).read_text(encoding="utf-8")

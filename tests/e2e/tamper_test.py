@@ -50,7 +50,7 @@ def roll(site):
 
 def copy(src, dst):
 	shutil.rmtree(dst, ignore_errors=True)
-	shutil.copytree(src, dst, ignore=shutil.ignore_patterns("*.sock"))
+	shutil.copytree(src, dst, ignore=shutil.ignore_patterns("*.sock", "*.tmp"))
 
 
 def files(journal):
