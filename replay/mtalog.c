@@ -452,6 +452,24 @@ cut_msgid(struct mw_str s)
 	return i;
 }
 
+/* The fields that end the line, behind a Message-ID that is no "<…>" alone: as
+ * "<1@x> (added by postmaster@y)", or as "17 of May". */
+static struct mw_str
+last_fields(struct mw_str s)
+{
+	static const char *const names[] = {"relay=", "daemon=", "proto=", "bodytype="};
+	size_t at = s.n;
+	for (size_t k = 0; k < MW_COUNT(names) && (k == 0 || at < s.n); k++) {
+		size_t i = at;
+		while (i > 0 && !mw_str_starts(mw_str(s.p + i, at - i), MW_STR(", ")))
+			i--;
+		struct mw_str f = mw_str(s.p + i, at - i);
+		if (eat(&f, MW_STR(", ")) && mw_str_starts(f, mw_strz(names[k])))
+			at = i;
+	}
+	return mw_str(s.p + at, s.n - at);
+}
+
 /* "from=<a>, size=…, class=…, nrcpts=1, msgid=<…>, proto=…, daemon=…, relay=NAME [ADDR]":
  * only what came over a daemon's port has passed the milters; the rest is sendmail(1)'s.
  * Sender and Message-ID are of the client's choice and are read as a whole. */
@@ -464,16 +482,13 @@ sendmail_from(struct mw_str s, struct mw_mta_event *e)
 	if (!field(s, "nrcpts=", &n) || mw_str_eq(n, MW_STR("0")))
 		return;
 	if (until(&s, ", msgid=", &junk)) {
-		struct mw_str rest = s;
 		size_t cut = cut_msgid(s);
-		if (cut)
-			rest = mw_str(s.p + cut, s.n - cut);
-		else if (!angle(&rest, &junk))
-			rest = mw_str("", 0);
-		if (mw_str_starts(rest, MW_STR(", "))) {
-			e->text = mw_str(s.p, s.n - rest.n);
-			s = rest;
-		}
+		struct mw_str rest = mw_str(s.p + cut, s.n - cut);
+		bool id = cut || angle(&rest, &junk);
+		struct mw_str tail =
+		    id && mw_str_starts(rest, MW_STR(", ")) ? rest : last_fields(rest);
+		e->text = mw_str(s.p, s.n - (id ? rest.n : tail.n));
+		s = tail;
 	}
 	e->kind = find(s, ", daemon=") ? MW_MTA_QUEUED : MW_MTA_PICKUP;
 	(void)!field(s, ", relay=", &e->relay);

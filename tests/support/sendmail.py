@@ -10,6 +10,10 @@ is the system's own, that is taken. sendmail.cf comes out of m4 like a site's ow
 and sockets lie in the rig's run directory, the only port is one on 127.0.0.1, and it runs
 as user mail. No name is looked up in DNS, and mail for other places goes nowhere. Its
 syslog lines go to <run>/maillog (preload.c).
+
+Its limits of load (REFUSE_LA and the like) are off, and the listen queue is long: with Sendmail's
+own 10, Linux answers the eleventh waiting client with a SYN cookie and forgets it, and that client,
+connected as far as it knows, waits for a greeting that never comes.
 """
 
 import os
@@ -74,7 +78,7 @@ FEATURE(`access_db', `text -o -k0 -v1 -z| -T<TMPF> {dir}/access')dnl
 FEATURE(`blocklist_recipients')dnl
 FEATURE(`no_default_msa')dnl
 RELAY_DOMAIN(`{domains}')dnl
-DAEMON_OPTIONS(`Port={port}, Addr=127.0.0.1, Family=inet, Name=MTA')dnl
+DAEMON_OPTIONS(`Port={port}, Addr=127.0.0.1, Family=inet, Name=MTA, Listen=1024')dnl
 {filters}
 {extra}
 MAILER(`local')dnl

@@ -136,7 +136,7 @@ static const char log_text[] =
     "nrcpts=1, proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
     "Nov 22 12:52:00 mx sm-mta[20]: 6AMCm01a00000B: to=<b@h.test>, delay=00:00:00, "
     "mailer=esmtp, pri=1, relay=h.test., dsn=4.0.0, stat=Deferred: not now\n"
-    /* a Message-ID is cut after 100 bytes; one that only looks so is none */
+    /* a Message-ID is cut after 100 bytes; one that only looks so is as it came */
     "Nov 22 12:53:00 mx sm-mta[21]: 6AMCm01a00000C: from=<a@x>, size=16, class=0, "
     "nrcpts=1, msgid=<" LONG_99 ", proto=ESMTP, daemon=MTA, relay=c.test [192.0.2.7]\n"
     "Nov 22 12:53:00 mx sm-mta[21]: 6AMCm01a00000D: from=<a@x>, size=16, class=0, "
@@ -187,7 +187,7 @@ causes(void **state)
 	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_PICKUP, MW_AUDIT_FINE,
 	    MW_AUDIT_REENTRY, MW_AUDIT_NO_MILTERS, MW_AUDIT_DOWN,   MW_AUDIT_FINE,
 	    MW_AUDIT_FINE,    MW_AUDIT_FINE,       MW_AUDIT_OTHER,  MW_AUDIT_OTHER,
-	    MW_AUDIT_FINE,    MW_AUDIT_OTHER};
+	    MW_AUDIT_OTHER,   MW_AUDIT_OTHER};
 	struct mw_audit a;
 	struct mw_err err;
 	assert_int_equal(mw_audit_init(&a, &err), 0);

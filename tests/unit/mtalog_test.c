@@ -294,6 +294,36 @@ all_fields(void **state)
 }
 
 static void
+message_ids_of_sendmail(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *msgid, *text, *kept;
+	} t[] = {
+	    {"<m@x>", ", bodytype=8BITMIME", "<m@x>"},
+	    {"<m@x> (added by postmaster@y)", "", "<m@x>"},
+	    {"<m@x> <n@x>", ", bodytype=8BITMIME", "<m@x>"},
+	    {"17 of May", "", "17 of May"},
+	    {"17, of May", ", bodytype=8BITMIME", "17, of May"},
+	    {"x, relay=a, proto=b", "", "x, relay=a, proto=b"},
+	    {"<not, closed", "", "<not, closed"},
+	};
+	for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+		char line[512];
+		struct mw_mta_event e;
+		(void)snprintf(
+		    line, sizeof line,
+		    S "from=<a@x.test>, size=3, class=-60, nrcpts=1, msgid=%s%s, "
+		      "proto=ESMTP, daemon=MTA-v4, relay=c.test [192.0.2.7]",
+		    t[i].msgid, t[i].text);
+		assert_true(mw_mtalog_line(mw_strz(line), NOW, &e));
+		assert_int_equal(e.kind, MW_MTA_QUEUED);
+		assert_true(is(e.text, t[i].kept));
+		assert_true(is(e.relay, "c.test [192.0.2.7]"));
+	}
+}
+
+static void
 several_recipients(void **state)
 {
 	(void)state;
@@ -390,6 +420,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(lines),
 	    cmocka_unit_test(all_fields),
+	    cmocka_unit_test(message_ids_of_sendmail),
 	    cmocka_unit_test(several_recipients),
 	    cmocka_unit_test(stamps),
 	    cmocka_unit_test(summer_time),
