@@ -31,15 +31,27 @@ own_name(const struct mw_imap *c, const char *utf8)
 	return quoted(mw_buf_str(&b));
 }
 
+/* Somebody who writes INBOX/Archive, or INBOX.Archive, means what the server calls so,
+ * and not a folder INBOX in the namespace that begins with INBOX. */
+static const char *
+without_prefix(const struct mw_imap *c, const char *folder)
+{
+	size_t n = c->prefix ? strlen(c->prefix) : 0;
+	if (n < 2 || strncasecmp(folder, c->prefix, n - 1) != 0 || !folder[n - 1])
+		return folder;
+	bool parted = folder[n - 1] == '/' || folder[n - 1] == c->prefix[n - 1];
+	return parted && folder[n] ? folder + n : folder;
+}
+
 /* --folder: "/" becomes the server's separator. */
 char *
 mw_imap_dest_name(const struct mw_imap *c, const char *folder)
 {
-	MW_AUTOFREE char *name = strdup(folder);
+	if (strcasecmp(folder, "INBOX") == 0)
+		return quoted(MW_STR("INBOX"));
+	MW_AUTOFREE char *name = strdup(without_prefix(c, folder));
 	if (!name)
 		return NULL;
-	if (strcasecmp(name, "INBOX") == 0)
-		return quoted(MW_STR("INBOX"));
 	for (char *p = name; c->delim && *p; p++)
 		*p = *p == '/' ? c->delim : *p;
 	return own_name(c, name);

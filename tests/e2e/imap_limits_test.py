@@ -205,6 +205,17 @@ def left_behind(t, site, data):
 			     f"folder, 7 at a time{'' if where else ' and not said where'}", f"{bad}\n{r}")
 
 
+def below_inbox(t, site, data):
+	"""A folder of a server whose folders lie below INBOX, however it is called."""
+	for name in ("Back/2026", "INBOX/Back/2026", "inbox.Back.2026"):
+		with Server(ALL, prefix="INBOX.") as s:
+			runs = [site.replay(s, "--folder", name) for _ in range(2)]
+			texts = {n: len(v) for n, v in s.texts(ANNA).items() if v}
+			t.ok([r.rc for r in runs] == [0, 0] and texts == {"INBOX.Back.2026": len(data)}
+			     and runs[1].summary["restored"] == 0, f"--folder {name}, all below INBOX.",
+			     f"{texts}\n{runs}")
+
+
 def raised(t, site, data):
 	"""UIDs used up by placeholders, none of which stays."""
 	with Server(ALL, limit=7) as s:
@@ -340,6 +351,7 @@ def main(t):
 		nowhere(t, site, good)
 		left_behind(t, site, good)
 		raised(t, site, good)
+		below_inbox(t, site, good)
 		hidden(t, site, good)
 		sizes(t, site, good)
 		site.capture(t, [d for d in data if BAD in d])

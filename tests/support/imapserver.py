@@ -12,6 +12,7 @@ Any user logs in with any password (SASL PLAIN; the authzid is the mailbox). Qui
     announce      the limit that CAPABILITY tells (default: limit; 0: none)
     where         False: a limit does not tell the UID at which it stopped
     hides         f(data): FETCH passes over such a message
+    prefix        of the personal namespace, which ends in its separator
     meanwhile     f(command): called before each command is dealt with, what others do
     largest       of a message, in bytes ([TOOBIG]; as APPENDLIMIT it is in caps)
 
@@ -57,7 +58,7 @@ class Server(listener.Listener):
 	def __init__(self, caps=("UIDPLUS", "MOVE", "MULTIAPPEND", "LITERAL+"), **quirks):
 		self.caps, self.poison, self.hides = tuple(caps), None, None
 		self.keeps, self.limit, self.announce, self.largest = False, 0, None, 0
-		self.where, self.meanwhile = True, None
+		self.where, self.meanwhile, self.prefix = True, None, ""
 		self.__dict__.update(quirks)
 		self.boxes, self.lock = {}, threading.RLock()
 		self.wrong, self.commands, self.made = [], [], int(time.time()) - 100_000
@@ -194,15 +195,21 @@ class Session:
 		self.user = (authzid or login).decode()
 		self.s.folders(self.user)
 
+	def do_namespace(self, _):
+		if not self.s.prefix:
+			raise No("BAD what is that?")
+		self.say(f'* NAMESPACE (("{self.s.prefix}" "{self.s.prefix[-1]}")) NIL NIL')
+
 	def do_list(self, rest):
+		sep = (self.s.prefix or "/")[-1]
 		pattern = self.name(rest[len('""'):])
 		if not pattern:
-			self.say('* LIST (\\Noselect) "/" ""')
+			self.say(f'* LIST (\\Noselect) "{sep}" ""')
 			return
 		want = re.compile(".*".join(map(re.escape, pattern.replace("%", "*").split("*"))))
 		for n in self.s.folders(self.user):
 			if want.fullmatch(n):
-				self.say(f'* LIST () "/" "{n}"')
+				self.say(f'* LIST () "{sep}" "{n}"')
 
 	def do_create(self, rest):
 		name = self.name(rest)
