@@ -390,6 +390,7 @@ mw_seg_open_disk(const struct mw_fs *fs, const char *dir, uint64_t number,
 /* ---- the directory ---- */
 
 struct listing {
+	const char *suffix;
 	uint64_t *v;
 	size_t n, cap;
 	bool nomem;
@@ -400,7 +401,7 @@ list_one(void *arg, const char *name)
 {
 	struct listing *l = arg;
 	uint8_t num[8];
-	if (strlen(name) != 20 || strcmp(name + 16, ".seg") != 0 ||
+	if (strlen(name) != 20 || strcmp(name + 16, l->suffix) != 0 ||
 	    !mw_unhex(num, name, 8))
 		return 0;
 	if (l->n == l->cap) {
@@ -424,12 +425,12 @@ cmp_u64(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-int
-mw_seg_list(const struct mw_fs *fs, const char *dir, uint64_t **ret, size_t *ret_n,
-            struct mw_err *err)
+static int
+list(const struct mw_fs *fs, const char *dir, const char *suffix, uint64_t **ret,
+     size_t *ret_n, struct mw_err *err)
 {
 	char segs[PATH_MAX];
-	struct listing l = {NULL, 0, 0, false};
+	struct listing l = {.suffix = suffix};
 	(void)snprintf(segs, sizeof segs, "%s/segments", dir);
 	int r = fs->list(fs, segs, list_one, &l);
 	if (r < 0 || l.nomem) {
@@ -444,4 +445,18 @@ mw_seg_list(const struct mw_fs *fs, const char *dir, uint64_t **ret, size_t *ret
 	*ret = l.v;
 	*ret_n = l.n;
 	return 0;
+}
+
+int
+mw_seg_list(const struct mw_fs *fs, const char *dir, uint64_t **ret, size_t *ret_n,
+            struct mw_err *err)
+{
+	return list(fs, dir, ".seg", ret, ret_n, err);
+}
+
+int
+mw_seg_list_doomed(const struct mw_fs *fs, const char *dir, uint64_t **ret, size_t *ret_n,
+                   struct mw_err *err)
+{
+	return list(fs, dir, ".tmp", ret, ret_n, err);
 }

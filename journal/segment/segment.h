@@ -149,5 +149,8 @@ int mw_seg_grow(struct mw_seg *s, struct mw_seg_end *e, struct mw_err *err) MW_C
 /* Numbers of the segments in a journal, ascending; malloc'd. */
 int mw_seg_list(const struct mw_fs *fs, const char *dir, uint64_t **ret, size_t *ret_n,
                 struct mw_err *err) MW_CHECK;
+/* The same of those on their way out, which have their last name (I20). */
+int mw_seg_list_doomed(const struct mw_fs *fs, const char *dir, uint64_t **ret,
+                       size_t *ret_n, struct mw_err *err) MW_CHECK;
 
 #endif

@@ -33,6 +33,8 @@ struct mw_dict *mw_dict_get(struct mw_store *st);
 void mw_dict_offer(struct mw_entry *e, const struct mw_mail *m);
 /* This mail is erased: nothing made from it is used for new mail any more. */
 void mw_dict_forget(struct mw_store *st, const uint8_t id[MW_ID_LEN]);
+/* Is there anything that was made from mail? */
+bool mw_dict_knows_mail(struct mw_store *st);
 /* How large segments get here: a dictionary must be worth its place. */
 void mw_dict_fill(struct mw_store *st, uint64_t bytes);
 

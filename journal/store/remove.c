@@ -12,7 +12,8 @@
 
 enum {
 	HEADERS = 2 * 65536, /* both header blocks, at their largest */
-	AHEAD = 128 << 10
+	AHEAD = 128 << 10,
+	SMALL = 2048
 };
 
 static void
@@ -69,55 +70,30 @@ finish_one(struct mw_store *st, uint64_t number)
 	return r == 0 ? gone_is_fine(st->fs->unlink(st->fs, path)) : r;
 }
 
-struct doomed {
-	uint64_t *v;
-	size_t n, cap;
-	bool nomem;
-};
-
-static int
-note_doomed(void *arg, const char *name)
-{
-	struct doomed *d = arg;
-	size_t k = strspn(name, "0123456789abcdef");
-	if (k != 16 || strcmp(name + k, ".tmp") != 0)
-		return 0;
-	if (d->n == d->cap) {
-		size_t cap = d->cap ? 2 * d->cap : 16;
-		uint64_t *v = reallocarray(d->v, cap, sizeof *v);
-		d->nomem = !v;
-		if (!v)
-			return 1;
-		d->v = v;
-		d->cap = cap;
-	}
-	d->v[d->n++] = strtoull(name, NULL, 16);
-	return 0;
-}
-
 /* All that has its last name, of this run or of one that was cut short. */
 static int
 finish_all(struct mw_store *st, struct mw_err *err)
 {
 	char dir[PATH_MAX];
-	struct doomed d = {NULL, 0, 0, false};
+	MW_AUTOFREE uint64_t *v = NULL;
+	size_t n;
+	int r = mw_seg_list_doomed(st->fs, st->dir, &v, &n, err);
+	if (r < 0 || n == 0)
+		return r;
 	segments_path(st, dir);
-	int r = st->fs->list(st->fs, dir, note_doomed, &d);
-	r = d.nomem ? -ENOMEM : MW_MIN(r, 0);
-	if (r == 0 && d.n) /* else one could come back, with its header overwritten */
-		r = st->fs->sync_dir(st->fs, dir);
+	/* else one could come back, with its header overwritten */
+	r = st->fs->sync_dir(st->fs, dir);
 	int bad = r;
-	for (size_t i = 0; r == 0 && i < d.n; i++) { /* one that fails keeps no other */
-		int k = finish_one(st, d.v[i]);
+	for (size_t i = 0; r == 0 && i < n; i++) { /* one that fails keeps no other */
+		int k = finish_one(st, v[i]);
 		bad = bad ? bad : k;
 		if (k == 0)
 			mw_store_say(st, MW_LOG_INFO, "event=segment-removed seg=%llu",
-			             (unsigned long long)d.v[i]);
+			             (unsigned long long)v[i]);
 	}
-	if (r == 0 && d.n)
+	if (r == 0)
 		r = st->fs->sync_dir(st->fs, dir);
 	r = bad ? bad : r;
-	free(d.v);
 	if (r == 0)
 		return 0;
 	errno = -r;
@@ -140,12 +116,13 @@ static void
 forget_mail(struct mw_store *st, uint64_t number)
 {
 	struct mw_seg *s = NULL;
-	struct mw_frame f;
-	if (!st->dicts || number <= st->segments_before ||
+	struct mw_frame f = {.seq = 0};
+	if (!mw_dict_knows_mail(st) || number <= st->segments_before ||
 	    mw_seg_open(st->fs, st->dir, number, st->id, &s, NULL) < 0)
 		return;
 	for (uint64_t off = s->h.length;; off += mw_frame_len(&f)) {
-		if (off + AHEAD / 8 > s->ahead_at + s->ahead_n)
+		/* of large records only the header is read */
+		if (f.body_len < SMALL && off + AHEAD / 8 > s->ahead_at + s->ahead_n)
 			mw_seg_ahead(s, off, AHEAD);
 		if (mw_seg_frame(s, off, MW_CHECK_HEADER, &f, NULL, NULL) != 1)
 			break;
