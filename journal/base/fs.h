@@ -47,6 +47,9 @@ struct mw_fs {
 	/* 1: path leads to the file that fd has open; 0: it does not, or not any more.
 	 * May be NULL: it always does. */
 	int (*leads_to)(const struct mw_fs *fs, const char *path, int fd);
+	/* n bytes at off, where they are in memory already: until the next call of any
+	 * kind. NULL: they are not. May be NULL: they never are. */
+	const void *(*at_hand)(const struct mw_fs *fs, int fd, size_t n, uint64_t off);
 	/* An open, unlinked file for spilling, in directory path. */
 	int (*open_temp)(const struct mw_fs *fs, const char *path);
 	void *ctx;

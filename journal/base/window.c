@@ -103,6 +103,14 @@ win_pread(const struct mw_fs *fs, int fd, void *p, size_t n, uint64_t off)
 	return (int64_t)n;
 }
 
+static const void *
+win_at_hand(const struct mw_fs *fs, int fd, size_t n, uint64_t off)
+{
+	const struct mw_window *w = fs->ctx;
+	const struct stretch *s = has(&w->shown, fd, off, n) ? &w->shown : &w->ahead;
+	return has(s, fd, off, n) ? s->p + (size_t)(off - s->off) : NULL;
+}
+
 static int
 win_pwritev(const struct mw_fs *fs, int fd, struct iovec *iov, int n, uint64_t off)
 {
@@ -201,6 +209,7 @@ mw_window_new(const struct mw_fs *below, size_t bytes)
 	    .list = win_list,
 	    .free_space = win_free_space,
 	    .open_temp = win_open_temp,
+	    .at_hand = win_at_hand,
 	};
 	mw_assert(bytes >= (size_t)2 * PAGE);
 	struct mw_window *w = malloc(sizeof *w + bytes);

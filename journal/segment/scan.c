@@ -69,18 +69,26 @@ struct stretch {
 	uint8_t *hash; /* NULL: its SHA-256 is not wanted */
 };
 
+static const void *
+at_hand(const struct mw_seg *s, size_t n, uint64_t off)
+{
+	return s->fs->at_hand ? s->fs->at_hand(s->fs, s->fd, n, off) : NULL;
+}
+
 /* One of the file, each byte read once: 1 its CRC holds, 0 it does not, negative I/O. */
 static int
 check_stretch(struct mw_seg *s, const struct stretch *x, struct mw_err *err)
 {
-	uint8_t p[STEP];
+	uint8_t room[STEP];
 	uint64_t off = x->off, len = x->len;
 	struct mw_sha256 h;
 	uint32_t crc = 0;
 	mw_assert(mw_sha256_init(&h) == 0);
 	while (len) {
 		size_t k = (size_t)MW_MIN(len, (uint64_t)STEP);
-		int64_t n = s->fs->pread(s->fs, s->fd, p, k, off);
+		const uint8_t *p = at_hand(s, k, off);
+		int64_t n = p ? (int64_t)k : s->fs->pread(s->fs, s->fd, room, k, off);
+		p = p ? p : room;
 		if (n < 0)
 			return read_fail(s, n, err);
 		if ((size_t)n < k)
@@ -99,13 +107,16 @@ check_stretch(struct mw_seg *s, const struct stretch *x, struct mw_err *err)
 static int
 check_slot(struct mw_seg *s, uint64_t off, uint32_t len, struct mw_err *err)
 {
+	struct mw_slot slot;
+	const void *there = at_hand(s, len, off);
+	if (there)
+		return mw_slot_decode(there, len, &slot) != MW_SLOT_BAD;
 	MW_AUTOFREE uint8_t *p = malloc(len);
 	if (!p)
 		return mw_fail(err, MW_ENOMEM, "out of memory while reading");
 	int64_t n = s->fs->pread(s->fs, s->fd, p, len, off);
 	if (n < 0)
 		return read_fail(s, n, err);
-	struct mw_slot slot;
 	return (uint64_t)n == len && mw_slot_decode(p, len, &slot) != MW_SLOT_BAD;
 }
 
