@@ -479,7 +479,7 @@ refuse(struct erase *e)
 		    "that is; nothing was erased",
 		    e->unknown, e->unknown == 1 ? "" : "s");
 	if (e->n_held == 0)
-		return 0;
+		return mw_retain_no_hold_lost(e->cli, e->err);
 	(void)mw_fail(e->err, MW_EPERM,
 	              "%zu message%s under hold (%s); nothing was erased", e->n_held,
 	              e->n_held == 1 ? " is" : "s are", mw_buf_cstr(&e->names));

@@ -43,6 +43,31 @@ mw_retain_end(struct mw_retain_job *j)
 }
 
 int
+mw_retain_no_hold_lost(struct mw_cli *cli, struct mw_err *err)
+{
+	struct mw_store *st = cli->stores[0];
+	struct mw_rules *rules = NULL;
+	struct mw_holds *holds = NULL;
+	struct mw_retain_log *log = NULL;
+	int r = mw_rules_new(st, cli->conf, &rules, err);
+	if (r == 0)
+		r = mw_holds_load(st, &holds, err);
+	if (r == 0)
+		r = mw_retain_gather(st, rules, holds, mw_cli_stopped, &log, err);
+	if (r == 0 && log->lost) {
+		(void)mw_fail(err, MW_EDAMAGED,
+		              "%llu records cannot be read, and a hold may be among "
+		              "them; nothing was erased",
+		              (unsigned long long)log->lost);
+		r = mw_err_hint(err, "'mailwal verify' names the places");
+	}
+	mw_retain_free(log);
+	mw_holds_free(holds);
+	mw_rules_free(rules);
+	return r;
+}
+
+int
 mw_retain_confirm(uint64_t n, bool yes, const char *what, struct mw_err *err)
 {
 	char line[64], *end;

@@ -468,6 +468,8 @@ hold_lost(void **state)
 	want(1, "prune --yes --json");
 	assert_true(says("1 records cannot be read"));
 	assert_true(says("\"removed\":0"));
+	want(65, "erase 4XA40q --yes");
+	assert_true(says("a hold may be among them"));
 	want(0, "prune --despite-damage --yes --json");
 	assert_true(says("\"removed\":120"));
 	want(0, "prune --yes --json"); /* what went is no damage */
