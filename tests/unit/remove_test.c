@@ -1,6 +1,7 @@
 /* Removing what can fail on the way: one file that cannot be removed keeps no other, a
  * cut whose sync failed is begun anew, and where nobody can tell whether a name still
- * leads to a file, what does not hold in it is damage. */
+ * leads to a file, what does not hold in it is damage.
+ * MW_TEST_THREADS */
 #include "journal/base/util.h"
 #include "journal/segment/segment.h"
 #include "journal/store/store.h"
@@ -11,6 +12,7 @@
 #include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,10 +33,12 @@ static uint64_t seq[SEGMENTS];
 /* ---- the real file system, with one thing wrong ---- */
 
 static struct mw_fs bad;
-static const char *refuse; /* part of the names that are refused */
-static int syncs_to_fail;
-static unsigned syncs, marks; /* a mark is a write of 8 bytes */
-static int leads;
+static const char *_Atomic refuse; /* part of the names that are refused */
+/* Of the descriptor by which a settled segment is changed; other threads prepare segments
+ * at the same time. A mark is a write of 8 bytes. */
+static atomic_int changed = -1, syncs_to_fail;
+static atomic_uint syncs, marks;
+static atomic_int leads;
 
 static int
 bad_unlink(const struct mw_fs *fs, const char *path)
@@ -49,17 +53,30 @@ static int
 bad_open(const struct mw_fs *fs, const char *path, int flags)
 {
 	(void)fs;
-	if (refuse && strstr(path, refuse) && (flags & MW_OPEN_WRITE))
+	const char *no = refuse;
+	if (no && strstr(path, no) && (flags & MW_OPEN_WRITE))
 		return -EPERM; /* as chattr +i does */
-	return mw_fs_posix()->open(mw_fs_posix(), path, flags);
+	int fd = mw_fs_posix()->open(mw_fs_posix(), path, flags);
+	if ((flags & MW_OPEN_WRITE) && strstr(path, ".seg"))
+		changed = fd;
+	return fd;
+}
+
+static int
+bad_close(const struct mw_fs *fs, int fd)
+{
+	(void)fs;
+	if (changed == fd)
+		changed = -1;
+	return mw_fs_posix()->close(mw_fs_posix(), fd);
 }
 
 static int
 bad_sync(const struct mw_fs *fs, int fd)
 {
 	(void)fs;
-	syncs++;
-	if (syncs_to_fail && syncs_to_fail--)
+	syncs += changed == fd;
+	if (changed == fd && syncs_to_fail && syncs_to_fail--)
 		return -EIO;
 	return mw_fs_posix()->sync(mw_fs_posix(), fd);
 }
@@ -68,7 +85,7 @@ static int
 bad_pwritev(const struct mw_fs *fs, int fd, struct iovec *iov, int n, uint64_t off)
 {
 	(void)fs;
-	marks += n == 1 && iov[0].iov_len == 8;
+	marks += changed == fd && n == 1 && iov[0].iov_len == 8;
 	return mw_fs_posix()->pwritev(mw_fs_posix(), fd, iov, n, off);
 }
 
@@ -100,6 +117,7 @@ filled(const char *name)
 	bad = *mw_fs_posix();
 	bad.unlink = bad_unlink;
 	bad.open = bad_open;
+	bad.close = bad_close;
 	bad.sync = bad_sync;
 	bad.pwritev = bad_pwritev;
 	bad.leads_to = bad_leads_to;
