@@ -15,7 +15,8 @@
 
 enum {
 	REPLY_MAX = 1 << 20,
-	TIMEOUT_MS = 30000
+	TIMEOUT_MS = 30000,
+	STATUS_MS = 8000 /* monitoring gives up after ten seconds */
 };
 
 /* A unix address is short; a journal's path may be long. So: through the directory's
@@ -81,16 +82,16 @@ send_all(int fd, const char *p, size_t n, struct mw_err *err)
 }
 
 static int
-receive(int fd, struct mw_buf *in, struct mw_err *err)
+receive(int fd, int ms, struct mw_buf *in, struct mw_err *err)
 {
 	for (;;) {
 		char tmp[4096];
 		struct pollfd pf = {fd, POLLIN, 0};
-		int k = poll(&pf, 1, TIMEOUT_MS);
+		int k = poll(&pf, 1, ms);
 		if (k < 0 && errno == EINTR)
 			continue;
 		if (k <= 0)
-			return mw_fail(err, MW_ETIMEOUT, "mailwald does not answer");
+			return mw_fail(err, MW_ETIMEOUT, "no answer in %d s", ms / 1000);
 		ssize_t n = recv(fd, tmp, sizeof tmp, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -121,6 +122,12 @@ remote_error(struct mw_str line, struct mw_err *err)
 	return mw_fail(err, code, "mailwald: %.*s", (int)text.n, text.p);
 }
 
+static int
+patience(const char *request)
+{
+	return strcmp(request, "status") == 0 ? STATUS_MS : TIMEOUT_MS;
+}
+
 /* A connection with the request sent on it. */
 int
 mw_control_ask(const char *dir, const char *request, int *ret_fd, struct mw_err *err)
@@ -133,9 +140,15 @@ mw_control_ask(const char *dir, const char *request, int *ret_fd, struct mw_err 
 	MW_AUTOCLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot create a socket");
+	/* Also for a place in the queue of one that hangs. */
+	const struct timeval wait = {patience(request) / 1000, 0};
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
 	if (connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0) {
 		if (errno == ENOENT || errno == ECONNREFUSED)
 			return mw_fail(err, MW_EUNAVAIL, "no mailwald owns %s", dir);
+		if (errno == EAGAIN)
+			return mw_fail(err, MW_ETIMEOUT,
+			               "mailwald in %s takes no request", dir);
 		return mw_fail_errno(err, "cannot reach mailwald in %s", dir);
 	}
 	r = send_all(fd, request, strlen(request), err);
@@ -191,7 +204,7 @@ mw_control_call(const char *dir, const char *request, struct mw_buf *reply,
 	MW_BUF_AUTO in = {.max = REPLY_MAX};
 	int r = mw_control_ask(dir, request, &fd, err);
 	if (r == 0)
-		r = receive(fd, &in, err);
+		r = receive(fd, patience(request), &in, err);
 	if (r < 0)
 		return r;
 	struct mw_str line = mw_str_trim(mw_buf_str(&in));

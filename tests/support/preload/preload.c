@@ -6,10 +6,14 @@
  * and fsync first sleeps as many milliseconds as FILE says at that moment; no file, no
  * delay
  *
+ * MW_CLOCK_SHIFT=FILE
+ * the time of day is as many seconds later as FILE says at that moment; no file, none
+ *
  * All are read when the program starts, since it may drop its environment. Threads may
  * call everything at once.
  */
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,7 +24,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static char log_path[4096], delay_path[4096], host_name[256], ident[64] = "program";
+static char log_path[4096], delay_path[4096], shift_path[4096], host_name[256];
+static char ident[64] = "program";
+static int (*real_clock_gettime)(clockid_t, struct timespec *);
 static int (*real_fdatasync)(int), (*real_fsync)(int);
 static int (*real_gethostname)(char *, size_t);
 
@@ -36,7 +42,9 @@ begin(void)
 {
 	take("MW_SYSLOG", log_path, sizeof log_path);
 	take("MW_SYNC_DELAY", delay_path, sizeof delay_path);
+	take("MW_CLOCK_SHIFT", shift_path, sizeof shift_path);
 	take("MW_HOSTNAME", host_name, sizeof host_name);
+	*(void **)&real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
 	*(void **)&real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
 	*(void **)&real_fsync = dlsym(RTLD_NEXT, "fsync");
 	*(void **)&real_gethostname = dlsym(RTLD_NEXT, "gethostname");
@@ -132,21 +140,51 @@ __vsyslog_chk(int priority, int flag, const char *format, va_list ap)
 	put(format, ap);
 }
 
+/* ---- a clock that jumps ---- */
+
+static long
+number_in(const char *path)
+{
+	char text[16];
+	if (!path[0])
+		return 0;
+	int e = errno, fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+	if (fd >= 0)
+		(void)close(fd);
+	errno = e;
+	text[n > 0 ? n : 0] = 0;
+	return strtol(text, NULL, 10);
+}
+
+int
+clock_gettime(clockid_t clock, struct timespec *ret)
+{
+	int (*real)(clockid_t, struct timespec *) = real_clock_gettime;
+	if (!real) /* before begin() */
+		*(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
+	int r = real(clock, ret);
+	if (r == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+		ret->tv_sec += number_in(shift_path);
+	return r;
+}
+
+time_t
+time(time_t *ret)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	if (ret)
+		*ret = now.tv_sec;
+	return now.tv_sec;
+}
+
 /* ---- slow disks ---- */
 
 static void
 delay(void)
 {
-	char text[16];
-	if (!delay_path[0])
-		return;
-	int fd = open(delay_path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	ssize_t n = read(fd, text, sizeof text - 1);
-	(void)close(fd);
-	text[n > 0 ? n : 0] = 0;
-	long ms = strtol(text, NULL, 10);
+	long ms = number_in(delay_path);
 	struct timespec t = {ms / 1000, ms % 1000 * 1000000};
 	if (ms > 0)
 		(void)nanosleep(&t, NULL);
