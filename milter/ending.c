@@ -127,12 +127,17 @@ seal_and_submit(struct mw_session *s)
 		(void)mw_fail(&s->fail, none.code, "out of memory for the classes");
 	else
 		none.code = mw_entry_finish_mail(s->entry, &s->mail, &s->fail);
-	mw_session_coming(s, false);
 	if (none.code < 0) {
+		mw_session_coming(s, false);
 		complete(s, &none);
 		return;
 	}
-	submit(s);
+	struct mw_store *store = s->cap->store;
+	bool counted = s->coming;
+	s->coming = false;
+	submit(s);   /* s may be gone */
+	if (counted) /* not before: the commit that waits for it is to take it along */
+		mw_store_coming(store, -1);
 }
 
 /* Tables in files and memory are asked at once. Those on a network are asked when the

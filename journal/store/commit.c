@@ -15,6 +15,7 @@ enum {
 	BATCH_BYTES = 8 << 20,
 	MIN_COMING = 4,     /* entries on their way that a commit waits for … */
 	MANY_COMING = 8,    /* … and those for which it waits all of gather_us */
+	ENOUGH = 32,        /* entries that wait for no more than are waiting */
 	NOT_AGAIN = 8,      /* commits that do not wait after one that did in vain */
 	MIN_FILL = 16 << 20 /* prepare at least this much of a segment */
 };
@@ -56,6 +57,7 @@ take_batch(struct mw_store *st, uint64_t *ret_bytes)
 		e = e->next;
 	}
 	if (last) {
+		atomic_fetch_sub(&st->waiting, n);
 		st->head = last->next;
 		if (!st->head)
 			st->tail = &st->head;
@@ -195,7 +197,29 @@ wait_work(struct mw_store *st)
 	(void)pthread_cond_timedwait(&st->work, &st->mu, &ts);
 }
 
-/* Until none is on its way any more, at most so long. With mu held. */
+/* Are those that wait worth a commit of their own? All who were on their way are there,
+ * or half of a crowd: while these are written, the other half is made ready. */
+static bool
+arrived(struct mw_store *st)
+{
+	int coming = atomic_load(&st->coming);
+	unsigned waiting = atomic_load(&st->waiting);
+	return coming <= 0 || (waiting >= ENOUGH && waiting >= (unsigned)coming);
+}
+
+/* In any thread, mu not held: lets the committer go, if it waits for no more than that.
+ */
+static void
+tell_arrived(struct mw_store *st)
+{
+	if (!atomic_load(&st->gathering) || !arrived(st))
+		return;
+	(void)pthread_mutex_lock(&st->mu);
+	(void)pthread_cond_signal(&st->arrived);
+	(void)pthread_mutex_unlock(&st->mu);
+}
+
+/* Until enough are there, at most so long. With mu held. */
 static void
 wait_arrived(struct mw_store *st, int64_t us)
 {
@@ -206,7 +230,7 @@ wait_arrived(struct mw_store *st, int64_t us)
 	ts.tv_nsec = ns % 1000000000;
 	atomic_store(&st->gathering, true);
 	int r = 0;
-	while (r == 0 && !st->stop && atomic_load(&st->coming) > 0)
+	while (r == 0 && !st->stop && !arrived(st))
 		r = pthread_cond_timedwait(&st->arrived, &st->mu, &ts);
 	atomic_store(&st->gathering, false);
 }
@@ -312,7 +336,10 @@ mw_store_submit(struct mw_store *st, struct mw_entry *e,
 	(void)pthread_mutex_lock(&st->mu);
 	*st->tail = e;
 	st->tail = &e->next;
+	atomic_fetch_add(&st->waiting, 1);
 	(void)pthread_cond_signal(&st->work);
+	if (atomic_load(&st->gathering) && arrived(st))
+		(void)pthread_cond_signal(&st->arrived);
 	(void)pthread_mutex_unlock(&st->mu);
 }
 
@@ -412,12 +439,9 @@ mw_store_set_gather(struct mw_store *st, int64_t us)
 void
 mw_store_coming(struct mw_store *st, int change)
 {
-	if (atomic_fetch_add(&st->coming, change) + change > 0 ||
-	    !atomic_load(&st->gathering))
-		return;
-	(void)pthread_mutex_lock(&st->mu);
-	(void)pthread_cond_signal(&st->arrived);
-	(void)pthread_mutex_unlock(&st->mu);
+	atomic_fetch_add(&st->coming, change);
+	if (change < 0)
+		tell_arrived(st);
 }
 
 void

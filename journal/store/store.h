@@ -193,11 +193,12 @@ int64_t mw_store_waiting_us(struct mw_store *st);
 void mw_store_set_min_free(struct mw_store *st, uint64_t bytes);
 void mw_store_set_gather(struct mw_store *st, int64_t us);
 /* Group commit's hint: so many more (or, negative, fewer) entries are on their way, each
- * counted from when its end can be foreseen until it is submitted or given up. While
- * eight or more are, a commit waits gather_us before it takes what was submitted, a
- * quarter of it while four or more are, or until none is any more: one write and one sync
- * for several where each would have had its own. One that waited in vain lets the next
- * eight go at once. Any thread; cheap. */
+ * counted from when its end can be foreseen until it is submitted or given up (taken off
+ * just after the submit, so that it shares the commit). While eight or more are, a commit
+ * waits gather_us before it takes what was submitted, a quarter of it while four or more
+ * are, or until none is any more, or 32 wait and no more than these are on their way: one
+ * write and one sync for several where each would have had its own. One that waited in
+ * vain lets the next eight go at once. Any thread; cheap. */
 void mw_store_coming(struct mw_store *st, int change);
 
 struct mw_store_stats {

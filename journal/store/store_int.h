@@ -101,6 +101,7 @@ struct mw_store {
 	_Atomic uint64_t min_free; /* o.min_free, which a reload changes */
 	_Atomic int64_t gather_us; /* o.gather_us, likewise */
 	atomic_int coming;         /* entries on their way, see mw_store_coming */
+	atomic_uint waiting;       /* entries in the queue at `head` */
 	atomic_bool gathering;     /* the committer waits for them, on `arrived` */
 	uint8_t id[MW_ID_LEN];
 	uint8_t token_key[32];

@@ -166,12 +166,53 @@ alone_it_does_not_wait(void **state)
 	assert_int_equal(s.coming, 0);
 }
 
+/* Half of a crowd is enough: again with a wait of an hour. */
+static void
+half_a_crowd_goes(void **state)
+{
+	enum {
+		HALF = 32
+	};
+	(void)state;
+	static struct ticket t[HALF + 1];
+	memset(t, 0, sizeof t);
+	mw_store_set_gather(store, INT64_C(3600) * 1000000);
+	mw_store_coming(store, HALF + 8);
+	for (int i = 0; i < HALF; i++) {
+		t[i].e = entry();
+		mw_store_submit(store, t[i].e, on_commit, &t[i]);
+	}
+	(void)usleep(100000);
+	assert_int_equal(batches(), 0); /* more are on their way than wait */
+	mw_store_coming(store, -8);     /* eight were given up */
+	for (int i = 0; i < HALF; i++) {
+		wait_for(&t[i]);
+		assert_int_equal(t[i].c.batch_records, HALF);
+	}
+	/* and where the last one comes as the others wait already */
+	memset(t, 0, sizeof t);
+	for (int i = 0; i < HALF - 1; i++) {
+		t[i].e = entry();
+		mw_store_submit(store, t[i].e, on_commit, &t[i]);
+	}
+	(void)usleep(100000);
+	assert_int_equal(batches(), 1);
+	t[HALF - 1].e = entry();
+	mw_store_submit(store, t[HALF - 1].e, on_commit, &t[HALF - 1]);
+	for (int i = 0; i < HALF; i++) {
+		wait_for(&t[i]);
+		assert_int_equal(t[i].c.batch_records, HALF);
+	}
+	mw_store_coming(store, -HALF);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(shares_a_commit, setup, teardown),
 	    cmocka_unit_test_setup_teardown(alone_it_does_not_wait, setup, teardown),
+	    cmocka_unit_test_setup_teardown(half_a_crowd_goes, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
