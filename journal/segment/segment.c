@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+	FILL_SLICE = 1 << 20 /* zeros to a sync: a commit beside it waits for no more */
+};
+
 static const char end_magic[8] = "MWALEND1";
 
 static int
@@ -67,9 +71,12 @@ mw_seg_prepare(const struct mw_fs *fs, const char *dir, uint64_t fill)
 	int fd = fs->open(fs, tmp, MW_OPEN_READ | MW_OPEN_WRITE | MW_OPEN_CREATE);
 	if (fd < 0)
 		return;
-	int r = zero_fill(fs, fd, 0, fill);
-	if (r == 0)
-		r = fs->sync(fs, fd);
+	int r = 0;
+	for (uint64_t at = 0; r == 0 && at < fill; at += FILL_SLICE) {
+		r = zero_fill(fs, fd, at, MW_MIN(at + FILL_SLICE, fill));
+		if (r == 0)
+			r = fs->sync(fs, fd);
+	}
 	(void)fs->close(fs, fd);
 	if (r == 0)
 		r = fs->rename(fs, tmp, next);
