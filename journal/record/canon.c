@@ -14,32 +14,37 @@ enum {
 	BODY
 };
 
-static const char *const trace[] = {
-    "return-path",
-    "received",
-    "delivered-to",
-    "x-original-to",
-    "envelope-to",
-    "delivery-date",
-    "x-sieve",
-    "x-cyrus-session-id",
-    "x-tuid",
-    "x-offlineimap",
-    "status",
-    "x-status",
-    "x-keywords",
-    "x-uid",
-    "authentication-results",
-    "arc-seal",
-    "arc-message-signature",
-    "arc-authentication-results",
+#define NAME_OF(lit)                                                                     \
+	{                                                                                \
+		(lit), sizeof(lit) - 1                                                   \
+	}
+
+static const struct mw_str trace[] = {
+    NAME_OF("return-path"),
+    NAME_OF("received"),
+    NAME_OF("delivered-to"),
+    NAME_OF("x-original-to"),
+    NAME_OF("envelope-to"),
+    NAME_OF("delivery-date"),
+    NAME_OF("x-sieve"),
+    NAME_OF("x-cyrus-session-id"),
+    NAME_OF("x-tuid"),
+    NAME_OF("x-offlineimap"),
+    NAME_OF("status"),
+    NAME_OF("x-status"),
+    NAME_OF("x-keywords"),
+    NAME_OF("x-uid"),
+    NAME_OF("authentication-results"),
+    NAME_OF("arc-seal"),
+    NAME_OF("arc-message-signature"),
+    NAME_OF("arc-authentication-results"),
 };
 
 bool
 mw_canon_is_trace(struct mw_str name)
 {
 	for (size_t i = 0; i < MW_COUNT(trace); i++)
-		if (mw_str_ieq(name, mw_strz(trace[i])))
+		if (mw_str_ieq(name, trace[i]))
 			return true;
 	return false;
 }
@@ -82,8 +87,8 @@ gather(struct mw_canon *c, const void *p, size_t n)
 	c->n_buf += n;
 }
 
-/* n > 0 bytes without a newline. Newlines are held back: the ones at the very end are
- * dropped. */
+/* n > 0 bytes that do not end in a newline. Newlines are held back where they come: the
+ * ones at the very end are dropped. */
 static void
 out_line(struct mw_canon *c, const uint8_t *p, size_t n)
 {
@@ -99,15 +104,12 @@ out_line(struct mw_canon *c, const uint8_t *p, size_t n)
 static void
 out(struct mw_canon *c, const uint8_t *p, size_t n)
 {
-	for (size_t at = 0; at < n;) {
-		const uint8_t *q = memchr(p + at, '\n', n - at);
-		size_t run = q ? (size_t)(q - p) - at : n - at;
-		if (run)
-			out_line(c, p + at, run);
-		if (q)
-			c->held++;
-		at += run + (q != NULL);
-	}
+	size_t line = n;
+	while (line && p[line - 1] == '\n')
+		line--;
+	if (line)
+		out_line(c, p, line);
+	c->held += n - line;
 }
 
 static void
@@ -184,13 +186,29 @@ header_byte(struct mw_canon *c, uint8_t b)
 		c->state = BOL;
 }
 
+/* Nothing in it that has to be changed or left out? All of it is looked at, so that it
+ * can be looked at many bytes at a time. */
+static bool
+plain(const uint8_t *p, size_t n)
+{
+	unsigned odd = 0;
+	for (size_t i = 0; i < n; i++)
+		odd |= (unsigned)(p[i] >= 0x80) | (p[i] == 0) | (p[i] == '\r');
+	return !odd;
+}
+
 /* The rest of a header line, as far as it is there. Returns how many bytes were taken. */
 static size_t
 field(struct mw_canon *c, const uint8_t *p, size_t n)
 {
 	const uint8_t *end = memchr(p, '\n', n);
-	size_t len = end ? (size_t)(end - p) : n;
-	for (size_t at = 0; !c->skip && at < len;) {
+	size_t len = end ? (size_t)(end - p) : n, at = 0;
+	size_t text = len && p[len - 1] == '\r' ? len - 1 : len;
+	if (!c->skip && text && plain(p, text)) {
+		out_line(c, p, text);
+		at = len;
+	}
+	while (!c->skip && at < len) {
 		uint8_t line[128];
 		size_t k = 0;
 		for (; at < len && k < sizeof line; at++) {
@@ -207,36 +225,32 @@ field(struct mw_canon *c, const uint8_t *p, size_t n)
 	return len + 1;
 }
 
-/* Part of a line of the body: no CR, NUL as 0x80. */
+/* Bytes of the body without a CR: NUL becomes 0x80. */
 static void
-odd_line(struct mw_canon *c, const uint8_t *p, size_t n)
+between(struct mw_canon *c, const uint8_t *p, size_t n, bool nuls)
 {
 	static const uint8_t nul = 0x80;
-	for (size_t at = 0, end; at < n; at = end + 1) {
-		end = at;
-		while (end < n && p[end] != '\r' && p[end] != 0)
-			end++;
-		if (end > at)
-			out_line(c, p + at, end - at);
-		if (end < n && p[end] == 0)
-			out_line(c, &nul, 1);
+	const uint8_t *q;
+	while (nuls && (q = memchr(p, 0, n))) {
+		out(c, p, (size_t)(q - p));
+		out_line(c, &nul, 1);
+		n -= (size_t)(q - p) + 1;
+		p = q + 1;
 	}
+	out(c, p, n);
 }
 
 static void
 body(struct mw_canon *c, const uint8_t *p, size_t n)
 {
+	bool nuls = memchr(p, 0, n);
 	while (n) {
-		const uint8_t *end = memchr(p, '\n', n);
-		size_t len = end ? (size_t)(end - p) : n;
-		size_t plain = len && p[len - 1] == '\r' ? len - 1 : len;
-		if (memchr(p, '\r', plain) || memchr(p, 0, plain))
-			odd_line(c, p, len);
-		else if (plain)
-			out_line(c, p, plain);
-		c->held += end != NULL;
-		p += len + (end != NULL);
-		n -= len + (end != NULL);
+		const uint8_t *cr = memchr(p, '\r', n);
+		size_t k = cr ? (size_t)(cr - p) : n;
+		between(c, p, k, nuls);
+		k += cr != NULL;
+		p += k;
+		n -= k;
 	}
 }
 

@@ -204,18 +204,25 @@ static void
 watch_header(struct mw_entry *e, const uint8_t *p, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
+		if (!e->line_start) { /* the rest of the line, then */
+			const uint8_t *lf = memchr(p + i, '\n', n - i);
+			size_t k = lf ? (size_t)(lf - p) - i + 1 : n - i;
+			e->header_size += k;
+			e->line_start = lf != NULL;
+			i += k - 1;
+			continue;
+		}
 		uint8_t b = p[i];
-		if (e->line_start && b == '\n') {
+		if (b == '\n') {
 			e->header_done = true;
 			e->header_size -= e->cr_pending;
 			mw_buf_put(&e->header, p, i);
 			return;
 		}
-		if (e->line_start && b == '\r' && !e->cr_pending) {
+		if (b == '\r' && !e->cr_pending) {
 			e->cr_pending = true;
 		} else {
-			e->cr_pending = false;
-			e->line_start = b == '\n';
+			e->cr_pending = e->line_start = false;
 		}
 		e->header_size++;
 	}
@@ -289,17 +296,32 @@ end_body(struct mw_entry *e, struct mw_err *err)
 	return 0;
 }
 
+/* The first field of each name that the metadata has, unfolded; empty where there is
+ * none.
+ */
 static int
-field_text(struct mw_entry *e, const char *name, struct mw_str *ret)
+header_texts(struct mw_entry *e, struct mw_str *ret_id, struct mw_mail *m)
 {
+	struct {
+		struct mw_str name, *to;
+		bool have;
+	} want[] = {{MW_STR("Message-ID"), ret_id, false},
+	            {MW_STR("Subject"), &m->subject, false},
+	            {MW_STR("From"), &m->from, false}};
+	struct mw_str rest = mw_buf_str(&e->header);
 	struct mw_field f;
-	*ret = mw_str("", 0);
-	if (!mw_header_find(mw_buf_str(&e->header), name, &f))
-		return 0;
-	struct mw_str s = mw_header_unfold(e->arena, f.value, 1000);
-	if (!s.p)
-		return MW_ENOMEM;
-	*ret = s;
+	*ret_id = m->subject = m->from = MW_STR("");
+	while (mw_header_next(&rest, &f)) {
+		for (size_t i = 0; i < MW_COUNT(want); i++) {
+			if (want[i].have || !mw_str_ieq(f.name, want[i].name))
+				continue;
+			struct mw_str s = mw_header_unfold(e->arena, f.value, 1000);
+			if (!s.p)
+				return MW_ENOMEM;
+			*want[i].to = s;
+			want[i].have = true;
+		}
+	}
 	return 0;
 }
 
@@ -316,11 +338,7 @@ mw_entry_describe(struct mw_entry *e, struct mw_mail *m, struct mw_err *err)
 	memcpy(m->sha256, e->sha256, sizeof m->sha256);
 	memcpy(m->digest, e->digest, sizeof m->digest);
 	struct mw_str mid;
-	r = field_text(e, "Message-ID", &mid);
-	if (r == 0)
-		r = field_text(e, "Subject", &m->subject);
-	if (r == 0)
-		r = field_text(e, "From", &m->from);
+	r = header_texts(e, &mid, m);
 	if (r < 0)
 		return mw_fail(err, r, "out of memory for a record");
 	m->message_id = mw_header_msgid(mid);
