@@ -16,6 +16,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import alone
 import rig as rigs
 import tap
+import unitfile
 
 PLACES = ("/var/cache/mailwal-tests/ldap", "")
 PROGRAM = rigs.ROOT / "contrib" / "ldap" / "mailwal-tables"
@@ -285,9 +286,46 @@ def activated(t, d):
 				     stdout=log, stderr=log, stdin=subprocess.DEVNULL,
 				     preexec_fn=rigs.die_with_parent)
 	try:
-		rigs.wait_for("the socket", lambda: os.path.exists(path), alive=p)
+		rigs.wait_for("the socket", lambda: rigs.connects(path), alive=p)
 		t.equal(talk(path, net(b"aliases boss@example.test")),
 			net(b"OK anna@example.test"), "started by its socket")
+	finally:
+		p.terminate()
+		p.wait(rigs.PATIENCE)
+
+
+def unit(t, d):
+	"""What mailwal-tables.service starts, with the file that it is given, under the system
+	calls that it leaves, started by what mailwal-tables.socket names."""
+	if not os.path.exists(ACTIVATE) or not shutil.which("systemd-analyze"):
+		t.skip("systemd-socket-activate or systemd-analyze is not installed")
+		return
+	if subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True,
+			  check=False).returncode:
+		t.skip("strace is not installed, or may not trace here")
+		return
+	where = PROGRAM.parent
+	u = unitfile.Unit(str(where / "mailwal-tables.service"))
+	s = unitfile.Unit(str(where / "mailwal-tables.socket"))
+	t.ok("setresuid" in u.denied and "write" not in u.denied and s.all("SocketMode") == ["0600"]
+	     and s.all("SocketUser") == ["_mailwal"] and u.all("DynamicUser") == ["yes"],
+	     "the unit denies what it should, its socket is mailwald's alone")
+	t.equal(u.all("LoadCredential"), ["aliases.cf:/etc/postfix/ldap-aliases.cf"],
+		"it is given its table as a credential")
+	credentials = d.dir / "credentials"
+	credentials.mkdir()
+	shutil.copy(d.dir / "aliases.cf", credentials / "aliases.cf")
+	words = u.all("ExecStart")[0].replace("%d", str(credentials)).split()
+	t.equal(words[0], "/usr/local/sbin/mailwal-tables", "what it starts")
+	argv = u.traced([str(PROGRAM), "--config", d.config, *words[1:]], "-D")
+	path = f"{d.dir}/unit.sock"
+	with open(d.dir / "unit.log", "ab") as log:
+		p = subprocess.Popen([ACTIVATE, "-l", path, *argv], stdout=log, stderr=log,
+				     stdin=subprocess.DEVNULL, preexec_fn=rigs.die_with_parent)
+	try:
+		rigs.wait_for("the socket", lambda: rigs.connects(path), alive=p)
+		t.equal(talk(path, net(b"aliases boss@example.test")),
+			net(b"OK anna@example.test"), "and does its work under its filter")
 	finally:
 		p.terminate()
 		p.wait(rigs.PATIENCE)
@@ -308,6 +346,7 @@ def main(t):
 			speaks(t, d)
 			asks_quietly(t, d)
 			activated(t, d)
+			unit(t, d)
 		finally:
 			d.stop()
 

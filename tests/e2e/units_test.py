@@ -6,7 +6,6 @@ be seen where systemd is; a unit that died of its own filter was."""
 import glob
 import os
 import pathlib
-import re
 import shlex
 import shutil
 import signal
@@ -17,6 +16,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
 import tap
+import unitfile
 
 BUILD, SOURCE = os.environ["MW_BUILD"], os.environ["MW_SOURCE"]
 PROGRAM = {"mailwal": os.path.join(BUILD, "replay/mailwal"),
@@ -26,47 +26,9 @@ Nov 20 10:00:00 mx postfix/smtpd[1]: disconnect from x[192.0.2.1] ehlo=1 quit=1 
 """
 
 
-def group(name, seen=None):
-	"""System calls of a group, with those of the groups in it."""
-	seen = seen if seen is not None else set()
-	if name in seen:
-		return set()
-	seen.add(name)
-	out = subprocess.run(["systemd-analyze", "syscall-filter", name], capture_output=True,
-			     text=True, check=True, timeout=tap.PATIENCE).stdout
-	calls = set()
-	for word in (line.strip() for line in out.splitlines()[1:]):
-		if word.startswith("@"):
-			calls |= group(word, seen)
-		elif re.fullmatch("[a-z0-9_]+", word):
-			calls.add(word)
-	return calls
-
-
-class Unit:
-	def __init__(self, path):
-		self.name = os.path.basename(path)[: -len(".service.in")]
-		self.text = pathlib.Path(path).read_text(encoding="utf-8")
-		self.denied = set()
-		for words in self.all("SystemCallFilter"):
-			for g in words.lstrip("~").split():
-				if words.startswith("~"):
-					self.denied |= group(g)
-				else:
-					self.denied -= group(g)
-		self.denied -= group("@chown")  # only root, who runs this, gives files away
-
-	def all(self, key):
-		return re.findall(f"^{key}=(.*)$", self.text, re.M)
-
-	def argv(self, log):
-		words = shlex.split(self.all("ExecStart")[0].replace("${MAILWAL_LOG}", shlex.quote(log)))
-		return [PROGRAM[os.path.basename(words[0])], *words[1:]]
-
-	def traced(self, log):
-		calls = ",".join("?" + c for c in sorted(self.denied))
-		return ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e",
-			f"inject={calls}:error=EPERM", "--", *self.argv(log)]
+def argv_of(u, log):
+	words = shlex.split(u.all("ExecStart")[0].replace("${MAILWAL_LOG}", shlex.quote(log)))
+	return [PROGRAM[os.path.basename(words[0])], *words[1:]]
 
 
 def until(what, seconds=60):
@@ -125,7 +87,7 @@ def main(t):
 	for words in (["init"], ["import", f"maildir:{t.dir}/Maildir", "--user", "a@example.org"]):
 		r = subprocess.run([PROGRAM["mailwal"], *words], env=env, capture_output=True, check=False)
 		t.need(r.returncode == 0, words[0], r)
-	units = [Unit(p) for p in sorted(glob.glob(f"{SOURCE}/conf/*.service.in"))]
+	units = [unitfile.Unit(p) for p in sorted(glob.glob(f"{SOURCE}/conf/*.service.in"))]
 	t.need(len(units) >= 6 and all("setresuid" in u.denied and "write" not in u.denied
 				       for u in units), "units, and what they deny")
 	state = pathlib.Path(journal, "ledger/outcomes.state")
@@ -135,7 +97,7 @@ def main(t):
 		 "mailwal-outcomes": lambda: state.exists() and "mail.log" in state.read_text(
 			encoding="utf-8")}
 	for u in units:
-		argv = u.traced(log)
+		argv = u.traced(argv_of(u, log))
 		if u.name in ready:
 			stay(t, u, argv, env, ready[u.name])
 			continue
