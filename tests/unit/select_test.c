@@ -441,9 +441,9 @@ one_domain_one_mailbox(void **state)
 	     .n_mailbox = 1},
 	    {.addr = MW_STR("\"a b\"@xn--bcher-kva.example"), .flags = MW_RCPT_LOCAL},
 	};
-	static const char *const users[] = {"kurt@b\xc3\xbc"
-	                                    "cher.example",
-	                                    "kurt@xn--bcher-kva.example"};
+	static const char *users[] = {"kurt@b\xc3\xbc"
+	                              "cher.example",
+	                              "kurt@xn--bcher-kva.example"};
 	struct mw_mail m = {.rcpt = r,
 	                    .n_rcpt = 6,
 	                    .direction = MW_DIR_OUT,
