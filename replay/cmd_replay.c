@@ -3,7 +3,7 @@
 
 #include "journal/base/util.h"
 #include "replay/early.h"
-#include "replay/queue.h"
+#include "replay/queue_ahead.h"
 #include "replay/run.h"
 #include "replay/sink.h"
 #include "replay/target_args.h"
@@ -209,14 +209,16 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 	return by_default(cli, a);
 }
 
-/* Imported mail is not in any MTA's queue, and what put it where it is kept its date. */
+/* Imported mail is not in any MTA's queue, and what put it where it is kept its date.
+ * Other mail's folders are listed anew after the queue, unless the run is dry. */
 static void
 on_first_box(void *arg, const char *mailbox, const char *box, bool imported)
 {
 	struct mw_run *run = arg;
-	if (imported && !run->check && !run->sieve && !run->prepare &&
+	if (!run->check && !run->sieve && !run->prepare && (imported || !run->dry) &&
 	    mw_target_brief(run->target))
-		run->early = mw_early_start(run->target, mailbox, box, run->dry);
+		run->early =
+		    mw_early_start(run->target, mailbox, box, run->dry, imported);
 }
 
 static void
@@ -313,6 +315,8 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	if (r)
 		return r;
 	run->queue = a->mta_queue;
+	if (run->queue)
+		run->queue_ahead = mw_queue_ahead_start(run->queue);
 	const struct mw_plan_opts po = {.cli = cli,
 	                                .query = &a->q,
 	                                .target = run->target,
@@ -391,6 +395,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	mw_early_free(run.early);
 	mw_target_free(run.target);
 	mw_sink_stop(a.t.sink);
+	mw_queue_ahead_free(run.queue_ahead);
 	mw_queue_free(a.mta_queue);
 	mw_plan_free(run.plan);
 	mw_run_done(&run);

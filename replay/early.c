@@ -7,7 +7,7 @@
 struct mw_early {
 	struct mw_target *t;
 	char *mailbox, *box;
-	bool dry, taken, running;
+	bool dry, look, taken, running;
 	pthread_t thread;
 	/* the thread's, until it is joined */
 	struct mw_look found;
@@ -26,29 +26,31 @@ on_found(void *arg, const struct mw_found *f)
 }
 
 static void *
-look(void *arg)
+go(void *arg)
 {
 	struct mw_early *e = arg;
 	e->code = mw_target_open(e->t, e->mailbox, e->box, e->dry, &e->err);
 	e->open = e->code == 0;
 	e->t->brief = true;
-	if (e->open)
+	if (e->open && e->look)
 		e->code = mw_target_scan(e->t, on_found, e, &e->err);
 	e->t->brief = false;
 	return NULL;
 }
 
 struct mw_early *
-mw_early_start(const struct mw_target *t, const char *mailbox, const char *box, bool dry)
+mw_early_start(const struct mw_target *t, const char *mailbox, const char *box, bool dry,
+               bool look)
 {
 	struct mw_early *e = calloc(1, sizeof *e);
 	if (!e)
 		return NULL;
 	e->dry = dry;
+	e->look = look;
 	e->mailbox = strdup(mailbox);
 	e->box = strdup(box);
 	e->running = e->mailbox && e->box && mw_target_clone(t, &e->t) == 0 &&
-	             pthread_create(&e->thread, NULL, look, e) == 0;
+	             pthread_create(&e->thread, NULL, go, e) == 0;
 	if (e->running)
 		return e;
 	mw_early_free(e);
@@ -85,6 +87,7 @@ mw_early_take(struct mw_early *e, struct mw_run *r, struct mw_look *l, struct mw
 		*err = e->err;
 		return e->code;
 	}
+	l->early = e->look;
 	mw_look_forget(l);
 	free(l->s);
 	l->s = e->found.s;

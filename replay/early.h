@@ -1,11 +1,11 @@
-/* early.h - a first look into a box while the plan is still being made.
+/* early.h - a box opened, and looked into, while the plan is still being made.
  *
  * Making a plan takes the processor here, scanning a mailbox takes the server's: side by
  * side they cost what the longer one costs. The look asks for no Received fields, so it
  * can only say "all that is wanted is there", and says that only where the full look
  * would (mw_reconcile_brief). In any other case its scan is thrown away and the box,
  * which is open by then, is looked at as always: after the plan, and after the MTA's
- * queue.
+ * queue. Where the MTA's queue must be asked before any scan, the box is only opened.
  *
  * Life: mw_early_start, once, from the plan's first_box → mw_early_take by whoever works
  * on that box → mw_early_free. Threads: one of its own, with a target of its own, joined
@@ -18,13 +18,14 @@
 
 struct mw_early;
 
-/* NULL: none can be had, which is no failure. */
+/* look: scan it, too. NULL: none can be had, which is no failure. */
 struct mw_early *mw_early_start(const struct mw_target *t, const char *mailbox,
-                                const char *box, bool dry);
+                                const char *box, bool dry, bool look);
 /* Is it that box's, and not taken yet? */
 bool mw_early_of(const struct mw_early *e, const char *box);
 /* Ends the scan. r->target becomes the early one, and the other way round: with its box
- * open (0), or not (what open or scan said). What was found goes into l. */
+ * open (0), or not (what open or scan said). What was found goes into l, whose early says
+ * whether it was looked at. */
 int mw_early_take(struct mw_early *e, struct mw_run *r, struct mw_look *l,
                   struct mw_err *err) MW_CHECK;
 void mw_early_free(struct mw_early *e); /* NULL ok */

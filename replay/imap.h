@@ -143,8 +143,9 @@ int mw_imap_append_send(struct mw_imap *c, const struct mw_imap_batch *b,
 int mw_imap_append_wait(struct mw_imap *c, int sent, struct mw_imap_appended *ret,
                         struct mw_err *err) MW_CHECK;
 /* Two batches over two connections at the same time, one MULTIAPPEND each, both answers
- * to be taken by mw_imap_append_wait(c, 1, …). Needs MULTIAPPEND and LITERAL+ on both. 0,
- * or a failure that costs both connections. */
+ * to be taken by mw_imap_append_wait(c, 1, …). An empty one is not sent, and needs no
+ * connection. Needs MULTIAPPEND and LITERAL+ on both. 0, or a failure that costs both
+ * connections. */
 int mw_imap_append_send_two(struct mw_imap *const c[2], const struct mw_imap_batch b[2],
                             struct mw_err *err) MW_CHECK;
 /* Send and wait. */

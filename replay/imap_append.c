@@ -84,15 +84,14 @@ mw_imap_append_send_two(struct mw_imap *const c[2], const struct mw_imap_batch b
                         struct mw_err *err)
 {
 	size_t next[2] = {0, 0};
-	int r = send_head(c[0], &b[0], err);
-	if (!r)
-		r = send_head(c[1], &b[1], err);
+	int r = 0;
+	for (int k = 0; k < 2 && !r; k++)
+		if (b[k].n)
+			r = send_head(c[k], &b[k], err);
 	while (!r && (next[0] < b[0].n || next[1] < b[1].n)) {
 		/* To the one that takes it, else to the one that lags behind. */
 		int k = next[0] * b[1].n > next[1] * b[0].n;
-		if (next[k] == b[k].n || !mw_net_ready(c[k]->net))
-			k = !k;
-		if (next[k] == b[k].n)
+		if (next[!k] < b[!k].n && (next[k] == b[k].n || !mw_net_ready(c[k]->net)))
 			k = !k;
 		r = send_message(c[k], &b[k], next[k]++, err);
 		if (r >= 0)
@@ -100,6 +99,8 @@ mw_imap_append_send_two(struct mw_imap *const c[2], const struct mw_imap_batch b
 	}
 	/* The second first: it may be idle, while the other has commands to do. */
 	for (int k = 1; k >= 0 && !r; k--) {
+		if (!b[k].n)
+			continue;
 		r = mw_net_send(c[k]->net, "\r\n", 2, err);
 		if (!r)
 			r = mw_net_flush(c[k]->net, err);

@@ -364,6 +364,13 @@ mw_net_ready(const struct mw_net *n)
 	return poll(&p, 1, 0) != 0;
 }
 
+bool
+mw_net_heard(const struct mw_net *n)
+{
+	struct pollfd p = {.fd = n->fd, .events = POLLIN};
+	return n->in.n > n->in_at || poll(&p, 1, 0) > 0;
+}
+
 int
 mw_net_flush(struct mw_net *n, struct mw_err *err)
 {

@@ -62,6 +62,8 @@ int mw_net_send(struct mw_net *n, const void *p, size_t len, struct mw_err *err)
 int mw_net_flush(struct mw_net *n, struct mw_err *err) MW_CHECK;
 /* Would the socket take bytes now? */
 bool mw_net_ready(const struct mw_net *n);
+/* Is there something to read, or an end to be noticed? */
+bool mw_net_heard(const struct mw_net *n);
 /* The next line without its CRLF or LF, valid until the next call. MW_ELIMIT beyond max
  * bytes, MW_EUNAVAIL when the peer closed. Flushes first. */
 int mw_net_line(struct mw_net *n, size_t max, struct mw_str *ret,

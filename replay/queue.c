@@ -428,6 +428,14 @@ on_output(void *arg, const void *p, size_t n, struct mw_err *err)
 }
 
 int
+mw_queue_print(const struct mw_queue *q,
+               int (*cb)(void *arg, const void *p, size_t n, struct mw_err *err),
+               void *arg, struct mw_err *err)
+{
+	return mw_output_of(q->argv, cb, arg, err);
+}
+
+int
 mw_queue_read(struct mw_queue *q, bool add, bool (*known)(void *arg, uint64_t id),
               void *arg, struct mw_err *err)
 {

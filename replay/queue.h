@@ -37,6 +37,11 @@ bool mw_queue_is_said(const struct mw_queue *q);
  * the listing is empty. */
 int mw_queue_read(struct mw_queue *q, bool add, bool (*known)(void *arg, uint64_t id),
                   void *arg, struct mw_err *err) MW_CHECK;
+/* Runs the command, and hands what it prints to cb as it comes: for mw_queue_learn,
+ * later. As mw_queue_read, without MW_EFORMAT. */
+int mw_queue_print(const struct mw_queue *q,
+                   int (*cb)(void *arg, const void *p, size_t n, struct mw_err *err),
+                   void *arg, struct mw_err *err) MW_CHECK;
 /* The listing as bytes, cut anywhere, in place of a command's output; n 0 ends it. 0,
  * MW_EFORMAT, MW_ENOMEM. */
 int mw_queue_learn(struct mw_queue *q, const void *p, size_t n,

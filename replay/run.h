@@ -66,6 +66,7 @@ struct mw_run {
 	bool prepare;           /* put nothing: look, and raise UIDs (run_raise.c) */
 	uint64_t uid_gap;       /* UIDs to leave out; 0: do not raise */
 	struct mw_queue *queue; /* the MTA's; NULL: not asked (run_queue.c) */
+	struct mw_queue_ahead *queue_ahead; /* its listing, already; NULL: none */
 	struct mw_early *early; /* a look into the first box (early.h); NULL: none */
 	unsigned jobs;          /* boxes at a time; 0: MW_JOBS_DEFAULT */
 	/* warn, and ask on a terminal, before what looks like a store in use */

@@ -355,10 +355,11 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 	struct mw_look l;
 	int tries = 0, q = mw_look_init(&l, r, b, err);
 	while (!q || tries) {
+		l.early = false;
 		size_t before = mw_run_open_copies(b);
 		if (mw_cli_stopped())
 			q = mw_fail(err, MW_ECANCEL, "interrupted");
-		else if ((l.early = mw_early_of(r->early, b->box)))
+		else if (mw_early_of(r->early, b->box))
 			q = mw_early_take(r->early, r, &l, err);
 		else
 			q = mw_target_open(r->target, b->mailbox, b->box, r->dry, err);

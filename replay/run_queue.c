@@ -3,6 +3,7 @@
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
 #include "replay/queue.h"
+#include "replay/queue_ahead.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -59,6 +60,18 @@ all_ids(const struct mw_plan *p, struct ids *ret, int64_t *ret_newest_us)
 	return 0;
 }
 
+/* Is what was listed while the plan was made good for it? */
+static int
+listed(struct mw_run *r, struct ids *k, int64_t newest_us, struct mw_err *err)
+{
+	int64_t settled_us = newest_us + SETTLE_MS * INT64_C(1000);
+	int q = r->queue_ahead
+	            ? mw_queue_ahead_take(r->queue_ahead, settled_us, is_ours, k, err)
+	            : 0;
+	mw_queue_ahead_free(MW_TAKE(r->queue_ahead));
+	return q;
+}
+
 static void
 let_it_settle(int64_t newest_us)
 {
@@ -70,21 +83,22 @@ let_it_settle(int64_t newest_us)
 		(void)poll(NULL, 0, TICK_MS);
 }
 
-/* Two listings, since a message that moves from one of the MTA's directories to another
- * may be missed by one. */
+/* Several listings, since a message that moves from one of the MTA's directories to
+ * another may be missed by one. */
 static int
-read_twice(struct mw_run *r, struct mw_err *err)
+read_queue(struct mw_run *r, struct mw_err *err)
 {
 	struct ids k;
 	int64_t newest_us = INT64_MIN / 2;
 	if (all_ids(r->plan, &k, &newest_us))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	let_it_settle(newest_us);
-	int q = mw_queue_read(r->queue, false, is_ours, &k, err);
+	int q = listed(r, &k, newest_us, err);
 	if (!q)
-		q = mw_queue_read(r->queue, true, is_ours, &k, err);
+		let_it_settle(newest_us);
+	for (int i = 0; i < MW_QUEUE_READS && !q; i++)
+		q = mw_queue_read(r->queue, i > 0, is_ours, &k, err);
 	free(k.v);
-	return q;
+	return q < 0 ? q : 0;
 }
 
 int
@@ -92,7 +106,7 @@ mw_run_queue_first(struct mw_run *r, struct mw_err *err)
 {
 	if (!r->queue)
 		return 0;
-	int q = read_twice(r, err);
+	int q = read_queue(r, err);
 	if (!q || q == MW_ENOMEM || q == MW_ECANCEL)
 		return q;
 	if (mw_queue_is_said(r->queue)) {
@@ -218,7 +232,7 @@ mw_run_queue_again(struct mw_run *r, bool *ret_any, struct mw_err *err)
 			waiting += r->plan->box[i].v[k].waits == MW_WAITS_YES;
 	if (!waiting)
 		return 0;
-	q = read_twice(r, err);
+	q = read_queue(r, err);
 	if (q == MW_ECANCEL || q == MW_ENOMEM)
 		return q;
 	if (q) {

@@ -332,6 +332,7 @@ second_log_in(void *arg)
 	struct mw_err ignored; /* a server that allows one connection is served by one */
 	if (log_in(b->of, b, &b->second, &ignored))
 		b->second = NULL;
+	atomic_store(&b->second_here, true);
 	return NULL;
 }
 
@@ -347,14 +348,10 @@ mw_imap_second_start(struct mw_target *t)
 }
 
 void
-mw_imap_box_second(struct mw_target *t)
+mw_imap_second_take(struct mw_imap_box *b)
 {
-	struct mw_imap_box *b = mw_imap_box(t);
-	second_join(b);
-	if (b->second_tried)
-		return;
-	b->second_tried = true;
-	(void)second_log_in(b);
+	if (b->second_coming && atomic_load(&b->second_here))
+		second_join(b);
 }
 
 /* No folder at all: Cyrus lets a proxy user act for somebody who has no mailbox. */

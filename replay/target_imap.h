@@ -5,7 +5,8 @@
  *	target_imap_scan.c  what the mailbox holds
  *	target_imap_sieve.c filing by the user's Sieve script, without side effects
  *	target_imap_raise.c UIDNEXT and HIGHESTMODSEQ of restored folders
- *	target_imap_put.c   batches into the staging folder, MOVE, bisection of refusals
+ *	target_imap_put.c   batches into the staging folder, MOVE, bisection of refusals;
+ *	                    its own header names the files beside it
  */
 #ifndef MW_REPLAY_TARGET_IMAP_H
 #define MW_REPLAY_TARGET_IMAP_H
@@ -14,6 +15,7 @@
 #include "replay/target.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* One name for all runs and hosts: its creation is the lock. */
 #define MW_STAGING_NAME "mailwal-staging"
@@ -42,6 +44,7 @@ struct mw_imap_box {
 	const struct mw_target *of;
 	bool second_coming;      /* its login is under way in a thread of its own, */
 	pthread_t second_thread; /* which alone touches `second` until it is joined */
+	atomic_bool second_here; /* and has come to its end */
 	char *mailbox;
 	struct mw_imap_folder *folder;
 	size_t n_folder, cap_folder;
@@ -102,10 +105,12 @@ int mw_imap_box_deliver(struct mw_target *t, const struct mw_put *v, size_t n,
 /* A folder (its quoted name), made and subscribed where it is missing. */
 int mw_imap_need_folder(struct mw_imap_box *b, const char *folder,
                         struct mw_err *err) MW_CHECK;
-/* A second connection for the same mailbox, b->second; none where it cannot be had. */
-void mw_imap_box_second(struct mw_target *t);
-/* Begins with it beside what else is done, where what is coming is worth it. */
+/* Begins with a second connection for the same mailbox, beside what else is done, where
+ * what is coming is worth it. */
 void mw_imap_second_start(struct mw_target *t);
+/* It is b->second from the first call on that finds it logged in; never, where it cannot
+ * be had. */
+void mw_imap_second_take(struct mw_imap_box *b);
 /* Can so much be put over two connections such as c, and is it worth it? */
 bool mw_imap_two(const struct mw_imap *c, uint64_t messages, uint64_t bytes);
 /* Lists the folders again, now that nobody else puts mail: 1 if there are others than at

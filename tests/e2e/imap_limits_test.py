@@ -98,6 +98,24 @@ def refused(t, site, data):
 				check(t, site, s, good, what, len(data) - len(good))
 
 
+def in_flight(t, site, data):
+	"""Two messages are refused while batches behind theirs are on their way, over two
+	connections where a batch is large enough."""
+	more = [message(1000 + i, BAD.decode() if i in (130, 240) else f"text {i}")
+		for i in range(300)]
+	site.capture(t, more, tag="R")
+	data = data + more
+	good = [d for d in data if BAD not in d]
+	for limit in (20, 110):
+		for keeps in (False, True):
+			with Server(ALL, poison=poison, keeps=keeps, limit=limit) as s:
+				check(t, site, s, good, f"batches of {limit} under way"
+				      + (", keeps a part of what it refuses" if keeps else ""),
+				      len(data) - len(good))
+				n = len([c for c in s.commands if c.upper().startswith("AUTHENTICATE")])
+				t.ok(n >= (3 if limit > 100 else 2), f"{limit} at a time: {n} logins", n)
+
+
 def limits(t, site, data):
 	"""A limit that is announced, one that is not, and one lower than announced."""
 	for caps in (NONE, PLUS, ALL, ("MOVE",), ("MOVE", "MULTIAPPEND", "LITERAL+")):
@@ -356,6 +374,7 @@ def main(t):
 		sizes(t, site, good)
 		site.capture(t, [d for d in data if BAD in d])
 		refused(t, site, data)
+		in_flight(t, site, data)
 		imported(t, rig, good)
 		follow(t, site, rig)
 

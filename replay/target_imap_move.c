@@ -1,0 +1,178 @@
+#include "replay/target_imap_put.h"
+
+#include "journal/base/util.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct moved { /* what COPYUID said */
+	uint32_t uidvalidity;
+	struct mw_buf set, from;
+	uint64_t n;
+};
+
+static void
+moved_done(struct moved *m)
+{
+	mw_buf_free(&m->set);
+	mw_buf_free(&m->from);
+}
+
+static void
+note_copyuid(struct moved *m, struct mw_str args)
+{
+	struct mw_str validity, from, to, rest;
+	if (!mw_str_cut(args, ' ', &validity, &rest) ||
+	    !mw_str_cut(rest, ' ', &from, &to))
+		return;
+	m->uidvalidity = mw_imap_set_at(validity, 0);
+	if (m->set.n) {
+		mw_buf_putc(&m->set, ',');
+		mw_buf_putc(&m->from, ',');
+	}
+	mw_buf_putstr(&m->set, to);
+	mw_buf_putstr(&m->from, from);
+	m->n += mw_imap_set_count(to);
+}
+
+static int
+on_move(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_imap_status st;
+	if (mw_imap_parse_status(mw_str(cur.p + 2, cur.n - 2), &st) &&
+	    mw_str_ieq(st.code, MW_STR("COPYUID")))
+		note_copyuid(arg, st.args);
+	return 0;
+}
+
+/* Everything but the marker from staging to the destination: the command. */
+static int
+move_send(struct mw_imap_putting *p, const char *uids, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	const char *verb = c->caps & MW_CAP_MOVE ? "MOVE" : "COPY";
+	return uids ? mw_imap_cmd(c, err, "UID %s %s %s", verb, uids, p->dest)
+	            : mw_imap_cmd(c, err, "%s 2:* %s", verb, p->dest);
+}
+
+static int
+move_wait(struct mw_imap_putting *p, struct moved *m, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	int r = mw_imap_wait(c, on_move, m, err);
+	if (!r && mw_str_ieq(mw_strz(c->last.code), MW_STR("COPYUID")))
+		note_copyuid(m, mw_buf_str(&c->last.args));
+	if (!r && c->cut) /* what it left is put anew after another look */
+		return mw_fail(err, MW_EPROTO, "the server moved only some messages");
+	if (r == MW_EREFUSED)
+		return mw_imap_refused(c, err, "move mail to its folder");
+	if (!r && !(c->caps & MW_CAP_MOVE))
+		r = mw_imap_staging_purge(p->b, err);
+	return r;
+}
+
+/* Each of the n messages was moved: all must have been seen, what a second connection
+ * appended, and what somebody else may have taken out of the staging folder. */
+static int
+tell(struct mw_imap_putting *p, const struct moved *m, const struct mw_put *const *v,
+     size_t n, struct mw_err *err)
+{
+	int r = 0;
+	if (m->n != n && (m->n || p->b->c->caps & MW_CAP_UIDPLUS))
+		r = mw_fail(err, MW_EPROTO, "the server moved %llu of %zu messages",
+		            (unsigned long long)m->n, n);
+	for (size_t i = 0; i < n && !r; i++) {
+		struct mw_put_place place = {p->dest_name, m->uidvalidity,
+		                             mw_imap_set_at(mw_buf_str(&m->set), i),
+		                             v[i]->time_us};
+		r = p->io->done(p->io->arg, v[i], 0, NULL, &place);
+	}
+	return r;
+}
+
+/* ---- under way ---- */
+
+int
+mw_imap_move_start(struct mw_imap_putting *p, struct mw_imap_round *d, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	/* The first connection must see what the second appended, and to select the
+	 * folder once more makes sure of it in the same round trip; and of the order of
+	 * answers: Dovecot may answer an APPEND after the UID commands behind it. */
+	int r = mw_imap_cmd(c, err, "SELECT %s", p->b->staging);
+	for (int i = 0; i < 2 && !r; i++) /* in the order of arrival */
+		if (d->uids[i]) {
+			d->moves++;
+			r = move_send(p, d->uids[i], err);
+		}
+	d->behind = p->number;
+	return r ? r : mw_net_flush(c->net, err);
+}
+
+int
+mw_imap_move_end(struct mw_imap_putting *p, struct mw_imap_round *d, struct mw_err *err)
+{
+	struct moved m = {0};
+	int r = mw_imap_wait(p->b->c, NULL, NULL, err);
+	if (r == MW_EREFUSED)
+		r = mw_imap_refused(p->b->c, err, "open the folder " MW_STAGING_NAME);
+	for (unsigned i = 0; i < d->moves && !r; i++)
+		r = move_wait(p, &m, err);
+	if (!r)
+		r = tell(p, &m, d->v, d->n, err);
+	moved_done(&m);
+	return r;
+}
+
+/* ---- at once ---- */
+
+/* The user's script files what lies in staging; the rest goes to INBOX. */
+static int
+by_script(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
+          const char *uids, struct mw_err *err)
+{
+	struct moved m = {0};
+	size_t k = 0;
+	if (!uids)
+		return mw_fail(err, MW_EPROTO, "the server told no APPENDUID");
+	int r = mw_imap_sieve_file(p->t, p->b, uids, err);
+	if (!r)
+		r = move_send(p, uids, err);
+	if (!r)
+		r = move_wait(p, &m, err);
+	for (size_t i = 0; i < n && !r; i++) {
+		struct mw_put_place place = {p->dest_name, m.uidvalidity, 0,
+		                             v[i]->time_us};
+		uint32_t uid = mw_imap_set_at(mw_strz(uids), i);
+		if (k < m.n && mw_imap_set_at(mw_buf_str(&m.from), k) == uid)
+			place.uid = mw_imap_set_at(mw_buf_str(&m.set), k++);
+		r = place.uid ? p->io->done(p->io->arg, v[i], 0, NULL, &place)
+		              : p->io->done(p->io->arg, v[i], MW_PUT_FILED, NULL, NULL);
+	}
+	moved_done(&m);
+	return r;
+}
+
+int
+mw_imap_move_now(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
+                 const char *uids, struct mw_err *err)
+{
+	struct moved m = {0};
+	struct mw_imap *c = p->b->c;
+	int r = 0;
+	if (!n || p->sieve)
+		return n ? by_script(p, v, n, uids, err) : 0;
+	/* By position where there is no UIDPLUS, the marker being the first. And Courier
+	 * shows what was appended to the selected folder only to who asks; the great ones
+	 * that know MOVE need no asking. */
+	if (!uids || !(c->caps & MW_CAP_MOVE))
+		r = mw_imap_do(c, err, "NOOP");
+	if (!r)
+		r = move_send(p, uids, err);
+	if (!r)
+		r = move_wait(p, &m, err);
+	if (!r)
+		r = tell(p, &m, v, n, err);
+	moved_done(&m);
+	return r;
+}
