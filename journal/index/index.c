@@ -220,6 +220,14 @@ part_get(struct mw_index *ix, uint64_t number, struct part **ret, struct mw_err 
 	return 1;
 }
 
+void
+mw_index_ahead(struct mw_index *ix, uint64_t segment)
+{
+	struct part *p;
+	if (part_get(ix, part_of(segment), &p, NULL) == 1)
+		mw_kv_ahead(p->kv);
+}
+
 static int
 read_point(void *arg, struct mw_kv_txn *t)
 {

@@ -44,6 +44,8 @@ void mw_index_close(struct mw_index *ix); /* NULL ok; a writer's is synced; ends
 int mw_index_begin(struct mw_index *ix, bool wait, struct mw_err *err) MW_CHECK;
 void mw_index_end(struct mw_index *ix);
 
+/* Most of the partition of that segment will be looked at. */
+void mw_index_ahead(struct mw_index *ix, uint64_t segment);
 /* How far the partition of that segment is indexed: 1 and *ret; 0 nothing there (or it
  * was unusable: a writer has then removed it). */
 int mw_index_point(struct mw_index *ix, uint64_t segment, struct mw_index_point *ret,

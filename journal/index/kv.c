@@ -156,7 +156,11 @@ static int
 open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 {
 	bool ro = (flags & MW_KV_READ) != 0;
-	unsigned f = MDB_NOSUBDIR | MDB_NOTLS | MDB_NOSYNC | (ro ? MDB_RDONLY : 0);
+	unsigned f = MDB_NOSUBDIR | MDB_NOTLS | MDB_NOSYNC;
+	/* A look-up needs a few pages here and there: what the kernel would read around
+	 * each of them takes most of the time where nothing is in memory. */
+	if (ro)
+		f |= MDB_RDONLY | MDB_NORDAHEAD;
 	if (flags & MW_KV_FOREIGN)
 		f |= MDB_NOLOCK;
 	struct stat st;
@@ -515,4 +519,12 @@ mw_kv_sync(struct mw_kv *kv, struct mw_err *err)
 	int rc = mdb_env_sync(kv->env, 1);
 	guarded = NULL;
 	return rc ? lmdb_fail(err, rc, "cannot sync") : 0;
+}
+
+void
+mw_kv_ahead(struct mw_kv *kv)
+{
+	int fd;
+	if (!kv->dead && mdb_env_get_fd(kv->env, &fd) == 0)
+		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_WILLNEED);
 }

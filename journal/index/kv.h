@@ -63,5 +63,7 @@ int mw_kv_put(struct mw_kv_txn *t, struct mw_str key, struct mw_str val) MW_CHEC
 int mw_kv_check(struct mw_kv *kv, struct mw_err *err) MW_CHECK;
 /* Forces what was committed to disk (the environment does not sync each commit). */
 int mw_kv_sync(struct mw_kv *kv, struct mw_err *err) MW_CHECK;
+/* All of it will be read: the kernel may begin. */
+void mw_kv_ahead(struct mw_kv *kv);
 
 #endif

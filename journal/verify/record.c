@@ -19,6 +19,8 @@ index_part(struct verify *v, uint64_t segment)
 		return mw_verify_no_memory(v);
 	v->point_for = part + 1;
 	v->have_point = r == 1;
+	if (r == 1)
+		mw_index_ahead(v->index, segment);
 	r = v->have_point ? mw_store_index_fits(v->st, &v->point) : 1;
 	if (r == MW_ENOMEM)
 		return mw_verify_no_memory(v);
