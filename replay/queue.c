@@ -432,7 +432,7 @@ mw_queue_print(const struct mw_queue *q,
                int (*cb)(void *arg, const void *p, size_t n, struct mw_err *err),
                void *arg, struct mw_err *err)
 {
-	return mw_output_of(q->argv, cb, arg, err);
+	return mw_output_of(q->argv, MW_OUTPUT_SILENT_S * 1000, cb, arg, err);
 }
 
 int
