@@ -13,7 +13,8 @@ struct mw_queue_ahead {
 	bool running;
 	/* the thread's, until it is joined */
 	struct mw_buf text[MW_QUEUE_READS];
-	bool whole;
+	int code;
+	struct mw_err err;
 };
 
 static int
@@ -30,11 +31,8 @@ static void *
 list(void *arg)
 {
 	struct mw_queue_ahead *a = arg;
-	struct mw_err ignored; /* reading it again will say so */
-	int r = 0;
-	for (int i = 0; i < MW_QUEUE_READS && !r; i++)
-		r = mw_queue_print(a->q, keep, &a->text[i], &ignored);
-	a->whole = !r;
+	for (int i = 0; i < MW_QUEUE_READS && !a->code; i++)
+		a->code = mw_queue_print(a->q, keep, &a->text[i], &a->err);
 	return NULL;
 }
 
@@ -68,7 +66,11 @@ mw_queue_ahead_take(struct mw_queue_ahead *a, int64_t settled_us,
 {
 	struct mw_err why;
 	end(a);
-	if (!a->whole || a->asked_us < settled_us)
+	if (a->code && a->code != MW_ELIMIT) {
+		*err = a->err; /* it may have taken its time to fail: not once more */
+		return a->code;
+	}
+	if (a->code || a->asked_us < settled_us)
 		return 0;
 	for (int i = 0; i < MW_QUEUE_READS; i++) {
 		struct mw_buf *b = &a->text[i];

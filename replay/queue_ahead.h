@@ -22,8 +22,8 @@ struct mw_queue_ahead;
 /* NULL: none can be had, which is no failure. q is borrowed. */
 struct mw_queue_ahead *mw_queue_ahead_start(struct mw_queue *q);
 /* Waits for it. 1: the queue knows what was listed, as after MW_QUEUE_READS reads; 0: it
- * must be read (it was asked before settled_us on the system's clock, or something
- * failed, which reading it tells). MW_ENOMEM. */
+ * must be read (it was asked before settled_us on the system's clock, the listing was too
+ * long, or could not be understood). What mw_queue_print reports; MW_ENOMEM. */
 int mw_queue_ahead_take(struct mw_queue_ahead *a, int64_t settled_us,
                         bool (*known)(void *arg, uint64_t id), void *arg,
                         struct mw_err *err) MW_CHECK;
