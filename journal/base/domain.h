@@ -2,10 +2,11 @@
  *
  * Bücher.example, BÜCHER.EXAMPLE and xn--bcher-kva.example are one domain (RFC 5890: the
  * last is the A-label of the first), and mail comes with any of them. Names of ASCII are
- * compared without regard to case, others by their A-labels. Not done: Unicode
- * normalization; a name written with combining accents is another one.
+ * compared without regard to case, others by their A-labels as UTS 46 makes them
+ * (libidn2, nontransitional). What IDNA has no A-label for is only itself, and so is
+ * everything once memory has ended.
  *
- * Pure functions, any thread, no allocation.
+ * Any thread, no state.
  */
 #ifndef MW_BASE_DOMAIN_H
 #define MW_BASE_DOMAIN_H

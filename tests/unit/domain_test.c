@@ -47,7 +47,13 @@ names(void **state)
 	     "mail.xn--r8jz45g.xn--zckzah", true},
 	    {"\xd0\x9f\xd0\xa0\xd0\x90\xd0\x92\xd0\x94\xd0\x90.\xd1\x80\xd1\x84",
 	     "xn--80aafi6cg.xn--p1ai", true},
-	    {"\xf0\x9f\x92\xa9.la", "xn--ls8h.la", true},
+	    /* with the accent as a letter of its own */
+	    {"bu\xcc\x88"
+	     "cher.example",
+	     "xn--bcher-kva.example", true},
+	    /* no letters of a name (IDNA 2008 has none of them), so only themselves */
+	    {"\xf0\x9f\x92\xa9.la", "\xf0\x9f\x92\xa9.LA", true},
+	    {"\xf0\x9f\x92\xa9.la", "xn--ls8h.la", false},
 	    /* all of it other than ASCII, and a hyphen in front of the code */
 	    {"\xc3\xbc", "xn--tda", true},
 	    {"a-\xc3\xbc", "xn--a--yka", true},
