@@ -1,5 +1,6 @@
 #include "replay/plan.h"
 
+#include "replay/hops.h"
 #include "replay/known.h"
 
 #include <stdlib.h>
@@ -438,6 +439,11 @@ mw_plan_make(const struct mw_plan_opts *o, struct mw_plan **ret, struct mw_err *
 		return r;
 	}
 	sort_all(p);
+	r = o->export ? 0 : mw_hops_merge(o->cli, p, err);
+	if (r) {
+		mw_plan_free(p);
+		return r;
+	}
 	*ret = p;
 	return 0;
 }

@@ -25,6 +25,10 @@ def group(name, seen=None):
 	return calls
 
 
+def calls_of(word):
+	return group(word) if word.startswith("@") else {word}
+
+
 class Unit:
 	"""A .service or .service.in file; denied: names of system calls."""
 
@@ -35,9 +39,9 @@ class Unit:
 		for words in self.all("SystemCallFilter"):
 			for g in words.lstrip("~").split():
 				if words.startswith("~"):
-					self.denied |= group(g)
+					self.denied |= calls_of(g)
 				else:
-					self.denied -= group(g)
+					self.denied -= calls_of(g)
 		self.denied -= group("@chown")  # only root, who runs this, gives files away
 
 	def all(self, key):

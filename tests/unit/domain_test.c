@@ -48,7 +48,8 @@ names(void **state)
 	    {"\xd0\x9f\xd0\xa0\xd0\x90\xd0\x92\xd0\x94\xd0\x90.\xd1\x80\xd1\x84",
 	     "xn--80aafi6cg.xn--p1ai", true},
 	    /* with the accent as a letter of its own */
-	    {"bu\xcc\x88"
+	    {"b"
+	     "u\xcc\x88"
 	     "cher.example",
 	     "xn--bcher-kva.example", true},
 	    /* no letters of a name (IDNA 2008 has none of them), so only themselves */

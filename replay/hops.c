@@ -1,0 +1,258 @@
+#include "replay/hops.h"
+
+#include "journal/base/util.h"
+#include "replay/profile.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	HEADER_MAX = 1 << 20 /* of a header, the rest of it tells nothing */
+};
+
+struct hops {
+	struct mw_cli *cli;
+	struct mw_plan *p;
+	struct mw_plan_box *b;
+	bool *gone; /* by position in b->v */
+	struct mw_buf header;
+	bool whole; /* and that is all of it */
+	struct mw_err *err;
+};
+
+/* ---- what may be one message ---- */
+
+static const struct mw_plan *sort_plan; /* qsort has no argument; one thread */
+static const struct mw_plan_box *sort_box;
+
+/* Those that may be one side by side, and of these, equal queue IDs. */
+static int
+by_digest(const void *x, const void *y)
+{
+	const struct mw_plan_copy *a = &sort_box->v[*(const uint32_t *)x];
+	const struct mw_plan_copy *b = &sort_box->v[*(const uint32_t *)y];
+	const struct mw_plan_rec *ra = &sort_plan->rec[a->rec];
+	const struct mw_plan_rec *rb = &sort_plan->rec[b->rec];
+	int d = memcmp(ra->digest, rb->digest, sizeof ra->digest);
+	if (d != 0)
+		return d;
+	if (a->sent != b->sent)
+		return a->sent ? 1 : -1;
+	return ra->queue < rb->queue ? -1 : ra->queue > rb->queue;
+}
+
+static const struct mw_plan_rec *
+rec_of(const struct hops *h, uint32_t at)
+{
+	return &h->p->rec[h->b->v[at].rec];
+}
+
+static bool
+alike(const struct hops *h, uint32_t a, uint32_t b)
+{
+	return h->b->v[a].sent == h->b->v[b].sent &&
+	       memcmp(rec_of(h, a)->digest, rec_of(h, b)->digest, 32) == 0;
+}
+
+/* ---- one group of them ---- */
+
+struct group {
+	const struct hops *h;
+	const uint32_t *v; /* positions in the box, by queue ID */
+	size_t n, later;   /* the one whose header is looked at */
+	uint32_t *link;    /* later and earlier in turn, by position in v */
+	size_t n_link, cap_link;
+	bool failed; /* out of memory */
+};
+
+static void
+add_link(struct group *g, size_t earlier)
+{
+	if (g->n_link + 2 > g->cap_link) {
+		size_t cap = g->cap_link ? g->cap_link * 2 : 16;
+		uint32_t *v = reallocarray(g->link, cap, sizeof *v);
+		if (!v) {
+			g->failed = true;
+			return;
+		}
+		g->link = v;
+		g->cap_link = cap;
+	}
+	g->link[g->n_link++] = (uint32_t)g->later;
+	g->link[g->n_link++] = (uint32_t)earlier;
+}
+
+/* Called for the queue ID of each Received field. */
+static bool
+name_hop(void *arg, uint64_t queue)
+{
+	struct group *g = arg;
+	size_t i = 0;
+	for (size_t end = g->n; i < end;) {
+		size_t mid = i + (end - i) / 2;
+		if (rec_of(g->h, g->v[mid])->queue < queue)
+			i = mid + 1;
+		else
+			end = mid;
+	}
+	for (; i < g->n && rec_of(g->h, g->v[i])->queue == queue; i++)
+		if (rec_of(g->h, g->v[i])->journal !=
+		    rec_of(g->h, g->v[g->later])->journal)
+			add_link(g, i);
+	return false; /* go on: not only the topmost field */
+}
+
+static int
+keep_header(void *arg, const void *p, size_t n)
+{
+	struct hops *h = arg;
+	size_t from = h->header.n < 3 ? 0 : h->header.n - 3;
+	mw_buf_put(&h->header, p, n);
+	if (h->header.failed)
+		return MW_ENOMEM;
+	const uint8_t *text = h->header.p;
+	const uint8_t *end = memmem(text + from, h->header.n - from, "\r\n\r\n", 4);
+	if (end)
+		h->header.n = (size_t)(end - text) + 2;
+	h->whole = end || h->header.n >= HEADER_MAX;
+	return h->whole || mw_cli_stopped() ? MW_ECANCEL : 0;
+}
+
+/* 0; negative: all is over. A record that cannot be read leaves the header empty. */
+static int
+load_header(struct hops *h, const struct mw_plan_rec *r)
+{
+	struct mw_record rec;
+	struct mw_err why = {0};
+	struct mw_store *st = h->cli->stores[r->journal];
+	mw_buf_clear(&h->header);
+	h->whole = false;
+	int q = mw_store_get_seq(st, r->loc, r->seq, &rec, &why);
+	if (!q)
+		q = mw_record_body(st, &rec, NULL, keep_header, h, &why);
+	if (q == MW_ENOMEM)
+		return mw_fail(h->err, q, "out of memory");
+	if (q == MW_ECANCEL && !h->whole)
+		return mw_fail(h->err, q, "interrupted");
+	if (q && !h->whole)
+		mw_buf_clear(&h->header);
+	return 0;
+}
+
+static bool
+of_several_journals(const struct hops *h, const uint32_t *v, size_t n)
+{
+	for (size_t i = 1; i < n; i++)
+		if (rec_of(h, v[i])->journal != rec_of(h, v[0])->journal)
+			return true;
+	return false;
+}
+
+static void
+want(struct hops *h, uint32_t at)
+{
+	struct mw_plan_copy *c = &h->b->v[at];
+	h->b->n_wanted += !c->wanted;
+	h->p->n_wanted += !c->wanted;
+	c->wanted = true;
+}
+
+/* A copy goes if one names it that nobody names: of a ring, which only made-up fields can
+ * make, all stay. */
+static int
+judge(struct hops *h, const struct group *g)
+{
+	MW_AUTOFREE bool *named = calloc(g->n, sizeof *named);
+	if (!named)
+		return mw_fail(h->err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < g->n_link; i += 2)
+		named[g->link[i + 1]] = true;
+	for (size_t i = 0; i < g->n_link; i += 2) {
+		uint32_t later = g->v[g->link[i]], earlier = g->v[g->link[i + 1]];
+		if (named[g->link[i]])
+			continue;
+		h->gone[earlier] = true;
+		if (h->b->v[earlier].wanted)
+			want(h, later);
+	}
+	return 0;
+}
+
+static int
+merge_group(struct hops *h, const uint32_t *v, size_t n)
+{
+	struct mw_facts ignored;
+	struct group g = {.h = h, .v = v, .n = n};
+	int r = 0;
+	for (; g.later < n && !r; g.later++) {
+		r = load_header(h, rec_of(h, v[g.later]));
+		if (!r)
+			mw_header_facts(mw_buf_str(&h->header), name_hop, &g, &ignored);
+		if (g.failed)
+			r = mw_fail(h->err, MW_ENOMEM, "out of memory");
+	}
+	if (!r)
+		r = judge(h, &g);
+	free(g.link);
+	return r;
+}
+
+/* ---- a box ---- */
+
+static void
+take_out(struct hops *h)
+{
+	struct mw_plan_box *b = h->b;
+	size_t k = 0;
+	for (size_t i = 0; i < b->n; i++) {
+		if (!h->gone[i]) {
+			b->v[k++] = b->v[i];
+			continue;
+		}
+		b->n_wanted -= b->v[i].wanted;
+		h->p->n_wanted -= b->v[i].wanted;
+	}
+	b->n = k;
+}
+
+static int
+merge_box(struct hops *h)
+{
+	size_t n = h->b->n, end;
+	MW_AUTOFREE uint32_t *order = calloc(n + 1, sizeof *order);
+	MW_AUTOFREE bool *gone = calloc(n + 1, sizeof *gone);
+	int r = order && gone ? 0 : mw_fail(h->err, MW_ENOMEM, "out of memory");
+	if (r)
+		return r;
+	h->gone = gone;
+	for (size_t i = 0; i < n; i++)
+		order[i] = (uint32_t)i;
+	sort_plan = h->p;
+	sort_box = h->b;
+	qsort(order, n, sizeof *order, by_digest);
+	for (size_t i = 0; i < n && !r; i = end) {
+		for (end = i + 1; end < n && alike(h, order[i], order[end]);)
+			end++;
+		if (of_several_journals(h, order + i, end - i))
+			r = merge_group(h, order + i, end - i);
+	}
+	if (!r)
+		take_out(h);
+	return r;
+}
+
+int
+mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_err *err)
+{
+	struct hops h = {.cli = cli, .p = p, .err = err};
+	int r = 0;
+	if (cli->n_journals < 2)
+		return 0;
+	for (size_t i = 0; i < p->n_box && !r; i++) {
+		h.b = &p->box[i];
+		if (h.b->n > 1 && h.b->n_wanted)
+			r = merge_box(&h);
+	}
+	mw_buf_free(&h.header);
+	return r;
+}

@@ -1,0 +1,225 @@
+/* hops_test.c - a message that several capture hosts journaled is one delivery, and what
+ * only looks like one is not. */
+#include "replay/hops.h"
+
+#include "journal/base/util.h"
+#include "tests/support/reading.h"
+#include "tests/support/shell.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum {
+	HOSTS = 3,
+	MOST = 6
+};
+
+struct mail {
+	int host;
+	const char *queue;
+	const char *via[3]; /* queue IDs in Received fields, the newest first */
+	const char *body;
+	int second; /* when it was captured */
+};
+
+struct world {
+	struct scratch place[HOSTS];
+	char *journal[HOSTS];
+	struct mw_store *store[HOSTS];
+	struct mw_conf conf;
+	char *domain[1];
+	struct mw_cli cli;
+	struct mw_target *target;
+};
+
+static char local[] = "x.test", plus[] = "+", sent[] = "Sent", pattern[] = "%u";
+
+static void
+put(struct mw_store *st, const struct mail *x)
+{
+	MW_BUF_AUTO text = {0};
+	struct mw_rcpt r = {.addr = MW_STR("anna@x.test"), .flags = MW_RCPT_LOCAL};
+	struct mw_mail m = {.time_us = INT64_C(1700000000000000) + x->second * 1000000,
+	                    .queue_id = mw_strz(x->queue),
+	                    .sender = MW_STR("w@far.test"),
+	                    .front = MW_STR("milter"),
+	                    .direction = MW_DIR_IN,
+	                    .rcpt = &r,
+	                    .n_rcpt = 1};
+	for (size_t i = 0; i < MW_COUNT(x->via) && x->via[i]; i++)
+		mw_buf_printf(&text,
+		              "Received: from far.test (far.test [192.0.2.5])\r\n"
+		              "\tby mx%zu.x.test (Postfix) with ESMTPS id %s\r\n"
+		              "\tfor <anna@x.test>; Tue, 14 Nov 2023 22:13:20 +0000\r\n",
+		              i, x->via[i]);
+	mw_buf_printf(&text, "Message-ID: <1@far.test>\r\n\r\n%s\r\n", x->body);
+	(void)journaled(st, &m, text.p, text.n, NULL);
+}
+
+static void
+begin(struct world *w, const struct mail *v)
+{
+	struct mw_err err = {0};
+	char target[100];
+	memset(w, 0, sizeof *w);
+	for (int k = 0; k < HOSTS; k++) {
+		struct mw_store *st = scratch_make(&w->place[k]);
+		for (int i = 0; i < MOST && v[i].queue; i++)
+			if (v[i].host == k)
+				put(st, &v[i]);
+		mw_store_close(st);
+		w->journal[k] = w->place[k].dir;
+		w->store[k] = opened(
+		    &(struct mw_store_opts){.dir = w->journal[k], .mode = MW_STORE_READ});
+	}
+	w->domain[0] = local;
+	w->conf.mailbox_name = pattern;
+	w->conf.recipient_delimiter = plus;
+	w->conf.sent_folder = sent;
+	w->conf.local_domains = (struct mw_conf_list){w->domain, 1};
+	w->cli = (struct mw_cli){.conf = &w->conf,
+	                         .journals = w->journal,
+	                         .n_journals = HOSTS,
+	                         .stores = w->store};
+	(void)snprintf(target, sizeof target, "maildir:%s/box/%%u", w->place[0].root);
+	struct mw_target_opts o = {.create = true};
+	assert_int_equal(mw_target_new(target, &o, &w->target, &err), 0);
+}
+
+static void
+end(struct world *w)
+{
+	mw_target_free(w->target);
+	for (int k = 0; k < HOSTS; k++) {
+		mw_store_close(w->store[k]);
+		(void)scratch_remove(&w->place[k]);
+	}
+}
+
+/* The plan in a word: for each copy its second, with '*' where it is wanted. */
+static void
+plan_is(const struct mail *v, int64_t since_second, const char *want)
+{
+	struct world w;
+	struct mw_plan *p = NULL;
+	struct mw_query q;
+	struct mw_err err = {0};
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	MW_BUF_AUTO got = {0};
+	size_t wanted = 0;
+	begin(&w, v);
+	mw_query_init(&q, a);
+	q.all = true;
+	if (since_second) {
+		q.all = false;
+		q.any_term = true;
+		q.since_us = INT64_C(1700000000000000) + since_second * 1000000;
+	}
+	const struct mw_plan_opts o = {.cli = &w.cli, .query = &q, .target = w.target};
+	if (mw_plan_make(&o, &p, &err) < 0)
+		fail_msg("%s", err.msg);
+	for (size_t b = 0; b < p->n_box; b++) {
+		wanted += p->box[b].n_wanted;
+		for (size_t i = 0; i < p->box[b].n; i++) {
+			const struct mw_plan_copy *c = &p->box[b].v[i];
+			mw_buf_printf(&got, " %d%s",
+			              (int)(p->rec[c->rec].time_us / 1000000 -
+			                    INT64_C(1700000000)),
+			              c->wanted ? "*" : "");
+		}
+	}
+	assert_string_equal(mw_buf_cstr(&got), want);
+	assert_int_equal(wanted, p->n_wanted);
+	mw_plan_free(p);
+	end(&w);
+}
+
+static void
+a_relayed_message_is_one(void **state)
+{
+	static const struct mail two[MOST] = {{0, "QA", {NULL}, "x", 1},
+	                                      {1, "QB", {"QA"}, "x", 2}};
+	static const struct mail three[MOST] = {{0, "QA", {NULL}, "x", 1},
+	                                        {1, "QB", {"QA"}, "x", 2},
+	                                        {2, "QC", {"QB", "QA"}, "x", 3}};
+	static const struct mail unseen[MOST] = {{0, "QA", {NULL}, "x", 1},
+	                                         {2, "QC", {"QB", "QA"}, "x", 3}};
+	/* The clock of the second host is behind. */
+	static const struct mail clocks[MOST] = {{0, "QA", {NULL}, "x", 9},
+	                                         {1, "QB", {"QA"}, "x", 2}};
+	(void)state;
+	plan_is(two, 0, " 2*");
+	plan_is(three, 0, " 3*");
+	plan_is(unseen, 0, " 3*");
+	plan_is(clocks, 0, " 2*");
+	/* What selects one hop selects the message. */
+	plan_is(two, 2, " 2*");
+	plan_is(clocks, 5, " 2*");
+}
+
+/* The next host took it twice, since the first lost the answer. */
+static void
+two_later_records_stay_two(void **state)
+{
+	static const struct mail again[MOST] = {{0, "QA", {NULL}, "x", 1},
+	                                        {1, "QB", {"QA"}, "x", 2},
+	                                        {1, "QC", {"QA"}, "x", 3}};
+	(void)state;
+	plan_is(again, 0, " 2* 3*");
+}
+
+static void
+what_is_no_relay_stays(void **state)
+{
+	static const struct mail twice[MOST] = {{0, "QA", {NULL}, "x", 1},
+	                                        {1, "QB", {NULL}, "x", 2}};
+	static const struct mail other_body[MOST] = {{0, "QA", {NULL}, "x", 1},
+	                                             {1, "QB", {"QA"}, "y", 2}};
+	static const struct mail one_host[MOST] = {{0, "QA", {NULL}, "x", 1},
+	                                           {0, "QB", {"QA"}, "x", 2}};
+	static const struct mail beside[MOST] = {{0, "QA", {NULL}, "x", 1},
+	                                         {1, "QB", {"QA"}, "x", 2},
+	                                         {1, "QD", {"ZZ"}, "x", 3}};
+	static const struct mail ring[MOST] = {{0, "QA", {"QB"}, "x", 1},
+	                                       {1, "QB", {"QA"}, "x", 2}};
+	static const struct mail nobody[MOST] = {{0, "", {NULL}, "x", 1},
+	                                         {1, "", {""}, "x", 2}};
+	(void)state;
+	plan_is(twice, 0, " 1* 2*");
+	plan_is(other_body, 0, " 1* 2*");
+	plan_is(one_host, 0, " 1* 2*");
+	plan_is(beside, 0, " 2* 3*");
+	plan_is(beside, 3, " 2 3*");
+	plan_is(ring, 0, " 1* 2*");
+	plan_is(nobody, 0, " 1* 2*");
+}
+
+/* Many alike, on each host: each with its own. */
+static void
+each_goes_with_its_own(void **state)
+{
+	static const struct mail v[MOST] = {{0, "QA", {NULL}, "x", 1},
+	                                    {0, "QB", {NULL}, "x", 2},
+	                                    {0, "QC", {NULL}, "x", 3},
+	                                    {1, "QD", {"QC"}, "x", 4},
+	                                    {1, "QE", {"QA"}, "x", 5}};
+	(void)state;
+	plan_is(v, 0, " 2* 4* 5*");
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(a_relayed_message_is_one),
+	    cmocka_unit_test(two_later_records_stay_two),
+	    cmocka_unit_test(what_is_no_relay_stays),
+	    cmocka_unit_test(each_goes_with_its_own),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
