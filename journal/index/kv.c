@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 /* The map is sparse address space, not memory; it doubles when it is full, up to 1 TiB.
@@ -152,6 +153,40 @@ list_out(struct mw_kv *kv)
 	(void)pthread_mutex_unlock(&open_mu);
 }
 
+/* Does the process have room for the map? Nothing of it is used. */
+static bool
+has_room(size_t n)
+{
+	void *p =
+	    mmap(NULL, n, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return p != MAP_FAILED && munmap(p, n) == 0;
+}
+
+/* LMDB maps as much as the head of the file says: without memory for that, where there is
+ * for all that the file could hold, the head is wrong. A second try, since what failed
+ * may have been something else. */
+static int
+begin_env(struct mw_kv *kv, const char *path, unsigned f, struct mw_err *err)
+{
+	for (bool again = false;; again = true) {
+		int rc = mdb_env_create(&kv->env);
+		if (rc)
+			return lmdb_fail(err, rc, "cannot create an environment");
+		(void)mdb_env_set_mapsize(kv->env, kv->map);
+		(void)mdb_env_set_assert(kv->env, on_assert);
+		rc = mdb_env_open(kv->env, path, f, 0640);
+		if (rc != ENOMEM)
+			return rc ? lmdb_fail(err, rc, path) : 0;
+		if (again)
+			break;
+		mdb_env_close(MW_TAKE(kv->env));
+	}
+	if (has_room(kv->map))
+		return mw_fail(err, MW_EDAMAGED, "index: the head of %s is damaged",
+		               path);
+	return lmdb_fail(err, ENOMEM, path);
+}
+
 static int
 open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 {
@@ -166,14 +201,9 @@ open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 	struct stat st;
 	if (stat(path, &st) == 0 && (uint64_t)st.st_size > kv->map / 2)
 		kv->map = (uint64_t)st.st_size * 2;
-	int rc = mdb_env_create(&kv->env);
-	if (rc)
-		return lmdb_fail(err, rc, "cannot create an environment");
-	(void)mdb_env_set_mapsize(kv->env, kv->map);
-	(void)mdb_env_set_assert(kv->env, on_assert);
-	rc = mdb_env_open(kv->env, path, f, 0640);
-	if (rc)
-		return lmdb_fail(err, rc, path);
+	int rc = begin_env(kv, path, f, err);
+	if (rc < 0)
+		return rc;
 	/* LMDB lets this one be inherited by every program that is started. */
 	int fd;
 	if (mdb_env_get_fd(kv->env, &fd) == 0)

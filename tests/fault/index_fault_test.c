@@ -150,6 +150,20 @@ write_at(off_t at, const void *p, size_t n)
 	assert_int_equal(close(fd), 0);
 }
 
+static void
+flip_at(off_t at, unsigned bit)
+{
+	char path[200];
+	uint8_t b;
+	(void)snprintf(path, sizeof path, "%s/index/00000000.mdb", work);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &b, 1, at), 1);
+	assert_int_equal(close(fd), 0);
+	b ^= (uint8_t)(1U << bit);
+	write_at(at, &b, 1);
+}
+
 static off_t
 index_size(void)
 {
@@ -194,6 +208,21 @@ garbled_pages(void)
 	again();
 	shell("echo hello >'%s/index/00000000.mdb'", work);
 	heals("a text file");
+}
+
+/* Each byte of the two heads, one bit at a time; of both, since one of them counts. */
+static void
+garbled_heads(void)
+{
+	char name[60];
+	for (off_t at = 0; at < 160; at++) {
+		again();
+		flip_at(at, (unsigned)at * 5 % 8);
+		flip_at(PAGE + at, (unsigned)at * 5 % 8);
+		(void)snprintf(name, sizeof name, "byte %lld of the heads",
+		               (long long)at);
+		heals(name);
+	}
 }
 
 static int
@@ -242,6 +271,7 @@ every_state(void **state)
 	assert_int_equal(setup(state), 0);
 	missing_old_new_foreign();
 	garbled_pages();
+	garbled_heads();
 	(void)teardown(state);
 }
 
