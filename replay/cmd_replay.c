@@ -315,6 +315,11 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	if (r)
 		return r;
 	run->queue = a->mta_queue;
+	/* Before an early look, which would find the same staging folder. */
+	if (run->ledger && !run->dry)
+		r = mw_run_clear_left(run->ledger, run->target, err);
+	if (r)
+		return r;
 	if (run->queue)
 		run->queue_ahead = mw_queue_ahead_start(run->queue);
 	const struct mw_plan_opts po = {.cli = cli,

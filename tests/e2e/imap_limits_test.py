@@ -19,7 +19,7 @@ import rig as rigs
 import tap
 from imapserver import Server
 
-ANNA, BERT = "anna@example.test", "bert@example.test"
+ANNA, BERT, CLEO = (f"{n}@example.test" for n in ("anna", "bert", "cleo"))
 BAD = b"I am poison"
 NONE = ()
 PLUS = ("UIDPLUS",)
@@ -213,7 +213,7 @@ def left_behind(t, site, data):
 				stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 			run.wait(timeout=tap.PATIENCE)
 			t.need(stop, "killed in its MOVE")
-			rigs.wait_for("the folder", lambda: s.texts(ANNA).get("mailwal-staging"))
+			rigs.wait_for("the killed run's last command", lambda: not s.running())
 			staging = s.folders(ANNA)["mailwal-staging"]
 			for i in range(30):  # more of it than one command deals with
 				staging.add(message(f"{i} left"))
@@ -246,6 +246,52 @@ def raised(t, site, data):
 		first = s.folders(ANNA)["INBOX"].v[10].uid
 		t.ok(r.rc == 0 and not bad and first >= at + 100, "UIDNEXT is raised, 7 at a time",
 		     f"{bad} {at} {first}\n{r}")
+
+
+def raising_killed(t, site):
+	"""The run after one that was killed while it used up UIDs: what that left is taken away
+	before anything else looks, also at mail that was imported."""
+	md = os.path.join(t.dir, "maildir")
+	for d in ("cur", "new", "tmp"):
+		os.makedirs(f"{md}/{d}")
+	for i in range(20):
+		pathlib.Path(md, "cur", f"{1700000000 + i}.{i}.host:2,S").write_bytes(message(f"{i} md"))
+	r = site.rig.mailwal("import", f"maildir:{md}", "--user", CLEO)
+	t.need(r.rc == 0, "an import", r)
+	for at in (1, 4):
+		with Server(ALL) as s:
+			s.made -= 10_000_000
+			for i in range(10):
+				s.put(CLEO, "INBOX", message(f"{i} of old"))
+			copies = []
+
+			def die(command):
+				if command.startswith("UID COPY"):
+					copies.append(command)
+					if len(copies) == at:
+						run.kill()
+						run.wait()
+
+			s.meanwhile = die
+			to_cleo = ("replay", "--user", CLEO)
+			run = subprocess.Popen(site.rig.mailwal_argv(*site.args(
+				s, "--queue", "none", "--state", f"{site.state} {at}", "--uid-gap", "1000",
+				command=to_cleo)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+			run.wait(timeout=tap.PATIENCE)
+			t.need(len(copies) >= at, "killed while it used up UIDs")
+			rigs.wait_for("the killed run's last command", lambda: not s.running())
+			s.meanwhile = None
+			before = len(s.commands)
+			r = site.replay(s, "--state", f"{site.state} {at}", command=to_cleo)
+			new = s.commands[before:]
+			cleared = new[:new.index('DELETE "mailwal-staging"')]
+			texts = s.texts(CLEO)
+			t.ok(r.rc == 0 and "warning" not in r.err and set(texts) <= {"INBOX", "Sent"}
+			     and len(texts["INBOX"]) == 30
+			     and not any(b"uid-placeholder" in d for d in texts["INBOX"])
+			     and sum(c.startswith("AUTHENTICATE") for c in cleared) == 1,
+			     f"killed at COPY {at} of placeholders: the next run takes them away",
+			     f"{[(n, len(v)) for n, v in texts.items()]} {cleared}\n{r}")
 
 
 def hidden(t, site, data):
@@ -370,6 +416,7 @@ def main(t):
 		left_behind(t, site, good)
 		raised(t, site, good)
 		below_inbox(t, site, good)
+		raising_killed(t, site)
 		hidden(t, site, good)
 		sizes(t, site, good)
 		site.capture(t, [d for d in data if BAD in d])

@@ -58,7 +58,7 @@ class Server(listener.Listener):
 	def __init__(self, caps=("UIDPLUS", "MOVE", "MULTIAPPEND", "LITERAL+"), **quirks):
 		self.caps, self.poison, self.hides = tuple(caps), None, None
 		self.keeps, self.limit, self.announce, self.largest = False, 0, None, 0
-		self.where, self.meanwhile, self.prefix = True, None, ""
+		self.where, self.meanwhile, self.prefix, self.sessions = True, None, "", 0
 		self.__dict__.update(quirks)
 		self.boxes, self.lock = {}, threading.RLock()
 		self.wrong, self.commands, self.made = [], [], int(time.time()) - 100_000
@@ -88,12 +88,22 @@ class Server(listener.Listener):
 		"""Commands of that beginning that came."""
 		return [c for c in self.commands if c.startswith(word)]
 
+	def running(self):
+		"""Sessions that have not come to their end, whose commands may still act."""
+		with self.lock:
+			return self.sessions
+
 	def serve(self, sock):
+		with self.lock:
+			self.sessions += 1
 		try:
 			with sock, sock.makefile("rwb", buffering=1 << 16) as f:
 				Session(self, f).run()
 		except Bye:
 			pass
+		finally:
+			with self.lock:
+				self.sessions -= 1
 
 
 class Session:
