@@ -2,6 +2,7 @@
 
 #include "journal/base/util.h"
 #include "replay/profile.h"
+#include "replay/run.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -106,6 +107,10 @@ static int
 keep_header(void *arg, const void *p, size_t n)
 {
 	struct hops *h = arg;
+	if (mw_cli_stopped())
+		return MW_ECANCEL;
+	if (h->whole)
+		return 0;
 	size_t from = h->header.n < 3 ? 0 : h->header.n - 3;
 	mw_buf_put(&h->header, p, n);
 	if (h->header.failed)
@@ -115,26 +120,31 @@ keep_header(void *arg, const void *p, size_t n)
 	if (end)
 		h->header.n = (size_t)(end - text) + 2;
 	h->whole = end || h->header.n >= HEADER_MAX;
-	return h->whole || mw_cli_stopped() ? MW_ECANCEL : 0;
+	return 0;
 }
 
-/* 0; negative: all is over. A record that cannot be read leaves the header empty. */
+/* 0; negative: all is over. The content is read to its end: one that is damaged cannot
+ * stand for another, and leaves the header empty. */
 static int
 load_header(struct hops *h, const struct mw_plan_rec *r)
 {
 	struct mw_record rec;
 	struct mw_err why = {0};
 	struct mw_store *st = h->cli->stores[r->journal];
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	struct mw_mail m;
 	mw_buf_clear(&h->header);
 	h->whole = false;
-	int q = mw_store_get_seq(st, r->loc, r->seq, &rec, &why);
+	int q = a ? mw_store_get_seq(st, r->loc, r->seq, &rec, &why) : MW_ENOMEM;
 	if (!q)
-		q = mw_record_body(st, &rec, NULL, keep_header, h, &why);
+		q = mw_record_mail(st, &rec, a, &m, &why);
+	if (!q)
+		q = mw_record_body(st, &rec, &m, keep_header, h, &why);
 	if (q == MW_ENOMEM)
 		return mw_fail(h->err, q, "out of memory");
-	if (q == MW_ECANCEL && !h->whole)
+	if (q == MW_ECANCEL)
 		return mw_fail(h->err, q, "interrupted");
-	if (q && !h->whole)
+	if (q)
 		mw_buf_clear(&h->header);
 	return 0;
 }
@@ -185,6 +195,8 @@ merge_group(struct hops *h, const uint32_t *v, size_t n)
 	struct group g = {.h = h, .v = v, .n = n};
 	int r = 0;
 	for (; g.later < n && !r; g.later++) {
+		if (mw_run_never_arrived(&h->b->v[v[g.later]]))
+			continue;
 		r = load_header(h, rec_of(h, v[g.later]));
 		if (!r)
 			mw_header_facts(mw_buf_str(&h->header), name_hop, &g, &ignored);

@@ -15,8 +15,10 @@
 #include "replay/plan.h"
 
 /* Takes copies of earlier hops out of the boxes of p (oldest first); what was wanted of
- * them is wanted of the later one. Records that cannot be read count as no hop. Nothing
- * to do, and nothing done, with one journal. MW_ENOMEM, MW_ECANCEL. */
+ * them is wanted of the later one. A record that cannot be read to its
+ * end is no later hop, nor is one that by the MTA's log became no mail: what the host
+ * before it has stays. Nothing to do, and nothing done, with one journal. MW_ENOMEM,
+ * MW_ECANCEL. */
 int mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_err *err) MW_CHECK;
 
 #endif

@@ -15,6 +15,7 @@
 
 enum {
 	SETTLE_MS = 400, /* between two looks at a dead run's staging folder */
+	SETTLE_SAME = 3, /* … that find what the one before them did */
 	SETTLE_ROUNDS = 15,
 	DELETE_TRIES = 4,
 	AGAIN_MS = 1100,
@@ -94,6 +95,7 @@ static int
 settle(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap_counts was = {.uidnext = UINT64_MAX}, now;
+	int same = 0;
 	for (int i = 0; i < SETTLE_ROUNDS; i++) {
 		now = (struct mw_imap_counts){0};
 		int r =
@@ -102,7 +104,9 @@ settle(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 			r = mw_imap_wait(b->c, on_counts, &now, err);
 		if (r)
 			return r == MW_EREFUSED ? 1 : r; /* gone already */
-		if (i && now.messages == was.messages && now.uidnext == was.uidnext)
+		bool equal = now.messages == was.messages && now.uidnext == was.uidnext;
+		same = equal ? same + 1 : 0;
+		if (same == SETTLE_SAME)
 			return 0;
 		was = now;
 		nap(t, SETTLE_MS);

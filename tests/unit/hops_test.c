@@ -3,14 +3,17 @@
 #include "replay/hops.h"
 
 #include "journal/base/util.h"
+#include "journal/record/outcome.h"
 #include "tests/support/reading.h"
 #include "tests/support/shell.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -19,12 +22,19 @@ enum {
 	MOST = 6
 };
 
+enum harm {
+	FINE,
+	DAMAGED, /* its content, behind the header */
+	REFUSED  /* by a later filter, the host's log says */
+};
+
 struct mail {
 	int host;
 	const char *queue;
 	const char *via[3]; /* queue IDs in Received fields, the newest first */
 	const char *body;
 	int second; /* when it was captured */
+	enum harm harm;
 };
 
 struct world {
@@ -40,7 +50,47 @@ struct world {
 static char local[] = "x.test", plus[] = "+", sent[] = "Sent", pattern[] = "%u";
 
 static void
-put(struct mw_store *st, const struct mail *x)
+refuse(struct mw_store *st, const struct mail *x, const uint8_t *id, uint64_t seq)
+{
+	MW_BUF_AUTO b = {0};
+	struct mw_err err = {0};
+	struct mw_outcome one = {.seq = seq,
+	                         .queue_id = mw_strz(x->queue),
+	                         .whole = MW_FACT_REFUSED,
+	                         .whole_us = INT64_C(1700000100000000)};
+	struct mw_outcomes o = {.time_us = one.whole_us, .v = &one, .n = 1};
+	memcpy(one.id, id, MW_ID_LEN);
+	assert_int_equal(mw_outcomes_encode(&o, &b), 0);
+	assert_int_equal(mw_store_note(st, MW_TYPE_OUTCOME, one.whole_us, b.p, b.n, NULL,
+	                               &err),
+	                 0);
+}
+
+/* A byte of the content of the record that was written last. */
+static void
+damage(const char *dir, const struct mw_commit *c)
+{
+	struct mw_err err = {0};
+	struct mw_record r;
+	char path[200];
+	uint8_t b;
+	struct mw_store *st =
+	    opened(&(struct mw_store_opts){.dir = dir, .mode = MW_STORE_READ});
+	assert_int_equal(mw_store_get(st, c->loc, &r, &err), 0);
+	mw_store_close(st);
+	(void)snprintf(path, sizeof path, "%s/segments/%016llx.seg", dir,
+	               (unsigned long long)r.loc.segment);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	off_t at = (off_t)(r.loc.offset + r.frame_len - r.body_len);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &b, 1, at), 1);
+	b ^= 1;
+	assert_int_equal(pwrite(fd, &b, 1, at), 1);
+	(void)close(fd);
+}
+
+static void
+put(struct mw_store *st, const char *dir, const struct mail *x)
 {
 	MW_BUF_AUTO text = {0};
 	struct mw_rcpt r = {.addr = MW_STR("anna@x.test"), .flags = MW_RCPT_LOCAL};
@@ -58,7 +108,12 @@ put(struct mw_store *st, const struct mail *x)
 		              "\tfor <anna@x.test>; Tue, 14 Nov 2023 22:13:20 +0000\r\n",
 		              i, x->via[i]);
 	mw_buf_printf(&text, "Message-ID: <1@far.test>\r\n\r\n%s\r\n", x->body);
-	(void)journaled(st, &m, text.p, text.n, NULL);
+	uint8_t id[MW_ID_LEN];
+	struct mw_commit c = journaled(st, &m, text.p, text.n, id);
+	if (x->harm == REFUSED)
+		refuse(st, x, id, c.seq);
+	if (x->harm == DAMAGED)
+		damage(dir, &c);
 }
 
 static void
@@ -71,7 +126,7 @@ begin(struct world *w, const struct mail *v)
 		struct mw_store *st = scratch_make(&w->place[k]);
 		for (int i = 0; i < MOST && v[i].queue; i++)
 			if (v[i].host == k)
-				put(st, &v[i]);
+				put(st, w->place[k].dir, &v[i]);
 		mw_store_close(st);
 		w->journal[k] = w->place[k].dir;
 		w->store[k] = opened(
@@ -142,16 +197,16 @@ plan_is(const struct mail *v, int64_t since_second, const char *want)
 static void
 a_relayed_message_is_one(void **state)
 {
-	static const struct mail two[MOST] = {{0, "QA", {NULL}, "x", 1},
-	                                      {1, "QB", {"QA"}, "x", 2}};
-	static const struct mail three[MOST] = {{0, "QA", {NULL}, "x", 1},
-	                                        {1, "QB", {"QA"}, "x", 2},
-	                                        {2, "QC", {"QB", "QA"}, "x", 3}};
-	static const struct mail unseen[MOST] = {{0, "QA", {NULL}, "x", 1},
-	                                         {2, "QC", {"QB", "QA"}, "x", 3}};
+	static const struct mail two[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                      {1, "QB", {"QA"}, "x", 2, FINE}};
+	static const struct mail three[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                        {1, "QB", {"QA"}, "x", 2, FINE},
+	                                        {2, "QC", {"QB", "QA"}, "x", 3, FINE}};
+	static const struct mail unseen[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                         {2, "QC", {"QB", "QA"}, "x", 3, FINE}};
 	/* The clock of the second host is behind. */
-	static const struct mail clocks[MOST] = {{0, "QA", {NULL}, "x", 9},
-	                                         {1, "QB", {"QA"}, "x", 2}};
+	static const struct mail clocks[MOST] = {{0, "QA", {NULL}, "x", 9, FINE},
+	                                         {1, "QB", {"QA"}, "x", 2, FINE}};
 	(void)state;
 	plan_is(two, 0, " 2*");
 	plan_is(three, 0, " 3*");
@@ -166,9 +221,9 @@ a_relayed_message_is_one(void **state)
 static void
 two_later_records_stay_two(void **state)
 {
-	static const struct mail again[MOST] = {{0, "QA", {NULL}, "x", 1},
-	                                        {1, "QB", {"QA"}, "x", 2},
-	                                        {1, "QC", {"QA"}, "x", 3}};
+	static const struct mail again[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                        {1, "QB", {"QA"}, "x", 2, FINE},
+	                                        {1, "QC", {"QA"}, "x", 3, FINE}};
 	(void)state;
 	plan_is(again, 0, " 2* 3*");
 }
@@ -176,19 +231,19 @@ two_later_records_stay_two(void **state)
 static void
 what_is_no_relay_stays(void **state)
 {
-	static const struct mail twice[MOST] = {{0, "QA", {NULL}, "x", 1},
-	                                        {1, "QB", {NULL}, "x", 2}};
-	static const struct mail other_body[MOST] = {{0, "QA", {NULL}, "x", 1},
-	                                             {1, "QB", {"QA"}, "y", 2}};
-	static const struct mail one_host[MOST] = {{0, "QA", {NULL}, "x", 1},
-	                                           {0, "QB", {"QA"}, "x", 2}};
-	static const struct mail beside[MOST] = {{0, "QA", {NULL}, "x", 1},
-	                                         {1, "QB", {"QA"}, "x", 2},
-	                                         {1, "QD", {"ZZ"}, "x", 3}};
-	static const struct mail ring[MOST] = {{0, "QA", {"QB"}, "x", 1},
-	                                       {1, "QB", {"QA"}, "x", 2}};
-	static const struct mail nobody[MOST] = {{0, "", {NULL}, "x", 1},
-	                                         {1, "", {""}, "x", 2}};
+	static const struct mail twice[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                        {1, "QB", {NULL}, "x", 2, FINE}};
+	static const struct mail other_body[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                             {1, "QB", {"QA"}, "y", 2, FINE}};
+	static const struct mail one_host[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                           {0, "QB", {"QA"}, "x", 2, FINE}};
+	static const struct mail beside[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                         {1, "QB", {"QA"}, "x", 2, FINE},
+	                                         {1, "QD", {"ZZ"}, "x", 3, FINE}};
+	static const struct mail ring[MOST] = {{0, "QA", {"QB"}, "x", 1, FINE},
+	                                       {1, "QB", {"QA"}, "x", 2, FINE}};
+	static const struct mail nobody[MOST] = {{0, "", {NULL}, "x", 1, FINE},
+	                                         {1, "", {""}, "x", 2, FINE}};
 	(void)state;
 	plan_is(twice, 0, " 1* 2*");
 	plan_is(other_body, 0, " 1* 2*");
@@ -199,15 +254,32 @@ what_is_no_relay_stays(void **state)
 	plan_is(nobody, 0, " 1* 2*");
 }
 
+/* A later record that gives no mail cannot stand for one that does. */
+static void
+a_later_one_of_no_use_takes_nothing_away(void **state)
+{
+	static const struct mail refused[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                          {1, "QB", {"QA"}, "x", 2, REFUSED}};
+	static const struct mail retried[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                          {1, "QB", {"QA"}, "x", 2, REFUSED},
+	                                          {1, "QC", {"QA"}, "x", 3, FINE}};
+	static const struct mail damaged[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                          {1, "QB", {"QA"}, "x", 2, DAMAGED}};
+	(void)state;
+	plan_is(refused, 0, " 1* 2*");
+	plan_is(retried, 0, " 2* 3*");
+	plan_is(damaged, 0, " 1* 2*");
+}
+
 /* Many alike, on each host: each with its own. */
 static void
 each_goes_with_its_own(void **state)
 {
-	static const struct mail v[MOST] = {{0, "QA", {NULL}, "x", 1},
-	                                    {0, "QB", {NULL}, "x", 2},
-	                                    {0, "QC", {NULL}, "x", 3},
-	                                    {1, "QD", {"QC"}, "x", 4},
-	                                    {1, "QE", {"QA"}, "x", 5}};
+	static const struct mail v[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                    {0, "QB", {NULL}, "x", 2, FINE},
+	                                    {0, "QC", {NULL}, "x", 3, FINE},
+	                                    {1, "QD", {"QC"}, "x", 4, FINE},
+	                                    {1, "QE", {"QA"}, "x", 5, FINE}};
 	(void)state;
 	plan_is(v, 0, " 2* 4* 5*");
 }
@@ -219,6 +291,7 @@ main(void)
 	    cmocka_unit_test(a_relayed_message_is_one),
 	    cmocka_unit_test(two_later_records_stay_two),
 	    cmocka_unit_test(what_is_no_relay_stays),
+	    cmocka_unit_test(a_later_one_of_no_use_takes_nothing_away),
 	    cmocka_unit_test(each_goes_with_its_own),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
