@@ -41,9 +41,8 @@ mw_addr_base(struct mw_str addr, const char *delimiter, struct mw_arena *a)
 	return mw_str(p, n + rest);
 }
 
-/* The address or, without '@' in the wanted one, its local part; extensions off too. */
-static bool
-address_is(const struct mw_query *q, struct mw_str addr, struct mw_str want)
+bool
+mw_addr_is(struct mw_str addr, struct mw_str want, const char *delimiter)
 {
 	struct mw_str local = mw_addr_plain(mw_addr_local(addr));
 	struct mw_str want_local = mw_addr_local(want);
@@ -52,14 +51,21 @@ address_is(const struct mw_query *q, struct mw_str addr, struct mw_str want)
 		return false;
 	want_local = mw_addr_plain(want_local);
 	return mw_str_ieq(local, want_local) ||
-	       mw_str_ieq(mw_str(local.p, base_length(local, q->delimiter)), want_local);
+	       mw_str_ieq(mw_str(local.p, base_length(local, delimiter)), want_local);
+}
+
+struct mw_str
+mw_query_domain(const struct mw_query *q, size_t k)
+{
+	struct mw_str d = mw_strz(q->domain[k]);
+	return d.n && d.p[0] == '@' ? mw_str(d.p + 1, d.n - 1) : d;
 }
 
 bool
 mw_query_is_user(const struct mw_query *q, struct mw_str addr)
 {
 	for (size_t k = 0; k < q->n_user; k++)
-		if (addr.n && address_is(q, addr, mw_strz(q->user[k])))
+		if (addr.n && mw_addr_is(addr, mw_strz(q->user[k]), q->delimiter))
 			return true;
 	return false;
 }
@@ -97,10 +103,10 @@ rcpt_is(const struct mw_query *q, const struct mw_rcpt *r, struct mw_str want)
 	bool whole = mw_addr_domain(want).n > 0;
 	if (!whole && !(r->flags & MW_RCPT_LOCAL))
 		return false;
-	if (address_is(q, r->addr, want))
+	if (mw_addr_is(r->addr, want, q->delimiter))
 		return true;
 	for (size_t k = 0; k < r->n_mailbox; k++)
-		if (address_is(q, r->mailbox[k], want))
+		if (mw_addr_is(r->mailbox[k], want, q->delimiter))
 			return true;
 	return false;
 }
@@ -123,9 +129,7 @@ static bool
 match_domain(const struct mw_query *q, const struct mw_mail *m)
 {
 	for (size_t k = 0; k < q->n_domain; k++) {
-		struct mw_str want = mw_strz(q->domain[k]);
-		if (want.n && want.p[0] == '@')
-			want.p++, want.n--;
+		struct mw_str want = mw_query_domain(q, k);
 		if (mw_domain_eq(mw_addr_domain(m->sender), want))
 			return true;
 		for (size_t i = 0; i < m->n_rcpt; i++) {

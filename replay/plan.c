@@ -1,5 +1,6 @@
 #include "replay/plan.h"
 
+#include "journal/base/domain.h"
 #include "replay/hops.h"
 #include "replay/known.h"
 
@@ -115,31 +116,39 @@ get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
 	return 0;
 }
 
+/* Is it u's, by its mailbox or (but in Sent) by an address that it came to? ub is u
+ * without an extension, which says nothing of whose mailbox it is. */
+static bool
+is_of(const struct mw_conf *conf, const struct mw_copy *c, struct mw_str u,
+      struct mw_str ub, struct mw_arena *tmp)
+{
+	const char *delimiter = conf->recipient_delimiter;
+	struct mw_str box = mw_strz(c->mailbox);
+	const char *login = mw_mailbox_name(conf, ub, tmp);
+	return (login && mw_str_ieq(box, mw_strz(login))) || mw_addr_is(box, u, NULL) ||
+	       (!c->sent && (mw_addr_is(c->rcpt, u, delimiter) ||
+	                     mw_addr_is(c->rcpt, ub, delimiter) ||
+	                     mw_addr_is(c->addr, ub, delimiter)));
+}
+
 bool
 mw_plan_named(const struct mw_conf *conf, const struct mw_query *q,
               const struct mw_copy *c, struct mw_arena *tmp)
 {
-	struct mw_str box = mw_strz(c->mailbox);
-	bool named = !q->n_user && !q->n_domain;
-	struct mw_str base = c->sent
-	                         ? mw_str("", 0)
-	                         : mw_addr_base(c->rcpt, conf->recipient_delimiter, tmp);
+	bool named = q->n_user == 0;
 	for (size_t i = 0; i < q->n_user && !named; i++) {
 		struct mw_str u = mw_strz(q->user[i]);
 		struct mw_str ub = mw_addr_base(u, conf->recipient_delimiter, tmp);
-		const char *login = mw_mailbox_name(conf, ub, tmp);
-		named = mw_str_ieq(box, u) ||
-		        (login && mw_str_ieq(box, mw_strz(login))) ||
-		        (base.n && (mw_str_ieq(base, ub) || mw_str_ieq(c->rcpt, u))) ||
-		        (!mw_addr_domain(u).n && mw_str_ieq(mw_addr_local(box), u));
+		named = is_of(conf, c, u, ub, tmp);
 	}
-	if (q->n_user && !named)
-		return false;
-	named = !q->n_domain;
+	if (!named || q->n_domain == 0)
+		return named;
+	named = false;
 	for (size_t i = 0; i < q->n_domain && !named; i++) {
-		struct mw_str d = mw_strz(q->domain[i]);
-		named = mw_str_ieq(mw_addr_domain(box), d) ||
-		        mw_str_ieq(mw_addr_domain(c->rcpt), d);
+		struct mw_str d = mw_query_domain(q, i);
+		named = mw_domain_eq(mw_addr_domain(mw_strz(c->mailbox)), d) ||
+		        mw_domain_eq(mw_addr_domain(c->rcpt), d) ||
+		        mw_domain_eq(mw_addr_domain(c->addr), d);
 	}
 	return named;
 }

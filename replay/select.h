@@ -127,6 +127,11 @@ const char *mw_mailbox_name(const struct mw_conf *conf, struct mw_str addr,
 /* The address without its extension (user+tag@d → user@d), as Postfix splits it; addr
  * itself where there is none. In the arena or addr; p NULL when out of memory. */
 struct mw_str mw_addr_base(struct mw_str addr, const char *delimiter, struct mw_arena *a);
+/* Is it the wanted one, as it is or without its extension? Without '@' in the wanted one
+ * its local part is. Domains are compared in any form (journal/base/domain.h). */
+bool mw_addr_is(struct mw_str addr, struct mw_str want, const char *delimiter);
+/* The k-th --domain, without an '@' before it. */
+struct mw_str mw_query_domain(const struct mw_query *q, size_t k);
 
 /* Final mailboxes of a mail: for each accepted local recipient its expansion at capture
  * (or itself), mapped by mailbox_name; with the folder: NULL for INBOX, or sent_folder

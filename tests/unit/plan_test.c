@@ -1,0 +1,176 @@
+/* plan_test.c - what --user and --domain name: the copies of the mail that they select.
+ */
+#include "replay/plan.h"
+
+#include "journal/base/util.h"
+#include "tests/support/reading.h"
+#include "tests/support/shell.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define LETTERS                                                                          \
+	"b\xc3\xbc"                                                                      \
+	"cher.example"
+#define ALABEL "xn--bcher-kva.example"
+
+static char plus[] = "+", sent[] = "Sent", letters[] = LETTERS, org[] = "example.org";
+static char whole[] = "%u", folders[] = "%d/%n";
+static struct scratch place;
+
+struct site {
+	char *pattern;
+	char *domain[1];
+	size_t n_domain;
+};
+
+static void
+put(struct mw_store *st, const char *rcpt, const char *mailbox, const char *login)
+{
+	static const char text[] = "Subject: x\r\n\r\nx\r\n";
+	struct mw_str box = mailbox ? mw_strz(mailbox) : mw_str("", 0);
+	struct mw_rcpt r = {.addr = mw_strz(rcpt), .flags = login ? 0 : MW_RCPT_LOCAL};
+	struct mw_mail m = {.time_us = INT64_C(1700000000000000),
+	                    .sender = login ? mw_strz(login) : MW_STR("w@far.test"),
+	                    .front = MW_STR("milter"),
+	                    .direction = login ? MW_DIR_OUT : MW_DIR_IN,
+	                    .rcpt = &r,
+	                    .n_rcpt = 1};
+	if (login)
+		m.auth_user = mw_strz(login);
+	if (mailbox) {
+		r.flags |= MW_RCPT_EXPANDED;
+		r.mailbox = &box;
+		r.n_mailbox = 1;
+	}
+	(void)journaled(st, &m, text, sizeof text - 1, NULL);
+}
+
+/* One message for each of them. */
+static int
+setup(void **state)
+{
+	struct mw_store *st = scratch_make(&place);
+	(void)state;
+	put(st, "kurt+bills@" LETTERS, NULL, NULL);
+	put(st, "\"kurt\"@" ALABEL, NULL, NULL);
+	put(st, "anna@example.org", NULL, NULL);
+	put(st, "office@example.org", "anna+office@" ALABEL, NULL);
+	put(st, "x@far.test", NULL, "otto@" ALABEL);
+	mw_store_close(st);
+	return 0;
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	return scratch_remove(&place);
+}
+
+/* How many copies a replay with this option would put. */
+static size_t
+named(const struct site *s, const char *option, const char *value)
+{
+	struct reading r;
+	struct mw_target *target;
+	struct mw_plan *p = NULL;
+	struct mw_query q;
+	struct mw_err err = {0};
+	char where[100], o[20], v[60];
+	char *argv[] = {o, v, NULL};
+	int i = 0;
+	reading_begin(&r, &place);
+	r.conf.mailbox_name = s->pattern;
+	r.conf.recipient_delimiter = plus;
+	r.conf.sent_folder = sent;
+	r.conf.local_domains =
+	    (struct mw_conf_list){(char **)(uintptr_t)s->domain, s->n_domain};
+	mw_query_init(&q, r.arena);
+	(void)snprintf(o, sizeof o, "%s", option);
+	(void)snprintf(v, sizeof v, "%s", value);
+	assert_int_equal(mw_query_option(&q, 2, argv, &i, &err), 1);
+	(void)snprintf(where, sizeof where, "eml:%s/box", place.root);
+	assert_int_equal(mw_target_new(where, &(struct mw_target_opts){.create = true},
+	                               &target, &err),
+	                 0);
+	const struct mw_plan_opts opts = {.cli = &r.cli, .query = &q, .target = target};
+	if (mw_plan_make(&opts, &p, &err) < 0)
+		fail_msg("%s", err.msg);
+	size_t n = p->n_wanted;
+	mw_plan_free(p);
+	mw_target_free(target);
+	reading_end(&r);
+	return n;
+}
+
+static void
+of_a_domain(void **state)
+{
+	static const char *const forms[] = {LETTERS, ALABEL, "@" LETTERS, "@" ALABEL,
+	                                    "B\xc3\x9c"
+	                                    "CHER.example"};
+	const struct site sites[] = {{whole, {letters}, 1},
+	                             {whole, {NULL}, 0},
+	                             {folders, {NULL}, 0}};
+	(void)state;
+	for (size_t k = 0; k < MW_COUNT(sites); k++) {
+		for (size_t i = 0; i < MW_COUNT(forms); i++)
+			assert_int_equal(named(&sites[k], "--domain", forms[i]), 4);
+		assert_int_equal(named(&sites[k], "--domain", "cher.example"), 0);
+	}
+	for (size_t k = 1; k < MW_COUNT(sites); k++) {
+		assert_int_equal(named(&sites[k], "--domain", "example.org"), 2);
+		assert_int_equal(named(&sites[k], "--domain", "@Example.ORG"), 2);
+	}
+}
+
+static void
+of_a_user(void **state)
+{
+	static const struct {
+		const char *user;
+		size_t n;
+	} t[] = {
+	    {"kurt@" LETTERS, 2},
+	    {"kurt@" ALABEL, 2},
+	    {"\"kurt\"@" LETTERS, 2},
+	    {"Kurt", 2},
+	    {"kurt+bills@" ALABEL, 1},
+	    {"kurt@example.org", 0},
+	    {"anna@" LETTERS, 1},
+	    {"anna@example.org", 1},
+	    {"anna", 2},
+	    {"office@example.org", 1},
+	    {"office", 1},
+	    {"ffice", 0},
+	};
+	const struct site sites[] = {{whole, {NULL}, 0}, {folders, {NULL}, 0}};
+	(void)state;
+	for (size_t k = 0; k < MW_COUNT(sites); k++)
+		for (size_t i = 0; i < MW_COUNT(t); i++)
+			if (named(&sites[k], "--user", t[i].user) != t[i].n)
+				fail_msg("%s, %s: %zu", sites[k].pattern, t[i].user,
+				         named(&sites[k], "--user", t[i].user));
+	assert_int_equal(named(&sites[0], "--user", "otto@" LETTERS), 1);
+	assert_int_equal(named(&sites[0], "--user", "otto@" ALABEL), 1);
+	const struct site ours = {whole, {letters}, 1}, other = {whole, {org}, 1};
+	assert_int_equal(named(&ours, "--user", "kurt@" ALABEL), 2);
+	assert_int_equal(named(&ours, "--user", "otto@" LETTERS), 1);
+	assert_int_equal(named(&other, "--user", "kurt@" ALABEL), 2);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(of_a_domain),
+	    cmocka_unit_test(of_a_user),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
