@@ -1,14 +1,26 @@
 /* Legal holds: gathered from the log, and held against a record's tokens. */
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "journal/retain/retain.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+/* Tokens, one of which a record must have; and of how many names: 0 asks nothing. */
+struct wanted {
+	uint8_t (*token)[8];
+	size_t n, cap, n_name;
+};
+
+struct tokens {
+	struct wanted user, domain, sender;
+};
+
 struct mw_holds {
 	struct mw_store *st;
 	struct mw_arena *arena;
 	struct mw_hold *v;
+	struct tokens *tokens; /* of each */
 	size_t n, cap;
 	struct mw_err *err;
 	int failed;
@@ -53,6 +65,63 @@ on_hold(void *arg, const struct mw_record *r)
 	return k < 0 ? (h->failed = k) : 0;
 }
 
+/* That name in all forms mail may have it. */
+static int
+want(struct mw_holds *h, struct wanted *w, enum mw_key kind, struct mw_str name)
+{
+	struct mw_str form[MW_ADDR_FORMS];
+	int n = kind == MW_KEY_DOMAIN ? mw_domain_forms(name, h->arena, form)
+	                              : mw_addr_forms(name, h->arena, form);
+	for (int i = 0; i < n; i++) {
+		w->token = mw_arena_grow(h->arena, w->token, &w->cap, w->n + 1, 8);
+		if (!w->token)
+			return MW_ENOMEM;
+		mw_store_token(h->st, kind, form[i], w->token[w->n++]);
+	}
+	return MW_MIN(n, 0);
+}
+
+/* A user: to this recipient or mailbox, or sent under this login, with or without its
+ * domain. */
+static int
+want_all(struct mw_holds *h, const struct mw_hold *x, struct tokens *t)
+{
+	int r = 0;
+	t->user.n_name = x->n_user;
+	t->domain.n_name = x->n_domain;
+	t->sender.n_name = x->n_sender;
+	for (size_t i = 0; r == 0 && i < x->n_user; i++) {
+		r = want(h, &t->user, MW_KEY_RCPT, x->user[i]);
+		if (r == 0)
+			r = want(h, &t->user, MW_KEY_OWNER, x->user[i]);
+		if (r == 0)
+			r = want(h, &t->user, MW_KEY_OWNER, mw_addr_local(x->user[i]));
+	}
+	for (size_t i = 0; r == 0 && i < x->n_domain; i++)
+		r = want(h, &t->domain, MW_KEY_DOMAIN, x->domain[i]);
+	for (size_t i = 0; r == 0 && i < x->n_sender; i++)
+		r = want(h, &t->sender, MW_KEY_SENDER, x->sender[i]);
+	return r;
+}
+
+/* Drops what was released, and makes the tokens of the others. */
+static int
+settle(struct mw_holds *h)
+{
+	size_t k = 0;
+	int r = 0;
+	for (size_t i = 0; i < h->n; i++)
+		if (!h->v[i].released)
+			h->v[k++] = h->v[i];
+	h->n = k;
+	h->tokens = mw_arena_alloc(h->arena, (h->n + 1) * sizeof *h->tokens);
+	for (size_t i = 0; h->tokens && r == 0 && i < h->n; i++)
+		r = want_all(h, &h->v[i], &h->tokens[i]);
+	return h->tokens && r == 0
+	           ? 0
+	           : mw_fail(h->err, MW_ENOMEM, "out of memory for holds");
+}
+
 int
 mw_holds_load(struct mw_store *st, struct mw_holds **ret, struct mw_err *err)
 {
@@ -65,16 +134,14 @@ mw_holds_load(struct mw_store *st, struct mw_holds **ret, struct mw_err *err)
 	h->st = st;
 	h->err = err;
 	int r = mw_store_find(st, MW_KEY_TYPE, mw_str(&type, 1), on_hold, h, err);
-	if (r < 0 || h->failed < 0) {
-		r = h->failed < 0 ? h->failed : r;
+	if (h->failed < 0)
+		r = h->failed;
+	else if (r >= 0)
+		r = settle(h);
+	if (r < 0) {
 		mw_holds_free(h);
 		return r;
 	}
-	size_t k = 0;
-	for (size_t i = 0; i < h->n; i++)
-		if (!h->v[i].released)
-			h->v[k++] = h->v[i];
-	h->n = k;
 	h->err = NULL;
 	*ret = h;
 	return 0;
@@ -96,37 +163,40 @@ mw_holds_get(const struct mw_holds *h, size_t i)
 }
 
 static bool
-has(const struct mw_holds *h, const struct mw_traits *t, enum mw_key kind,
-    struct mw_str value)
+has_token(const struct mw_traits *t, const uint8_t token[8])
 {
-	uint8_t token[8];
-	mw_store_token(h->st, kind, value, token);
 	for (size_t i = 0; i < t->n; i++)
 		if (memcmp(t->token + 8 * i, token, 8) == 0)
 			return true;
 	return false;
 }
 
-/* To this recipient or mailbox, or sent under this login, with or without its domain. */
 static bool
-match_user(const struct mw_holds *h, const struct mw_hold *x, const struct mw_traits *t)
+has(const struct mw_holds *h, const struct mw_traits *t, enum mw_key kind,
+    struct mw_str value)
 {
-	for (size_t i = 0; i < x->n_user; i++)
-		if (has(h, t, MW_KEY_RCPT, x->user[i]) ||
-		    has(h, t, MW_KEY_OWNER, x->user[i]) ||
-		    has(h, t, MW_KEY_OWNER, mw_addr_local(x->user[i])))
-			return true;
-	return x->n_user == 0;
+	uint8_t token[8];
+	mw_store_token(h->st, kind, value, token);
+	return has_token(t, token);
 }
 
 static bool
-match_list(const struct mw_holds *h, const struct mw_traits *t, enum mw_key kind,
-           const struct mw_str *v, size_t n)
+match_wanted(const struct wanted *w, const struct mw_traits *t)
 {
-	for (size_t i = 0; i < n; i++)
-		if (has(h, t, kind, v[i]))
+	for (size_t i = 0; i < w->n; i++)
+		if (has_token(t, w->token[i]))
 			return true;
-	return n == 0;
+	return w->n_name == 0;
+}
+
+static bool
+match_queue_id(const struct mw_holds *h, const struct mw_hold *x,
+               const struct mw_traits *t)
+{
+	for (size_t i = 0; i < x->n_queue_id; i++)
+		if (has(h, t, MW_KEY_QUEUE_ID, x->queue_id[i]))
+			return true;
+	return x->n_queue_id == 0;
 }
 
 static bool
@@ -173,11 +243,10 @@ mw_holds_match(const struct mw_holds *h, const struct mw_traits *t)
 		if ((x->larger && t->size <= x->larger) ||
 		    (x->smaller && t->size >= x->smaller))
 			continue;
-		if (match_user(h, x, t) && match_message_id(h, x, t) &&
-		    match_direction(h, x->direction, t) &&
-		    match_list(h, t, MW_KEY_DOMAIN, x->domain, x->n_domain) &&
-		    match_list(h, t, MW_KEY_SENDER, x->sender, x->n_sender) &&
-		    match_list(h, t, MW_KEY_QUEUE_ID, x->queue_id, x->n_queue_id))
+		const struct tokens *w = &h->tokens[i];
+		if (match_wanted(&w->user, t) && match_message_id(h, x, t) &&
+		    match_direction(h, x->direction, t) && match_wanted(&w->domain, t) &&
+		    match_wanted(&w->sender, t) && match_queue_id(h, x, t))
 			return x;
 	}
 	return NULL;

@@ -1,4 +1,5 @@
 /* Rules of retention, held against a record's tokens. */
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "journal/retain/retain.h"
 
@@ -16,9 +17,15 @@ enum term_kind {
 	TERM_SMALLER
 };
 
+enum {
+	SEEN_MOST = 256
+};
+
 struct term {
 	enum term_kind kind;
-	uint8_t token[8];
+	/* One of these; several: the forms of a name. */
+	uint8_t token[MW_ADDR_FORMS][8];
+	int n_token;
 	uint8_t some[8]; /* TERM_CLASS: of some recipients */
 	uint64_t size;
 };
@@ -47,10 +54,27 @@ compile_class(const struct mw_store *st, struct mw_str name, struct term *t)
 	if (mw_buf_ok(&b) < 0)
 		return MW_ENOMEM;
 	t->kind = TERM_CLASS;
-	mw_store_token(st, MW_KEY_CLASS, mw_buf_str(&b), t->token);
+	t->n_token = 1;
+	mw_store_token(st, MW_KEY_CLASS, mw_buf_str(&b), t->token[0]);
 	b.p[0] = MW_CLASS_OF_SOME;
 	mw_store_token(st, MW_KEY_CLASS, mw_buf_str(&b), t->some);
 	return 0;
+}
+
+/* Of recipients and senders; all forms that mail may have. */
+static int
+compile_name(const struct mw_store *st, enum mw_key key, struct mw_str name,
+             struct term *t)
+{
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	struct mw_str form[MW_ADDR_FORMS];
+	if (!a)
+		return MW_ENOMEM;
+	t->n_token = key == MW_KEY_RCPT_DOMAIN ? mw_domain_forms(name, a, form)
+	                                       : mw_addr_forms(name, a, form);
+	for (int i = 0; i < t->n_token; i++)
+		mw_store_token(st, key, form[i], t->token[i]);
+	return MW_MIN(t->n_token, 0);
 }
 
 static int
@@ -66,7 +90,8 @@ compile(const struct mw_store *st, const char *text, struct term *t)
 	}
 	if (mw_str_eq(key, MW_STR("header")) || mw_str_eq(key, MW_STR("spam"))) {
 		t->kind = TERM_FACT;
-		mw_store_token(st, MW_KEY_FACT, s, t->token);
+		t->n_token = 1;
+		mw_store_token(st, MW_KEY_FACT, s, t->token[0]);
 		return 0;
 	}
 
@@ -84,8 +109,7 @@ compile(const struct mw_store *st, const char *text, struct term *t)
 		if (strncmp(text, kinds[i].prefix, n) != 0)
 			continue;
 		t->kind = kinds[i].kind;
-		mw_store_token(st, kinds[i].key, mw_strz(text + n), t->token);
-		return 0;
+		return compile_name(st, kinds[i].key, mw_strz(text + n), t);
 	}
 	char d = MW_DIR_IN;
 	const char *word = strchr(text, ':'); /* conf has checked: direction:WORD */
@@ -93,7 +117,8 @@ compile(const struct mw_store *st, const char *text, struct term *t)
 		if (strcmp(word + 1, mw_direction_name((enum mw_direction)k)) == 0)
 			d = k;
 	t->kind = TERM_DIRECTION;
-	mw_store_token(st, MW_KEY_DIRECTION, mw_str(&d, 1), t->token);
+	t->n_token = 1;
+	mw_store_token(st, MW_KEY_DIRECTION, mw_str(&d, 1), t->token[0]);
 	return 0;
 }
 
@@ -121,9 +146,12 @@ mw_rules_new(const struct mw_store *st, const struct mw_conf *conf, struct mw_ru
 		int k_r = 0;
 		u->term = calloc(m->n + 1, sizeof *u->term);
 		for (size_t k = 0; u->term && k_r == 0 && k < m->n; k++) {
-			k_r = compile(st, m->v[k], &u->term[u->n]);
-			u->n_rcpt += u->term[u->n].kind <= TERM_RCPT;
-			domains += u->term[u->n++].kind == TERM_DOMAIN;
+			struct term *t = &u->term[u->n++];
+			k_r = compile(st, m->v[k], t);
+			u->n_rcpt += t->kind <= TERM_RCPT;
+			/* a mail may have each form of one */
+			if (k_r == 0 && t->kind == TERM_DOMAIN)
+				domains += (size_t)t->n_token;
 		}
 		if (!u->term || k_r < 0) {
 			mw_rules_free(r);
@@ -188,18 +216,21 @@ fits_term(const struct term *m, const struct mw_traits *t, bool *some)
 	case TERM_DIRECTION:
 		break;
 	case TERM_CLASS:
-		if (has_own(t, m->token))
+		if (has_own(t, m->token[0]))
 			return true;
 		*some = true;
 		return has_own(t, m->some);
 	case TERM_FACT:
-		return has_own(t, m->token);
+		return has_own(t, m->token[0]);
 	case TERM_LARGER:
 		return t->size > m->size;
 	case TERM_SMALLER:
 		return t->size < m->size;
 	}
-	return has(t, m->token);
+	for (int i = 0; i < m->n_token; i++)
+		if (has(t, m->token[i]))
+			return true;
+	return false;
 }
 
 static bool
@@ -232,13 +263,28 @@ count_domains(const struct mw_rules *r, const struct mw_traits *t)
 	return 0;
 }
 
+/* The domains of the mail that the term names, added to the n in seen; how many. */
+static size_t
+name_domains(const struct term *m, const struct mw_traits *t,
+             const uint8_t *seen[SEEN_MOST], size_t n)
+{
+	for (int k = 0; m->kind == TERM_DOMAIN && k < m->n_token; k++) {
+		bool new = has(t, m->token[k]);
+		for (size_t j = 0; new &&j < n; j++)
+			new = memcmp(seen[j], m->token[k], 8) != 0;
+		if (new &&n < SEEN_MOST)
+			seen[n++] = m->token[k];
+	}
+	return n;
+}
+
 uint64_t
 mw_rules_match(const struct mw_rules *r, const struct mw_traits *t, bool *ret_all)
 {
 	uint64_t mask = 0;
 	bool single = is_single(r, t);
 	size_t domains = single ? 0 : count_domains(r, t), named = 0;
-	const uint8_t *seen[256];
+	const uint8_t *seen[SEEN_MOST];
 	*ret_all = false;
 	for (size_t k = 0; k < r->n && !*ret_all; k++) {
 		const struct rule *u = &r->rule[k];
@@ -252,13 +298,8 @@ mw_rules_match(const struct mw_rules *r, const struct mw_traits *t, bool *ret_al
 			*ret_all = true;
 		} else if (u->n_rcpt == 1) {
 			/* Several recipients: done once their domains are all named. */
-			for (size_t i = 0; i < u->n; i++) {
-				bool new = u->term[i].kind == TERM_DOMAIN;
-				for (size_t j = 0; new &&j < named; j++)
-					new = memcmp(seen[j], u->term[i].token, 8) != 0;
-				if (new &&named < MW_COUNT(seen))
-					seen[named++] = u->term[i].token;
-			}
+			for (size_t i = 0; i < u->n; i++)
+				named = name_domains(&u->term[i], t, seen, named);
 			*ret_all = domains && named >= domains;
 		}
 	}

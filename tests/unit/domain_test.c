@@ -97,12 +97,56 @@ lists(void **state)
 	assert_false(mw_domain_has_forms(mw_strz("mail.example.de")));
 }
 
+static void
+forms(void **state)
+{
+	static const struct {
+		const char *addr, *form[MW_ADDR_FORMS + 1];
+	} cases[] = {
+	    {"K@Example.org", {"K@Example.org", "\"K\"@Example.org", "\"K@Example.org"}},
+	    {"\"k\"@x.de", {"k@x.de", "\"k\"@x.de", "\"k@x.de"}},
+	    {"k", {"k", "\"k\"", "\"k"}},
+	    {"\"a\\ b\"@x.de", {"\"a\\ b\"@x.de"}},
+	    {"\"a@b\"@x.de", {"a@b@x.de", "\"a@b\"@x.de", "\"a@b@x.de"}},
+	    {"@x.de", {"@x.de"}},
+	    {"", {""}},
+	    {"\"a\\b\"@\xc3\xbc.de", {"\"a\\b\"@\xc3\xbc.de", "\"a\\b\"@xn--tda.de"}},
+	    {"@XN--TDA.de", {"@XN--TDA.de", "@\xc3\xbc.de"}},
+	    {"@\xc3\x9c.DE", {"@\xc3\x9c.DE", "@xn--tda.de", "@\xc3\xbc.de"}},
+	    {"@u\xcc\x88.de", {"@u\xcc\x88.de", "@xn--tda.de", "@\xc3\xbc.de"}},
+	    /* no names: as they stand */
+	    {"@b\xfc.de", {"@b\xfc.de"}},
+	    {"@xn--ls8h.la", {"@xn--ls8h.la"}},
+	    {"@" LONG "\xc3\xbc.de", {"@" LONG "\xc3\xbc.de"}},
+	    {"k@\xc3\xbc.de",
+	     {"k@\xc3\xbc.de", "\"k\"@\xc3\xbc.de", "\"k@\xc3\xbc.de", "k@xn--tda.de",
+	      "\"k\"@xn--tda.de", "\"k@xn--tda.de"}},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		MW_ARENA_AUTO *a = mw_arena_new(0);
+		struct mw_str v[MW_ADDR_FORMS];
+		int n = mw_addr_forms(mw_strz(cases[i].addr), a, v), k = 0;
+		for (; k < n && cases[i].form[k]; k++)
+			if (!mw_str_eq(v[k], mw_strz(cases[i].form[k])))
+				fail_msg("%s: %.*s", cases[i].addr, (int)v[k].n, v[k].p);
+		if (k != n || cases[i].form[k])
+			fail_msg("%s: %d forms", cases[i].addr, n);
+	}
+	MW_ARENA_AUTO *small = mw_arena_new(1);
+	struct mw_str v[MW_ADDR_FORMS];
+	assert_int_equal(mw_domain_forms(MW_STR("\xc3\xbc.de"), small, v), MW_ENOMEM);
+	assert_int_equal(mw_addr_forms(MW_STR("k@x.de"), small, v), MW_ENOMEM);
+	assert_int_equal(mw_addr_forms(MW_STR("k@\xc3\xbc.de"), small, v), MW_ENOMEM);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(names),
 	    cmocka_unit_test(lists),
+	    cmocka_unit_test(forms),
 	};
 	return cmocka_run_group_tests_name("names of a domain", tests, NULL, NULL);
 }
