@@ -264,9 +264,10 @@ committer(void *arg)
 	(void)pthread_mutex_lock(&st->mu);
 	for (;;) {
 		gather(st);
-		uint64_t bytes;
-		struct mw_entry *list = take_batch(st, &bytes);
-		bool roll = st->want_roll && !list, stop = st->stop;
+		uint64_t bytes = 0;
+		/* A roll waits for no pause in the mail: under load there is none. */
+		bool roll = st->want_roll, stop = st->stop;
+		struct mw_entry *list = roll ? NULL : take_batch(st, &bytes);
 		if (!list && !roll && !stop && !segment_old(st)) {
 			wait_work(st);
 			continue;
@@ -289,7 +290,7 @@ committer(void *arg)
 			st->rolls_done++;
 		}
 		(void)pthread_cond_broadcast(&st->idle);
-		if (!list && stop)
+		if (!list && !roll && stop)
 			break;
 	}
 	(void)pthread_mutex_unlock(&st->mu);

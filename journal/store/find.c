@@ -294,12 +294,15 @@ mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
 
 int
 mw_store_find_from(struct mw_store *st, enum mw_key key, struct mw_str value,
-                   uint64_t from, int (*cb)(void *arg, const struct mw_record *r),
+                   uint64_t *from, int (*cb)(void *arg, const struct mw_record *r),
                    void *arg, struct mw_err *err)
 {
 	struct find f = {
-	    .st = st, .cb = cb, .arg = arg, .done = from, .before = UINT64_MAX};
-	return find(&f, key, value, err);
+	    .st = st, .cb = cb, .arg = arg, .done = *from, .before = UINT64_MAX};
+	int r = find(&f, key, value, err);
+	if (r == 0)
+		*from = f.done;
+	return r;
 }
 
 static int

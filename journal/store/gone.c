@@ -16,6 +16,7 @@ struct mw_gone {
 	uint64_t next[2];      /* what is below is known: tombstones, audits */
 	struct mw_err *err;
 	int failed;
+	bool more; /* something was found */
 };
 
 static int
@@ -77,7 +78,7 @@ on_record(void *arg, const struct mw_record *r)
 {
 	struct mw_gone *g = arg;
 	MW_BUF_AUTO cbor = {0};
-	g->next[r->type == MW_TYPE_AUDIT] = r->seq + 1;
+	g->more = true;
 	struct mw_err e = {0};
 	struct mw_tombstone t;
 	struct mw_audit x;
@@ -107,26 +108,23 @@ int
 mw_gone_more(struct mw_gone *g, struct mw_store *st, struct mw_err *err)
 {
 	static const char types[] = {MW_TYPE_TOMBSTONE, MW_TYPE_AUDIT};
-	uint64_t before[] = {g->next[0], g->next[1]};
 	bool was = st->loading_gone;
 	int r = 0;
 	g->st = st;
 	g->err = err;
 	g->failed = 0;
+	g->more = false;
 	st->loading_gone = true;
 	for (size_t i = 0; r == 0 && i < sizeof types; i++)
-		r = mw_store_find_from(st, MW_KEY_TYPE, mw_str(&types[i], 1), g->next[i],
+		r = mw_store_find_from(st, MW_KEY_TYPE, mw_str(&types[i], 1), &g->next[i],
 		                       on_record, g, err);
 	st->loading_gone = was;
 	g->st = NULL;
 	g->err = NULL;
 	merge(g);
 	r = g->failed < 0 ? g->failed : MW_MIN(r, 0);
-	if (r < 0) { /* then once more from there: a tombstone twice does no harm */
-		memcpy(g->next, before, sizeof before);
-		return r;
-	}
-	return memcmp(g->next, before, sizeof before) != 0;
+	/* After a failure once more from there: a tombstone twice does no harm. */
+	return r < 0 ? r : g->more;
 }
 
 int

@@ -7,14 +7,17 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 enum {
-	N = 5
+	N = 5,
+	LINKS = 3000
 };
 
 static char dir[64], journal[80];
@@ -206,6 +209,44 @@ half_a_crowd_goes(void **state)
 	mw_store_coming(store, -HALF);
 }
 
+/* Mail without end: with each answer the next one is submitted, so whenever the committer
+ * looks there is some. */
+struct chain {
+	struct mw_entry *e[LINKS];
+	size_t at;
+	atomic_bool enough;
+};
+
+static void
+next_link(void *arg, const struct mw_commit *c)
+{
+	struct chain *k = arg;
+	assert_int_equal(c->code, 0);
+	if (!atomic_load(&k->enough) && ++k->at < LINKS)
+		mw_store_submit(store, k->e[k->at], next_link, k);
+}
+
+static void
+a_segment_is_closed_under_load(void **state)
+{
+	(void)state;
+	static struct chain k;
+	struct mw_err err = {0};
+	struct mw_store_stats st;
+	memset(&k, 0, sizeof k);
+	for (size_t i = 0; i < LINKS; i++)
+		k.e[i] = entry();
+	mw_store_submit(store, k.e[0], next_link, &k);
+	assert_int_equal(mw_store_roll(store, &err), 0);
+	atomic_store(&k.enough, true);
+	mw_store_stats(store, &st);
+	assert_true(st.mails < LINKS);
+	mw_store_close(store); /* and with it all that is on its way */
+	for (size_t i = 0; i < LINKS; i++)
+		mw_entry_free(k.e[i]);
+	store = NULL;
+}
+
 int
 main(void)
 {
@@ -213,6 +254,8 @@ main(void)
 	    cmocka_unit_test_setup_teardown(shares_a_commit, setup, teardown),
 	    cmocka_unit_test_setup_teardown(alone_it_does_not_wait, setup, teardown),
 	    cmocka_unit_test_setup_teardown(half_a_crowd_goes, setup, teardown),
+	    cmocka_unit_test_setup_teardown(a_segment_is_closed_under_load, setup,
+	                                    teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
