@@ -14,7 +14,7 @@
 struct erase {
 	struct mw_cli *cli;
 	struct mw_query q;
-	bool dry, yes;
+	bool dry, yes, despite;
 	struct mw_holds *holds;
 	struct mw_arena *tmp; /* of one mail */
 	struct mw_erase_list list;
@@ -479,7 +479,7 @@ refuse(struct erase *e)
 		    "that is; nothing was erased",
 		    e->unknown, e->unknown == 1 ? "" : "s");
 	if (e->n_held == 0)
-		return mw_retain_no_hold_lost(e->cli, e->err);
+		return e->despite ? 0 : mw_retain_no_hold_lost(e->cli, e->err);
 	(void)mw_fail(e->err, MW_EPERM,
 	              "%zu message%s under hold (%s); nothing was erased", e->n_held,
 	              e->n_held == 1 ? " is" : "s are", mw_buf_cstr(&e->names));
@@ -538,6 +538,9 @@ parse(struct erase *e, int argc, char **argv)
 		if (r == 0 &&
 		    (r = mw_cli_option(argc, argv, &i, "--yes", NULL, e->err)) > 0)
 			e->yes = true;
+		if (r == 0 && (r = mw_cli_option(argc, argv, &i, "--despite-damage", NULL,
+		                                 e->err)) > 0)
+			e->despite = true;
 		if (r == 0 && argv[i][0] == '-')
 			return mw_cli_unknown(e->cli, cmd, argv[i]);
 		if (r == 0)

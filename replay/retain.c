@@ -59,7 +59,9 @@ mw_retain_no_hold_lost(struct mw_cli *cli, struct mw_err *err)
 		              "%llu records cannot be read, and a hold may be among "
 		              "them; nothing was erased",
 		              (unsigned long long)log->lost);
-		r = mw_err_hint(err, "'mailwal verify' names the places");
+		r = mw_err_hint(
+		    err, "'mailwal verify' names the places; --despite-damage says "
+		         "that no hold was there");
 	}
 	mw_retain_free(log);
 	mw_holds_free(holds);

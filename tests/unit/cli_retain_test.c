@@ -470,8 +470,19 @@ hold_lost(void **state)
 	assert_true(says("\"removed\":0"));
 	want(65, "erase 4XA40q --yes");
 	assert_true(says("a hold may be among them"));
+	want(65, "erase 4XA40q --dry-run");
+	assert_true(says("--despite-damage"));
+	want(0, "erase 4XA40q --despite-damage --dry-run --json");
+	assert_true(says("\"erased\":1,"));
+	want(0, "show 4XA40q");
+	want(0, "erase 4XA40q --despite-damage --yes --json");
+	assert_true(says("\"erased\":1,"));
+	want(66, "show 4XA40q");
+	/* it says nothing of whose mail the lost record was */
+	want(77, "erase --user hr@example.org --despite-damage --yes");
+	assert_true(says("nobody knows whose mail that is"));
 	want(0, "prune --despite-damage --yes --json");
-	assert_true(says("\"removed\":120"));
+	assert_true(says("\"removed\":119"));
 	want(0, "prune --yes --json"); /* what went is no damage */
 }
 
