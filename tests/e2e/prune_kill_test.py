@@ -151,15 +151,18 @@ def main(t):
 			site.configure(sections)
 			copy(whole, site.journal)
 			n = counts(site, job.args)
-			kills, bad = 0, []
+			kills, bad = dict.fromkeys((c for c in CALLS if n[c]), 0), []
 			for call in CALLS:
 				for at in moments(n[call]):
 					copy(whole, site.journal)
 					got = try_once(site, job, call, at)
-					kills += got is not None
+					kills[call] += got is not None
 					if got:
 						bad.append((call, at, got))
-			t.ok(kills and not bad, f"{job.name}: {kills} kills ({n})", "\n".join(map(str, bad)))
+			t.ok(kills and not bad, f"{job.name}: {sum(kills.values())} kills ({n})",
+			     "\n".join(map(str, bad)))
+			t.ok(all(kills.values()), f"{job.name}: some at each kind of call that it makes",
+			     kills)
 
 
 if __name__ == "__main__":
