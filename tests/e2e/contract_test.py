@@ -375,6 +375,10 @@ def kept_out(t, site):
 				if time.monotonic() > end:
 					break
 				time.sleep(0.01)
+			end = time.monotonic() + 1  # to look is no harm, so it may have it open
+			while p.poll() is None and time.monotonic() < end:
+				time.sleep(0.05)
+			waits = waits and p.poll() is None
 			files = [f for _, _, names in os.walk(box) for f in names]
 			os.close(fd)
 			out = p.communicate(timeout=tap.PATIENCE)[0]
