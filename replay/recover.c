@@ -19,6 +19,7 @@ struct keys {
 	struct mw_select_key *v;
 	size_t n, cap;
 	bool failed;
+	bool partly; /* mail may have it so that these do not find it */
 };
 
 static void
@@ -38,6 +39,22 @@ add_key(struct keys *k, enum mw_key kind, const char *value)
 		k->v[k->n++] = (struct mw_select_key){kind, value};
 }
 
+/* As a recipient or a login may have it: with quotes around the local part too. */
+static void
+add_forms(struct keys *k, struct mw_str addr)
+{
+	struct mw_str form[MW_ADDR_FORMS];
+	int n = mw_addr_forms(addr, k->arena, form);
+	k->failed = k->failed || n < 0;
+	for (int i = 0; i < n; i++) {
+		const char *z =
+		    mw_arena_printf(k->arena, "%.*s", (int)form[i].n, form[i].p);
+		if (mw_addr_domain(form[i]).n)
+			add_key(k, MW_KEY_RCPT, z);
+		add_key(k, MW_KEY_OWNER, z);
+	}
+}
+
 /* addr, where it is an address of the mailbox (NULL: of any): true if it was. */
 static bool
 add_address(struct keys *k, const char *addr, const char *mailbox)
@@ -49,13 +66,12 @@ add_address(struct keys *k, const char *addr, const char *mailbox)
 		k->failed = true;
 	if (!login || (mailbox && strcmp(login, mailbox) != 0))
 		return false;
-	const char *z = mw_arena_printf(k->arena, "%.*s", (int)base.n, base.p);
-	add_key(k, MW_KEY_RCPT, z);
-	add_key(k, MW_KEY_OWNER, z);
+	/* Of "+kurt+x"@… no record has +kurt@… */
+	const char *delimiter = k->conf->recipient_delimiter;
+	k->partly = k->partly || (delimiter && base.n && strchr(delimiter, base.p[0]));
+	add_forms(k, base);
 	/* A login without domain gets the sender's. */
-	struct mw_str local = mw_addr_local(base);
-	add_key(k, MW_KEY_OWNER,
-	        mw_arena_printf(k->arena, "%.*s", (int)local.n, local.p));
+	add_forms(k, mw_addr_local(base));
 	return true;
 }
 
@@ -103,11 +119,11 @@ keys_of(const struct mw_conf *conf, const char *who, const char *mailbox,
 		                                conf->local_domains.v[i]);
 		any = (z && add_address(&k, z, mailbox)) || any;
 	}
-	add_key(&k, MW_KEY_OWNER, mw_arena_printf(a, "%.*s", (int)local.n, local.p));
+	add_forms(&k, local);
 	add_key(&k, MW_KEY_OWNER, mw_arena_strdup(a, name));
 	if (k.failed)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	ret->key = any && all ? k.v : NULL;
+	ret->key = any && all && !k.partly ? k.v : NULL;
 	ret->n_key = ret->key ? k.n : 0;
 	return 0;
 }

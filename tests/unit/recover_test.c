@@ -38,6 +38,13 @@ static const struct mail mails[] = {
     {"raw@a.test", {NULL}, NULL, "w@far.test", LOCAL | MW_RCPT_UNDECIDED},
     {"gone@a.test", {NULL}, NULL, "w@far.test", EXPANDED},
     {"alice@a.test", {NULL}, NULL, "w@far.test", LOCAL | MW_RCPT_REFUSED},
+    {"\"alice\"@a.test", {NULL}, NULL, "w@far.test", LOCAL},
+    {"\"Alice+x\"@a.test", {NULL}, NULL, "w@far.test", LOCAL},
+    {"all@a.test", {"\"alice\"@a.test"}, NULL, "w@far.test", EXPANDED},
+    {"far@far.test", {NULL}, "\"alice\"@a.test", "alice@a.test", 0},
+    {"far@far.test", {NULL}, "\"alice\"", "alice@a.test", 0},
+    {"\"eve\"@a.test", {NULL}, NULL, "w@far.test", LOCAL},
+    {"\"+zoe+x\"@a.test", {NULL}, NULL, "w@far.test", LOCAL},
 };
 
 static void
@@ -141,6 +148,12 @@ addresses_find_their_mailbox(void **state)
 	    {pattern_n, 0, "alice", "alice", false, false},
 	    {pattern_n, 0, "alice@b.test", "alice", false, false},
 	    {pattern_n, 2, "al@a.test", "alice", true, true},
+	    {pattern_u, 2, "\"alice\"@a.test", "alice@a.test", false, true},
+	    {pattern_u, 2, "all@a.test", "alice@a.test", true, true},
+	    {pattern_u, 2, "eve@a.test", "eve@a.test", false, true},
+	    {pattern_u, 2, "eve", "eve@a.test", false, true},
+	    {pattern_n, 2, "eve@a.test", "eve", false, true},
+	    {pattern_u, 2, "+zoe@a.test", "+zoe@a.test", false, false},
 	    {pattern_dn, 2, "alice@a.test", "a.test/alice", false, true},
 	    {pattern_dn, 2, "al@a.test", "a.test/alice", true, false},
 	    {pattern_dn, 2, "a.test/alice", "a.test/alice", false, false},

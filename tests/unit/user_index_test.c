@@ -20,10 +20,13 @@ enum {
 	WRITERS = 8
 };
 
-static const char *const locals[] = {"a",   "b",         "A+x",       "a+y",
-                                     "a-b", "a-b+c",     "a+b-c",     "owner-a",
-                                     "b+",  "a-request", "b-request", "owner-b+c",
-                                     "+a",  "-b",        "a_b",       "a=b+c"};
+static const char *const locals[] = {"a",      "b",         "A+x",         "a+y",
+                                     "a-b",    "a-b+c",     "a+b-c",       "owner-a",
+                                     "b+",     "a-request", "b-request",   "owner-b+c",
+                                     "+a",     "-b",        "a_b",         "a=b+c",
+                                     "\"a\"",  "\"A+x\"",   "\"a-b\"",     "\"b+\"",
+                                     "\"+a\"", "\"+a-x\"",  "\"owner-a\"", "\"a\\+b\"",
+                                     "\"a b\""};
 static const char *const domains[] = {"d.test", "D.Test", "e.test"};
 static const char *const delimiters[] = {"+", "-", "+-", "", "-+", "_"};
 
