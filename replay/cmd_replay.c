@@ -318,8 +318,10 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	/* Before an early look, which would find the same staging folder. */
 	if (run->ledger && !run->dry)
 		r = mw_run_clear_left(run->ledger, run->target, err);
-	if (r)
+	if (r) {
+		run->report->interrupted = r == MW_ECANCEL;
 		return r;
+	}
 	if (run->queue)
 		run->queue_ahead = mw_queue_ahead_start(run->queue);
 	const struct mw_plan_opts po = {.cli = cli,

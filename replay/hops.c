@@ -2,7 +2,6 @@
 
 #include "journal/base/util.h"
 #include "replay/profile.h"
-#include "replay/run.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +16,10 @@ struct hops {
 	struct mw_plan_box *b;
 	bool *gone; /* by position in b->v */
 	struct mw_buf header;
-	bool whole; /* and that is all of it */
+	bool whole;                    /* and that is all of it */
+	bool to_end;                   /* the content behind it is wanted, too */
+	struct mw_known *const *known; /* by journal; NULL: own, as far as it was asked */
+	struct mw_known **own;
 	struct mw_err *err;
 };
 
@@ -120,21 +122,22 @@ keep_header(void *arg, const void *p, size_t n)
 	if (end)
 		h->header.n = (size_t)(end - text) + 2;
 	h->whole = end || h->header.n >= HEADER_MAX;
-	return 0;
+	return h->whole && !h->to_end ? MW_ECANCEL : 0;
 }
 
-/* 0; negative: all is over. The content is read to its end: one that is damaged cannot
- * stand for another, and leaves the header empty. */
+/* 1: the header is there, and, to the end, all else was read too; 0: it cannot be read;
+ * negative: all is over. */
 static int
-load_header(struct hops *h, const struct mw_plan_rec *r)
+load_header(struct hops *h, const struct mw_plan_rec *r, bool to_end)
 {
 	struct mw_record rec;
+	struct mw_mail m;
 	struct mw_err why = {0};
 	struct mw_store *st = h->cli->stores[r->journal];
 	MW_ARENA_AUTO *a = mw_arena_new(0);
-	struct mw_mail m;
 	mw_buf_clear(&h->header);
 	h->whole = false;
+	h->to_end = to_end;
 	int q = a ? mw_store_get_seq(st, r->loc, r->seq, &rec, &why) : MW_ENOMEM;
 	if (!q)
 		q = mw_record_mail(st, &rec, a, &m, &why);
@@ -142,11 +145,20 @@ load_header(struct hops *h, const struct mw_plan_rec *r)
 		q = mw_record_body(st, &rec, &m, keep_header, h, &why);
 	if (q == MW_ENOMEM)
 		return mw_fail(h->err, q, "out of memory");
-	if (q == MW_ECANCEL)
-		return mw_fail(h->err, q, "interrupted");
-	if (q)
-		mw_buf_clear(&h->header);
-	return 0;
+	if (mw_cli_stopped())
+		return mw_fail(h->err, MW_ECANCEL, "interrupted");
+	return q == 0 || (q == MW_ECANCEL && h->whole);
+}
+
+/* 1: the host refused it after all. */
+static int
+not_taken(struct hops *h, const struct mw_plan_rec *r)
+{
+	if (h->known)
+		return mw_known_not_taken(h->known[r->journal], r->seq);
+	struct mw_known **k = &h->own[r->journal];
+	int q = *k ? 0 : mw_known_load(h->cli->stores[r->journal], false, k, h->err);
+	return q < 0 ? q : mw_known_not_taken(*k, r->seq);
 }
 
 static bool
@@ -188,21 +200,36 @@ judge(struct hops *h, const struct group *g)
 	return 0;
 }
 
+/* The links of one copy to earlier ones, if it can stand for them: read to its end, and
+ * taken by its host. */
+static int
+link_one(struct hops *h, struct group *g)
+{
+	struct mw_facts ignored;
+	const struct mw_plan_rec *rec = rec_of(h, g->v[g->later]);
+	size_t before = g->n_link;
+	int r = load_header(h, rec, false);
+	if (r <= 0)
+		return r;
+	mw_header_facts(mw_buf_str(&h->header), name_hop, g, &ignored);
+	if (g->failed)
+		return mw_fail(h->err, MW_ENOMEM, "out of memory");
+	if (g->n_link == before)
+		return 0;
+	r = not_taken(h, rec);
+	bool stands = r == 0 && (r = load_header(h, rec, true)) == 1;
+	if (!stands)
+		g->n_link = before;
+	return MW_MIN(r, 0);
+}
+
 static int
 merge_group(struct hops *h, const uint32_t *v, size_t n)
 {
-	struct mw_facts ignored;
 	struct group g = {.h = h, .v = v, .n = n};
 	int r = 0;
-	for (; g.later < n && !r; g.later++) {
-		if (mw_run_never_arrived(&h->b->v[v[g.later]]))
-			continue;
-		r = load_header(h, rec_of(h, v[g.later]));
-		if (!r)
-			mw_header_facts(mw_buf_str(&h->header), name_hop, &g, &ignored);
-		if (g.failed)
-			r = mw_fail(h->err, MW_ENOMEM, "out of memory");
-	}
+	for (; g.later < n && !r; g.later++)
+		r = link_one(h, &g);
 	if (!r)
 		r = judge(h, &g);
 	free(g.link);
@@ -254,17 +281,24 @@ merge_box(struct hops *h)
 }
 
 int
-mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_err *err)
+mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_known *const *known,
+              struct mw_err *err)
 {
-	struct hops h = {.cli = cli, .p = p, .err = err};
+	struct hops h = {.cli = cli, .p = p, .known = known, .err = err};
 	int r = 0;
 	if (cli->n_journals < 2)
 		return 0;
+	h.own = calloc(cli->n_journals, sizeof *h.own);
+	if (!h.own)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t i = 0; i < p->n_box && !r; i++) {
 		h.b = &p->box[i];
 		if (h.b->n > 1 && h.b->n_wanted)
 			r = merge_box(&h);
 	}
+	for (size_t i = 0; i < cli->n_journals; i++)
+		mw_known_free(h.own[i]);
+	free(h.own);
 	mw_buf_free(&h.header);
 	return r;
 }

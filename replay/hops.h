@@ -12,13 +12,16 @@
 #ifndef MW_REPLAY_HOPS_H
 #define MW_REPLAY_HOPS_H
 
+#include "replay/known.h"
 #include "replay/plan.h"
 
 /* Takes copies of earlier hops out of the boxes of p (oldest first); what was wanted of
  * them is wanted of the later one. A record that cannot be read to its
- * end is no later hop, nor is one that by the MTA's log became no mail: what the host
- * before it has stays. Nothing to do, and nothing done, with one journal. MW_ENOMEM,
+ * end is no later hop, nor is one that was refused behind its capture, by the MTA's log:
+ * then the mail stayed with the host before it. known: of each journal; NULL: loaded
+ * here, where it is asked. Nothing to do, and nothing done, with one journal. MW_ENOMEM,
  * MW_ECANCEL. */
-int mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_err *err) MW_CHECK;
+int mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_known *const *known,
+                  struct mw_err *err) MW_CHECK;
 
 #endif

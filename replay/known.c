@@ -279,6 +279,13 @@ mw_known_copy(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq
 	return MW_KNOWN_NOTHING;
 }
 
+bool
+mw_known_not_taken(const struct mw_known *k, uint64_t seq)
+{
+	const struct about *a = k ? &k->v[slot(k, seq)] : NULL;
+	return a && a->seq && a->whole == MW_FACT_REFUSED;
+}
+
 int64_t
 mw_known_newest(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
                 const struct mw_copy *c, struct mw_arena *tmp)

@@ -36,6 +36,9 @@ void mw_known_free(struct mw_known *k); /* NULL ok */
 enum mw_known_class mw_known_copy(const struct mw_known *k, const struct mw_conf *conf,
                                   uint64_t seq, const struct mw_copy *c, int64_t mark_us,
                                   struct mw_arena *tmp);
+/* Was it refused as a whole behind the capture? Then it stayed with the host or program
+ * that sent it; of all else this host became responsible. */
+bool mw_known_not_taken(const struct mw_known *k, uint64_t seq);
 /* The newest stamp of what is known of that copy, in whole seconds with some servers; it
  * was not delivered before. INT64_MIN: nothing is known. */
 int64_t mw_known_newest(const struct mw_known *k, const struct mw_conf *conf,

@@ -440,15 +440,13 @@ mw_plan_make(const struct mw_plan_opts *o, struct mw_plan **ret, struct mw_err *
 		              err);
 	else if (!r)
 		r = two_walks(&w);
+	if (!r)
+		sort_all(p);
+	if (!r && !o->export)
+		r = mw_hops_merge(o->cli, p, w.known.known, err);
 	free(w.chosen);
 	mw_known_set_done(&w.known);
 	mw_arena_free(w.tmp);
-	if (r) {
-		mw_plan_free(p);
-		return r;
-	}
-	sort_all(p);
-	r = o->export ? 0 : mw_hops_merge(o->cli, p, err);
 	if (r) {
 		mw_plan_free(p);
 		return r;

@@ -9,7 +9,6 @@
 #include "journal/store/dict_int.h"
 #include "journal/store/store_int.h"
 
-#include <malloc.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -445,8 +444,6 @@ train_round(struct mw_store *st)
 	mw_dict_entries_free(old_spare, NULL);
 	mw_dict_unref(old);
 	mw_dict_unref(new);
-	(void)malloc_trim(
-	    0); /* what learning took: megabytes, and for a long time no more */
 	(void)pthread_mutex_lock(&ds->mu);
 	ds->busy = false;
 	ds->rounds++;

@@ -292,6 +292,22 @@ mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
 	return find(&f, key, value, err);
 }
 
+/* The number of the first record of the newest segment. */
+static int
+newest_first(struct mw_store *st, uint64_t *ret_seq)
+{
+	MW_AUTOFREE uint64_t *v = NULL;
+	size_t n;
+	struct mw_open_seg *o;
+	struct mw_err ignored = {0};
+	int r = mw_seg_list(st->fs, st->dir, &v, &n, &ignored);
+	if (r == 0 && n)
+		r = mw_store_seg(st, v[n - 1], &o, &ignored);
+	if (r == 0 && n)
+		*ret_seq = o->seg->h.first_seq;
+	return r;
+}
+
 int
 mw_store_find_from(struct mw_store *st, enum mw_key key, struct mw_str value,
                    uint64_t *from, int (*cb)(void *arg, const struct mw_record *r),
@@ -299,9 +315,11 @@ mw_store_find_from(struct mw_store *st, enum mw_key key, struct mw_str value,
 {
 	struct find f = {
 	    .st = st, .cb = cb, .arg = arg, .done = *from, .before = UINT64_MAX};
+	uint64_t open = 0;
 	int r = find(&f, key, value, err);
-	if (r == 0)
-		*from = f.done;
+	/* What is not synced may go, and its numbers are given once more. */
+	if (r == 0 && newest_first(st, &open) == 0)
+		*from = MW_MAX(*from, MW_MIN(f.done, open));
 	return r;
 }
 

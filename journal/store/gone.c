@@ -16,7 +16,8 @@ struct mw_gone {
 	uint64_t next[2];      /* what is below is known: tombstones, audits */
 	struct mw_err *err;
 	int failed;
-	bool more; /* something was found */
+	uint64_t seen[2]; /* what is below was found already */
+	bool more;        /* something was found */
 };
 
 static int
@@ -74,11 +75,9 @@ add_tombstone(struct mw_gone *g, const struct mw_tombstone *t)
 }
 
 static int
-on_record(void *arg, const struct mw_record *r)
+take_record(struct mw_gone *g, const struct mw_record *r)
 {
-	struct mw_gone *g = arg;
 	MW_BUF_AUTO cbor = {0};
-	g->more = true;
 	struct mw_err e = {0};
 	struct mw_tombstone t;
 	struct mw_audit x;
@@ -102,6 +101,21 @@ on_record(void *arg, const struct mw_record *r)
 	if (k == MW_ENOMEM)
 		return g->failed = mw_fail(g->err, k, "%s", e.msg);
 	return 0;
+}
+
+static int
+on_record(void *arg, const struct mw_record *r)
+{
+	struct mw_gone *g = arg;
+	uint64_t *seen = &g->seen[r->type == MW_TYPE_AUDIT];
+	if (r->seq < *seen)
+		return 0;
+	int k = take_record(g, r);
+	if (k == 0) {
+		*seen = r->seq + 1;
+		g->more = true;
+	}
+	return k;
 }
 
 int

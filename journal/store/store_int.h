@@ -290,8 +290,8 @@ void mw_cursor_seen(struct mw_cursor *c);
 void mw_cursor_limit(struct mw_cursor *c, uint64_t limit);
 void mw_cursor_point(const struct mw_cursor *c, struct mw_index_point *ret);
 
-/* find.c: as mw_store_find, of records with a sequence number of at least *from, which is
- * where the next look begins when it has come to its end */
+/* find.c: as mw_store_find, of records with a sequence number of at least *from, which
+ * then is where the next look begins: in the newest segment, where numbers may change */
 int mw_store_find_from(struct mw_store *st, enum mw_key key, struct mw_str value,
                        uint64_t *from, int (*cb)(void *arg, const struct mw_record *r),
                        void *arg, struct mw_err *err) MW_CHECK;

@@ -17,7 +17,7 @@
 
 enum {
 	N = 5,
-	LINKS = 3000
+	LINKS = 50000 /* seconds of it */
 };
 
 static char dir[64], journal[80];
@@ -214,6 +214,7 @@ half_a_crowd_goes(void **state)
 struct chain {
 	struct mw_entry *e[LINKS];
 	size_t at;
+	int code;
 	atomic_bool enough;
 };
 
@@ -221,9 +222,11 @@ static void
 next_link(void *arg, const struct mw_commit *c)
 {
 	struct chain *k = arg;
-	assert_int_equal(c->code, 0);
-	if (!atomic_load(&k->enough) && ++k->at < LINKS)
+	k->code = k->code ? k->code : c->code;
+	if (!atomic_load(&k->enough) && ++k->at < LINKS) {
+		k->e[k->at] = entry();
 		mw_store_submit(store, k->e[k->at], next_link, k);
+	}
 }
 
 static void
@@ -234,8 +237,7 @@ a_segment_is_closed_under_load(void **state)
 	struct mw_err err = {0};
 	struct mw_store_stats st;
 	memset(&k, 0, sizeof k);
-	for (size_t i = 0; i < LINKS; i++)
-		k.e[i] = entry();
+	k.e[0] = entry();
 	mw_store_submit(store, k.e[0], next_link, &k);
 	assert_int_equal(mw_store_roll(store, &err), 0);
 	atomic_store(&k.enough, true);
@@ -245,6 +247,7 @@ a_segment_is_closed_under_load(void **state)
 	for (size_t i = 0; i < LINKS; i++)
 		mw_entry_free(k.e[i]);
 	store = NULL;
+	assert_int_equal(k.code, 0);
 }
 
 int

@@ -25,7 +25,9 @@ enum {
 enum harm {
 	FINE,
 	DAMAGED, /* its content, behind the header */
-	REFUSED  /* by a later filter, the host's log says */
+	REFUSED, /* by a later filter, the host's log says */
+	DISCARDED,
+	BOUNCED
 };
 
 struct mail {
@@ -50,15 +52,22 @@ struct world {
 static char local[] = "x.test", plus[] = "+", sent[] = "Sent", pattern[] = "%u";
 
 static void
-refuse(struct mw_store *st, const struct mail *x, const uint8_t *id, uint64_t seq)
+note(struct mw_store *st, const struct mail *x, const uint8_t *id, uint64_t seq)
 {
 	MW_BUF_AUTO b = {0};
 	struct mw_err err = {0};
 	struct mw_outcome one = {.seq = seq,
 	                         .queue_id = mw_strz(x->queue),
-	                         .whole = MW_FACT_REFUSED,
+	                         .whole = x->harm == REFUSED     ? MW_FACT_REFUSED
+	                                  : x->harm == DISCARDED ? MW_FACT_DISCARDED
+	                                                         : 0,
 	                         .whole_us = INT64_C(1700000100000000)};
 	struct mw_outcomes o = {.time_us = one.whole_us, .v = &one, .n = 1};
+	struct mw_outcome_rcpt to = {.addr = MW_STR("anna@x.test"),
+	                             .fact = MW_FACT_BOUNCED,
+	                             .time_us = one.whole_us};
+	one.rcpt = &to;
+	one.n_rcpt = x->harm == BOUNCED;
 	memcpy(one.id, id, MW_ID_LEN);
 	assert_int_equal(mw_outcomes_encode(&o, &b), 0);
 	assert_int_equal(mw_store_note(st, MW_TYPE_OUTCOME, one.whole_us, b.p, b.n, NULL,
@@ -110,8 +119,8 @@ put(struct mw_store *st, const char *dir, const struct mail *x)
 	mw_buf_printf(&text, "Message-ID: <1@far.test>\r\n\r\n%s\r\n", x->body);
 	uint8_t id[MW_ID_LEN];
 	struct mw_commit c = journaled(st, &m, text.p, text.n, id);
-	if (x->harm == REFUSED)
-		refuse(st, x, id, c.seq);
+	if (x->harm >= REFUSED)
+		note(st, x, id, c.seq);
 	if (x->harm == DAMAGED)
 		damage(dir, &c);
 }
@@ -158,7 +167,8 @@ end(struct world *w)
 
 /* The plan in a word: for each copy its second, with '*' where it is wanted. */
 static void
-plan_is(const struct mail *v, int64_t since_second, const char *want)
+plan_for(const struct mail *v, int64_t since_second, const char *mailbox,
+         const char *want)
 {
 	struct world w;
 	struct mw_plan *p = NULL;
@@ -175,7 +185,10 @@ plan_is(const struct mail *v, int64_t since_second, const char *want)
 		q.any_term = true;
 		q.since_us = INT64_C(1700000000000000) + since_second * 1000000;
 	}
-	const struct mw_plan_opts o = {.cli = &w.cli, .query = &q, .target = w.target};
+	const struct mw_plan_opts o = {.cli = &w.cli,
+	                               .query = &q,
+	                               .target = w.target,
+	                               .mailbox = mailbox};
 	if (mw_plan_make(&o, &p, &err) < 0)
 		fail_msg("%s", err.msg);
 	for (size_t b = 0; b < p->n_box; b++) {
@@ -192,6 +205,14 @@ plan_is(const struct mail *v, int64_t since_second, const char *want)
 	assert_int_equal(wanted, p->n_wanted);
 	mw_plan_free(p);
 	end(&w);
+}
+
+static void
+plan_is(const struct mail *v, int64_t since_second, const char *want)
+{
+	plan_for(v, since_second, NULL, want);
+	if (!since_second) /* one user's mail, as recover makes it */
+		plan_for(v, 0, "anna@x.test", want);
 }
 
 static void
@@ -265,7 +286,13 @@ a_later_one_of_no_use_takes_nothing_away(void **state)
 	                                          {1, "QC", {"QA"}, "x", 3, FINE}};
 	static const struct mail damaged[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
 	                                          {1, "QB", {"QA"}, "x", 2, DAMAGED}};
+	static const struct mail bounced[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                          {1, "QB", {"QA"}, "x", 2, BOUNCED}};
+	static const struct mail thrown[MOST] = {{0, "QA", {NULL}, "x", 1, FINE},
+	                                         {1, "QB", {"QA"}, "x", 2, DISCARDED}};
 	(void)state;
+	plan_is(bounced, 0, " 2*"); /* it had been taken */
+	plan_is(thrown, 0, " 2*");
 	plan_is(refused, 0, " 1* 2*");
 	plan_is(retried, 0, " 2* 3*");
 	plan_is(damaged, 0, " 1* 2*");
