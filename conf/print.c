@@ -150,7 +150,12 @@ mw_conf_explain(const char *key, struct mw_buf *out, struct mw_err *err)
 		put_explained(o, NULL, out);
 	if (!mw_str_cut(name, '.', &kind, &rest))
 		kind = rest = name;
-	/* retain: all of it; retain.keep; keep: wherever there is one */
+	/* As `config show --json` names it: the section's own name says nothing here. */
+	const char *last = rest.p == key ? NULL : memrchr(rest.p, '.', rest.n);
+	if (last)
+		rest = mw_str(last + 1, rest.n - (size_t)(last + 1 - rest.p));
+	/* retain: all of it; retain.keep and retain.default.keep; keep: wherever there is
+	 * one */
 	for (size_t s = 0; s < MW_CONF_N_SECTIONS; s++) {
 		const struct mw_conf_section *k = &mw_conf_sections[s];
 		bool named = mw_str_eq(mw_strz(k->name), kind),

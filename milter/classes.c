@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "journal/base/clock.h"
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 
 enum kind {
@@ -372,23 +373,20 @@ struct unit { /* one recipient, or one mailbox of it */
 static bool
 is_address(struct mw_str text, struct mw_str addr, const char *delimiter)
 {
-	struct mw_str local = mw_addr_local(addr);
-	size_t n = 1;
-	if (mw_str_ieq(text, addr))
+	MW_BUF_AUTO b = {0};
+	MW_BUF_AUTO bare = {0};
+	if (mw_addr_eq(text, addr))
 		return true;
-	while (n < local.n && (!local.p[n] || !strchr(delimiter, local.p[n])))
-		n++;
-	struct mw_str rest = mw_str(addr.p + local.n, addr.n - local.n);
-	return n < local.n && text.n == n + rest.n &&
-	       mw_str_ieq(mw_str(text.p, n), mw_str(local.p, n)) &&
-	       mw_str_ieq(mw_str(text.p + n, rest.n), rest);
+	struct mw_str key = mw_addr_key(addr, &b);
+	struct mw_str without = mw_addr_bare(key, delimiter, &bare);
+	return without.n && mw_addr_eq(text, without);
 }
 
 static bool
 fits_address(const struct term *t, const struct unit *u, struct mw_str addr)
 {
 	if (t->domain)
-		return mw_str_ieq(t->text, mw_addr_domain(addr));
+		return mw_domain_eq(t->text, mw_addr_domain(addr));
 	return is_address(t->text, addr, u->conf->recipient_delimiter);
 }
 

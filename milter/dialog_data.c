@@ -8,7 +8,7 @@
 enum {
 	HEAD_MAX = 8 * 1024, /* of the content, kept to find the queue ID */
 	DATA_TIMES = 12,     /* times proxy_timeout for all content of a message */
-	FINAL_TIMES = 2,     /* times proxy_timeout for the replies to its end */
+	FINAL_TIMES = 2,     /* times proxy_timeout for each reply to its end */
 };
 
 static const char unsure[] = "451 4.4.2 Connection to the next server lost after the end "
@@ -336,6 +336,8 @@ mw_dialog_final_reply(struct mw_dialog *d)
 	}
 	if (--d->due == 0)
 		message_sent(d, d->reply_code);
+	else /* each recipient's delivery may take its time */
+		mw_dialog_wait(d, MW_DI_FINAL, FINAL_TIMES);
 }
 
 void

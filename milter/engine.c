@@ -70,16 +70,20 @@ accept_some(struct loop *l, const struct mw_listener *ls)
 			listen_off(l, mw_loop_now(l) + backoff_us);
 			return;
 		}
-		int fd = accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		bool crowded = mw_listen_crowded(ls->fd);
+		int fd = crowded
+		             ? -1
+		             : accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
 			if (!mw_conn_new(l, fd, ls->inet))
 				(void)close(fd);
 			continue;
 		}
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+		if (crowded || errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
 		    errno == ENOMEM) {
 			/* They wait in the listen queue; no spin meanwhile. */
-			warn_accept(l, strerror(errno));
+			warn_accept(l, crowded ? "no descriptors to spare"
+			                       : strerror(errno));
 			listen_off(l, mw_loop_now(l) + backoff_us);
 			return;
 		}

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -370,4 +371,21 @@ mw_listen_close(struct mw_listeners *l)
 			(void)close(l->v[i].fd);
 	}
 	l->n = 0;
+}
+
+bool
+mw_listen_crowded(int fd)
+{
+	enum {
+		KEEP = 64
+	};
+	struct rlimit r;
+	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
+		return false;
+	/* A new descriptor has the lowest number that is free. */
+	int lowest = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (lowest < 0)
+		return errno == EMFILE;
+	(void)close(lowest);
+	return (rlim_t)lowest >= r.rlim_cur - MW_MIN(r.rlim_cur / 4, (rlim_t)KEEP);
 }

@@ -48,6 +48,11 @@ void mw_listen_inherit(const struct mw_listeners *l);
 void mw_listen_inherit_done(void);
 /* Will all these sockets be there when we are gone, held by systemd? */
 bool mw_listen_survives(const struct mw_listeners *l);
+/* Are the descriptors that are left needed for more than another connection? The
+ * journal's segments, its index and messages under way have the last 64 (of fewer than
+ * 256 a quarter) for themselves: sessions that took them all could not be served. fd: any
+ * descriptor. Any thread; cheap. */
+bool mw_listen_crowded(int fd);
 /* Somebody else has this one too: its path stays when we close it. */
 void mw_listen_leave(struct mw_listener *l);
 /* Stops listening; removes our unix sockets. */

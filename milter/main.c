@@ -1,6 +1,7 @@
 /* main.c - mailwald: reads the configuration, owns the journal, runs a front end. */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -13,6 +14,7 @@
 #include <sysexits.h>
 #include <systemd/sd-daemon.h>
 
+#include "journal/base/fs.h"
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "milter/control.h"
@@ -43,7 +45,9 @@ struct daemon {
 	atomic_bool handed;  /* another mailwald has our sockets */
 };
 
-static volatile sig_atomic_t got_stop, got_hup;
+/* Written by handlers, and by the thread that hands over. */
+static atomic_int got_stop, got_hup;
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a handler must not wait for a lock");
 static int signal_fd = -1;
 
 static void
@@ -52,9 +56,9 @@ on_signal(int sig)
 	int saved = errno;
 	uint64_t one = 1;
 	if (sig == SIGHUP)
-		got_hup = 1;
+		atomic_store(&got_hup, 1);
 	else
-		got_stop = 1;
+		atomic_store(&got_stop, 1);
 	(void)!write(signal_fd, &one, sizeof one); /* full only if already awake */
 	errno = saved;
 }
@@ -107,6 +111,19 @@ scheduling_init(void)
 	struct sched_param none = {0};
 	if (sched_getscheduler(0) == SCHED_OTHER)
 		(void)sched_setscheduler(0, SCHED_BATCH, &none); /* best effort */
+}
+
+/* What is large (tables of a dictionary that is learnt, buffers of a large message) comes
+ * from the system and goes back there as soon as it is freed. Left to itself, malloc
+ * takes such sizes out of its heaps after the first of them, and holes of megabytes stay.
+ */
+static void
+memory_init(void)
+{
+	enum {
+		LARGE = 128 * 1024
+	};
+	(void)mallopt(M_MMAP_THRESHOLD, LARGE); /* best effort */
 }
 
 static bool log_elsewhere; /* the log is not standard error */
@@ -206,6 +223,7 @@ open_store(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	    .segment_age_us = conf->segment_age,
 	    .min_free = conf->min_free,
 	    .gather_us = conf->commit_gather,
+	    .probe_us = 2000000,
 	    .level = (int)conf->compression_level,
 	    .dictionary = conf->compression_dictionary,
 	    .spill_above = conf->memory_per_message,
@@ -229,7 +247,7 @@ on_handover(void *arg, int fd, struct mw_err *err)
 	struct mw_listener v[MW_LISTEN_MAX];
 	uint64_t one = 1;
 	size_t n = d->listeners.n;
-	if (!atomic_load(&d->serving) || got_stop)
+	if (!atomic_load(&d->serving) || atomic_load(&got_stop))
 		return mw_fail(err, MW_EUNAVAIL, "mailwald is starting, or ending");
 	memcpy(v, d->listeners.v, n * sizeof v[0]);
 	n += mw_proxy_listeners(d->proxy, v + n, MW_LISTEN_MAX - n);
@@ -238,7 +256,7 @@ on_handover(void *arg, int fd, struct mw_err *err)
 		return r;
 	mw_log(MW_LOG_NOTICE, NULL, "event=handing_over");
 	atomic_store(&d->handed, true);
-	got_stop = 1;
+	atomic_store(&got_stop, 1);
 	(void)!write(signal_fd, &one, sizeof one); /* full only if already awake */
 	return 1;
 }
@@ -440,17 +458,15 @@ serve(struct daemon *d)
 		timeout_ms = (int)MW_MIN(watchdog_us / 2000, 60000);
 	if (d->libmilter && (timeout_ms < 0 || timeout_ms > 1000))
 		timeout_ms = 1000; /* it may leave by itself */
-	while (!got_stop && !(d->libmilter && mw_mfi_ended())) {
+	while (!atomic_load(&got_stop) && !(d->libmilter && mw_mfi_ended())) {
 		struct pollfd p = {.fd = signal_fd, .events = POLLIN};
 		uint64_t n;
 		if (poll(&p, 1, timeout_ms) > 0)
 			(void)!read(signal_fd, &n, sizeof n); /* only to reset it */
 		if (watchdog_us)
 			(void)sd_notify(0, "WATCHDOG=1");
-		if (got_hup) {
-			got_hup = 0;
+		if (atomic_exchange(&got_hup, 0))
 			reload(d);
-		}
 	}
 }
 
@@ -462,6 +478,7 @@ run(const char *file, struct mw_conf *conf, bool take_over)
 	d.take_over = take_over;
 	struct mw_err err = {0};
 	sigset_t ours;
+	memory_init();
 	limits_init();
 	scheduling_init();
 	log_init(conf);
@@ -511,6 +528,7 @@ main(int argc, char **argv)
 	const char *file = mw_conf_default_file();
 	bool test = false, take_over = false;
 	int c;
+	mw_fs_keep_standard();
 	while ((c = getopt_long(argc, argv, "c:tuhV", words, NULL)) != -1) {
 		switch (c) {
 		case 'c':

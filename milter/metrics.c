@@ -229,7 +229,9 @@ mw_metrics_text(struct mw_capture *cap, struct mw_buf *out)
 	head(out, M_mailwal_build_info);
 	labelled(out, M_mailwal_build_info, "version", MW_VERSION, 1);
 	seconds(out, M_mailwal_start_time_seconds, cap->clock->now_us(cap->clock) - up);
-	number(out, M_mailwal_ready, mw_store_ready(cap->store) == 0);
+	struct mw_store_stats st = {0};
+	mw_store_stats(cap->store, &st);
+	number(out, M_mailwal_ready, mw_store_ready(cap->store) == 0 && !st.failing);
 	messages(cap, out);
 	journal(cap, out);
 	spf(cap, out);

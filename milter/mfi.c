@@ -416,7 +416,10 @@ accept(int fd, __SOCKADDR_ARG addr, socklen_t *restrict len)
 		WARN_EVERY_US = 60 * 1000 * 1000
 	};
 	static atomic_int_least64_t warned;
-	int conn = accept4(fd, addr, len, 0);
+	int conn = -1;
+	errno = EMFILE;
+	if (!mw_listen_crowded(fd))
+		conn = accept4(fd, addr, len, 0);
 	if (conn >= 0 ||
 	    (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM))
 		return conn;

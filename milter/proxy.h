@@ -1,7 +1,8 @@
 /* proxy.h - the SMTP and LMTP front ends: what mail passes through is journaled.
  *
  * Each way (proxy_listen) has a listening socket and a next server; each connection has
- * one of its own to the next server, and a thread. dialog.h decides what is said.
+ * one of its own to the next server. A few threads, one for each processor, serve them
+ * all; nothing of it waits but for what is ready. dialog.h decides what is said.
  *
  * Life: mw_proxy_start → … → mw_proxy_stop, while the store is open. Call start with the
  * journal's lock held (see listen.h).
@@ -25,7 +26,9 @@ size_t mw_proxy_listeners(const struct mw_proxy *p, struct mw_listener *v, size_
 void mw_proxy_leave(struct mw_proxy *p);
 /* Stops listening, lets messages whose end has come be answered, tells the rest 421; at
  * most about 6 s; then frees. drain: others accept in our place; sessions first get 3 s
- * to end by themselves. NULL ok. */
+ * to end by themselves. What may take longer: the store's answer to a message, and a name
+ * of a next server that is being looked up, which cannot be broken off: as long as
+ * resolv.conf(5) lets it. NULL ok. */
 void mw_proxy_stop(struct mw_proxy *p, bool drain);
 
 #endif

@@ -1,166 +1,23 @@
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "milter/proxy_int.h"
 
 enum {
-	CONNECT_MS = 30000,
 	LINGER_MS = 500,
-	READ_SIZE = 32 * 1024,
 	WIRE_MAX = 256 * 1024, /* encrypted, not yet taken by the peer */
+	/* not yet taken by the client: the replies to 100,000 recipients are less */
+	OWED_MAX = 16 * 1024 * 1024,
+	/* what is left of the content is sent with the dot, if it is not more */
+	HOLD_MAX = 64 * 1024,
 };
-
-static int64_t
-now_us(const struct mw_proxy_conn *c)
-{
-	return c->proxy->cap->clock->mono_us(c->proxy->cap->clock);
-}
-
-static void
-close_fd(int *fd)
-{
-	if (*fd >= 0)
-		(void)close(*fd);
-	*fd = -1;
-}
-
-/* ---- to the next server ---- */
-
-/* Waits for a connect() that is under way. */
-static int
-connected(struct mw_proxy_conn *c, int fd, int64_t until_us)
-{
-	int e = 0;
-	socklen_t n = sizeof e;
-	for (;;) {
-		struct pollfd p[2] = {{.fd = fd, .events = POLLOUT},
-		                      {.fd = c->wake, .events = POLLIN}};
-		int64_t left = (until_us - now_us(c)) / 1000;
-		int r = poll(p, 2, (int)MW_MAX(left, 0));
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return -1;
-		errno = r == 0 ? ETIMEDOUT : ECANCELED;
-		if (r == 0 || p[1].revents)
-			return -1;
-		if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n) < 0)
-			return -1;
-		errno = e;
-		return e ? -1 : 0;
-	}
-}
-
-static int
-try_address(struct mw_proxy_conn *c, const struct sockaddr *sa, socklen_t n,
-            int64_t until_us)
-{
-	MW_AUTOCLOSE int fd =
-	    socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int on = 1;
-	if (fd < 0)
-		return -1;
-	if (connect(fd, sa, n) < 0) {
-		/* EAGAIN: a unix socket with a full queue, which cannot be waited for */
-		if (errno != EINPROGRESS || connected(c, fd, until_us) < 0)
-			return -1;
-	}
-	if (sa->sa_family != AF_UNIX) /* else answers wait for acknowledgements */
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	return MW_TAKE_FD(fd);
-}
-
-/* The next server's descriptor, or -1 with the reason. */
-static int
-connect_next(struct mw_proxy_conn *c, char *why, size_t n)
-{
-	const struct mw_place *p = &c->way->next;
-	int64_t until = now_us(c) + CONNECT_MS * INT64_C(1000);
-	int fd = -1;
-	if (p->path) {
-		struct sockaddr_un un = {.sun_family = AF_UNIX};
-		memcpy(un.sun_path, p->path, strlen(p->path)); /* length was checked */
-		fd = try_address(c, (const struct sockaddr *)&un, sizeof un, until);
-		if (fd < 0)
-			(void)snprintf(why, n, "cannot connect: %s", strerror(errno));
-		return fd;
-	}
-	struct addrinfo hint = {.ai_family = p->family, .ai_socktype = SOCK_STREAM},
-	                *list = NULL;
-	int g = getaddrinfo(p->host, p->port, &hint, &list);
-	if (g != 0) {
-		(void)snprintf(why, n, "cannot resolve: %s", gai_strerror(g));
-		return -1;
-	}
-	for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next)
-		fd = try_address(c, a->ai_addr, a->ai_addrlen, until);
-	if (fd < 0)
-		(void)snprintf(why, n, "cannot connect: %s", strerror(errno));
-	freeaddrinfo(list);
-	return fd;
-}
-
-/* Fills o->peer from the address, text in buf. */
-static void
-who(int fd, struct mw_dialog_opts *o, char buf[64])
-{
-	struct sockaddr_storage ss = {0};
-	socklen_t n = sizeof ss;
-	char port[16];
-	buf[0] = 0;
-	if (getpeername(fd, (struct sockaddr *)&ss, &n) < 0)
-		return;
-	o->trusted = ss.ss_family == AF_UNIX;
-	if (ss.ss_family == AF_UNIX ||
-	    getnameinfo((struct sockaddr *)&ss, n, buf, 64, port, sizeof port,
-	                NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-		return;
-	if (strncmp(buf, "::ffff:", 7) == 0)
-		memmove(buf, buf + 7, strlen(buf + 7) + 1);
-	o->peer = mw_strz(buf);
-	o->peer_port = (unsigned)strtoul(port, NULL, 10);
-	o->trusted = strncmp(buf, "127.", 4) == 0 || strcmp(buf, "::1") == 0;
-}
-
-/* Is the peer on this host? */
-static bool
-is_local(int fd)
-{
-	struct mw_dialog_opts o = {0};
-	char buf[64];
-	if (fd >= 0)
-		who(fd, &o, buf);
-	return o.trusted;
-}
-
-/* Asked of each connection: a name may have addresses here and elsewhere. */
-static void
-note_place(struct mw_proxy_conn *c)
-{
-	c->dialog.o.next_local = c->way->next.path || is_local(c->next);
-}
-
-static void
-connect_or_tell(struct mw_proxy_conn *c)
-{
-	char why[160];
-	close_fd(&c->next);
-	mw_proxy_unkeep(c);
-	c->dialog.reconnect = false;
-	c->next = connect_next(c, why, sizeof why);
-	note_place(c);
-	if (c->next < 0)
-		mw_dialog_next_down(&c->dialog, why);
-}
 
 /* ---- both ways ---- */
 
@@ -188,7 +45,7 @@ flush(int fd, struct mw_buf *b)
 static ssize_t
 take(int fd, char *buf)
 {
-	ssize_t n = recv(fd, buf, READ_SIZE, 0);
+	ssize_t n = recv(fd, buf, MW_PROXY_READ, 0);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return -1;
 	return MW_MAX(n, 0);
@@ -206,12 +63,12 @@ flush_side(int fd, struct mw_tls *t, struct mw_buf *plain, struct mw_buf *wire)
 }
 
 /* Is anything still to be sent to the client? What it is told during a handshake cannot
- * be, until that is done. */
+ * be, until that is done; and nothing can once it is closed, whatever the dialog says. */
 static bool
 owed(const struct mw_proxy_conn *c)
 {
 	bool can = !c->tls || mw_tls_up(c->tls);
-	return (can && c->dialog.to_client.n) || c->wire.n;
+	return c->client.fd >= 0 && ((can && c->dialog.to_client.n) || c->wire.n);
 }
 
 /* Are more bytes of the client welcome? */
@@ -231,7 +88,7 @@ start_tls(struct mw_proxy_conn *c)
 	if (d->start_tls && !c->tls && d->to_client.n == 0) {
 		c->tls = mw_proxy_tls(c->proxy);
 		if (!c->tls) {
-			close_fd(&c->client);
+			mw_proxy_close(c->loop, &c->client);
 			mw_dialog_client_eof(d);
 		}
 	}
@@ -239,7 +96,7 @@ start_tls(struct mw_proxy_conn *c)
 		c->next_tls = mw_tls_new(c->proxy->next_ctx, c->way->next.host);
 		if (!c->next_tls ||
 		    mw_tls_input(c->next_tls, "", 0, &c->plain, &ignored) < 0 ||
-		    !flush_side(c->next, c->next_tls, &d->to_next, &c->next_wire))
+		    !flush_side(c->next.fd, c->next_tls, &d->to_next, &c->next_wire))
 			mw_dialog_next_down(d, "cannot start TLS");
 	}
 }
@@ -288,6 +145,14 @@ from_next(struct mw_proxy_conn *c, const char *p, size_t n)
 		mw_dialog_next_down(d, r < 0 ? err.msg : "it closed the connection");
 }
 
+/* The record is awaited, and then the dot will go out: one packet and one wake-up of the
+ * next server less. */
+static bool
+holds(const struct mw_dialog *d)
+{
+	return d->state == MW_DI_COMMIT && d->to_next.n <= HOLD_MAX;
+}
+
 static void
 flush_both(struct mw_proxy_conn *c)
 {
@@ -297,159 +162,262 @@ flush_both(struct mw_proxy_conn *c)
 		mw_proxy_park(c);
 	/* A client that does not read may still be owed a delivery: go on without it. */
 	start_tls(c);
-	if (!flush_side(c->client, c->tls, &d->to_client, &c->wire)) {
-		close_fd(&c->client);
+	if (!flush_side(c->client.fd, c->tls, &d->to_client, &c->wire) ||
+	    d->to_client.n > OWED_MAX) {
+		mw_proxy_close(c->loop, &c->client);
 		mw_dialog_client_eof(d);
 	}
-	if (c->client < 0) {
+	if (c->client.fd < 0) {
 		mw_buf_clear(&d->to_client);
 		mw_buf_clear(&c->wire);
 	}
 	mw_dialog_flushed(d);
-	if (!d->close_next && c->next >= 0 &&
-	    !flush_side(c->next, c->next_tls, &d->to_next, &c->next_wire)) {
+	if (!d->close_next && c->next.fd >= 0 && !c->dialing && !holds(d) &&
+	    !flush_side(c->next.fd, c->next_tls, &d->to_next, &c->next_wire)) {
 		/* It may have said why before it closed. */
-		char buf[READ_SIZE];
-		ssize_t n = take(c->next, buf);
+		ssize_t n = take(c->next.fd, c->loop->scratch);
 		if (n > 0)
-			from_next(c, buf, (size_t)n);
+			from_next(c, c->loop->scratch, (size_t)n);
 		mw_dialog_next_down(d, "it takes no more data");
 	}
 	if (d->close_next) {
-		close_fd(&c->next);
+		mw_proxy_hang_up(c);
 		mw_buf_clear(&d->to_next);
 		mw_buf_clear(&c->next_wire);
 	}
 	start_tls(c); /* the answer to STARTTLS may be out by now */
 }
 
+/* Nothing is owed to anybody any more. Closing with unread bytes would take the last
+ * reply away from the client, so its end is awaited a little. */
 static void
-handle(struct mw_proxy_conn *c, const struct pollfd p[3])
+finish(struct mw_proxy_conn *c)
 {
-	struct mw_dialog *d = &c->dialog;
-	char buf[READ_SIZE];
-	uint64_t woken = 0;
-	if (p[2].revents && read(c->wake, &woken, sizeof woken) == sizeof woken &&
-	    woken >= MW_PROXY_WAKE_COMMITTED)
-		mw_dialog_committed(d);
-	if (p[1].revents && c->next >= 0 && !d->close_next) {
-		ssize_t n = take(c->next, buf);
-		if (n > 0)
-			from_next(c, buf, (size_t)n);
-		if (n == 0)
-			mw_dialog_next_down(d, "it closed the connection");
-	}
-	if (p[0].revents & (POLLIN | POLLHUP | POLLERR) && hungry(c)) {
-		ssize_t n = take(c->client, buf);
-		if (n > 0)
-			from_client(c, buf, (size_t)n);
-		if (n == 0)
-			mw_dialog_client_eof(d);
-	}
+	mw_proxy_hang_up(c);
+	mw_proxy_unkeep(c);
+	c->linger_us = mw_proxy_now(c->proxy) + LINGER_MS * INT64_C(1000);
+	c->lingering = !c->dialog.quit && c->client.fd >= 0 &&
+	               !atomic_load(&c->proxy->stop) &&
+	               shutdown(c->client.fd, SHUT_WR) == 0 &&
+	               mw_proxy_watch(c->loop, &c->client, EPOLLIN);
+	if (!c->lingering)
+		mw_proxy_over(c);
 }
 
-/* One turn of the loop; false: the connection has come to its end. */
+static int64_t
+due(const struct mw_proxy_conn *c)
+{
+	int64_t at = c->dialog.deadline_us ? c->dialog.deadline_us : INT64_MAX;
+	if (c->over)
+		return INT64_MAX;
+	if (c->lingering)
+		return c->linger_us;
+	return c->dialing ? MW_MIN(at, c->dial_until_us) : at;
+}
+
+/* What is to be waited for. False: that cannot be done. */
 static bool
-turn(struct mw_proxy_conn *c)
+watch_both(struct mw_proxy_conn *c)
+{
+	const struct mw_dialog *d = &c->dialog;
+	uint32_t client = (hungry(c) ? EPOLLIN : 0) | (owed(c) ? EPOLLOUT : 0);
+	bool more = !holds(d) && (d->to_next.n || c->next_wire.n);
+	uint32_t next = EPOLLIN | (more ? EPOLLOUT : 0);
+	/* Without an event to wait for, a hang-up would be told again and again. */
+	return mw_proxy_watch(c->loop, &c->client, client) &&
+	       mw_proxy_watch(c->loop, &c->next, c->dialing ? EPOLLOUT : next);
+}
+
+static void
+unwatchable(struct mw_proxy_conn *c)
+{
+	struct mw_dialog *d = &c->dialog;
+	mw_log(MW_LOG_ERR, NULL, "event=session_failed on=%s error=%s", d->o.on,
+	       mw_err_name(MW_ENOMEM));
+	mw_proxy_close(c->loop, &c->client);
+	mw_proxy_close(c->loop, &c->next);
+	mw_dialog_client_eof(d);
+	mw_dialog_next_down(d, "no memory to wait for it");
+	if (d->state != MW_DI_COMMIT) /* which comes by itself */
+		finish(c);
+}
+
+void
+mw_proxy_conn_turn(struct mw_proxy_conn *c)
 {
 	struct mw_dialog *d = &c->dialog;
 	int stop = atomic_load(&c->proxy->stop);
+	if (c->over)
+		return;
+	if (c->lingering) {
+		if (stop)
+			mw_proxy_over(c);
+		return;
+	}
 	if (stop)
 		mw_dialog_stop(d);
 	flush_both(c);
 	if (d->reconnect) {
-		connect_or_tell(c);
+		mw_proxy_dial(c);
 		flush_both(c);
 	}
 	if (d->state != MW_DI_COMMIT && (stop > 1 || (d->close_client && !owed(c))))
-		return false;
-	struct pollfd p[3] = {{.fd = -1}, {.fd = -1}, {.fd = c->wake, .events = POLLIN}};
-	p[0].events = (short)((hungry(c) ? POLLIN : 0) | (owed(c) ? POLLOUT : 0));
-	/* Without an event to wait for, a hang-up would be told again and again. */
-	if (p[0].events)
-		p[0].fd = c->client;
-	p[1].events = (short)(POLLIN | (d->to_next.n || c->next_wire.n ? POLLOUT : 0));
-	p[1].fd = c->next;
-	int ms = -1;
-	if (d->deadline_us) {
-		int64_t left = (d->deadline_us - now_us(c)) / 1000 + 1;
-		ms = (int)MW_MIN(MW_MAX(left, 0), 3600000);
-	}
-	int r = poll(p, 3, ms);
-	if (r > 0) {
-		handle(c, p);
-	} else if (d->deadline_us && now_us(c) >= d->deadline_us) {
-		bool last = d->state == MW_DI_CLOSED; /* it never took its last words */
-		mw_dialog_timeout(d);
-		return !last;
-	}
-	return true;
+		finish(c);
+	else if (!watch_both(c))
+		unwatchable(c);
+	c->loop->look_at_us = MW_MIN(c->loop->look_at_us, due(c));
 }
 
-/* Closing with unread bytes would take the last reply away from the client. */
 static void
-linger(struct mw_proxy_conn *c)
+client_ready(struct mw_proxy_conn *c, uint32_t events)
 {
-	char buf[READ_SIZE];
-	int64_t until = now_us(c) + LINGER_MS * INT64_C(1000);
-	if (c->client < 0 || shutdown(c->client, SHUT_WR) < 0)
+	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)) || (!c->lingering && !hungry(c)))
 		return;
-	while (!atomic_load(&c->proxy->stop)) {
-		struct pollfd p = {.fd = c->client, .events = POLLIN};
-		int64_t left = (until - now_us(c)) / 1000;
-		if (left <= 0 || poll(&p, 1, (int)left) <= 0 || take(c->client, buf) == 0)
-			break;
+	ssize_t n = take(c->client.fd, c->loop->scratch);
+	if (c->lingering) {
+		if (n == 0)
+			mw_proxy_over(c);
+		return;
 	}
+	if (n > 0)
+		from_client(c, c->loop->scratch, (size_t)n);
+	if (n == 0)
+		mw_dialog_client_eof(&c->dialog);
+}
+
+static void
+next_ready(struct mw_proxy_conn *c, uint32_t events)
+{
+	if (c->dialing) {
+		mw_proxy_dialed(c);
+		return;
+	}
+	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)) || c->dialog.close_next)
+		return;
+	ssize_t n = take(c->next.fd, c->loop->scratch);
+	if (n > 0)
+		from_next(c, c->loop->scratch, (size_t)n);
+	if (n == 0)
+		mw_dialog_next_down(&c->dialog, "it closed the connection");
+}
+
+void
+mw_proxy_conn_ready(struct mw_proxy_conn *c, struct mw_watch *w, uint32_t events)
+{
+	if (c->over || w->fd < 0) /* since this event came about */
+		return;
+	if (w == &c->client)
+		client_ready(c, events);
+	else
+		next_ready(c, events);
+	mw_proxy_conn_turn(c);
+}
+
+void
+mw_proxy_conn_committed(struct mw_proxy_conn *c)
+{
+	mw_dialog_committed(&c->dialog);
+	mw_proxy_conn_turn(c);
+}
+
+int64_t
+mw_proxy_conn_look(struct mw_proxy_conn *c, int64_t now)
+{
+	struct mw_dialog *d = &c->dialog;
+	if (now < due(c))
+		return due(c);
+	if (c->lingering) {
+		mw_proxy_over(c);
+	} else if (c->dialing && now >= c->dial_until_us) {
+		mw_proxy_dial_late(c);
+		mw_proxy_conn_turn(c);
+	} else if (d->state == MW_DI_CLOSED) { /* it never took its last words */
+		finish(c);
+	} else {
+		mw_dialog_timeout(d);
+		mw_proxy_conn_turn(c);
+	}
+	return due(c);
 }
 
 static void
 on_done(void *arg)
 {
 	struct mw_proxy_conn *c = arg;
-	uint64_t v = MW_PROXY_WAKE_COMMITTED;
-	/* The last use of c here: the reader may free it at once. Cannot be full. */
-	(void)!write(c->wake, &v, sizeof v);
+	struct mw_proxy_loop *l = c->loop;
+	uint64_t one = 1;
+	pthread_mutex_lock(&l->lock);
+	bool first = !l->done;
+	c->next_done = l->done;
+	l->done = c;
+	/* Under the lock: once it is released the loop may be gone. */
+	if (first)
+		(void)!write(l->wake.fd, &one, sizeof one); /* full only if awake */
+	pthread_mutex_unlock(&l->lock);
 }
 
-void
-mw_proxy_serve(struct mw_proxy_conn *c)
+struct mw_proxy_conn *
+mw_proxy_conn_new(struct mw_proxy_loop *l, const struct mw_way *w, int fd)
 {
-	char peer[64];
-	struct mw_dialog_opts o = {.cap = c->proxy->cap,
-	                           .outbox = &c->proxy->outbox,
-	                           .lmtp = c->way->lmtp,
-	                           .on = c->way->listener.name,
-	                           .next = c->way->next_spec,
+	struct mw_proxy *p = l->proxy;
+	struct mw_proxy_conn *c = calloc(1, sizeof *c);
+	struct mw_err err = {0};
+	int on = 1;
+	if (!c)
+		return NULL;
+	struct mw_dialog_opts o = {.cap = p->cap,
+	                           .outbox = &p->outbox,
+	                           .lmtp = w->lmtp,
+	                           .on = w->listener.name,
+	                           .next = w->next_spec,
+	                           .tls = p->cert_file != NULL,
 	                           .done = on_done,
 	                           .arg = c};
-	struct mw_err err = {0};
-	o.tls = c->proxy->cert_file != NULL;
-	o.next_tls = c->way->next.path ? MW_NEXT_TLS_NONE : c->proxy->next_tls;
-	o.keep = c->proxy->keep_us > 0 && o.next_tls == MW_NEXT_TLS_NONE;
-	who(c->client, &o, peer);
+	o.next_tls = w->next.path ? MW_NEXT_TLS_NONE : p->next_tls;
+	o.keep = p->keep_us > 0 && o.next_tls == MW_NEXT_TLS_NONE;
+	mw_proxy_who(fd, &o, c->peer);
 	if (mw_dialog_init(&c->dialog, &o, &err) < 0) {
 		mw_log(MW_LOG_ERR, NULL, "event=session_failed on=%s error=%s", o.on,
 		       mw_err_name(err.code));
-		close_fd(&c->client);
-		return;
+		free(c);
+		return NULL;
 	}
-	if (o.keep && mw_proxy_reuse(c, o.trusted)) {
-		note_place(c);
+	if (w->listener.inet)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	c->proxy = p;
+	c->loop = l;
+	c->way = w;
+	c->client = (struct mw_watch){MW_WATCH_CLIENT, fd, 0, c};
+	c->next = (struct mw_watch){MW_WATCH_NEXT, -1, 0, c};
+	pthread_mutex_lock(&p->lock);
+	atomic_fetch_add(&p->n_conns, 1);
+	pthread_mutex_unlock(&p->lock);
+	atomic_fetch_add(&l->n_conns, 1);
+	return c;
+}
+
+void
+mw_proxy_conn_begin(struct mw_proxy_conn *c)
+{
+	const struct mw_dialog_opts *o = &c->dialog.o;
+	TAILQ_INSERT_TAIL(&c->loop->conns, c, link);
+	if (o->keep && mw_proxy_reuse(c, o->trusted)) {
+		c->dialog.o.next_local = c->kept->local;
 		mw_dialog_next_used(&c->dialog, &c->kept->known);
 	} else {
-		connect_or_tell(c);
+		mw_proxy_dial(c);
 	}
-	while (turn(c))
-		;
-	close_fd(&c->next);
-	mw_proxy_unkeep(c);
-	if (!c->dialog.quit)
-		linger(c);
-	close_fd(&c->client);
+	mw_proxy_conn_turn(c);
+}
+
+void
+mw_proxy_conn_free(struct mw_proxy_conn *c)
+{
 	mw_dialog_free(&c->dialog);
 	mw_tls_free(c->tls);
 	mw_tls_free(c->next_tls);
 	mw_buf_free(&c->wire);
 	mw_buf_free(&c->next_wire);
 	mw_buf_free(&c->plain);
+	free(c);
 }

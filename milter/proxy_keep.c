@@ -15,12 +15,6 @@ enum {
 	AGE_S = 60,        /* of a connection */
 };
 
-static int64_t
-now_us(const struct mw_proxy *p)
-{
-	return p->cap->clock->mono_us(p->cap->clock);
-}
-
 static void
 free_known(struct mw_kept *k)
 {
@@ -46,19 +40,22 @@ mw_proxy_park(struct mw_proxy_conn *c)
 	struct mw_proxy *p = c->proxy;
 	struct mw_dialog *d = &c->dialog;
 	d->keep_next = false;
-	if (c->next < 0)
+	if (c->next.fd < 0)
 		return;
 	struct mw_kept *k = c->kept ? c->kept : calloc(1, sizeof *k);
 	if (!k)
 		return;
 	c->kept = NULL;
-	int64_t now = now_us(p);
+	int64_t now = mw_proxy_now(p);
 	if (!k->born_us) {
 		k->born_us = now;
 		k->way = c->way;
 	}
-	k->fd = c->next;
-	c->next = -1;
+	(void)mw_proxy_watch(c->loop, &c->next, 0);
+	k->fd = c->next.fd;
+	k->local = d->o.next_local;
+	c->next.fd = -1;
+	c->next.events = 0;
 	k->until_us = now + p->keep_us;
 	k->messages += d->relayed;
 	k->trusted = k->trusted || d->forwarded;
@@ -104,8 +101,8 @@ mw_proxy_reuse(struct mw_proxy_conn *c, bool trusted)
 		pthread_mutex_unlock(&p->lock);
 		if (!k)
 			return false;
-		if (k->until_us > now_us(p) && alive(k->fd)) {
-			c->next = k->fd;
+		if (k->until_us > mw_proxy_now(p) && alive(k->fd)) {
+			c->next.fd = k->fd;
 			c->kept = k;
 			return true;
 		}
@@ -126,7 +123,7 @@ mw_proxy_expire(struct mw_proxy *p, bool all)
 {
 	struct mw_kept *k, *next;
 	TAILQ_HEAD(, mw_kept) old = TAILQ_HEAD_INITIALIZER(old);
-	int64_t now = now_us(p);
+	int64_t now = mw_proxy_now(p);
 	pthread_mutex_lock(&p->lock);
 	for (k = TAILQ_FIRST(&p->kept); k; k = next) {
 		next = TAILQ_NEXT(k, link);

@@ -8,6 +8,18 @@
 
 #define MINUTE_US (INT64_C(60) * 1000000)
 
+enum {
+	PROCS = 4096
+};
+
+/* A smtpd, from the beginning of its session to its end; a cleanup. */
+struct mw_audit_proc {
+	uint64_t id; /* host and number; 0: none */
+	bool begun;  /* the session's beginning was seen */
+	bool down;   /* a milter failed in this session; for cleanup's next message */
+	size_t row;  /* its message, plus 1 */
+};
+
 static const struct {
 	const char *name, *text;
 } causes[] = {
@@ -57,7 +69,9 @@ mw_audit_init(struct mw_audit *a, struct mw_err *err)
 {
 	*a = (struct mw_audit){.arena = mw_arena_new(0), .n_slot = 1024};
 	a->slot = calloc(a->n_slot, sizeof *a->slot);
-	return a->arena && a->slot ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	a->proc = calloc(PROCS, sizeof *a->proc);
+	return a->arena && a->slot && a->proc ? 0
+	                                      : mw_fail(err, MW_ENOMEM, "out of memory");
 }
 
 void
@@ -67,6 +81,7 @@ mw_audit_done(struct mw_audit *a)
 	free(a->v);
 	free(a->slot);
 	free(a->down);
+	free(a->proc);
 	a->arena = NULL;
 }
 
@@ -267,6 +282,71 @@ apply(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_event *e)
 	}
 }
 
+/* ---- which message a milter failed for ---- */
+
+static struct mw_audit_proc *
+proc_of(struct mw_audit *a, const struct mw_mta_event *e, uint64_t *ret_id)
+{
+	uint64_t h = (mw_hash64(e->host) ^ e->pid) * UINT64_C(0x9e3779b97f4a7c15);
+	*ret_id = h | 1;
+	return &a->proc[(h >> 40) & (PROCS - 1)];
+}
+
+static void
+session_event(struct mw_audit *a, const struct mw_mta_event *e)
+{
+	uint64_t id;
+	struct mw_audit_proc *p = proc_of(a, e, &id);
+	if (e->kind == MW_MTA_CONNECT)
+		*p = (struct mw_audit_proc){.id = id, .begun = true};
+	else if (p->id == id)
+		*p = (struct mw_audit_proc){0};
+}
+
+/* What a process of Postfix is at now. */
+static void
+at_message(struct mw_audit *a, struct mw_audit_row *r, const struct mw_mta_event *e)
+{
+	uint64_t id;
+	struct mw_audit_proc *p = proc_of(a, e, &id);
+	bool smtpd = e->kind == MW_MTA_CLIENT, known = p->id == id;
+	if (e->sendmail || (!smtpd && e->kind != MW_MTA_MESSAGE_ID))
+		return;
+	/* What SMTP brought has its milters from smtpd: cleanup connects for the rest. */
+	r->down = r->down || (known && p->down && (smtpd || !r->smtp));
+	if (!known || !smtpd)
+		*p = (struct mw_audit_proc){.id = id};
+	p->row = (size_t)(r - a->v) + 1;
+}
+
+/* A smtpd's milter stays away for the rest of its session. A cleanup reaches for one at
+ * the beginning of a message, before it is named, and else speaks of the one it has. */
+static int
+milter_down(struct mw_audit *a, const struct mw_mta_event *e)
+{
+	static const char *const before[] = {
+	    "",           "SMFIC_OPTNEG", "SMFIC_CONNECT",
+	    "SMFIC_HELO", "SMFIC_MAIL",   "SMFIC_RCPT"};
+	uint64_t id;
+	struct mw_audit_proc *p = proc_of(a, e, &id);
+	if (mw_str_eq(e->service, MW_STR("cleanup"))) {
+		for (size_t i = 0; i < MW_COUNT(before); i++)
+			if (mw_str_eq(e->text, mw_strz(before[i]))) {
+				*p = (struct mw_audit_proc){.id = id, .down = true};
+				return 0;
+			}
+		if (p->id != id || !p->row)
+			return note_down(a, e->time_us);
+	} else if (p->id != id || !p->begun) {
+		return note_down(a, e->time_us);
+	} else {
+		p->down = true;
+	}
+	if (p->row)
+		a->v[p->row - 1].down = true;
+	return 0;
+}
+
 int
 mw_audit_event(struct mw_audit *a, const struct mw_mta_event *e)
 {
@@ -282,7 +362,11 @@ mw_audit_event(struct mw_audit *a, const struct mw_mta_event *e)
 		return 0;
 	}
 	if (e->kind == MW_MTA_MILTER_DOWN)
-		return note_down(a, e->time_us);
+		return milter_down(a, e);
+	if (e->kind == MW_MTA_CONNECT || e->kind == MW_MTA_DISCONNECT) {
+		session_event(a, e);
+		return 0;
+	}
 	if (e->kind == MW_MTA_CLIENT_DISCARD) {
 		size_t k = e->pid % MW_COUNT(a->discard);
 		a->discard[k].pid = e->pid;
@@ -299,6 +383,7 @@ mw_audit_event(struct mw_audit *a, const struct mw_mta_event *e)
 		return MW_ENOMEM;
 	r->last_us = MW_MAX(r->last_us, e->time_us);
 	apply(a, r, e);
+	at_message(a, r, e);
 	if (e->other.n && e->kind == MW_MTA_DELIVERY)
 		return child_of(a, e->other, e->queue_id, e->time_us, false);
 	if (e->other.n && e->kind == MW_MTA_NOTICE)
@@ -408,10 +493,10 @@ cause(const struct mw_audit *a, const struct ids *ids, const struct mw_audit_row
 		return MW_AUDIT_BEFORE;
 	if (r->discarded)
 		return MW_AUDIT_DISCARDED;
+	if (r->down || (r->smtp && !r->sendmail && was_down(a, r)))
+		return MW_AUDIT_DOWN;
 	if (r->notice || (!r->smtp && !r->pickup && r->null_sender))
 		return MW_AUDIT_NOTICE;
-	if (r->smtp && (r->sendmail ? r->down : was_down(a, r)))
-		return MW_AUDIT_DOWN;
 	if (r->pickup)
 		return MW_AUDIT_PICKUP;
 	return loopback(r->client) ? MW_AUDIT_NO_MILTERS : MW_AUDIT_OTHER;

@@ -38,7 +38,7 @@ struct mw_audit_row {
 	bool sendmail;
 	bool unproved; /* Sendmail: perhaps given up before its end */
 	bool coarse;   /* accepted_us is of a stamp of whole seconds */
-	bool down;     /* Sendmail: a milter had failed in its session */
+	bool down;     /* a milter had failed in its session, or for it */
 	/* set by the caller: */
 	bool journaled;
 	/* decided: */
@@ -52,7 +52,9 @@ struct mw_audit {
 	size_t n, cap;
 	size_t *slot; /* hash of queue IDs: position of the newest row, plus 1 */
 	size_t n_slot;
-	int64_t *down; /* when milters were out of reach, in order of the log */
+	struct mw_audit_proc *proc; /* hash: what Postfix' processes are at */
+	int64_t *down; /* when milters were out of reach, in order of the log, said by
+	                * processes of which it is not known for which message */
 	size_t n_down, cap_down;
 	struct {
 		uint32_t pid;

@@ -23,6 +23,8 @@ enum mw_need {
 
 struct mw_cli {
 	struct mw_conf *conf;
+	struct mw_conf **confs; /* of all -c: [0] is conf */
+	size_t n_confs;
 	const char *conf_file; /* NULL: none */
 	char **journals;       /* directories: -j, else journal_dir */
 	size_t n_journals;
@@ -43,9 +45,13 @@ struct mw_cmd {
 	/* After "Usage: mailwal ", then the options, then an example. Also read by the
 	 * parser: an option that takes a value is followed by one blank and a word; one
 	 * without is followed by a bracket, a bar, a line end or two blanks. With the
-	 * word SELECTION in it, the options of select.h are the command's own too. */
+	 * word SELECTION in it, the options of select.h are the command's own too; every
+	 * option that it takes is in one or the other. */
 	const char *usage;
+	unsigned
+	    operands; /* arguments that are no options, its verbs among them: at most */
 };
+#define MW_ANY_OPERANDS ((unsigned)-1)
 
 /* The table, in replay/main.c; ends with a NULL name. */
 extern const struct mw_cmd mw_cmds[];
@@ -76,6 +82,21 @@ int mw_cli_options(const struct mw_cli_opt *opt, size_t n, int argc, char **argv
 /* For an argument that nothing took: an unknown option (with the nearest known one) or
  * one argument too many. Returns the exit status of MW_EUSAGE. */
 int mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *arg);
+/* What the usage texts say of an option ("-q", "--since"): of the command and of those
+ * that all take; cmd NULL: before the command. */
+enum mw_opt_kind {
+	MW_OPT_UNKNOWN,
+	MW_OPT_FLAG,
+	MW_OPT_VALUE
+};
+enum mw_opt_kind mw_cli_kind(const struct mw_cmd *cmd, struct mw_str opt);
+/* Is arg several one-letter options in one, "-qv", the last perhaps with its value? */
+bool mw_cli_bundled(const struct mw_cmd *cmd, const char *arg);
+/* Before anything is opened: is each option one of the command's, has its value or none,
+ * and are the operands not too many? 0, or the exit status of MW_EUSAGE, which is said.
+ * The command's function still looks at what they mean. */
+int mw_cli_check(const struct mw_cli *cli, const struct mw_cmd *cmd, int argc,
+                 char **argv);
 /* Opens journal k of the set for reading: 0 or the store's error. */
 int mw_cli_open(const struct mw_cli *cli, size_t k, struct mw_store **ret,
                 struct mw_err *err) MW_CHECK;

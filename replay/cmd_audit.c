@@ -53,7 +53,7 @@ read_log(struct job *j, const char *path, struct mw_err *err)
 	/* systemd's journal is long: a day before is enough to know how mail began. */
 	char name[] = "journald";
 	struct mw_logsrc_pos pos = {.path = name, .time_us = j->since_us - DAY_US};
-	struct mw_logsrc_state from = {&pos, 1};
+	struct mw_logsrc_state from = {.v = &pos, .n = 1};
 	int r = mw_logsrc_open(&l, path, j->since_us > DAY_US ? &from : NULL, false, err);
 	int got = 1;
 	while (r == 0 && got > 0) {

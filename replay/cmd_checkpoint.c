@@ -6,7 +6,6 @@
 #include "replay/cmd.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,19 +26,10 @@ durable(const char *dir)
 static int
 write_out(const char *file, const struct mw_buf *b, struct mw_err *err)
 {
-	char dir[PATH_MAX];
-	const char *slash = strrchr(file, '/');
-	const char *name = slash ? slash + 1 : file;
-	size_t n = slash ? (size_t)(slash - file) : 0;
-	if (n >= sizeof dir || *name == '\0')
+	size_t len = strlen(file);
+	if (len == 0 || file[len - 1] == '/')
 		return mw_fail(err, MW_EUSAGE, "--out: '%s' is no file name", file);
-	memcpy(dir, file, n);
-	dir[n] = '\0';
-	int r = mw_fs_write_file(mw_fs_posix(),
-	                         n       ? dir
-	                         : slash ? "/"
-	                                 : ".",
-	                         name, b->p, b->n);
+	int r = mw_fs_write_named(file, b->p, b->n);
 	if (r == 0)
 		return 0;
 	errno = -r;

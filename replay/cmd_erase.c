@@ -2,6 +2,7 @@
 #include "journal/base/util.h"
 #include "journal/record/retire.h"
 #include "journal/store/later.h"
+#include "replay/erase_list.h"
 #include "replay/erase_outcomes.h"
 #include "replay/later.h"
 #include "replay/retain.h"
@@ -17,93 +18,40 @@ struct erase {
 	bool dry, yes, despite;
 	struct mw_holds *holds;
 	struct mw_arena *tmp; /* of one mail */
-	struct mw_erase_list list;
-	struct mw_renew renew; /* records that speak of others too */
-	size_t cap_whole, cap_part, cap_cut, cap_cut_login, cap_token, cap_login;
-	uint32_t login;      /* of the mail at hand: see list.cut_login */
-	size_t n_mail;       /* messages among list.whole */
-	uint64_t last;       /* records beyond it are not looked at */
-	int64_t newest_us;   /* of those selected; INT64_MIN: none */
-	size_t n_held;       /* of those selected */
-	size_t unknown;      /* could not be read */
+	struct mw_erase_listed l;
+	struct mw_renew renew;     /* records that speak of others too */
+	uint32_t login;            /* of the mail at hand: see mw_erase_name_login */
+	size_t n_mail;             /* messages among those that go as a whole */
+	uint64_t last;             /* records beyond it are not looked at */
+	int64_t newest_us;         /* of those selected; INT64_MIN: none */
+	size_t n_held;             /* of those selected */
+	size_t unknown;            /* records that could not be read, at least */
+	bool no_key;               /* some of them for want of a key */
+	struct mw_seq_range *lost; /* which, where that is known */
+	size_t n_lost, cap_lost;
 	struct mw_buf names; /* of holds that cover some */
 	struct mw_err *err;
 };
 
-static int
-no_memory(struct erase *e)
+/* Somebody's mail may be there, or his: nobody knows. */
+static void
+on_bad(void *arg, const struct mw_err *err)
 {
-	return mw_fail(e->err, MW_ENOMEM, "out of memory");
-}
-
-static void *
-grow(void *v, size_t n, size_t *cap, size_t size)
-{
-	if (n < *cap)
-		return v;
-	size_t want = *cap ? 2 * *cap : 64;
-	void *p = reallocarray(v, want, size);
-	if (p)
-		*cap = want;
-	return p;
-}
-
-static int
-add_whole(struct erase *e, const struct mw_record *r)
-{
-	void *p =
-	    grow(e->list.whole, e->list.n_whole, &e->cap_whole, sizeof *e->list.whole);
-	if (!p)
-		return no_memory(e);
-	e->list.whole = p;
-	e->list.whole[e->list.n_whole++] = *r;
-	return 0;
-}
-
-/* 0, or its number, which begins at 1. */
-static size_t
-token_at(const uint8_t (*v)[MW_RETIRE_TOKEN], size_t n, const uint8_t *token)
-{
-	for (size_t i = 0; i < n; i++)
-		if (memcmp(v[i], token, MW_RETIRE_TOKEN) == 0)
-			return i + 1;
-	return 0;
-}
-
-static int
-add_token(struct erase *e, struct mw_store *st, struct mw_str addr)
-{
-	struct mw_erase_list *l = &e->list;
-	uint8_t token[MW_RETIRE_TOKEN];
-	mw_store_token(st, MW_KEY_RCPT, addr, token);
-	if (token_at(l->token, l->n_token, token))
-		return 0;
-	void *p = grow(l->token, l->n_token, &e->cap_token, sizeof *l->token);
-	if (!p)
-		return no_memory(e);
-	l->token = p;
-	memcpy(l->token[l->n_token++], token, sizeof token);
-	return 0;
-}
-
-/* His in this mail; in the next it may be another one's. */
-static int
-add_login(struct erase *e, struct mw_store *st, struct mw_str login)
-{
-	struct mw_erase_list *l = &e->list;
-	uint8_t token[MW_RETIRE_TOKEN];
-	mw_store_token(st, MW_KEY_OWNER, login, token);
-	size_t k = token_at(l->login, l->n_login, token);
-	if (k == 0) {
-		void *p = grow(l->login, l->n_login, &e->cap_login, sizeof *l->login);
-		if (!p)
-			return no_memory(e);
-		l->login = p;
-		memcpy(l->login[l->n_login++], token, sizeof token);
-		k = l->n_login;
-	}
-	e->login = (uint32_t)k;
-	return 0;
+	struct erase *e = arg;
+	bool whole = err->last_seq != UINT64_MAX;
+	struct mw_seq_range *v = NULL;
+	if (err->code == MW_EERASED)
+		return;
+	(void)mw_cli_error(e->cli, err);
+	e->no_key = e->no_key || err->code == MW_EKEY;
+	e->unknown += err->first_seq && whole ? err->last_seq - err->first_seq + 1 : 1;
+	if (err->first_seq)
+		v = mw_arena_grow(e->q.arena, e->lost, &e->cap_lost, e->n_lost + 1,
+		                  sizeof *v);
+	if (!v) /* the line above has named it */
+		return;
+	e->lost = v;
+	e->lost[e->n_lost++] = (struct mw_seq_range){err->first_seq, err->last_seq};
 }
 
 /* 1 if a hold covers it. */
@@ -134,7 +82,7 @@ on_note(void *arg, const struct mw_record *r)
 	struct erase *e = arg;
 	MW_BUF_AUTO t = {0};
 	if (r->type == MW_TYPE_EXPANSION) /* always of one mail */
-		return add_whole(e, r);
+		return mw_erase_take_whole(&e->l, r, e->err);
 	if (r->type != MW_TYPE_SPF && r->type != MW_TYPE_OUTCOME &&
 	    r->type != MW_TYPE_RESTORE)
 		return 0;
@@ -145,25 +93,8 @@ on_note(void *arg, const struct mw_record *r)
 		return 0;
 	/* own ID, type, and the mail's ID */
 	if (t.n <= (size_t)3 * 8)
-		return add_whole(e, r);
+		return mw_erase_take_whole(&e->l, r, e->err);
 	return r->type == MW_TYPE_OUTCOME ? mw_renew_note(&e->renew, r, e->err) : 0;
-}
-
-static int
-add_cut(struct erase *e, const struct mw_record *r)
-{
-	void *p = grow(e->list.cut, e->list.n_cut, &e->cap_cut, sizeof *e->list.cut);
-	if (!p)
-		return no_memory(e);
-	e->list.cut = p;
-	p = grow(e->list.cut_login, e->list.n_cut, &e->cap_cut_login,
-	         sizeof *e->list.cut_login);
-	if (!p)
-		return no_memory(e);
-	e->list.cut_login = p;
-	e->list.cut_login[e->list.n_cut] = e->login;
-	e->list.cut[e->list.n_cut++] = *r;
-	return 0;
 }
 
 /* Of a mail that others keep: what became of this person's copy goes too, and by his
@@ -173,7 +104,7 @@ on_kept(void *arg, const struct mw_record *r)
 {
 	struct erase *e = arg;
 	if (r->type == MW_TYPE_EXPANSION)
-		return add_cut(e, r);
+		return mw_erase_take_cut(&e->l, r, e->login, e->err);
 	int k = r->type == MW_TYPE_OUTCOME ? mw_record_wiped(e->cli->stores[0], r, e->err)
 	                                   : 1;
 	return k == 0 ? mw_renew_note(&e->renew, r, e->err) : MW_MIN(k, 0);
@@ -183,7 +114,7 @@ static int
 take_whole(struct erase *e, struct mw_store *st, const struct mw_record *r)
 {
 	e->newest_us = MW_MAX(e->newest_us, r->time_us);
-	int k = add_whole(e, r);
+	int k = mw_erase_take_whole(&e->l, r, e->err);
 	e->n_mail += k == 0;
 	if (k == 0)
 		k = mw_store_find(st, MW_KEY_ID, mw_str((const char *)r->id, 6), on_note,
@@ -192,28 +123,6 @@ take_whole(struct erase *e, struct mw_store *st, const struct mw_record *r)
 }
 
 /* ---- one person ---- */
-
-/* With and without its extension, as a record is found by it. */
-static int
-add_address(struct erase *e, struct mw_store *st, struct mw_str addr)
-{
-	struct mw_str local = mw_addr_local(addr);
-	size_t n = 1;
-	MW_BUF_AUTO bare = {0};
-	int r = add_token(e, st, addr);
-	while (n < local.n && (local.p[n] == '\0' || !e->q.delimiter ||
-	                       !strchr(e->q.delimiter, local.p[n])))
-		n++;
-	if (r < 0 || n >= local.n)
-		return r;
-	mw_buf_put(&bare, local.p, n);
-	mw_buf_put(&bare, local.p + local.n, addr.n - local.n);
-	if (mw_buf_ok(&bare) < 0)
-		return no_memory(e);
-	return mw_query_is_user(&e->q, mw_buf_str(&bare)) /* else another one's */
-	           ? add_token(e, st, mw_buf_str(&bare))
-	           : 0;
-}
 
 /* Takes this person out of m and notes under which names. */
 static int
@@ -227,12 +136,13 @@ take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
 		bool addr = mw_query_is_user(&e->q, p->addr);
 		size_t k = 0, had = p->n_mailbox;
 		if (addr && r == 0)
-			r = add_address(e, st, p->addr);
+			r = mw_erase_name_address(&e->l, st, &e->q, p->addr, e->err);
 		for (size_t b = 0; b < had; b++) {
 			if (!mw_query_is_user(&e->q, p->mailbox[b]))
 				p->mailbox[k++] = p->mailbox[b];
 			else if (r == 0)
-				r = add_address(e, st, p->mailbox[b]);
+				r = mw_erase_name_address(&e->l, st, &e->q, p->mailbox[b],
+				                          e->err);
 		}
 		p->n_mailbox = k;
 		if (k || !(addr || had))
@@ -241,7 +151,8 @@ take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
 	m->n_rcpt = n;
 	if (mw_query_is_login(&e->q, m)) {
 		if (r == 0)
-			r = add_login(e, st, m->auth_user);
+			r = mw_erase_name_login(&e->l, st, m->auth_user, &e->login,
+			                        e->err);
 		m->auth_user = mw_str("", 0);
 	}
 	return r;
@@ -258,6 +169,13 @@ on_item(void *arg, const struct mw_item *it)
 		return 0;
 	e->newest_us = MW_MAX(e->newest_us, it->rec.time_us);
 	int r = is_held(e, it->store, &it->rec);
+	if (r == MW_EDAMAGED && e->despite) { /* a hold may cover it */
+		struct mw_err why = *e->err;
+		mw_err_clear(e->err);
+		why.first_seq = why.last_seq = it->rec.seq;
+		on_bad(e, &why);
+		return 0;
+	}
 	if (r != 0)
 		return r < 0 ? r : 0;
 	r = take_out(e, it->store, &m);
@@ -268,12 +186,10 @@ on_item(void *arg, const struct mw_item *it)
 		return r;
 	if (n == 0)
 		return take_whole(e, it->store, &it->rec);
-	void *p = grow(e->list.part, e->list.n_part, &e->cap_part, sizeof *e->list.part);
-	if (!p)
-		return no_memory(e);
-	e->list.part = p;
-	e->list.part[e->list.n_part++] = it->rec.seq;
-	r = add_cut(e, &it->rec);
+	r = mw_erase_take_part(&e->l, it->rec.seq, e->err);
+	if (r < 0)
+		return r;
+	r = mw_erase_take_cut(&e->l, &it->rec, e->login, e->err);
 	return r < 0 ? r
 	             : mw_store_find(it->store, MW_KEY_ID,
 	                             mw_str((const char *)it->rec.id, 6), on_kept, e,
@@ -299,21 +215,12 @@ on_restore(void *arg, const struct mw_record *r)
 	if (k == MW_EERASED)
 		return 0;
 	if (k < 0) {
-		e->unknown++;
-		(void)mw_cli_error(e->cli, &why);
+		why.first_seq = why.last_seq = r->seq;
+		on_bad(e, &why);
 		return 0;
 	}
-	return mw_query_is_user(&e->q, x.user) ? add_whole(e, r) : 0;
-}
-
-static void
-on_bad(void *arg, const struct mw_err *err)
-{
-	struct erase *e = arg;
-	if (err->code == MW_EERASED)
-		return;
-	e->unknown++;
-	(void)mw_cli_error(e->cli, err);
+	return mw_query_is_user(&e->q, x.user) ? mw_erase_take_whole(&e->l, r, e->err)
+	                                       : 0;
 }
 
 /* ---- by ID: nothing needs to be read, so no key is needed ---- */
@@ -355,8 +262,8 @@ take_id(struct erase *e, const char *text)
 	if (r == 0 && b.rec.type != MW_TYPE_MAIL)
 		return mw_fail(e->err, MW_EUSAGE, "'%s' is no message but a %s record",
 		               text, mw_type_name(b.rec.type));
-	for (size_t i = 0; r == 0 && i < e->list.n_whole; i++)
-		if (e->list.whole[i].seq == b.rec.seq)
+	for (size_t i = 0; r == 0 && i < e->l.list.n_whole; i++)
+		if (e->l.list.whole[i].seq == b.rec.seq)
 			return 0;
 	if (r == 0)
 		r = mw_record_wiped(st, &b.rec, e->err);
@@ -393,9 +300,8 @@ choose_now(struct erase *e)
 static void
 unchoose(struct erase *e)
 {
-	e->list.n_whole = e->list.n_part = e->list.n_cut = 0;
-	e->list.n_token = e->list.n_login = 0;
-	e->n_mail = e->n_held = e->unknown = 0;
+	mw_erase_list_clear(&e->l);
+	e->n_mail = e->n_held = e->unknown = e->n_lost = 0;
 	e->newest_us = INT64_MIN;
 	mw_buf_clear(&e->names);
 }
@@ -426,10 +332,53 @@ choose(struct erase *e)
 
 /* ---- the command ---- */
 
+static json_t *
+json_lost(const struct erase *e)
+{
+	json_t *v = json_array();
+	for (size_t i = 0; i < e->n_lost; i++) {
+		json_t *range = json_array();
+		uint64_t last = e->lost[i].last;
+		(void)json_array_append_new(range,
+		                            json_integer((json_int_t)e->lost[i].first));
+		(void)json_array_append_new(range, last == UINT64_MAX
+		                                       ? json_null()
+		                                       : json_integer((json_int_t)last));
+		(void)json_array_append_new(v, range);
+	}
+	return v;
+}
+
+/* "12, 15 to 18, 20 and on" */
+static void
+put_lost(const struct erase *e, struct mw_buf *b)
+{
+	for (size_t i = 0; i < e->n_lost; i++) {
+		const struct mw_seq_range *l = &e->lost[i];
+		mw_buf_printf(b, "%s%llu", i ? ", " : "", (unsigned long long)l->first);
+		if (l->last == UINT64_MAX)
+			mw_buf_puts(b, " and on");
+		else if (l->last != l->first)
+			mw_buf_printf(b, " to %llu", (unsigned long long)l->last);
+	}
+}
+
+static void
+tell_lost(const struct erase *e)
+{
+	MW_BUF_AUTO b = {0};
+	put_lost(e, &b);
+	fprintf(stderr,
+	        "mailwal: warning: %zu record%s cannot be read and may be this person's: "
+	        "not judged, not erased%s%s\n",
+	        e->unknown, e->unknown == 1 ? "" : "s", b.n ? ": records " : "",
+	        mw_buf_cstr(&b));
+}
+
 static void
 tell(const struct erase *e)
 {
-	size_t part = e->list.n_part;
+	size_t part = e->l.list.n_part;
 	if (e->cli->json) {
 		json_t *o = json_object();
 		(void)json_object_set_new(o, "message_type", json_string("summary"));
@@ -442,11 +391,14 @@ tell(const struct erase *e)
 		                          json_integer((json_int_t)part));
 		(void)json_object_set_new(o, "unreadable",
 		                          json_integer((json_int_t)e->unknown));
+		(void)json_object_set_new(o, "not_judged", json_lost(e));
 		(void)json_object_set_new(o, "failed",
 		                          json_integer((json_int_t)e->unknown));
 		mw_cli_json(o);
 		return;
 	}
+	if (e->unknown)
+		tell_lost(e);
 	if (e->cli->quiet)
 		return;
 	printf("%s%zu message%s %serased\n", e->dry ? "dry run: " : "", e->n_mail,
@@ -461,23 +413,28 @@ tell(const struct erase *e)
 static int
 gather_outcomes(struct erase *e)
 {
-	int r = mw_renew_prepare(&e->renew, e->cli->stores[0], &e->list, &e->q, e->err);
+	int r = mw_renew_prepare(&e->renew, e->cli->stores[0], &e->l.list, &e->q, e->err);
 	if (r == MW_EKEY)
 		return mw_err_hint(e->err, "nothing was erased; give --key FILE");
 	for (size_t i = 0; r == 0 && i < e->renew.n_rec; i++)
-		r = add_whole(e, &e->renew.rec[i]);
+		r = mw_erase_take_whole(&e->l, &e->renew.rec[i], e->err);
 	return r;
 }
 
 static int
 refuse(struct erase *e)
 {
-	if (e->unknown)
-		return mw_fail(
-		    e->err, MW_EKEY,
-		    "%zu message%s could not be read, so nobody knows whose mail "
-		    "that is; nothing was erased",
-		    e->unknown, e->unknown == 1 ? "" : "s");
+	if (e->unknown && (e->no_key || !e->despite)) {
+		(void)
+		    mw_fail(e->err, MW_EKEY,
+		            "%zu message%s could not be read, so nobody knows whose mail "
+		            "that is; nothing was erased",
+		            e->unknown, e->unknown == 1 ? "" : "s");
+		return e->no_key
+		           ? mw_err_hint(e->err, "give --key FILE")
+		           : mw_err_hint(e->err, "--despite-damage erases the rest, and "
+		                                 "names what cannot be judged");
+	}
 	if (e->n_held == 0)
 		return e->despite ? 0 : mw_retain_no_hold_lost(e->cli, e->err);
 	(void)mw_fail(e->err, MW_EPERM,
@@ -497,7 +454,7 @@ run(struct erase *e, struct mw_retain_job *j)
 		r = choose(e);
 	if (r == 0)
 		r = refuse(e);
-	size_t n = e->n_mail + e->list.n_part;
+	size_t n = e->n_mail + e->l.list.n_part;
 	if (r == 0 && n)
 		r = gather_outcomes(e);
 	if (r != 0 || n == 0 || e->dry)
@@ -508,7 +465,7 @@ run(struct erase *e, struct mw_retain_job *j)
 	if (r == 0)
 		r = mw_renew_write(&e->renew, &j->owner, e->err);
 	if (r == 0)
-		r = mw_erase_run(&j->owner, &e->list, e->err);
+		r = mw_erase_run(&j->owner, &e->l.list, e->err);
 	return r;
 }
 
@@ -581,14 +538,11 @@ mw_cmd_erase(struct mw_cli *cli, int argc, char **argv)
 		status = mw_cli_error(cli, &err);
 	else
 		tell(&e);
+	if (r >= 0 && e.unknown)
+		status = 3;
 	mw_renew_done(&e.renew);
 	mw_holds_free(e.holds);
 	mw_buf_free(&e.names);
-	free(e.list.whole);
-	free(e.list.part);
-	free(e.list.cut);
-	free(e.list.cut_login);
-	free(e.list.login);
-	free(e.list.token);
+	mw_erase_list_free(&e.l);
 	return status;
 }

@@ -122,6 +122,34 @@ list(struct mw_cli *cli, const struct mw_holds *holds)
 	return r;
 }
 
+/* Tells of what cannot be read: 1 there is such. */
+static int
+tell_lost(struct mw_cli *cli, struct mw_err *err)
+{
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	MW_BUF_AUTO text = {0};
+	struct mw_lost lost;
+	int r = a ? mw_holds_lost(cli->stores[0], a, mw_cli_stopped, &lost, err)
+	          : mw_fail(err, MW_ENOMEM, "out of memory");
+	if (r < 0 || lost.n == 0)
+		return r;
+	mw_lost_text(&lost, &text);
+	if (cli->json) {
+		json_t *o = json_object();
+		(void)json_object_set_new(o, "message_type", json_string("holds_lost"));
+		(void)json_object_set_new(o, "sequence", mw_lost_json(&lost));
+		mw_cli_json(o);
+	}
+	fprintf(
+	    stderr,
+	    "mailwal: %llu records cannot be read (sequence %s): each may be a hold, or "
+	    "the release of one, that is not in this list\n"
+	    "  hint: prune and erase remove nothing meanwhile; add again what is "
+	    "missing, then 'mailwal prune --despite-damage'\n",
+	    (unsigned long long)mw_lost_count(&lost), mw_buf_cstr(&text));
+	return 1;
+}
+
 /* ---- add and rm ---- */
 
 struct ask {
@@ -215,7 +243,6 @@ change(struct mw_cli *cli, const struct ask *a, struct mw_hold *h, struct mw_err
 {
 	struct mw_retain_job j = {.lock = -1};
 	struct mw_holds *holds = NULL;
-	MW_BUF_AUTO cbor = {0};
 	int r = mw_retain_begin(cli, true, &j, err);
 	if (r == 0)
 		r = mw_holds_load(cli->stores[0], &holds, err);
@@ -235,10 +262,8 @@ change(struct mw_cli *cli, const struct ask *a, struct mw_hold *h, struct mw_err
 		r = mw_fail(err, MW_ENOMEM, "out of memory");
 	h->by = mw_strz(by ? by : "");
 	h->time_us = j.owner.now_us;
-	if (r == 0 && mw_hold_encode(h, &cbor) < 0)
-		r = mw_fail(err, MW_ENOMEM, "out of memory");
 	if (r == 0)
-		r = mw_owner_note(&j.owner, MW_TYPE_HOLD, &cbor, err);
+		r = mw_hold_write(&j.owner, h, err);
 	mw_retain_end(&j);
 	return r;
 }
@@ -318,11 +343,14 @@ mw_cmd_hold(struct mw_cli *cli, int argc, char **argv)
 		return mw_cli_usage(cli, cmd, "a selection belongs to add");
 	if (!is_list)
 		return add_or_rm(cli, &a);
+	mw_cli_catch_signals();
 	int r = mw_holds_load(cli->stores[0], &holds, &err);
 	if (r == 0)
 		r = list(cli, holds);
 	mw_holds_free(holds);
+	if (r == 0)
+		r = tell_lost(cli, &err);
 	if (r < 0 && !err.code)
 		(void)mw_fail(&err, r, "%s", mw_err_text(r));
-	return r < 0 ? mw_cli_error(cli, &err) : 0;
+	return r < 0 ? mw_cli_error(cli, &err) : r;
 }

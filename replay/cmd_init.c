@@ -1,4 +1,5 @@
 /* cmd_init.c - mailwal init. */
+#include "journal/base/fs.h"
 #include "journal/base/util.h"
 #include "replay/cmd.h"
 
@@ -125,6 +126,9 @@ tell(const struct mw_cli *cli, const struct ask *a)
 	if (cli->conf->recovery_key.n == 0)
 		puts("It is readable to whoever can read its files: no recovery key is "
 		     "configured.");
+	const char *on;
+	if (mw_fs_posix()->lies_on(mw_fs_posix(), a->dir, &on) == MW_FS_MEMORY)
+		printf("It is on %s, so it is gone with the next boot.\n", on);
 	puts("Next:\n"
 	     "  start mailwald             (systemctl enable --now mailwald)\n"
 	     "  mailwal setup postfix      the settings that send mail through it\n"

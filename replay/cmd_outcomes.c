@@ -63,6 +63,14 @@ parse(struct job *j, int argc, char **argv)
 	return 0;
 }
 
+static int
+keep_untaken(struct job *j)
+{
+	json_decref(j->state.beside);
+	j->state.beside = mw_untaken_save(&j->g.untaken);
+	return j->state.beside ? 0 : MW_ENOMEM;
+}
+
 /* Writes what was gathered, then how far the logs were read: in this order, so that a
  * crash in between makes a fact be met again and not be missed. */
 static int
@@ -72,6 +80,8 @@ save(struct job *j, struct mw_err *err)
 	for (size_t i = 0; i < j->n_log && j->src && r == 0; i++)
 		if (j->src[i].fd >= 0 && mw_logsrc_note(&j->src[i], &j->state))
 			r = mw_fail(err, MW_ENOMEM, "out of memory");
+	if (r == 0 && keep_untaken(j))
+		r = mw_fail(err, MW_ENOMEM, "out of memory");
 	if (r == 0)
 		r = mw_cli_as_owner(j->cli->journals[0], err);
 	if (r == 0)
@@ -242,6 +252,8 @@ work(struct job *j, struct mw_err *err)
 	mw_store_close(MW_TAKE(j->cli->stores[0]));
 	if (r == 0)
 		r = mw_gather_init(&j->g, j->cli, err);
+	if (r == 0 && !j->fresh && mw_untaken_load(&j->g.untaken, j->state.beside))
+		r = mw_fail(err, MW_ENOMEM, "out of memory");
 	if (r == 0 && j->follow)
 		return follow(j, err);
 	for (size_t i = 0; i < j->n_log && r == 0 && !mw_cli_stopped(); i++) {

@@ -156,6 +156,7 @@ summary(const struct prune *p)
 		(void)json_object_del(o, "rule");
 		(void)json_object_set_new(o, "message_type", json_string("summary"));
 		(void)json_object_set_new(o, "dry_run", json_boolean(p->dry));
+		(void)json_object_set_new(o, "holds_lost", mw_lost_json(&p->log->lost));
 		(void)json_object_set_new(o, "clock_trusted",
 		                          json_boolean(!p->sum.clock_bad));
 		(void)json_object_set_new(o, "removed",
@@ -214,7 +215,8 @@ make_plan(struct prune *p, const struct mw_retain_owner *o, struct mw_err *err)
 	                             .gone = a ? a->gone : NULL,
 	                             .n_gone = a ? a->n_gone : 0,
 	                             .damaged = p->log->damaged > 0,
-	                             .lost = p->log->lost > 0 && !p->despite};
+	                             .lost = p->log->lost.n > 0 && !p->despite};
+	p->log->settle = p->despite;
 	for (size_t i = p->log->n_seg; i > 0 && !p->log->seg[i - 1].settled; i--)
 		l.open_seg = p->log->seg[i - 1].number;
 	mw_retain_plan(&l, p->log->rec, p->log->n, &p->sum);
@@ -239,14 +241,16 @@ clock_answer(const struct prune *p)
 static int
 damage_answer(const struct prune *p)
 {
-	if (p->sum.all.lost == 0)
+	MW_BUF_AUTO text = {0};
+	if (p->log->lost.n == 0 || p->despite)
 		return 0;
+	mw_lost_text(&p->log->lost, &text);
 	fprintf(stderr,
-	        "mailwal: %llu records cannot be read, and a hold may be among them: "
-	        "nothing is removed\n"
+	        "mailwal: %llu records cannot be read (sequence %s), and a hold may be "
+	        "among them: nothing is removed\n"
 	        "  hint: 'mailwal verify' names the places; --despite-damage says that "
 	        "no hold was there\n",
-	        (unsigned long long)p->log->lost);
+	        (unsigned long long)mw_lost_count(&p->log->lost), mw_buf_cstr(&text));
 	return 1;
 }
 
@@ -263,8 +267,10 @@ run(struct prune *p, struct mw_err *err)
 		r = mw_retain_confirm(p->sum.all.remove, p->yes, "remove", err);
 	else if (r == 0 && !p->dry && !p->yes && !isatty(STDIN_FILENO))
 		r = mw_retain_confirm(0, false, "remove", err);
-	/* A run that finds nothing is recorded too: the log's clock goes on by it. */
-	bool work = !p->dry && (p->cli->conf->n_retain || p->sum.pending);
+	/* A run that finds nothing is recorded too: the log's clock goes on by it. So is
+	 * what was said of damage. */
+	bool work = !p->dry && (p->cli->conf->n_retain || p->sum.pending ||
+	                        (p->despite && p->log->lost.n));
 	if (r == 0 && work)
 		r = mw_retain_write(p->cli, &j, err);
 	if (r == 0 && work)

@@ -1,4 +1,5 @@
 /* cmd_recover.c - mailwal recover: one user's mail, found and put back. */
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "replay/erased.h"
 #include "replay/list.h"
@@ -284,7 +285,7 @@ print_missing(struct recover *c)
 /* ---- outcomes, audit ---- */
 
 static enum mw_known_class
-ask_known(void *arg, struct mw_run *r, const struct mw_plan_copy *copy)
+ask_known(void *arg, struct mw_run *r, struct mw_plan_copy *copy)
 {
 	struct recover *c = arg;
 	const struct mw_plan_rec *rec = &r->plan->rec[copy->rec];
@@ -294,6 +295,7 @@ ask_known(void *arg, struct mw_run *r, const struct mw_plan_copy *copy)
 	struct mw_copy *v;
 	size_t n;
 	enum mw_known_class k = MW_KNOWN_NOTHING;
+	copy->may_wait = !copy->sent && !rec->imported;
 	struct mw_store *st = mw_run_store(r, rec->journal, &ignored);
 	if (!st || mw_run_load(r, rec, &ignored) < 0)
 		return k;
@@ -308,9 +310,13 @@ ask_known(void *arg, struct mw_run *r, const struct mw_plan_copy *copy)
 	if (mw_copies(c->cli->conf, &r->mail, c->tmp, &v, &n, &ignored) < 0)
 		n = 0;
 	for (size_t i = 0; i < n; i++)
-		if (v[i].sent == copy->sent && strcmp(v[i].mailbox, c->user.mailbox) == 0)
+		if (v[i].sent == copy->sent &&
+		    mw_addr_eq(mw_strz(v[i].mailbox), mw_strz(c->user.mailbox))) {
 			k = mw_known_copy(known, c->cli->conf, rec->seq, &v[i], INT64_MIN,
 			                  c->tmp);
+			copy->may_wait &= mw_known_may_wait(known, c->cli->conf, rec->seq,
+			                                    &v[i], c->tmp);
+		}
 	mw_known_free(known);
 	return k;
 }
@@ -397,9 +403,7 @@ run(struct recover *c, struct mw_err *err)
 	                                .mailbox = c->user.mailbox,
 	                                .bad = mw_report_unreadable,
 	                                .arg = &c->report};
-	if (!c->queue)
-		c->queue = c->cli->conf->queue_command;
-	r = mw_queue_new(c->queue ? c->queue : "auto", &c->mta_queue, err);
+	r = mw_run_queue_find(c->cli, c->queue, &c->mta_queue, err);
 	if (!r)
 		r = mw_plan_make(&po, &c->run.plan, err);
 	close_stores(c->cli);

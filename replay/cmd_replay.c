@@ -309,9 +309,7 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 		               "%s cannot be read back: nothing to verify", a->to);
 	if (a->step == STEP_UNDO)
 		return undo(a, run, err);
-	if (!a->queue)
-		a->queue = cli->conf ? cli->conf->queue_command : "auto";
-	r = mw_queue_new(a->queue, &a->mta_queue, err);
+	r = mw_run_queue_find(cli, a->queue, &a->mta_queue, err);
 	if (r)
 		return r;
 	run->queue = a->mta_queue;
@@ -333,7 +331,8 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	r = mw_plan_make(&po, &run->plan, err);
 	if (r)
 		return r;
-	r = run->plan->n_wanted ? mw_run_queue_first(run, err) : 0;
+	r = run->plan->n_wanted ? mw_run_queue_first(run, err)
+	                        : mw_query_elsewhere(cli, &a->q, err);
 	return r ? r : mw_run_all(run, err);
 }
 

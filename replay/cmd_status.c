@@ -1,4 +1,5 @@
 /* cmd_status.c - mailwal status: from the daemon where it runs, else from the disk. */
+#include "replay/retain.h"
 #include "replay/status.h"
 
 #include "journal/base/util.h"
@@ -320,6 +321,7 @@ print_json(const struct mw_conf *conf, struct mw_status *s)
 			(void)json_array_append_new(holds,
 			                            mw_json_str(mw_strz(s->hold[i])));
 		(void)json_object_set_new(o, "holds", holds);
+		(void)json_object_set_new(o, "holds_lost", mw_lost_json(s->lost));
 		(void)json_object_set_new(o, "retention", mw_status_retention(conf));
 		(void)json_object_set_new(o, "last_audit", time_json(s->audit_us));
 		(void)json_object_set_new(o, "audit_holes",

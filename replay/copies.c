@@ -2,6 +2,7 @@
 #include "replay/select.h"
 
 #include "journal/base/domain.h"
+#include "journal/base/fold.h"
 #include "journal/base/util.h"
 
 #include <string.h>
@@ -25,6 +26,16 @@ whole(struct mw_str local, struct mw_str domain, struct mw_arena *a)
 	return mw_str(p, local.n + (domain.n ? domain.n + 1 : 0));
 }
 
+/* In lower case of any script; b is its memory. Empty after a failure. */
+static struct mw_str
+lowered(struct mw_str s, struct mw_buf *b)
+{
+	if (mw_is_ascii(s))
+		return s;
+	mw_lower(s, b);
+	return mw_buf_str(b);
+}
+
 const char *
 mw_mailbox_name(const struct mw_conf *conf, struct mw_str addr, struct mw_arena *a)
 {
@@ -34,9 +45,11 @@ mw_mailbox_name(const struct mw_conf *conf, struct mw_str addr, struct mw_arena 
 	const char *ours =
 	    mw_domain_of(conf->local_domains.v, conf->local_domains.n, domain);
 	/* as the site writes it */
-	domain = ours ? mw_strz(ours) : domain;
-	addr = whole(mw_addr_plain(local), domain, a);
-	if (!addr.p)
+	MW_BUF_AUTO low_local = {0};
+	MW_BUF_AUTO low_domain = {0};
+	domain = ours ? mw_strz(ours) : lowered(domain, &low_domain);
+	addr = whole(lowered(mw_addr_plain(local), &low_local), domain, a);
+	if (!addr.p || low_local.failed || low_domain.failed)
 		return NULL;
 	local = mw_str(addr.p, addr.n - (domain.n ? domain.n + 1 : 0));
 	size_t room = strlen(pattern) + 1;

@@ -45,8 +45,8 @@ mw_erased_mail(struct mw_erased *e, struct mw_store *st, size_t k,
 	s = mw_record_mail(st, r, a, ret, err);
 	if (s == 0)
 		s = mw_laters_apply(&e->later[k], st, r, a, ret, err);
-	if (s == 0)
-		(void)mw_erased_strip(g, st, r->seq, ret);
+	if (s == 0 && mw_erased_strip(g, st, r->seq, ret) < 0)
+		s = mw_fail(err, MW_ENOMEM, "out of memory");
 	return s;
 }
 

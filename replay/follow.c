@@ -86,8 +86,10 @@ judge(struct mw_follow *f, const struct mw_run *run, bool first, struct mw_err *
 	return 0;
 }
 
+/* anew: only of mailboxes that are others by now. */
 static int
-run_span(struct mw_follow *f, const struct mw_span *span, bool first, struct mw_err *err)
+run_span(struct mw_follow *f, const struct mw_span *span, bool first, bool anew,
+         struct mw_err *err)
 {
 	struct mw_report rep;
 	struct mw_run run = {.cli = f->cli,
@@ -106,13 +108,52 @@ run_span(struct mw_follow *f, const struct mw_span *span, bool first, struct mw_
 	r = mw_plan_make(&po, &run.plan, err);
 	if (r == 0) {
 		forget_queue(run.plan);
+		if (anew)
+			mw_follow_boxes_only_anew(f, run.plan);
 		r = mw_run_all(&run, err);
 	}
 	if (r == 0)
 		r = judge(f, &run, first, err);
+	if (r == 0)
+		r = mw_follow_boxes_note(f, run.plan, err);
 	mw_plan_free(run.plan);
 	mw_run_done(&run);
 	mw_report_done(&rep);
+	return r;
+}
+
+static void
+note(struct mw_follow *f, const char *what, const char *why)
+{
+	if (f->cli->json)
+		mw_cli_json(json_pack("{s:s, s:s, s:o}", "message_type", what, "target",
+		                      mw_target_name(f->target), "reason",
+		                      mw_json_str(mw_strz(why))));
+	else if (!f->cli->quiet)
+		fprintf(stderr, "mailwal: %s%s%s\n", what, *why ? ": " : "", why);
+	(void)fflush(stdout); /* a line for whoever watches; the end tells of failure */
+}
+
+/* Mailboxes that are not those that were filled get all that the log has for them, up to
+ * end. As careful. */
+static int
+fill_again(struct mw_follow *f, const struct mw_follow_pos *end, struct mw_err *err)
+{
+	size_t n = f->cli->n_journals;
+	MW_AUTOFREE struct mw_span *span = calloc(n, sizeof *span);
+	MW_BUF_AUTO text = {0};
+	int r = span ? mw_follow_boxes_check(f, err)
+	             : mw_fail(err, MW_ENOMEM, "out of memory");
+	if (r == MW_EUNAVAIL || r == MW_ETIMEOUT)
+		return 1;
+	if (r < 0 || !mw_follow_boxes_anew(f, &text))
+		return r;
+	note(f, "replaced", mw_buf_cstr(&text));
+	for (size_t k = 0; k < n; k++)
+		span[k] = (struct mw_span){1, end[k].next};
+	r = run_span(f, span, false, true, err);
+	if (r == 0)
+		mw_follow_boxes_filled(f);
 	return r;
 }
 
@@ -124,6 +165,7 @@ careful(struct mw_follow *f, bool first, struct mw_err *err)
 	size_t n = f->cli->n_journals;
 	MW_AUTOFREE struct mw_span *span = calloc(n, sizeof *span);
 	MW_AUTOFREE struct mw_follow_pos *end = calloc(n, sizeof *end);
+	MW_BUF_AUTO text = {0};
 	int64_t newest_us = INT64_MIN;
 	bool any = false;
 	if (!span || !end)
@@ -145,7 +187,11 @@ careful(struct mw_follow *f, bool first, struct mw_err *err)
 	}
 	if (any) /* expansions of the newest may be on their way */
 		(void)mw_later_wait(f->cli->conf, newest_us, mw_cli_stopped);
-	int r = any ? run_span(f, span, first, err) : 0;
+	int r = fill_again(f, end, err);
+	if (r == 0 && any)
+		r = run_span(f, span, first, false, err);
+	if (r == 0 && mw_follow_boxes_anew(f, &text)) /* since they were looked at */
+		r = fill_again(f, end, err);
 	if (r != 0)
 		return r;
 	memcpy(f->pos, end, n * sizeof *end);
@@ -158,18 +204,6 @@ nap(int ms)
 {
 	for (; ms > 0 && !mw_cli_stopped(); ms -= 100)
 		(void)poll(NULL, 0, ms < 100 ? ms : 100);
-}
-
-static void
-note(struct mw_follow *f, const char *what, const char *why)
-{
-	if (f->cli->json)
-		mw_cli_json(json_pack("{s:s, s:s, s:o}", "message_type", what, "target",
-		                      mw_target_name(f->target), "reason",
-		                      mw_json_str(mw_strz(why))));
-	else if (!f->cli->quiet)
-		fprintf(stderr, "mailwal: %s%s%s\n", what, *why ? ": " : "", why);
-	(void)fflush(stdout); /* a line for whoever watches; the end tells of failure */
 }
 
 /* Careful until it works, however long the target is away. */
@@ -275,6 +309,8 @@ live(struct mw_follow *f, int fd, struct mw_err *err)
 	struct mw_follow_sum told = f->sum;
 	int64_t told_us = clock->mono_us(clock);
 	int r = open_cursors(f, err);
+	if (r == 0)
+		r = mw_follow_hops_start(f, err);
 	while (r >= 0 && !mw_cli_stopped()) {
 		r = mw_follow_step(f, err);
 		bool due =
@@ -315,7 +351,8 @@ mw_follow_run(struct mw_follow *f, struct mw_err *err)
 			break;
 	}
 	close_cursors(f);
-	if (f->dirty) {
+	f->boxes_new = f->boxes_new || f->boxes_dirty; /* now, not some time */
+	if (f->dirty || f->boxes_new) {
 		struct mw_err second = {0};
 		int q = mw_follow_save(f, r < 0 ? &second : err);
 		r = r < 0 ? r : q;

@@ -7,8 +7,10 @@
  * nothing of it was ever tried.
  *
  * What is done is kept as a sequence number per journal, behind the truth at any moment:
- * whatever lies beyond it at a start is done carefully. One follower a target (the
- * ledger's lock). One thread, but for the runs' own.
+ * whatever lies beyond it at a start is done carefully. Beside it, what each mailbox was
+ * (mw_target_mark): of one that is another by now, or an older state of it, everything is
+ * looked at carefully. One follower a target (the ledger's lock). One thread, but for the
+ * runs' own and for looks at many mailboxes.
  *
  * A record is seen when it is written, which may be a moment before it is synced: after a
  * crash of the whole host the standby may have a message that the sender will send again.
@@ -31,6 +33,21 @@ struct mw_follow_sum {
 	int64_t delay_us; /* from capture to stored, of the newest */
 };
 
+struct mw_follow_box { /* a mailbox of the standby */
+	char *mailbox, *box;
+	struct mw_target_mark mark; /* what it was; next is a lower bound */
+	bool anew;                  /* it is another by now */
+};
+
+struct mw_follow_put;   /* a copy that was put; follow_hops.c */
+struct mw_follow_twin { /* a record of the same message, of another host */
+	bool later;     /* that host got it from ours, else ours from it */
+	uint8_t id[MW_ID_LEN];
+	struct mw_mail mail;
+	struct mw_copy *copy; /* its copies */
+	size_t n;
+};
+
 struct mw_follow {
 	struct mw_cli *cli;
 	struct mw_query q;
@@ -43,8 +60,15 @@ struct mw_follow {
 	struct mw_cursor **cursor;
 	struct mw_follow_wait { /* for the expansion of the mail that is next */
 		struct mw_record rec;
-		int64_t since_us; /* monotonic; 0: none waits */
-	} * wait;                 /* by journal */
+		int64_t since_us;  /* monotonic; 0: none waits */
+	} * wait;                  /* by journal */
+	struct mw_follow_box *box; /* by their name */
+	size_t n_box, cap_box;
+	bool boxes_new, boxes_dirty; /* one came or is another; any is not as saved */
+	int64_t boxes_saved_us;
+	struct mw_follow_put *put; /* the newest ones, in a ring; NULL: one journal */
+	uint64_t n_put;
+	uint64_t *live_from; /* by journal: all since was put live, and is in it */
 	struct mw_follow_sum sum;
 	struct mw_arena *arena; /* of one message */
 	struct mw_follow_session *session;
@@ -63,6 +87,46 @@ int mw_follow_run(struct mw_follow *f, struct mw_err *err) MW_CHECK;
  * one it was. */
 int mw_follow_load(struct mw_follow *f, struct mw_err *err) MW_CHECK;
 int mw_follow_save(struct mw_follow *f, struct mw_err *err) MW_CHECK;
+
+/* follow_boxes.c. What the mailboxes were, from its file, and into it: at once what is
+ * new, the rest now or now and then. */
+int mw_follow_boxes_load(struct mw_follow *f, struct mw_err *err) MW_CHECK;
+int mw_follow_boxes_save(struct mw_follow *f, bool now, struct mw_err *err) MW_CHECK;
+void mw_follow_boxes_free(struct mw_follow *f);
+/* Looks at all that are known, and sets anew. 0; MW_ECANCEL, MW_ENOMEM; or why none can
+ * be reached. */
+int mw_follow_boxes_check(struct mw_follow *f, struct mw_err *err) MW_CHECK;
+/* After a run: what the mailboxes of the plan are now; anew if they became others since
+ * check. As check. */
+int mw_follow_boxes_note(struct mw_follow *f, const struct mw_plan *p,
+                         struct mw_err *err) MW_CHECK;
+/* Is any of them anew? Then ret is a line about them. */
+bool mw_follow_boxes_anew(const struct mw_follow *f, struct mw_buf *ret);
+/* Takes all others out of the plan. */
+void mw_follow_boxes_only_anew(const struct mw_follow *f, struct mw_plan *p);
+/* They have what they lacked. */
+void mw_follow_boxes_filled(struct mw_follow *f);
+/* t has just opened it. 0; MW_EPROTO: it is another, and now anew. */
+int mw_follow_box_opened(struct mw_follow *f, struct mw_target *t, const char *mailbox,
+                         const char *box, struct mw_err *err) MW_CHECK;
+/* A copy went there. False: into another one, now anew. */
+bool mw_follow_box_got(struct mw_follow *f, const char *box,
+                       const struct mw_put_place *at);
+
+/* follow_hops.c. Of records from pos on all that is put will be remembered. */
+int mw_follow_hops_start(struct mw_follow *f, struct mw_err *err) MW_CHECK;
+void mw_follow_hops_free(struct mw_follow *f);
+void mw_follow_was_put(struct mw_follow *f, size_t journal, const struct mw_record *r,
+                       const char *box, bool sent);
+bool mw_follow_is_put(const struct mw_follow *f, const uint8_t id[MW_ID_LEN],
+                      const char *box, bool sent);
+/* Records before pos in other journals that are the same message as rec of that journal,
+ * on another host of its way. They live in the arena. MW_EPROTO: it is not known what was
+ * put of one, so the mailboxes must be asked. */
+int mw_follow_twins(struct mw_follow *f, const struct mw_follow_pos *pos, size_t journal,
+                    const struct mw_record *rec, const struct mw_mail *m,
+                    struct mw_arena *arena, struct mw_follow_twin **ret, size_t *ret_n,
+                    struct mw_err *err) MW_CHECK;
 
 /* follow_live.c: what was written since, straight into its mailboxes. 1 something was, 0
  * nothing; negative: doubt (a passing failure), or the end of it. */

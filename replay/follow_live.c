@@ -128,6 +128,8 @@ open_session(struct mw_follow *f, struct mw_follow_session *s, const struct copy
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	/* Dry means for what stays open: leave the remains of an earlier run alone. */
 	int r = mw_target_open(s->t, c->mailbox, c->box, keep, err);
+	if (r == 0)
+		r = mw_follow_box_opened(f, s->t, c->mailbox, c->box, err);
 	if (r < 0) {
 		mw_target_free(s->t);
 		s->t = NULL;
@@ -154,21 +156,71 @@ folder_of(struct step *s, const char **ret)
 	return 0;
 }
 
+static bool
+is_there(const struct step *s, const uint8_t *id, const char *box, bool sent)
+{
+	for (size_t k = s->n; k-- > 0;)
+		if (memcmp(s->v[k].rec.id, id, MW_ID_LEN) == 0 && s->v[k].sent == sent &&
+		    strcmp(s->v[k].box, box) == 0)
+			return true;
+	return mw_follow_is_put(s->f, id, box, sent);
+}
+
+/* Did that host take it for this recipient, as one of its own, and were all copies that
+ * it made of that put? An alias here is the people behind it there. */
+static bool
+went_on(struct step *s, const struct mw_follow_twin *t, struct mw_str addr)
+{
+	struct mw_follow *f = s->f;
+	const unsigned any = MW_RCPT_REFUSED | MW_RCPT_EXCLUDED | MW_RCPT_UNDECIDED;
+	bool took = false;
+	for (size_t i = 0; i < t->mail.n_rcpt; i++)
+		took = took || ((t->mail.rcpt[i].flags & (any | MW_RCPT_LOCAL)) ==
+		                    MW_RCPT_LOCAL &&
+		                mw_str_ieq(t->mail.rcpt[i].addr, addr));
+	for (size_t i = 0; i < t->n && took; i++) {
+		const struct mw_copy *c = &t->copy[i];
+		const char *box;
+		struct mw_err ignored;
+		if (c->sent || !mw_str_ieq(c->rcpt, addr))
+			continue;
+		took =
+		    mw_target_box(f->target, c->mailbox, s->tmp, &box, &ignored) == 0 &&
+		    is_there(s, t->id, box, false);
+	}
+	return took;
+}
+
+/* Was this copy put already, out of another host's journal? */
+static bool
+is_twin(struct step *s, const struct mw_follow_twin *t, size_t n, const struct mw_copy *c,
+        const char *box, bool sent)
+{
+	for (size_t i = 0; i < n; i++)
+		if (is_there(s, t[i].id, box, sent) ||
+		    (t[i].later && !c->sent && went_on(s, &t[i], c->addr)))
+			return true;
+	return false;
+}
+
 static int
 add_copies(struct step *s, size_t journal, const struct mw_record *rec,
            struct mw_err *err)
 {
 	struct mw_follow *f = s->f;
 	struct mw_copy *c;
-	size_t n;
+	struct mw_follow_twin *twin;
+	size_t n, n_twin;
 	const char *folder;
 	bool sent_apart = mw_target_has_sent(f->target);
 	if (folder_of(s, &folder))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	int r = mw_copies(f->cli->conf, &s->mail, s->tmp, &c, &n, err);
+	if (r == 0)
+		r = mw_follow_twins(f, s->pos, journal, rec, &s->mail, s->tmp, &twin,
+		                    &n_twin, err);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		const char *box;
-		bool twice = false;
 		if (!mw_plan_named(f->cli->conf, &f->q, &c[i], s->tmp))
 			continue;
 		struct mw_err why = {0};
@@ -177,6 +229,7 @@ add_copies(struct step *s, size_t journal, const struct mw_record *rec,
 			continue;
 		}
 		bool sent = c[i].sent && sent_apart;
+		bool twice = is_twin(s, twin, n_twin, &c[i], box, sent);
 		/* One file for all: what meets in a box is one copy. */
 		for (size_t k = s->n; k-- > 0 && s->v[k].rec.seq == rec->seq &&
 		                      s->v[k].journal == journal;)
@@ -341,7 +394,9 @@ io_done(void *arg, const struct mw_put *p, int code, const char *why,
 	struct mw_follow *f = s->f;
 	const struct copy *c = p->ref;
 	const struct mw_clock *clock = mw_clock_system();
-	(void)place;
+	if (code == 0 && !mw_follow_box_got(f, c->box, place))
+		s->passing =
+		    mw_fail(&s->why, MW_EPROTO, "mailbox %s was replaced", c->mailbox);
 	if (code < 0 && mw_follow_passing(code, why)) {
 		s->passing = mw_fail(&s->why, code, "%s", why);
 		return 0;
@@ -350,6 +405,7 @@ io_done(void *arg, const struct mw_put *p, int code, const char *why,
 		mw_follow_failed(f, p->id, c->mailbox, why);
 		return 0;
 	}
+	mw_follow_was_put(f, c->journal, &c->rec, c->box, c->sent);
 	f->sum.stored++;
 	f->sum.delay_us = clock->now_us(clock) - c->time_us;
 	if (f->cli->json && f->cli->verbose) {

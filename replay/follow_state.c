@@ -83,7 +83,7 @@ mw_follow_load(struct mw_follow *f, struct mw_err *err)
 	/* A file that cannot be understood costs one careful look at everything. */
 	if (n >= sizeof head - 1 && memcmp(text, head, sizeof head - 1) == 0)
 		parse(f, (char *)text + sizeof head - 1);
-	return 0;
+	return mw_follow_boxes_load(f, err);
 }
 
 int
@@ -105,6 +105,8 @@ mw_follow_save(struct mw_follow *f, struct mw_err *err)
 	if (mw_buf_ok(&b) < 0)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	int r = f->own_state ? mw_cli_as_owner(f->cli->journals[0], err) : 0;
+	if (r == 0) /* first: a mailbox that is not known has nothing noted of it */
+		r = mw_follow_boxes_save(f, false, err);
 	if (r == 0) {
 		*slash = '\0';
 		int e = mw_fs_write_file(mw_fs_posix(), f->file, slash + 1, b.p, b.n);

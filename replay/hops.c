@@ -1,6 +1,7 @@
 #include "replay/hops.h"
 
 #include "journal/base/util.h"
+#include "journal/store/later.h"
 #include "replay/profile.h"
 
 #include <stdlib.h>
@@ -13,6 +14,7 @@ enum {
 struct hops {
 	struct mw_cli *cli;
 	struct mw_plan *p;
+	struct mw_target *t;
 	struct mw_plan_box *b;
 	bool *gone; /* by position in b->v */
 	struct mw_buf header;
@@ -21,6 +23,7 @@ struct hops {
 	struct mw_known *const *known; /* by journal; NULL: own, as far as it was asked */
 	struct mw_known **own;
 	struct mw_err *err;
+	struct over *over; /* all boxes at once; NULL: one box */
 };
 
 /* ---- what may be one message ---- */
@@ -171,12 +174,156 @@ of_several_journals(const struct hops *h, const uint32_t *v, size_t n)
 }
 
 static void
-want(struct hops *h, uint32_t at)
+want(struct hops *h, struct mw_plan_box *b, uint32_t at)
 {
-	struct mw_plan_copy *c = &h->b->v[at];
-	h->b->n_wanted += !c->wanted;
+	struct mw_plan_copy *c = &b->v[at];
+	b->n_wanted += !c->wanted;
 	h->p->n_wanted += !c->wanted;
 	c->wanted = true;
+}
+
+/* ---- a mailbox that only the later host resolved ---- */
+
+/* All copies of the plan but Sent ones, in the order of their records: what an alias is
+ * on one host, on the next is the people behind it. */
+struct place {
+	uint32_t rec, box, at;
+	bool gone;
+};
+
+struct over {
+	struct place *v;
+	size_t n;
+	bool any;               /* of them is gone */
+	struct mw_arena *arena; /* of one pair */
+};
+
+static int
+by_record(const void *x, const void *y)
+{
+	const struct place *a = x, *b = y;
+	if (a->rec != b->rec)
+		return a->rec < b->rec ? -1 : 1;
+	return a->box < b->box ? -1 : a->box > b->box;
+}
+
+static int
+by_box(const void *x, const void *y)
+{
+	const struct place *a = x, *b = y;
+	return a->box < b->box ? -1 : a->box > b->box;
+}
+
+static size_t
+first_of(const struct over *o, uint32_t rec)
+{
+	size_t i = 0;
+	for (size_t end = o->n; i < end;) {
+		size_t mid = i + (end - i) / 2;
+		if (o->v[mid].rec < rec)
+			i = mid + 1;
+		else
+			end = mid;
+	}
+	return i;
+}
+
+struct whose { /* a record's copies */
+	struct mw_mail mail;
+	struct mw_copy *v;
+	size_t n;
+};
+
+/* 1, or 0: it cannot be read. */
+static int
+load_whose(struct hops *h, uint32_t rec, struct whose *ret)
+{
+	const struct mw_plan_rec *pr = &h->p->rec[rec];
+	struct mw_store *st = h->cli->stores[pr->journal];
+	struct mw_record r;
+	struct mw_err why = {0};
+	int q = mw_store_get_seq(st, pr->loc, pr->seq, &r, &why);
+	if (!q)
+		q = mw_later_mail(st, &r, h->over->arena, &ret->mail, &why);
+	if (!q)
+		q = mw_copies(h->cli->conf, &ret->mail, h->over->arena, &ret->v, &ret->n,
+		              &why);
+	return q == MW_ENOMEM ? mw_fail(h->err, q, "out of memory") : q == 0;
+}
+
+/* Did that host take it for this recipient, as one of its own? */
+static bool
+took(const struct whose *w, struct mw_str addr)
+{
+	for (size_t i = 0; i < w->mail.n_rcpt; i++) {
+		const struct mw_rcpt *r = &w->mail.rcpt[i];
+		unsigned flags = r->flags & (MW_RCPT_REFUSED | MW_RCPT_EXCLUDED |
+		                             MW_RCPT_UNDECIDED | MW_RCPT_LOCAL);
+		if (flags == MW_RCPT_LOCAL && mw_str_ieq(r->addr, addr))
+			return true;
+	}
+	return false;
+}
+
+static bool
+in_box(struct hops *h, const struct mw_copy *c, const char *box)
+{
+	const char *name;
+	struct mw_err why;
+	return !c->sent &&
+	       mw_target_box(h->t, c->mailbox, h->over->arena, &name, &why) == 0 &&
+	       strcmp(name, box) == 0;
+}
+
+/* What was wanted of the alias is wanted of the people behind it. False: not all of them
+ * are in the plan, since the selection leaves somebody out. */
+static bool
+want_those(struct hops *h, const struct whose *w, uint32_t rec, struct mw_str rcpt,
+           bool wanted)
+{
+	struct over *o = h->over;
+	bool all = true;
+	for (size_t i = 0; i < w->n; i++) {
+		if (w->v[i].sent || !mw_str_ieq(w->v[i].rcpt, rcpt))
+			continue;
+		bool there = false;
+		for (size_t k = first_of(o, rec); k < o->n && o->v[k].rec == rec; k++) {
+			struct mw_plan_box *b = &h->p->box[o->v[k].box];
+			if (!in_box(h, &w->v[i], b->box))
+				continue;
+			there = true;
+			if (wanted)
+				want(h, b, o->v[k].at);
+		}
+		all = all && there;
+	}
+	return all;
+}
+
+/* Copies of the earlier record go whose recipients the later host took as its own,
+ * wherever they led there, if that is in the plan. */
+static int
+replace(struct hops *h, uint32_t later, uint32_t earlier)
+{
+	struct over *o = h->over;
+	struct whose l, e;
+	mw_arena_reset(o->arena);
+	int r = load_whose(h, later, &l);
+	if (r > 0)
+		r = load_whose(h, earlier, &e);
+	if (r <= 0)
+		return r;
+	for (size_t k = first_of(o, earlier); k < o->n && o->v[k].rec == earlier; k++) {
+		struct mw_plan_box *b = &h->p->box[o->v[k].box];
+		for (size_t i = 0; i < e.n && !o->v[k].gone; i++) {
+			if (!in_box(h, &e.v[i], b->box) || !took(&l, e.v[i].addr))
+				continue;
+			o->v[k].gone = want_those(h, &l, later, e.v[i].addr,
+			                          b->v[o->v[k].at].wanted);
+			o->any |= o->v[k].gone;
+		}
+	}
+	return 0;
 }
 
 /* A copy goes if one names it that nobody names: of a ring, which only made-up fields can
@@ -185,19 +332,22 @@ static int
 judge(struct hops *h, const struct group *g)
 {
 	MW_AUTOFREE bool *named = calloc(g->n, sizeof *named);
-	if (!named)
-		return mw_fail(h->err, MW_ENOMEM, "out of memory");
-	for (size_t i = 0; i < g->n_link; i += 2)
+	int r = named ? 0 : mw_fail(h->err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < g->n_link && !r; i += 2)
 		named[g->link[i + 1]] = true;
-	for (size_t i = 0; i < g->n_link; i += 2) {
+	for (size_t i = 0; i < g->n_link && !r; i += 2) {
 		uint32_t later = g->v[g->link[i]], earlier = g->v[g->link[i + 1]];
 		if (named[g->link[i]])
 			continue;
+		if (h->over) {
+			r = replace(h, h->b->v[later].rec, h->b->v[earlier].rec);
+			continue;
+		}
 		h->gone[earlier] = true;
 		if (h->b->v[earlier].wanted)
-			want(h, later);
+			want(h, h->b, later);
 	}
-	return 0;
+	return r;
 }
 
 /* The links of one copy to earlier ones, if it can stand for them: read to its end, and
@@ -254,16 +404,15 @@ take_out(struct hops *h)
 	b->n = k;
 }
 
+/* Groups of what lies in h->b, one after the other. */
 static int
-merge_box(struct hops *h)
+merge_groups(struct hops *h)
 {
 	size_t n = h->b->n, end;
 	MW_AUTOFREE uint32_t *order = calloc(n + 1, sizeof *order);
-	MW_AUTOFREE bool *gone = calloc(n + 1, sizeof *gone);
-	int r = order && gone ? 0 : mw_fail(h->err, MW_ENOMEM, "out of memory");
+	int r = order ? 0 : mw_fail(h->err, MW_ENOMEM, "out of memory");
 	if (r)
 		return r;
-	h->gone = gone;
 	for (size_t i = 0; i < n; i++)
 		order[i] = (uint32_t)i;
 	sort_plan = h->p;
@@ -275,16 +424,110 @@ merge_box(struct hops *h)
 		if (of_several_journals(h, order + i, end - i))
 			r = merge_group(h, order + i, end - i);
 	}
+	return r;
+}
+
+static int
+merge_box(struct hops *h)
+{
+	MW_AUTOFREE bool *gone = calloc(h->b->n + 1, sizeof *gone);
+	if (!gone)
+		return mw_fail(h->err, MW_ENOMEM, "out of memory");
+	h->gone = gone;
+	int r = merge_groups(h);
 	if (!r)
 		take_out(h);
 	return r;
 }
 
-int
-mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_known *const *known,
-              struct mw_err *err)
+/* ---- all boxes at once ---- */
+
+static size_t
+count_places(const struct mw_plan *p, struct place *v)
 {
-	struct hops h = {.cli = cli, .p = p, .known = known, .err = err};
+	size_t n = 0;
+	for (size_t k = 0; k < p->n_box; k++)
+		for (size_t i = 0; i < p->box[k].n; i++) {
+			const struct mw_plan_copy *c = &p->box[k].v[i];
+			if (!c->sent && v)
+				v[n] = (struct place){c->rec, (uint32_t)k, (uint32_t)i,
+				                      false};
+			n += !c->sent;
+		}
+	return n;
+}
+
+/* What was replaced, and boxes of which nothing is left. */
+static int
+take_places(struct hops *h)
+{
+	struct mw_plan *p = h->p;
+	struct over *o = h->over;
+	size_t kept = 0, at = 0, most = 0;
+	if (!o->any)
+		return 0;
+	for (size_t k = 0; k < p->n_box; k++)
+		most = MW_MAX(most, p->box[k].n);
+	MW_AUTOFREE bool *gone = calloc(most + 1, sizeof *gone);
+	if (!gone) /* before anything is moved */
+		return mw_fail(h->err, MW_ENOMEM, "out of memory");
+	qsort(o->v, o->n, sizeof *o->v, by_box);
+	for (size_t k = 0; k < p->n_box; k++) {
+		struct mw_plan_box b = p->box[k];
+		memset(gone, 0, (b.n + 1) * sizeof *gone);
+		for (; at < o->n && o->v[at].box == k; at++)
+			gone[o->v[at].at] = o->v[at].gone;
+		h->b = &b;
+		h->gone = gone;
+		take_out(h);
+		p->box[kept] = b;
+		if (b.n)
+			kept++;
+		else
+			free(b.v);
+	}
+	p->n_box = kept;
+	return 0;
+}
+
+/* A box of each record's first copy takes the place of the plan's; and of those without
+ * any, whose mail only went on. */
+static int
+merge_expanded(struct hops *h)
+{
+	struct over o = {.n = count_places(h->p, NULL)};
+	struct mw_plan_box all = {.n = 0};
+	int r = 0;
+	MW_AUTOFREE struct place *v = calloc(o.n + 1, sizeof *v);
+	MW_AUTOFREE struct mw_plan_copy *first =
+	    calloc(o.n + h->p->n_gone_on + 1, sizeof *first);
+	MW_ARENA_AUTO *arena = mw_arena_new(0);
+	if (!v || !first || !arena)
+		return mw_fail(h->err, MW_ENOMEM, "out of memory");
+	(void)count_places(h->p, v);
+	qsort(v, o.n, sizeof *v, by_record);
+	o.v = v;
+	o.arena = arena;
+	for (size_t i = 0; i < o.n; i++)
+		if (i == 0 || v[i].rec != v[i - 1].rec)
+			first[all.n++] = (struct mw_plan_copy){.rec = v[i].rec};
+	for (size_t i = 0; i < h->p->n_gone_on; i++)
+		first[all.n++] = (struct mw_plan_copy){.rec = h->p->gone_on[i]};
+	all.v = first;
+	h->b = &all;
+	h->over = &o;
+	r = merge_groups(h);
+	if (!r)
+		r = take_places(h);
+	h->over = NULL;
+	return r;
+}
+
+int
+mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_target *t,
+              struct mw_known *const *known, struct mw_err *err)
+{
+	struct hops h = {.cli = cli, .p = p, .t = t, .known = known, .err = err};
 	int r = 0;
 	if (cli->n_journals < 2)
 		return 0;
@@ -296,6 +539,8 @@ mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_known *const *kno
 		if (h.b->n > 1 && h.b->n_wanted)
 			r = merge_box(&h);
 	}
+	if (!r && p->n_wanted)
+		r = merge_expanded(&h);
 	for (size_t i = 0; i < cli->n_journals; i++)
 		mw_known_free(h.own[i]);
 	free(h.own);

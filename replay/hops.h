@@ -15,13 +15,15 @@
 #include "replay/known.h"
 #include "replay/plan.h"
 
-/* Takes copies of earlier hops out of the boxes of p (oldest first); what was wanted of
- * them is wanted of the later one. A record that cannot be read to its
- * end is no later hop, nor is one that was refused behind its capture, by the MTA's log:
- * then the mail stayed with the host before it. known: of each journal; NULL: loaded
- * here, where it is asked. Nothing to do, and nothing done, with one journal. MW_ENOMEM,
- * MW_ECANCEL. */
-int mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_known *const *known,
-                  struct mw_err *err) MW_CHECK;
+/* Takes copies of earlier hops out of the boxes of p (oldest first), and boxes of which
+ * nothing is left; what was wanted of them is wanted of the later one. Where the later
+ * host took the mail for the same recipient, an alias that it alone could resolve, its
+ * copies may lie in other boxes, which t names, or outside. A record that cannot be read
+ * to its end is no later hop, nor is one that was refused behind its capture, by the
+ * MTA's log: then the mail stayed with the host before it. known: of each journal; NULL:
+ * loaded here, where it is asked. Nothing to do, and nothing done, with one journal.
+ * MW_ENOMEM, MW_ECANCEL. */
+int mw_hops_merge(struct mw_cli *cli, struct mw_plan *p, struct mw_target *t,
+                  struct mw_known *const *known, struct mw_err *err) MW_CHECK;
 
 #endif

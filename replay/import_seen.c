@@ -77,13 +77,14 @@ mw_seen_free(struct mw_seen *s)
 
 static bool
 token_in(const struct mw_buf *b, const struct mw_store *st, enum mw_key key,
-         struct mw_str value)
+         struct mw_str name)
 {
-	uint8_t t[8];
-	mw_store_token(st, key, value, t);
+	uint8_t t[MW_STORE_NAMES][8];
+	int n = mw_store_names(st, key, name, t);
 	for (size_t i = 0; i + 8 <= b->n; i += 8)
-		if (memcmp(b->p + i, t, 8) == 0)
-			return true;
+		for (int k = 0; k < n; k++)
+			if (memcmp(b->p + i, t[k], 8) == 0)
+				return true;
 	return false;
 }
 

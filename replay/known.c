@@ -1,5 +1,6 @@
 #include "replay/known.h"
 
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "replay/logsrc.h"
 #include "replay/outcomes.h"
@@ -107,12 +108,12 @@ learn(void *arg, const struct mw_outcome *o)
 	struct about *a = &k->v[slot(k, o->seq)];
 	k->n += !a->seq;
 	a->seq = o->seq;
-	if (o->freed && a->whole == MW_FACT_HELD)
-		a->whole = MW_FACT_UNKNOWN;
 	if (o->whole && a->whole != MW_FACT_REFUSED) {
 		a->whole = o->whole;
 		a->whole_us = o->whole_us;
 	}
+	if (o->freed && (a->whole == MW_FACT_HELD || a->whole == MW_FACT_REFUSED))
+		a->whole = MW_FACT_UNKNOWN;
 	a->freed = a->freed || o->freed;
 	a->done = a->done || o->done;
 	for (size_t i = 0; i < o->n_rcpt; i++) {
@@ -219,7 +220,7 @@ delivers_to(const struct mw_conf *conf, const struct fact *f, const char *mailbo
 {
 	struct mw_str base = mw_addr_base(f->addr, conf->recipient_delimiter, tmp);
 	const char *login = base.p ? mw_mailbox_name(conf, base, tmp) : NULL;
-	return login && mw_str_ieq(mw_strz(login), mw_strz(mailbox));
+	return login && mw_addr_eq(mw_strz(login), mw_strz(mailbox));
 }
 
 /* The facts about the copy's mailbox; where none names it, those about the recipient that
@@ -232,12 +233,12 @@ gather(const struct mw_known *k, const struct mw_conf *conf, const struct about 
 		if (delivers_to(conf, &k->fact[i - 1], c->mailbox, tmp))
 			add(t, a, &k->fact[i - 1]);
 	for (uint32_t i = a->first; i && !t->n; i = k->fact[i - 1].next)
-		if (mw_str_ieq(k->fact[i - 1].addr, c->rcpt))
+		if (mw_addr_eq(k->fact[i - 1].addr, c->rcpt))
 			add(t, a, &k->fact[i - 1]);
 	if (t->n)
 		return;
 	for (uint32_t i = a->first; i; i = k->fact[i - 1].next)
-		if (mw_str_ieq(k->fact[i - 1].original, c->rcpt))
+		if (mw_addr_eq(k->fact[i - 1].original, c->rcpt))
 			add(t, a, &k->fact[i - 1]);
 }
 
@@ -277,6 +278,24 @@ mw_known_copy(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq
 	    t.newest_us + GRAIN_US < mark_us)
 		return MW_KNOWN_OLD;
 	return MW_KNOWN_NOTHING;
+}
+
+bool
+mw_known_may_wait(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
+                  const struct mw_copy *c, struct mw_arena *tmp)
+{
+	const struct about *a = k ? &k->v[slot(k, seq)] : NULL;
+	struct tally t = {.newest_us = INT64_MIN};
+	if (c->sent || !a || !a->seq)
+		return !c->sent;
+	gather(k, conf, a, c, tmp, &t);
+	return t.n ? t.queued > 0 : !a->done;
+}
+
+bool
+mw_known_told(const struct mw_known *k, uint64_t seq)
+{
+	return k && k->v[slot(k, seq)].seq;
 }
 
 bool

@@ -36,6 +36,12 @@ void mw_known_free(struct mw_known *k); /* NULL ok */
 enum mw_known_class mw_known_copy(const struct mw_known *k, const struct mw_conf *conf,
                                   uint64_t seq, const struct mw_copy *c, int64_t mark_us,
                                   struct mw_arena *tmp);
+/* May the MTA have it still, by what the logs said last, however long ago? False for what
+ * was sent: a copy in Sent is in no queue. k NULL: nothing is known. */
+bool mw_known_may_wait(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
+                       const struct mw_copy *c, struct mw_arena *tmp);
+/* Is anything known of it? */
+bool mw_known_told(const struct mw_known *k, uint64_t seq);
 /* Was it refused as a whole behind the capture? Then it stayed with the host or program
  * that sent it; of all else this host became responsible. */
 bool mw_known_not_taken(const struct mw_known *k, uint64_t seq);

@@ -111,7 +111,7 @@ mw_laters_apply(struct mw_laters *b, struct mw_store *st, const struct mw_record
 	struct mw_record rec;
 	int k = 0;
 	if (!mw_expansion_awaited(m))
-		return 0;
+		return mw_later_left(st, r, NULL, m, err);
 	if (!b->mapped && !b->unmapped && b->asked++ >= ONE_BY_ONE)
 		k = map(b, st, err);
 	if (k < 0)
@@ -120,10 +120,10 @@ mw_laters_apply(struct mw_laters *b, struct mw_store *st, const struct mw_record
 	if (ref && mw_store_get(st, ref->loc, &rec, NULL) == 0)
 		k = mw_later_read(st, &rec, a, &x, err);
 	else /* it may have been written since */
-		k = mw_later_find(st, r->id, a, &x, err);
+		k = mw_later_find(st, r->id, a, &x, &rec, err);
 	if (k == 1)
 		mw_expansion_apply(&x, m);
-	return k < 0 ? k : 0;
+	return k < 0 ? k : mw_later_left(st, r, k == 1 ? &rec : NULL, m, err);
 }
 
 void

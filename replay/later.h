@@ -17,7 +17,8 @@ struct mw_laters {
 	bool unmapped; /* one cannot be read: they stay looked up one by one */
 };
 
-/* Puts in what is awaited and has come. Negative where it may have come and cannot be
+/* Puts in what is awaited and has come, and takes out who was erased (mw_later_left).
+ * Negative where it may have come and cannot be
  * read (mw_later_read): m does not say then whose the mail is. */
 int mw_laters_apply(struct mw_laters *b, struct mw_store *st, const struct mw_record *r,
                     struct mw_arena *a, struct mw_mail *m, struct mw_err *err) MW_CHECK;

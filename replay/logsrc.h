@@ -38,6 +38,7 @@ struct mw_logsrc_pos { /* how far */
 struct mw_logsrc_state { /* of all sources ever read; zero to start */
 	struct mw_logsrc_pos *v;
 	size_t n;
+	json_t *beside; /* what the reader keeps with it, owned; NULL: nothing */
 };
 
 int mw_logsrc_load(const char *file, struct mw_logsrc_state *s,

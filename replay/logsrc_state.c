@@ -87,6 +87,8 @@ mw_logsrc_load(const char *file, struct mw_logsrc_state *s, struct mw_err *err)
 		if (path && !r && p.head_n <= MW_LOGSRC_HEAD)
 			r = add(s, &p);
 	}
+	json_decref(s->beside);
+	s->beside = json_incref(json_object_get(root, "beside"));
 	/* Damaged: read again from the start, which adds nothing twice that matters. */
 	json_decref(root);
 	return r ? mw_fail(err, r, "out of memory") : 0;
@@ -111,6 +113,8 @@ mw_logsrc_save(const struct mw_logsrc_state *s, const char *dir, const char *nam
 		                    (json_int_t)p->time_us));
 	}
 	(void)json_object_set_new(root, "logs", logs);
+	if (s->beside)
+		(void)json_object_set(root, "beside", s->beside);
 	char *text = json_dumps(root, JSON_INDENT(1));
 	json_decref(root);
 	if (!text)
@@ -131,6 +135,7 @@ mw_logsrc_state_done(struct mw_logsrc_state *s)
 	for (size_t i = 0; i < s->n; i++)
 		free(s->v[i].path);
 	free(s->v);
+	json_decref(s->beside);
 	*s = (struct mw_logsrc_state){0};
 }
 

@@ -197,7 +197,7 @@ fill_copies(struct mw_look *l)
 		    .msgid = rec->msgid,
 		    .queue = rec->queue,
 		    .time_us = rec->time_us,
-		    .size = rec->size,
+		    .size = rec->size + p->front,
 		    .digest = rec->digest,
 		    .sent = p->sent,
 		    .wanted = p->wanted,

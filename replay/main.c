@@ -2,10 +2,9 @@
 #include "replay/cmd.h"
 
 #include "journal/base/buf.h"
+#include "journal/base/fs.h"
 #include "journal/base/util.h"
-#include "replay/select.h"
 
-#include <ctype.h>
 #include <langinfo.h>
 #include <locale.h>
 #include <stdio.h>
@@ -14,7 +13,7 @@
 
 const struct mw_cmd mw_cmds[] = {
 #include "replay/commands.def"
-    {NULL, NULL, 0, NULL, NULL},
+    {NULL, NULL, 0, NULL, NULL, 0},
 };
 
 const struct mw_cmd *
@@ -68,20 +67,6 @@ global_option(struct globals *g, int argc, char **argv, int *i, struct mw_err *e
 	return r;
 }
 
-/* Is `option` followed by a value in this usage text (see struct mw_cmd)? */
-static bool
-takes_value(const char *usage, const char *option)
-{
-	size_t n = strlen(option);
-	for (const char *p = usage; (p = strstr(p, option)) != NULL; p += n) {
-		bool alone =
-		    p == usage || !(isalnum((unsigned char)p[-1]) || p[-1] == '-');
-		if (alone && p[n] == ' ' && isalnum((unsigned char)p[n + 1]))
-			return true;
-	}
-	return false;
-}
-
 /* Is there an operand after the "--" at argv[0] that would look like an option without?
  */
 static bool
@@ -93,6 +78,22 @@ any_dashed(int argc, char **argv)
 	return false;
 }
 
+/* "-qv" is "-q" and "-v": takes the first off argv[i] as an option of its own, which the
+ * caller looks at, and lets the rest begin with a dash. NULL where it is none such. */
+static char *
+unbundle(const struct mw_cmd *cmd, char **arg)
+{
+	static char one[128][3];
+	if (!mw_cli_bundled(cmd, *arg))
+		return NULL;
+	char letter = (*arg)[1], *opt = one[letter & 0x7f];
+	opt[0] = '-';
+	opt[1] = letter;
+	++*arg;
+	(*arg)[0] = '-';
+	return opt;
+}
+
 /* Globals may stand after the command too; they are taken out, up to "--", unless they
  * are the value of the option before. The "--" itself is left out where the command need
  * not know of it. Returns the command's argc. */
@@ -101,7 +102,6 @@ take_globals(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv,
              char **ret_argv, struct mw_err *err)
 {
 	int n = 0;
-	bool selects = strstr(cmd->usage, "SELECTION") != NULL;
 	ret_argv[n++] = argv[0];
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--") == 0) {
@@ -110,16 +110,22 @@ take_globals(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv,
 				ret_argv[n++] = argv[i++];
 			break;
 		}
-		int r = global_option(g, argc, argv, &i, err);
+		char *one = unbundle(cmd, &argv[i]);
+		int k = 0, r = one ? global_option(g, 1, &one, &k, err)
+		                   : global_option(g, argc, argv, &i, err);
 		if (r < 0)
 			return r;
-		if (r > 0)
+		if (one) {
+			i--; /* the rest comes next */
+			if (r == 0)
+				ret_argv[n++] = one;
+		}
+		if (r > 0 || one)
 			continue;
-		bool option = argv[i][0] == '-' && argv[i][1] && !strchr(argv[i], '=');
+		bool option = argv[i][0] == '-' && argv[i][1];
 		ret_argv[n++] = argv[i];
 		if (option && i + 1 < argc &&
-		    (takes_value(cmd->usage, argv[i]) ||
-		     (selects && takes_value(mw_query_usage, argv[i]))))
+		    mw_cli_kind(cmd, mw_strz(argv[i])) == MW_OPT_VALUE)
 			ret_argv[n++] = argv[++i];
 	}
 	ret_argv[n] = NULL;
@@ -154,6 +160,8 @@ load_confs(struct globals *g)
 			    strdup(g->confs[k]->journal_dir);
 	}
 	g->cli.conf = g->confs[0];
+	g->cli.confs = g->confs;
+	g->cli.n_confs = n;
 	g->cli.conf_file = g->confs[0]->file;
 	return 0;
 }
@@ -216,7 +224,8 @@ run(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv)
 	int status = 0;
 	if (g->n_conf_files)
 		g->cli.conf_file = g->conf_files[0];
-	if (cmd->needs)
+	status = mw_cli_check(&g->cli, cmd, argc, argv);
+	if (status == 0 && cmd->needs)
 		status = load_confs(g);
 	if (status == 0 && (cmd->needs & MW_NEED_ONE_JOURNAL) && g->cli.n_journals != 1)
 		status = mw_cli_usage(&g->cli, cmd, "works on one journal at a time");
@@ -283,11 +292,14 @@ dispatch(struct globals *g, int argc, char **argv, char **sub)
 			i++;
 			break;
 		}
-		if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0) {
+		char *one = unbundle(NULL, &argv[i]), *opt = one ? one : argv[i];
+		int k = 0, r = 1;
+		if (strcmp(opt, "--version") == 0 || strcmp(opt, "-V") == 0)
 			g->version = true;
-			continue;
-		}
-		int r = global_option(g, argc, argv, &i, &err);
+		else
+			r = one ? global_option(g, 1, &one, &k, &err)
+			        : global_option(g, argc, argv, &i, &err);
+		i -= one != NULL; /* the rest comes next */
 		if (r < 0)
 			return mw_cli_error(&g->cli, &err);
 		if (r == 0)
@@ -326,7 +338,10 @@ set_locale(void)
 int
 main(int argc, char **argv)
 {
+	mw_fs_keep_standard();
 	size_t room = (size_t)argc + 2;
+	for (int i = 1; i < argc; i++) /* "-abc" may become three */
+		room += argv[i][0] == '-' ? strlen(argv[i]) : 0;
 	struct globals g = {0};
 	mw_cli_json_begin();
 	set_locale();

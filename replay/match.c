@@ -2,6 +2,7 @@
 #include "replay/select.h"
 
 #include "journal/base/domain.h"
+#include "journal/base/fold.h"
 #include "journal/base/util.h"
 #include "replay/search.h"
 
@@ -41,17 +42,35 @@ mw_addr_base(struct mw_str addr, const char *delimiter, struct mw_arena *a)
 	return mw_str(p, n + rest);
 }
 
+/* Plain ASCII needs no other form to be compared; that spares a walk its time. */
+static bool
+is_plain(struct mw_str local)
+{
+	return mw_is_ascii(local) && !(local.n && local.p[0] == '"');
+}
+
+static bool
+local_is(struct mw_str local, struct mw_str want, const char *delimiter)
+{
+	MW_BUF_AUTO x = {0};
+	MW_BUF_AUTO y = {0};
+	if (!is_plain(local) || !is_plain(want)) {
+		local = mw_local_key(local, &x);
+		want = mw_local_key(want, &y);
+	}
+	if (x.failed || y.failed)
+		return false;
+	return mw_str_ieq(local, want) ||
+	       mw_str_ieq(mw_str(local.p, base_length(local, delimiter)), want);
+}
+
 bool
 mw_addr_is(struct mw_str addr, struct mw_str want, const char *delimiter)
 {
-	struct mw_str local = mw_addr_plain(mw_addr_local(addr));
-	struct mw_str want_local = mw_addr_local(want);
-	if (want_local.n != want.n &&
-	    !mw_domain_eq(mw_addr_domain(addr), mw_addr_domain(want)))
-		return false;
-	want_local = mw_addr_plain(want_local);
-	return mw_str_ieq(local, want_local) ||
-	       mw_str_ieq(mw_str(local.p, base_length(local, delimiter)), want_local);
+	struct mw_str local = mw_addr_local(want);
+	return local_is(mw_addr_local(addr), local, delimiter) &&
+	       (local.n == want.n ||
+	        mw_domain_eq(mw_addr_domain(addr), mw_addr_domain(want)));
 }
 
 struct mw_str
@@ -84,11 +103,11 @@ mw_query_is_login(const struct mw_query *q, const struct mw_mail *m)
 	domain = mw_addr_domain(domain.n == local.n ? m->sender : domain);
 	for (size_t k = 0; m->auth_user.n && k < q->n_user; k++) {
 		struct mw_str want = mw_strz(q->user[k]), of = mw_addr_domain(want);
-		if (mw_str_ieq(m->auth_user, want))
+		if (mw_addr_eq(m->auth_user, want))
 			return true;
 		bool only = m->auth_user.n == local.n && q->only_domain &&
 		            mw_domain_eq(of, mw_strz(q->only_domain));
-		if (mw_str_ieq(local, mw_addr_local(want)) &&
+		if (local_is(local, mw_addr_local(want), NULL) &&
 		    (of.n == 0 || only || mw_domain_eq(domain, of)))
 			return true;
 	}
@@ -153,10 +172,7 @@ match_sender(const struct mw_query *q, const struct mw_mail *m)
 		struct mw_str want = mw_strz(q->sender[k]);
 		if (mw_str_eq(want, MW_STR("<>")))
 			want = mw_str("", 0);
-		if (mw_str_ieq(m->sender, want) ||
-		    (mw_str_ieq(mw_addr_local(m->sender), mw_addr_local(want)) &&
-		     mw_addr_domain(want).n &&
-		     mw_domain_eq(mw_addr_domain(m->sender), mw_addr_domain(want))))
+		if (mw_addr_eq(m->sender, want))
 			return true;
 	}
 	return false;

@@ -36,7 +36,10 @@ enum mw_mta_kind {
 	MW_MTA_PROBE,          /* no mail: an address was verified */
 	MW_MTA_CLIENT_DISCARD, /* before a queue ID: what this process takes next is lost
 	                        */
-	MW_MTA_MILTER_DOWN     /* a milter could not be reached, or broke off */
+	MW_MTA_MILTER_DOWN,    /* a milter could not be reached, or broke off; text: at
+	                        * which command ("SMFIC_RCPT"), empty at its beginning */
+	MW_MTA_CONNECT,        /* an SMTP client came: what this process says up to the */
+	MW_MTA_DISCONNECT      /* end is of its session; counted: data, bdat are set */
 };
 
 struct mw_mta_event {
@@ -44,13 +47,18 @@ struct mw_mta_event {
 	int64_t time_us;       /* 0: the line has no time stamp that can be read */
 	bool coarse;           /* its stamp has whole seconds only */
 	bool sendmail;         /* Sendmail's, else Postfix's */
-	uint32_t pid;          /* of the process that wrote it */
+	struct mw_str host;    /* as the line names it, */
+	uint32_t pid;          /* and the process that wrote it */
 	struct mw_str service; /* smtpd, cleanup, lmtp, …; Sendmail: its mailer */
 	struct mw_str queue_id;
 	struct mw_str addr, original, relay, dsn, text, other;
 	struct mw_str more; /* DELIVERY of Sendmail: further recipients, ",<b>,<c>" */
 	enum mw_fact fact;  /* DELIVERY: DELIVERED, SENT, DEFERRED, BOUNCED, DISCARDED,
 	                     * or UNKNOWN where other programs go on with it */
+	bool counted;       /* DISCONNECT: Postfix 3.0 and later say */
+	struct {
+		uint32_t ok, all; /* how many of these commands succeeded */
+	} data, bdat;
 };
 
 /* ref_us: when the line was surely written already (now, or the file's last change): a

@@ -32,6 +32,7 @@ struct mw_net {
 	int64_t deadline_us; /* monotonic; 0: none */
 	bool (*stopped)(void);
 	bool eof;
+	bool tcp;
 	char peer[300];
 	char said[300]; /* the server's last refusal during the login */
 	char curlerr[CURL_ERROR_SIZE];
@@ -78,6 +79,23 @@ is_loopback(const char *host)
 }
 
 static int
+login_refused(const struct mw_net *n, const struct mw_net_opts *o, const char *why,
+              struct mw_err *err)
+{
+	const char *who = o->authzid ? o->authzid : o->login;
+	/* RFC 5530: who logs in is right, so that it says nothing of other users. */
+	bool unknown = strstr(n->said, "[AUTHORIZATIONFAILED]") != NULL;
+	mw_fail(err, unknown ? MW_ENOUSER : MW_EAUTH, "%s refused the login of %s: %s",
+	        n->peer, who, n->said[0] ? n->said : why);
+	return unknown
+	           ? mw_err_hint(err, "the master's password is right, but the user is "
+	                              "not known, or the master may not act for him; "
+	                              "with PAM behind Dovecot see the note in 'mailwal "
+	                              "setup dovecot'")
+	           : MW_EAUTH;
+}
+
+static int
 map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_err *err)
 {
 	const char *why = n->curlerr[0] ? n->curlerr : curl_easy_strerror(rc);
@@ -88,14 +106,7 @@ map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_e
 			return mw_fail(err, MW_EUNAVAIL, "%s cannot log in %s now: %s",
 			               n->peer, o->authzid ? o->authzid : o->login,
 			               n->said);
-		mw_fail(err, MW_EAUTH, "%s refused the login of %s: %s", n->peer,
-		        o->authzid ? o->authzid : o->login, n->said[0] ? n->said : why);
-		if (strstr(n->said, "[AUTHORIZATIONFAILED]"))
-			return mw_err_hint(
-			    err, "the master's password is right, but the user is "
-			         "not known; with PAM behind Dovecot see the note "
-			         "in 'mailwal setup dovecot'");
-		return MW_EAUTH;
+		return login_refused(n, o, why, err);
 	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_CACERT_BADFILE:
 	case CURLE_SSL_ISSUER_ERROR:
@@ -227,7 +238,8 @@ mw_net_open(const struct mw_net_opts *o, struct mw_net **ret, struct mw_err *err
 		return r;
 	}
 	int one = 1; /* no 40 ms between a small command and its answer */
-	if (o->kind != MW_NET_UNIX)
+	n->tcp = o->kind != MW_NET_UNIX;
+	if (n->tcp)
 		(void)setsockopt(n->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	*ret = n;
 	return 0;
@@ -256,11 +268,24 @@ mw_net_deadline(struct mw_net *n, int64_t ms)
 	n->deadline_us = mono() + ms * 1000;
 }
 
+/* What came is acknowledged now. A server that leaves Nagle's algorithm on (Cyrus) holds
+ * its next small answer back until then, which the kernel would put off for 40 ms. The
+ * option lasts until the next answer only. */
+static void
+acknowledge(const struct mw_net *n)
+{
+	int one = 1;
+	if (n->tcp)
+		(void)setsockopt(n->fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof one);
+}
+
 /* Waits for events; > 0: the socket is ready for one of them. */
 static int
 wait_for(struct mw_net *n, short events, struct mw_err *err)
 {
 	int64_t start = mono(), stop_at = 0;
+	if (events & POLLIN)
+		acknowledge(n);
 	for (;;) {
 		struct pollfd p = {.fd = n->fd, .events = events};
 		int r = poll(&p, 1, SLICE_MS);

@@ -11,12 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
 	FULL_BYTES = 150000, /* a record's size, about */
 	ORIGINS = 1 << 16,
-	ID_TOKEN = 6,      /* bytes of an ID that are looked up */
 	AHEAD_US = 2000000 /* stamps of whole seconds, and the clock's steps */
 };
 
@@ -38,108 +38,6 @@ struct mw_gather_origin {
 	int64_t time_us;
 	char as[32]; /* requeued from */
 };
-
-/* ---- reading back ---- */
-
-struct walk {
-	struct mw_store *st;
-	const struct mw_gone *gone;
-	struct mw_arena *arena;
-	int (*cb)(void *arg, const struct mw_outcome *o);
-	void *arg;
-	size_t unreadable;
-};
-
-static int
-on_record(void *arg, const struct mw_record *r)
-{
-	struct walk *w = arg;
-	MW_BUF_AUTO cbor = {0};
-	struct mw_outcomes o;
-	struct mw_err err = {0};
-	if (r->type != MW_TYPE_OUTCOME || mw_gone_record(w->gone, r->seq))
-		return 0;
-	mw_arena_reset(w->arena);
-	if (mw_record_meta(w->st, r, &cbor, &err) < 0 ||
-	    mw_outcomes_decode(cbor.p, cbor.n, w->arena, &o, &err) < 0) {
-		w->unreadable++;
-		return 0;
-	}
-	for (size_t i = 0; i < o.n; i++) {
-		int e = w->cb(w->arg, &o.v[i]);
-		if (e)
-			return e;
-	}
-	return 0;
-}
-
-static int
-walk(struct walk *w, enum mw_key key, struct mw_str value, struct mw_err *err)
-{
-	MW_GONE_AUTO *own = NULL;
-	int r = w->gone ? 0 : mw_gone_load(w->st, &own, err);
-	if (r < 0)
-		return r;
-	if (own)
-		w->gone = own;
-	w->arena = mw_arena_new(64U << 20);
-	if (!w->arena)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	r = mw_store_find(w->st, key, value, on_record, w, err);
-	mw_arena_free(w->arena);
-	return r;
-}
-
-int
-mw_outcomes_about(struct mw_store *st, const struct mw_gone *gone,
-                  const uint8_t id[MW_ID_LEN],
-                  int (*cb)(void *, const struct mw_outcome *), void *arg,
-                  struct mw_err *err)
-{
-	struct walk w = {.st = st, .gone = gone, .cb = cb, .arg = arg};
-	return walk(&w, MW_KEY_ID, mw_str((const char *)id, ID_TOKEN), err);
-}
-
-int
-mw_outcomes_walk(struct mw_store *st, int (*cb)(void *, const struct mw_outcome *),
-                 void *arg, size_t *ret_unreadable, struct mw_err *err)
-{
-	struct walk w = {.st = st, .cb = cb, .arg = arg};
-	char type = MW_TYPE_OUTCOME;
-	int r = walk(&w, MW_KEY_TYPE, mw_str(&type, 1), err);
-	if (ret_unreadable)
-		*ret_unreadable = w.unreadable;
-	return r;
-}
-
-struct newest {
-	int64_t from, to;
-	struct mw_record rec;
-	bool found;
-};
-
-static int
-on_candidate(void *arg, const struct mw_record *r)
-{
-	struct newest *n = arg;
-	if (r->type != MW_TYPE_MAIL || r->time_us < n->from || r->time_us > n->to)
-		return 0;
-	n->rec = *r;
-	n->found = true;
-	return 0;
-}
-
-int
-mw_outcomes_record(struct mw_store *st, struct mw_str queue_id, int64_t not_before_us,
-                   int64_t time_us, struct mw_record *ret, struct mw_err *err)
-{
-	struct newest n = {.from = not_before_us, .to = time_us};
-	int r = mw_store_find(st, MW_KEY_QUEUE_ID, queue_id, on_candidate, &n, err);
-	if (r < 0)
-		return r;
-	*ret = n.rec;
-	return n.found;
-}
 
 /* ---- what is written already ---- */
 
@@ -194,11 +92,30 @@ see(struct mw_gather *g, uint64_t h)
 	return 1;
 }
 
+static bool
+has_seen(const struct mw_gather *g, uint64_t h)
+{
+	if (!g->n_seen)
+		return false;
+	size_t k = (size_t)h & (g->cap_seen - 1);
+	while (g->seen[k] && g->seen[k] != h)
+		k = (k + 1) & (g->cap_seen - 1);
+	return g->seen[k] == h;
+}
+
 enum {
 	WHOLE = 16,
 	DONE = 32,
 	FREED = 33
 };
+
+/* Is that fact, of the message as a whole, known of a record? */
+static bool
+is_known(const struct mw_gather *g, uint64_t seq, unsigned what)
+{
+	struct mw_str none = {0};
+	return has_seen(g, fact_hash(seq, none, none, what));
+}
 
 static int
 on_known(void *arg, const struct mw_outcome *o)
@@ -209,6 +126,7 @@ on_known(void *arg, const struct mw_outcome *o)
 	g->known++;
 	if (o->whole)
 		r = see(g, fact_hash(o->seq, none, none, WHOLE + (unsigned)o->whole));
+	g->refusals = g->refusals || o->whole == MW_FACT_REFUSED;
 	if (r >= 0 && o->done)
 		r = see(g, fact_hash(o->seq, none, none, DONE));
 	if (r >= 0 && o->freed)
@@ -232,7 +150,7 @@ mw_gather_init(struct mw_gather *g, struct mw_cli *cli, struct mw_err *err)
 {
 	*g = (struct mw_gather){.cli = cli, .arena = mw_arena_new(0)};
 	g->origin = calloc(ORIGINS, sizeof *g->origin);
-	if (!g->arena || !g->origin)
+	if (!g->arena || !g->origin || mw_untaken_init(&g->untaken))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	int r = need_store(g, err);
 	return r < 0 ? r : mw_outcomes_walk(g->st, on_known, g, NULL, err);
@@ -403,11 +321,14 @@ apply(struct mw_gather *g, struct mw_gather_qid *q, const struct mw_mta_event *e
 	if (whole) {
 		o->whole = whole;
 		o->whole_us = e->time_us;
+		g->refusals = g->refusals || whole == MW_FACT_REFUSED;
 	} else if (what == DONE) {
 		o->done = true;
 		o->done_us = e->time_us;
 	} else {
 		o->freed = true;
+		if (o->whole == MW_FACT_REFUSED)
+			o->whole = MW_FACT_UNKNOWN;
 	}
 	return 0;
 }
@@ -439,11 +360,79 @@ requeued(struct mw_gather *g, const struct mw_mta_event *e, struct mw_err *err)
 	return r;
 }
 
+/* ---- what its sender was told to bring again ---- */
+
+struct untaken {
+	struct mw_gather *g;
+	struct mw_err *err;
+};
+
+/* Only of a record of that very time: a short queue ID may be an older message's too. */
+static int
+on_untaken(void *arg, struct mw_str queue_id, int64_t begun_us, int64_t ended_us)
+{
+	struct untaken *u = arg;
+	struct mw_gather *g = u->g;
+	struct mw_gather_qid *q;
+	struct mw_record rec;
+	struct mw_mta_event e = {.kind = MW_MTA_REFUSED,
+	                         .queue_id = queue_id,
+	                         .time_us = ended_us};
+	int r = find_qid(g, queue_id, ended_us, &q, u->err);
+	if (r < 0 || !q->known || is_known(g, q->seq, DONE))
+		return r;
+	r = need_store(g, u->err);
+	if (r == 0)
+		r = mw_outcomes_record(g->st, queue_id, begun_us - AHEAD_US,
+		                       ended_us + AHEAD_US, &rec, u->err);
+	if (r <= 0 || rec.seq != q->seq)
+		return r;
+	r = apply(g, q, &e);
+	return r < 0 ? mw_fail(u->err, r, "out of memory") : 0;
+}
+
+/* It is in the queue, or was: if it was told to be refused, that is taken back. */
+static int
+in_queue(struct mw_gather *g, struct mw_gather_qid *q, const struct mw_mta_event *e)
+{
+	struct mw_mta_event freed = *e;
+	freed.kind = MW_MTA_RELEASED;
+	if (e->sendmail || !q->known ||
+	    !is_known(g, q->seq, WHOLE + (unsigned)MW_FACT_REFUSED))
+		return 0;
+	return apply(g, q, &freed);
+}
+
+/* A message enters the queue: of interest only where one was refused. */
+static int
+queued(struct mw_gather *g, const struct mw_mta_event *e, struct mw_err *err)
+{
+	struct mw_gather_qid *q;
+	uint64_t before = g->n_qid;
+	if (e->sendmail || !g->refusals)
+		return 0;
+	int r = find_qid(g, e->queue_id, e->time_us, &q, err);
+	if (r < 0)
+		return r;
+	g->unknown += !q->known && g->n_qid != before;
+	r = in_queue(g, q, e);
+	return r < 0 ? mw_fail(err, r, "out of memory") : 0;
+}
+
+static bool
+shows_queue(enum mw_mta_kind k)
+{
+	return k == MW_MTA_DELIVERY || k == MW_MTA_EXPIRED || k == MW_MTA_REMOVED;
+}
+
 int
 mw_gather_event(struct mw_gather *g, const struct mw_mta_event *e, struct mw_err *err)
 {
 	struct mw_gather_qid *q;
-	int r = 0;
+	struct untaken untaken = {g, err};
+	int r = mw_untaken_event(&g->untaken, e, on_untaken, &untaken);
+	if (r < 0)
+		return r == MW_ENOMEM ? mw_fail(err, r, "out of memory") : r;
 	if (!e->queue_id.n)
 		return 0;
 	switch (e->kind) {
@@ -456,6 +445,8 @@ mw_gather_event(struct mw_gather *g, const struct mw_mta_event *e, struct mw_err
 	case MW_MTA_MESSAGE_ID:
 		note_origin(g, e);
 		return 0;
+	case MW_MTA_QUEUED:
+		return queued(g, e, err);
 	case MW_MTA_DELIVERY:
 	case MW_MTA_EXPIRED:
 	case MW_MTA_REMOVED:
@@ -477,8 +468,9 @@ mw_gather_event(struct mw_gather *g, const struct mw_mta_event *e, struct mw_err
 		return 0;
 	}
 	struct mw_mta_event one = *e;
+	r = shows_queue(e->kind) ? in_queue(g, q, e) : 0;
 	do
-		r = apply(g, q, &one);
+		r = r < 0 ? r : apply(g, q, &one);
 	while (r >= 0 && mw_mtalog_next(&one));
 	return r < 0 ? mw_fail(err, r, "out of memory") : 0;
 }
@@ -496,6 +488,11 @@ mw_outcomes_lock(const char *dir, int *ret_fd, struct mw_err *err)
 	if (snprintf(path, sizeof path, "%s/ledger/outcomes.lock", dir) >=
 	    (int)sizeof path)
 		return mw_fail(err, MW_EUSAGE, "path too long: %s", dir);
+	char *slash = strrchr(path, '/');
+	*slash = 0; /* the ledger may have been deleted (FORMAT.md I1) */
+	if (mkdir(path, 0750) < 0 && errno != EEXIST)
+		return mw_fail_errno(err, "cannot make %s", path);
+	*slash = '/';
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot open %s", path);
@@ -569,4 +566,5 @@ mw_gather_done(struct mw_gather *g)
 	free(g->qid);
 	free(g->seen);
 	free(g->origin);
+	mw_untaken_done(&g->untaken);
 }

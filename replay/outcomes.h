@@ -14,6 +14,7 @@
 #include "journal/record/outcome.h"
 #include "replay/cmd.h"
 #include "replay/mtalog.h"
+#include "replay/untaken.h"
 
 /* Calls cb for every outcome of a journal, in log order. Unreadable records are counted.
  * Here as below: what a tombstone names is not told, wiped or not yet (P11). */
@@ -66,6 +67,8 @@ struct mw_gather {
 	size_t n_seen, cap_seen;
 	struct mw_gather_origin *origin; /* hash: how messages began; bounded */
 	size_t n_origin;
+	struct mw_untaken untaken; /* whose senders were told to come again */
+	bool refusals;             /* some record is known to be refused */
 	uint64_t events, written, records, unknown, known;
 	uint64_t early; /* queue IDs whose event is older than the capture of its message:
 	                 * by a wrong clock or zone; nothing is noted of them */

@@ -38,7 +38,7 @@ mw_outcomes_merge(struct mw_arena *a, struct mw_outcome *into, size_t *cap_rcpt,
 	}
 	if (o->freed) {
 		into->freed = true;
-		if (into->whole == MW_FACT_HELD)
+		if (into->whole == MW_FACT_HELD || into->whole == MW_FACT_REFUSED)
 			into->whole = MW_FACT_UNKNOWN;
 	}
 	if (o->done) {

@@ -1,6 +1,8 @@
 /* What was erased is not noted again from a log that still names it (P11). */
 #include "replay/outcomes.h"
 
+#include "journal/retain/retain.h"
+
 #include <string.h>
 
 struct strip {
@@ -9,14 +11,11 @@ struct strip {
 	uint64_t seq;
 };
 
+/* Where that cannot be found out: yes, since the log can be read again. */
 static bool
 is_erased(const struct strip *s, struct mw_str addr)
 {
-	uint8_t token[8];
-	if (addr.n == 0)
-		return false;
-	mw_store_token(s->st, MW_KEY_RCPT, addr, token);
-	return mw_gone_token(s->gone, s->seq, token);
+	return mw_gone_name(s->gone, s->st, s->seq, MW_KEY_RCPT, addr) != 0;
 }
 
 /* Is there a word in the text that is an erased address? */

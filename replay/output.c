@@ -24,6 +24,7 @@ struct child {
 	struct pollfd fd[2]; /* its output, its words of error; closed: -1 */
 	struct mw_buf said;
 	int silent_ms; /* that it may be */
+	const atomic_bool *stop;
 };
 
 static int
@@ -91,7 +92,7 @@ drain(struct child *c, const char *name,
 	int64_t end = now + MW_OUTPUT_S * INT64_C(1000000);
 	int r = 0;
 	while (!r && (c->fd[0].fd >= 0 || c->fd[1].fd >= 0)) {
-		if (mw_cli_stopped())
+		if (mw_cli_stopped() || (c->stop && atomic_load(c->stop)))
 			return mw_fail(err, MW_ECANCEL, "interrupted");
 		now = clock->mono_us(clock);
 		if (now >= end)
@@ -122,11 +123,13 @@ first_words(struct child *c)
 }
 
 int
-mw_output_of(char *const argv[], int silent_ms,
+mw_output_of(char *const argv[], int silent_ms, const atomic_bool *stop,
              int (*cb)(void *arg, const void *p, size_t n, struct mw_err *err), void *arg,
              struct mw_err *err)
 {
-	struct child c = {.fd = {{.fd = -1}, {.fd = -1}}, .silent_ms = silent_ms};
+	struct child c = {.fd = {{.fd = -1}, {.fd = -1}},
+	                  .silent_ms = silent_ms,
+	                  .stop = stop};
 	int status = 0, e = start(&c, argv);
 	int r = e ? mw_fail(err, MW_EUNAVAIL, "cannot run %s: %s", argv[0], strerror(e))
 	          : drain(&c, argv[0], cb, arg, err);

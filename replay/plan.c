@@ -1,6 +1,7 @@
 #include "replay/plan.h"
 
 #include "journal/base/domain.h"
+#include "journal/base/util.h"
 #include "replay/hops.h"
 #include "replay/known.h"
 
@@ -125,7 +126,7 @@ is_of(const struct mw_conf *conf, const struct mw_copy *c, struct mw_str u,
 	const char *delimiter = conf->recipient_delimiter;
 	struct mw_str box = mw_strz(c->mailbox);
 	const char *login = mw_mailbox_name(conf, ub, tmp);
-	return (login && mw_str_ieq(box, mw_strz(login))) || mw_addr_is(box, u, NULL) ||
+	return (login && mw_addr_eq(box, mw_strz(login))) || mw_addr_is(box, u, NULL) ||
 	       (!c->sent && (mw_addr_is(c->rcpt, u, delimiter) ||
 	                     mw_addr_is(c->rcpt, ub, delimiter) ||
 	                     mw_addr_is(c->addr, ub, delimiter)));
@@ -157,7 +158,7 @@ static bool
 copy_named(struct walk *w, const struct mw_copy *c)
 {
 	if (w->o->mailbox)
-		return strcmp(c->mailbox, w->o->mailbox) == 0;
+		return mw_addr_eq(mw_strz(c->mailbox), mw_strz(w->o->mailbox));
 	return mw_plan_named(w->cli->conf, &w->q, c, w->tmp);
 }
 
@@ -212,19 +213,19 @@ add_rec(struct walk *w, const struct mw_item *it)
 }
 
 static int
-add_copy(struct walk *w, struct mw_plan_box *b, bool sent, bool wanted,
-         enum mw_known_class known)
+add_copy(struct walk *w, struct mw_plan_box *b, const struct mw_plan_copy *c)
 {
 	struct mw_plan *p = w->plan;
 	void *v = b->v;
 	uint32_t rec = (uint32_t)(p->n_rec - 1);
 	/* One file for all: what meets in a box is one copy. */
 	for (size_t i = b->n; i-- > 0 && b->v[i].rec == rec;) {
-		if (b->v[i].sent != sent)
+		if (b->v[i].sent != c->sent)
 			continue;
-		if (b->v[i].known != known)
+		if (b->v[i].known != c->known)
 			b->v[i].known = MW_KNOWN_NOTHING;
-		if (wanted && !b->v[i].wanted) {
+		b->v[i].may_wait |= c->may_wait;
+		if (c->wanted && !b->v[i].wanted) {
 			b->n_wanted++;
 			p->n_wanted++;
 			b->v[i].wanted = true;
@@ -234,13 +235,11 @@ add_copy(struct walk *w, struct mw_plan_box *b, bool sent, bool wanted,
 	if (grow(&v, &b->cap, b->n + 1, sizeof *b->v))
 		return mw_fail(w->err, MW_ENOMEM, "out of memory");
 	b->v = v;
-	b->v[b->n++] = (struct mw_plan_copy){.rec = rec,
-	                                     .fate = MW_FATE_OPEN,
-	                                     .sent = sent,
-	                                     .wanted = wanted,
-	                                     .known = (uint8_t)known};
-	b->n_wanted += wanted;
-	p->n_wanted += wanted;
+	b->v[b->n] = *c;
+	b->v[b->n].rec = rec;
+	b->v[b->n++].fate = MW_FATE_OPEN;
+	b->n_wanted += c->wanted;
+	p->n_wanted += c->wanted;
 	return 0;
 }
 
@@ -301,7 +300,7 @@ on_selected(void *arg, const struct mw_item *it)
 static enum mw_known_class
 known_of(struct walk *w, const struct mw_item *it, const struct mw_copy *c)
 {
-	if (w->o->mailbox)
+	if (w->o->mailbox) /* whoever runs the plan asks for it */
 		return MW_KNOWN_NOTHING;
 	const struct mw_known *known = w->known.known[it->journal];
 	const struct mw_conf *conf = w->cli->conf;
@@ -312,6 +311,36 @@ known_of(struct walk *w, const struct mw_item *it, const struct mw_copy *c)
 	    mw_known_newest(known, conf, it->rec.seq, c, w->tmp) <= end)
 		return MW_KNOWN_UNSURE;
 	return k;
+}
+
+static bool
+may_wait(struct walk *w, const struct mw_item *it, const struct mw_copy *c)
+{
+	return !w->o->mailbox && !it->rec.imported &&
+	       mw_known_may_wait(w->known.known[it->journal], w->cli->conf, it->rec.seq,
+	                         c, w->tmp);
+}
+
+/* Taken for somebody of ours, who is nobody here: an alias that leads outside. In a set
+ * it may stand for what another host knew as a mailbox (hops.h). */
+static int
+went_outside(struct walk *w, const struct mw_item *it)
+{
+	struct mw_plan *p = w->plan;
+	void *v = p->gone_on;
+	bool any = false;
+	for (size_t i = 0; i < it->mail.n_rcpt; i++)
+		any = any || (it->mail.rcpt[i].flags & MW_RCPT_LOCAL);
+	if (!any || w->cli->n_journals < 2 || w->o->mailbox)
+		return 0;
+	int r = add_rec(w, it);
+	if (r)
+		return r;
+	if (grow(&v, &p->cap_gone_on, p->n_gone_on + 1, sizeof *p->gone_on))
+		return mw_fail(w->err, MW_ENOMEM, "out of memory");
+	p->gone_on = v;
+	p->gone_on[p->n_gone_on++] = (uint32_t)(p->n_rec - 1);
+	return 0;
 }
 
 static int
@@ -326,6 +355,8 @@ on_any(void *arg, const struct mw_item *it)
 	int r = mw_copies(w->cli->conf, &it->mail, w->tmp, &c, &n, w->err);
 	if (r)
 		return r;
+	if (!n)
+		return went_outside(w, it);
 	bool chosen =
 	    w->everything ||
 	    (w->n_chosen && bsearch(&key, w->chosen, w->n_chosen, sizeof key, by_place));
@@ -334,8 +365,9 @@ on_any(void *arg, const struct mw_item *it)
 		struct mw_plan_box *b;
 		bool wanted = chosen && copy_named(w, &c[i]);
 		if (w->o->mailbox) {
-			if (strcmp(c[i].mailbox, w->o->mailbox) != 0)
+			if (!mw_addr_eq(mw_strz(c[i].mailbox), mw_strz(w->o->mailbox)))
 				continue;
+			c[i].mailbox = w->o->mailbox;
 			chosen = chosen && !wanted; /* its first copy stands for it */
 		}
 		if (!mw_target_readable(w->t) && !wanted)
@@ -347,9 +379,16 @@ on_any(void *arg, const struct mw_item *it)
 		if (!added)
 			r = add_rec(w, it);
 		added = true;
+		const struct mw_plan_copy made = {
+		    .sent = c[i].sent && sent_apart,
+		    .wanted = wanted,
+		    .known = (uint8_t)known_of(w, it, &c[i]),
+		    .may_wait = may_wait(w, it, &c[i]),
+		    .told = !w->o->mailbox &&
+		            mw_known_told(w->known.known[it->journal], it->rec.seq),
+		};
 		if (!r)
-			r = add_copy(w, b, c[i].sent && sent_apart, wanted,
-			             known_of(w, it, &c[i]));
+			r = add_copy(w, b, &made);
 	}
 	return r;
 }
@@ -363,7 +402,8 @@ on_export(void *arg, const struct mw_item *it)
 	int r = get_box(w, "", &b);
 	if (!r)
 		r = add_rec(w, it);
-	return r ? r : add_copy(w, b, false, true, MW_KNOWN_NOTHING);
+	const struct mw_plan_copy made = {.wanted = true, .known = MW_KNOWN_NOTHING};
+	return r ? r : add_copy(w, b, &made);
 }
 
 static const struct mw_plan_rec *sort_rec; /* qsort has no argument; one thread */
@@ -397,6 +437,52 @@ sort_all(struct mw_plan *p)
 	free(p->slot); /* positions have changed */
 	p->slot = NULL;
 	p->n_slot = 0;
+}
+
+struct told {
+	size_t box;
+	const uint8_t *digest;
+};
+
+static int
+by_digest(const void *x, const void *y)
+{
+	const struct told *a = x, *b = y;
+	if (a->box != b->box)
+		return a->box < b->box ? -1 : 1;
+	return memcmp(a->digest, b->digest, sizeof((struct mw_plan_rec *)0)->digest);
+}
+
+/* The same message twice in a box, and the log tells of one only: maybe the sender was
+ * told to come again with it. */
+static int
+mark_twins(struct mw_plan *p, struct mw_err *err)
+{
+	size_t n = 0;
+	for (size_t b = 0; b < p->n_box; b++)
+		for (size_t i = 0; i < p->box[b].n; i++)
+			n += p->box[b].v[i].told;
+	if (!n || n == p->n_wanted)
+		return 0;
+	MW_AUTOFREE struct told *v = calloc(n, sizeof *v);
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	n = 0;
+	for (size_t b = 0; b < p->n_box; b++)
+		for (size_t i = 0; i < p->box[b].n; i++)
+			if (p->box[b].v[i].told)
+				v[n++] =
+				    (struct told){b, p->rec[p->box[b].v[i].rec].digest};
+	qsort(v, n, sizeof *v, by_digest);
+	for (size_t b = 0; b < p->n_box; b++)
+		for (size_t i = 0; i < p->box[b].n; i++) {
+			struct mw_plan_copy *c = &p->box[b].v[i];
+			const struct mw_plan_rec *rec = &p->rec[c->rec];
+			struct told key = {b, rec->digest};
+			c->twin = c->wanted && !c->told && !rec->imported &&
+			          bsearch(&key, v, n, sizeof *v, by_digest) != NULL;
+		}
+	return 0;
 }
 
 static int
@@ -443,7 +529,9 @@ mw_plan_make(const struct mw_plan_opts *o, struct mw_plan **ret, struct mw_err *
 	if (!r)
 		sort_all(p);
 	if (!r && !o->export)
-		r = mw_hops_merge(o->cli, p, w.known.known, err);
+		r = mw_hops_merge(o->cli, p, o->target, w.known.known, err);
+	if (!r && !o->export && !o->mailbox)
+		r = mark_twins(p, err);
 	free(w.chosen);
 	mw_known_set_done(&w.known);
 	mw_arena_free(w.tmp);
@@ -464,6 +552,7 @@ mw_plan_free(struct mw_plan *p)
 		free(p->box[i].v);
 	free(p->box);
 	free(p->rec);
+	free(p->gone_on);
 	free(p->slot);
 	mw_arena_free(p->arena);
 	free(p);

@@ -49,9 +49,13 @@ struct mw_plan_copy {
 	uint32_t rec;
 	uint8_t fate; /* enum mw_fate; only for wanted ones */
 	bool sent, wanted, ambiguous;
-	bool filed;    /* given to the user's script; the next scan tells the rest */
-	uint8_t known; /* enum mw_known_class: what the MTA's log says of it */
-	uint8_t waits; /* enum mw_waits: what the MTA's queue says */
+	bool may_wait;  /* by the MTA's log it may be in the queue still */
+	bool told;      /* the MTA's log tells what became of its message, */
+	bool twin;      /* or not, but of the same message, come again */
+	bool filed;     /* given to the user's script; the next scan tells the rest */
+	uint32_t front; /* bytes that this run put before the captured ones */
+	uint8_t known;  /* enum mw_known_class: what the MTA's log says of it */
+	uint8_t waits;  /* enum mw_waits: what the MTA's queue says */
 };
 
 struct mw_plan_box {
@@ -69,6 +73,8 @@ struct mw_plan {
 	size_t n_rec, cap_rec;
 	struct mw_plan_box *box;
 	size_t n_box, cap_box;
+	uint32_t *gone_on; /* of a journal set: records whose mail only went on outside */
+	size_t n_gone_on, cap_gone_on;
 	size_t *slot; /* hash of box names, position + 1 */
 	size_t n_slot;
 	size_t n_wanted;

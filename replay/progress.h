@@ -11,9 +11,11 @@ struct mw_progress {
 	bool on, tty, shown;
 	uint64_t total, done, bytes;
 	int64_t start_us, last_us; /* monotonic */
+	int64_t done_us;           /* when the last of those that are done was */
 	const char *what;          /* the current mailbox, borrowed */
 };
 
+/* total 0: how many there are is not known. */
 void mw_progress_start(struct mw_progress *p, uint64_t total, bool quiet);
 void mw_progress_what(struct mw_progress *p, const char *what);
 /* n more done, with so many bytes. Cheap. */

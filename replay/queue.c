@@ -12,8 +12,7 @@
 
 enum {
 	WORDS = 32,
-	LINE_MAX_BYTES = 64 << 20, /* one message's JSON, with all its recipients */
-	AUTO_WORDS = 2
+	LINE_MAX_BYTES = 64 << 20 /* one message's JSON, with all its recipients */
 };
 
 #define SECOND_US INT64_C(1000000)
@@ -30,18 +29,27 @@ struct entry {
 	uint64_t id;
 	int64_t arrived_us; /* INT64_MIN: not said */
 	uint32_t first;     /* recipient, plus 1 */
+	uint32_t from;      /* two hosts may give the same ID to two messages */
+};
+
+struct source {
+	char *words, *text, *file; /* text: the command as given */
+	char *argv[WORDS + 1];
+	bool said, left_out;
 };
 
 struct mw_queue {
-	char *words, *text; /* text: the command as given */
-	char *argv[WORDS + 1];
-	bool said;
+	struct source *from;
+	size_t n_from, n_given;
+	bool partial;  /* one of those that were given is not asked */
+	size_t failed; /* the last that did, plus 1 */
 	struct mw_arena *arena;
 	struct entry *v; /* hash by id; id 0: free */
 	size_t n, cap;
 	struct rcpt *rcpt;
 	size_t n_rcpt, cap_rcpt;
 	/* of the read under way */
+	uint32_t reading;
 	struct mw_buf line;
 	struct entry *at;  /* mailq: whose recipients come now; NULL: nobody's */
 	size_t junk, good; /* lines of text that say nothing, and that say something */
@@ -51,10 +59,10 @@ struct mw_queue {
 /* ---- what is kept ---- */
 
 static size_t
-slot(const struct mw_queue *q, uint64_t id)
+slot(const struct mw_queue *q, uint64_t id, uint32_t from)
 {
 	size_t i = (size_t)(id >> 17) & (q->cap - 1);
-	while (q->v[i].id && q->v[i].id != id)
+	while (q->v[i].id && (q->v[i].id != id || q->v[i].from != from))
 		i = (i + 1) & (q->cap - 1);
 	return i;
 }
@@ -72,7 +80,7 @@ grow(struct mw_queue *q)
 	q->cap = n ? n * 2 : 64;
 	for (size_t i = 0; i < n; i++)
 		if (old[i].id)
-			q->v[slot(q, old[i].id)] = old[i];
+			q->v[slot(q, old[i].id, old[i].from)] = old[i];
 	free(old);
 	return 0;
 }
@@ -99,10 +107,11 @@ add_entry(struct mw_queue *q, uint64_t id, int64_t arrived_us)
 {
 	if (q->n * 2 >= q->cap && grow(q))
 		return NULL;
-	struct entry *e = &q->v[slot(q, id)];
+	struct entry *e = &q->v[slot(q, id, q->reading)];
 	q->n += !e->id;
 	/* Listed twice: two reads, or a message that moved while it was read. */
 	e->id = id;
+	e->from = q->reading;
 	e->arrived_us = arrived_us;
 	return e;
 }
@@ -130,9 +139,9 @@ add_rcpt(struct mw_queue *q, struct entry *e, struct mw_str addr, bool cut)
 }
 
 static const struct entry *
-find(const struct mw_queue *q, uint64_t id, int64_t time_us)
+find(const struct mw_queue *q, uint64_t id, uint32_t from, int64_t time_us)
 {
-	const struct entry *e = &q->v[slot(q, id)];
+	const struct entry *e = &q->v[slot(q, id, from)];
 	if (!id || !e->id)
 		return NULL;
 	if (e->arrived_us == INT64_MIN)
@@ -146,17 +155,22 @@ bool
 mw_queue_lists(const struct mw_queue *q, uint64_t id, int64_t time_us,
                bool (*is)(void *arg, struct mw_str rcpt, bool cut), void *arg)
 {
-	const struct entry *e = find(q, id, time_us);
-	for (uint32_t i = e ? e->first : 0; i; i = q->rcpt[i - 1].next)
-		if (is(arg, q->rcpt[i - 1].addr, q->rcpt[i - 1].cut))
-			return true;
+	for (uint32_t k = 0; k < q->n_from; k++) {
+		const struct entry *e = find(q, id, k, time_us);
+		for (uint32_t i = e ? e->first : 0; i; i = q->rcpt[i - 1].next)
+			if (is(arg, q->rcpt[i - 1].addr, q->rcpt[i - 1].cut))
+				return true;
+	}
 	return false;
 }
 
 bool
 mw_queue_has(const struct mw_queue *q, uint64_t id, int64_t time_us)
 {
-	return find(q, id, time_us) != NULL;
+	for (uint32_t k = 0; k < q->n_from; k++)
+		if (find(q, id, k, time_us))
+			return true;
+	return false;
 }
 
 size_t
@@ -313,13 +327,14 @@ learn_lines(struct mw_queue *q, const char *p, size_t n, const struct knows *k,
 }
 
 int
-mw_queue_learn(struct mw_queue *q, const void *p, size_t n,
+mw_queue_learn(struct mw_queue *q, size_t k, const void *p, size_t n,
                bool (*known)(void *arg, uint64_t id), void *arg, struct mw_err *err)
 {
-	const struct knows k = {known, arg};
+	const struct knows of = {known, arg};
+	q->reading = (uint32_t)k;
 	if (n)
-		return learn_lines(q, p, n, &k, err);
-	int r = take_line(q, mw_buf_str(&q->line), &k);
+		return learn_lines(q, p, n, &of, err);
+	int r = take_line(q, mw_buf_str(&q->line), &of);
 	bool junk = q->broken || (q->junk && !q->good);
 	begin(q);
 	if (r)
@@ -343,46 +358,73 @@ found_here(void)
 }
 
 static int
-cut_words(struct mw_queue *q, const char *command, struct mw_err *err)
+cut_words(struct source *s, const char *command, struct mw_err *err)
 {
 	char *save = NULL;
 	size_t n = 0;
-	q->words = strdup(command);
-	q->text = strdup(command);
-	if (!q->words || !q->text)
+	s->words = strdup(command);
+	s->text = strdup(command);
+	if (!s->words || !s->text)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	for (char *w = strtok_r(q->words, " \t", &save); w;
+	for (char *w = strtok_r(s->words, " \t", &save); w;
 	     w = strtok_r(NULL, " \t", &save)) {
 		if (n == WORDS)
 			return mw_fail(err, MW_EUSAGE,
 			               "the queue's command has more than %d words",
 			               WORDS);
-		q->argv[n++] = w;
+		s->argv[n++] = w;
 	}
 	return n ? 0
 	         : mw_fail(err, MW_EUSAGE,
 	                   "the queue's command is empty: auto, none, or a program");
 }
 
-int
-mw_queue_new(const char *command, struct mw_queue **ret, struct mw_err *err)
+/* Whose command it is, before what went wrong with it. */
+static int
+whose(const struct mw_queue *q, const char *file, int code, struct mw_err *err)
 {
-	bool said = strcmp(command, "auto") != 0;
+	if (code && file && q->n_given > 1 && code != MW_ECANCEL && code != MW_ENOMEM)
+		(void)mw_err_prefix(err, "queue_command of %s", file);
+	return code;
+}
+
+static int
+add_source(struct mw_queue *q, const struct mw_queue_from *f, struct mw_err *err)
+{
+	bool said = strcmp(f->command, "auto") != 0;
+	const char *command = said ? f->command : found_here();
+	if (strcmp(f->command, "none") == 0 || !command) {
+		q->partial = true;
+		return 0;
+	}
+	for (size_t i = 0; i < q->n_from; i++)
+		if (strcmp(q->from[i].text, command) == 0 && q->from[i].said == said)
+			return 0;
+	struct source *s = &q->from[q->n_from++];
+	s->said = said;
+	s->file = f->file ? strdup(f->file) : NULL;
+	if (f->file && !s->file)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	return whose(q, f->file, cut_words(s, command, err), err);
+}
+
+int
+mw_queue_new(const struct mw_queue_from *v, size_t n, struct mw_queue **ret,
+             struct mw_err *err)
+{
 	*ret = NULL;
-	if (strcmp(command, "none") == 0)
-		return 0;
-	if (!said)
-		command = found_here();
-	if (!command)
-		return 0;
 	struct mw_queue *q = calloc(1, sizeof *q);
 	if (!q)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	q->said = said;
+	q->n_given = n;
+	q->from = calloc(n ? n : 1, sizeof *q->from);
 	q->arena = mw_arena_new(0);
-	int r = q->arena && grow(q) == 0 ? cut_words(q, command, err)
-	                                 : mw_fail(err, MW_ENOMEM, "out of memory");
-	if (r)
+	int r = q->from && q->arena && grow(q) == 0
+	            ? 0
+	            : mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n && !r; i++)
+		r = add_source(q, &v[i], err);
+	if (r || !q->n_from)
 		mw_queue_free(q);
 	else
 		*ret = q;
@@ -394,59 +436,102 @@ mw_queue_free(struct mw_queue *q)
 {
 	if (!q)
 		return;
+	for (size_t i = 0; q->from && i < q->n_from; i++) {
+		free(q->from[i].words);
+		free(q->from[i].text);
+		free(q->from[i].file);
+	}
+	free(q->from);
 	mw_arena_free(q->arena);
 	mw_buf_free(&q->line);
-	free(q->words);
-	free(q->text);
 	free(q->v);
 	free(q->rcpt);
 	free(q);
 }
 
-const char *
-mw_queue_command(const struct mw_queue *q)
+size_t
+mw_queue_commands(const struct mw_queue *q)
 {
-	return q->text;
+	return q->n_from;
 }
 
 bool
 mw_queue_is_said(const struct mw_queue *q)
 {
-	return q->said;
+	bool said = !q->partial;
+	for (size_t i = 0; i < q->n_from; i++)
+		said = said && q->from[i].said;
+	return said;
 }
+
+bool
+mw_queue_leave_out(struct mw_queue *q)
+{
+	if (!q->failed || q->from[q->failed - 1].said)
+		return false;
+	q->from[q->failed - 1].left_out = true;
+	return true;
+}
+
+/* ---- asking the commands ---- */
 
 struct reading {
 	struct mw_queue *q;
-	struct knows k;
+	size_t k;
+	struct knows known;
 };
 
 static int
 on_output(void *arg, const void *p, size_t n, struct mw_err *err)
 {
 	struct reading *r = arg;
-	return mw_queue_learn(r->q, p, n, r->k.known, r->k.arg, err);
+	return mw_queue_learn(r->q, r->k, p, n, r->known.known, r->known.arg, err);
 }
 
 int
-mw_queue_print(const struct mw_queue *q,
+mw_queue_print(struct mw_queue *q, size_t k, const atomic_bool *stop,
                int (*cb)(void *arg, const void *p, size_t n, struct mw_err *err),
                void *arg, struct mw_err *err)
 {
-	return mw_output_of(q->argv, MW_OUTPUT_SILENT_S * 1000, cb, arg, err);
+	const struct source *s = &q->from[k];
+	if (s->left_out)
+		return 0;
+	int r = mw_output_of(s->argv, MW_OUTPUT_SILENT_S * 1000, stop, cb, arg, err);
+	q->failed = r ? k + 1 : 0;
+	return whose(q, s->file, r, err);
+}
+
+static int
+read_one(struct reading *rd, struct mw_err *err)
+{
+	struct mw_queue *q = rd->q;
+	const struct source *s = &q->from[rd->k];
+	if (s->left_out)
+		return 0;
+	begin(q);
+	int r =
+	    mw_output_of(s->argv, MW_OUTPUT_SILENT_S * 1000, NULL, on_output, rd, err);
+	if (!r)
+		r = mw_queue_learn(q, rd->k, NULL, 0, rd->known.known, rd->known.arg,
+		                   err);
+	q->failed = r ? rd->k + 1 : 0;
+	if (r == MW_EFORMAT)
+		(void)mw_err_hint(err, "it was printed by: %s", s->text);
+	return whose(q, s->file, r, err);
 }
 
 int
 mw_queue_read(struct mw_queue *q, bool add, bool (*known)(void *arg, uint64_t id),
               void *arg, struct mw_err *err)
 {
-	struct reading rd = {q, {known, arg}};
+	int r = 0;
 	if (!add)
 		forget(q);
-	begin(q);
-	int r = mw_output_of(q->argv, MW_OUTPUT_SILENT_S * 1000, on_output, &rd, err);
-	if (!r)
-		r = mw_queue_learn(q, NULL, 0, known, arg, err);
+	for (size_t k = 0; k < q->n_from && !r; k++) {
+		struct reading rd = {q, k, {known, arg}};
+		r = read_one(&rd, err);
+	}
 	if (r)
 		forget(q);
-	return r == MW_EFORMAT ? mw_err_hint(err, "it was printed by: %s", q->text) : r;
+	return r;
 }

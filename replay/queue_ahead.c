@@ -11,8 +11,10 @@ struct mw_queue_ahead {
 	int64_t asked_us;
 	pthread_t thread;
 	bool running;
+	atomic_bool unwanted; /* nobody will take it */
 	/* the thread's, until it is joined */
-	struct mw_buf text[MW_QUEUE_READS];
+	struct mw_buf *text; /* MW_QUEUE_READS of each command's, one after the other */
+	size_t n_text;
 	int code;
 	struct mw_err err;
 };
@@ -31,8 +33,9 @@ static void *
 list(void *arg)
 {
 	struct mw_queue_ahead *a = arg;
-	for (int i = 0; i < MW_QUEUE_READS && !a->code; i++)
-		a->code = mw_queue_print(a->q, keep, &a->text[i], &a->err);
+	for (size_t i = 0; i < a->n_text && !a->code; i++)
+		a->code = mw_queue_print(a->q, i / MW_QUEUE_READS, &a->unwanted, keep,
+		                         &a->text[i], &a->err);
 	return NULL;
 }
 
@@ -44,8 +47,10 @@ mw_queue_ahead_start(struct mw_queue *q)
 	if (!a)
 		return NULL;
 	a->q = q;
+	a->n_text = mw_queue_commands(q) * MW_QUEUE_READS;
+	a->text = calloc(a->n_text, sizeof *a->text);
 	a->asked_us = clk->now_us(clk);
-	a->running = pthread_create(&a->thread, NULL, list, a) == 0;
+	a->running = a->text && pthread_create(&a->thread, NULL, list, a) == 0;
 	if (a->running)
 		return a;
 	mw_queue_ahead_free(a);
@@ -72,11 +77,12 @@ mw_queue_ahead_take(struct mw_queue_ahead *a, int64_t settled_us,
 	}
 	if (a->code || a->asked_us < settled_us)
 		return 0;
-	for (int i = 0; i < MW_QUEUE_READS; i++) {
+	for (size_t i = 0; i < a->n_text; i++) {
+		size_t k = i / MW_QUEUE_READS;
 		struct mw_buf *b = &a->text[i];
-		int r = b->n ? mw_queue_learn(a->q, b->p, b->n, known, arg, &why) : 0;
+		int r = b->n ? mw_queue_learn(a->q, k, b->p, b->n, known, arg, &why) : 0;
 		if (!r)
-			r = mw_queue_learn(a->q, NULL, 0, known, arg, &why);
+			r = mw_queue_learn(a->q, k, NULL, 0, known, arg, &why);
 		if (r)
 			return r == MW_ENOMEM ? mw_fail(err, r, "out of memory") : 0;
 	}
@@ -88,8 +94,10 @@ mw_queue_ahead_free(struct mw_queue_ahead *a)
 {
 	if (!a)
 		return;
+	atomic_store(&a->unwanted, true);
 	end(a);
-	for (int i = 0; i < MW_QUEUE_READS; i++)
+	for (size_t i = 0; a->text && i < a->n_text; i++)
 		mw_buf_free(&a->text[i]);
+	free(a->text);
 	free(a);
 }

@@ -4,8 +4,8 @@
  * settled in it; what was listed before is thrown away, and the queue asked again.
  *
  * Life: mw_queue_ahead_start → mw_queue_ahead_take, once → mw_queue_ahead_free. Threads:
- * one of its own, which alone uses the queue until take or free has joined it. Memory: a
- * listing of at most MW_QUEUE_AHEAD_MAX bytes; a longer one is left.
+ * one of its own, which alone uses the queue until take or free has joined it. Memory:
+ * listings of at most MW_QUEUE_AHEAD_MAX bytes each; where one is longer, all are left.
  */
 #ifndef MW_REPLAY_QUEUE_AHEAD_H
 #define MW_REPLAY_QUEUE_AHEAD_H
@@ -27,6 +27,7 @@ struct mw_queue_ahead *mw_queue_ahead_start(struct mw_queue *q);
 int mw_queue_ahead_take(struct mw_queue_ahead *a, int64_t settled_us,
                         bool (*known)(void *arg, uint64_t id), void *arg,
                         struct mw_err *err) MW_CHECK;
-void mw_queue_ahead_free(struct mw_queue_ahead *a); /* NULL ok */
+/* A command that still runs is ended. NULL ok. */
+void mw_queue_ahead_free(struct mw_queue_ahead *a);
 
 #endif

@@ -39,20 +39,14 @@ add_key(struct keys *k, enum mw_key kind, const char *value)
 		k->v[k->n++] = (struct mw_select_key){kind, value};
 }
 
-/* As a recipient or a login may have it: with quotes around the local part too. */
+/* As a recipient or a login may have it. */
 static void
-add_forms(struct keys *k, struct mw_str addr)
+add_name(struct keys *k, struct mw_str addr)
 {
-	struct mw_str form[MW_ADDR_FORMS];
-	int n = mw_addr_forms(addr, k->arena, form);
-	k->failed = k->failed || n < 0;
-	for (int i = 0; i < n; i++) {
-		const char *z =
-		    mw_arena_printf(k->arena, "%.*s", (int)form[i].n, form[i].p);
-		if (mw_addr_domain(form[i]).n)
-			add_key(k, MW_KEY_RCPT, z);
-		add_key(k, MW_KEY_OWNER, z);
-	}
+	const char *z = mw_arena_printf(k->arena, "%.*s", (int)addr.n, addr.p);
+	if (mw_addr_domain(addr).n)
+		add_key(k, MW_KEY_RCPT, z);
+	add_key(k, MW_KEY_OWNER, z);
 }
 
 /* addr, where it is an address of the mailbox (NULL: of any): true if it was. */
@@ -64,14 +58,14 @@ add_address(struct keys *k, const char *addr, const char *mailbox)
 	const char *login = base.p ? mw_mailbox_name(k->conf, base, k->arena) : NULL;
 	if (!login)
 		k->failed = true;
-	if (!login || (mailbox && strcmp(login, mailbox) != 0))
+	if (!login || (mailbox && !mw_addr_eq(mw_strz(login), mw_strz(mailbox))))
 		return false;
 	/* Of "+kurt+x"@… no record has +kurt@… */
 	const char *delimiter = k->conf->recipient_delimiter;
 	k->partly = k->partly || (delimiter && base.n && strchr(delimiter, base.p[0]));
-	add_forms(k, base);
+	add_name(k, base);
 	/* A login without domain gets the sender's. */
-	add_forms(k, mw_addr_local(base));
+	add_name(k, mw_addr_local(base));
 	return true;
 }
 
@@ -106,8 +100,8 @@ keys_of(const struct mw_conf *conf, const char *who, const char *mailbox,
 	struct mw_str local = mw_addr_local(mw_strz(name));
 	bool any = false, all = mailbox && tells_domain(conf);
 	all = all || (conf->local_domains.n > 0 && (mailbox || is_plain(conf)));
-	all = all && !mw_domain_has_forms(mw_strz(who)) &&
-	      !mw_domain_has_forms(mw_strz(name));
+	all =
+	    all && !mw_addr_has_forms(mw_strz(who)) && !mw_addr_has_forms(mw_strz(name));
 	for (size_t i = 0; i < conf->local_domains.n; i++)
 		all = all && !mw_domain_has_forms(mw_strz(conf->local_domains.v[i]));
 	if (mw_addr_domain(mw_strz(who)).n)
@@ -119,7 +113,7 @@ keys_of(const struct mw_conf *conf, const char *who, const char *mailbox,
 		                                conf->local_domains.v[i]);
 		any = (z && add_address(&k, z, mailbox)) || any;
 	}
-	add_forms(&k, local);
+	add_name(&k, local);
 	add_key(&k, MW_KEY_OWNER, mw_arena_strdup(a, name));
 	if (k.failed)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -143,13 +137,19 @@ struct whose {
 	} local, alias;
 	void (*bad)(void *arg, const struct mw_err *err);
 	void *bad_arg;
+	struct mw_err no_key; /* the first; many records lie behind one missing key */
 	struct mw_err *err;
 };
 
 static void
 on_bad(void *arg, const struct mw_err *err)
 {
-	const struct whose *w = arg;
+	struct whose *w = arg;
+	if (err->code == MW_EKEY) {
+		if (!w->no_key.code)
+			w->no_key = *err;
+		return;
+	}
 	if (w->bad)
 		w->bad(w->bad_arg, err);
 }
@@ -180,14 +180,14 @@ on_item(void *arg, const struct mw_item *it)
 		struct mw_str box = mw_strz(c[i].mailbox);
 		struct mw_str base =
 		    mw_addr_base(c[i].rcpt, w->conf->recipient_delimiter, w->tmp);
-		if (w->login && strcmp(c[i].mailbox, w->login) == 0) {
+		if (w->login && mw_addr_eq(box, mw_strz(w->login))) {
 			w->exact = true;
 			return 1;
 		}
 		if (!w->login && (mw_str_ieq(mw_addr_local(box), w->who)))
 			r = note_lead(w, &w->local, c[i].mailbox);
 		else if (!c[i].sent && w->login &&
-		         (mw_str_ieq(c[i].rcpt, w->who) || mw_str_ieq(base, w->who)))
+		         (mw_addr_eq(c[i].rcpt, w->who) || mw_addr_eq(base, w->who)))
 			r = note_lead(w, &w->alias, c[i].mailbox);
 	}
 	return r;
@@ -253,9 +253,9 @@ walk_keys(struct mw_cli *cli, struct whose *w, const struct mw_recover_user *fir
 		l.it.store = cli->stores[k];
 		l.it.journal = k;
 		for (size_t i = 0; i < first->n_key && r == 0; i++)
-			r = mw_store_find(l.it.store, first->key[i].kind,
-			                  mw_strz(first->key[i].value), on_record, &l,
-			                  w->err);
+			r = mw_store_find_name(l.it.store, first->key[i].kind,
+			                       mw_strz(first->key[i].value), on_record,
+			                       &l, w->err);
 	}
 	if (r == MW_ECANCEL && !w->err->code)
 		(void)mw_fail(w->err, r, "interrupted");
@@ -307,6 +307,10 @@ mw_recover_whose(struct mw_cli *cli, const char *who, struct mw_arena *a,
 	const struct leads *l = w.local.n ? &w.local : &w.alias;
 	if (!w.exact && l->n > 1)
 		return several(who, l, err);
+	if (!w.exact && l->n == 0 && w.no_key.code) {
+		*err = w.no_key;
+		return MW_EKEY;
+	}
 	if (!w.exact && l->n == 0) {
 		(void)mw_fail(err, MW_ENOUSER, "the journal has no mail of '%s'", who);
 		return mw_err_hint(err, "an address, its alias, or a login; see "
@@ -330,7 +334,7 @@ mw_recover_has_copy(const struct mw_conf *conf, const struct mw_mail *m,
 	mw_arena_reset(tmp);
 	int r = mw_copies(conf, m, tmp, &c, &n, &err);
 	for (size_t i = 0; i < n && r == 0; i++)
-		if (strcmp(c[i].mailbox, mailbox) == 0)
+		if (mw_addr_eq(mw_strz(c[i].mailbox), mw_strz(mailbox)))
 			return 1;
 	return r < 0 ? MW_ENOMEM : 0;
 }

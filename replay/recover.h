@@ -20,7 +20,8 @@ struct mw_recover_user {
 
 /* Finds the one mailbox that `who` means: its own address or login; its name without a
  * domain; or an alias, as it was expanded at capture. MW_ENOUSER, or MW_EUSAGE naming
- * the mailboxes where there are several. bad as in mw_select. */
+ * the mailboxes where there are several. bad as in mw_select, but for a
+ * key that is missing: MW_EKEY if nothing that can be read tells who that is. */
 int mw_recover_whose(struct mw_cli *cli, const char *who, struct mw_arena *a,
                      void (*bad)(void *arg, const struct mw_err *err), void *arg,
                      struct mw_recover_user *ret, struct mw_err *err) MW_CHECK;

@@ -5,7 +5,6 @@
 #include "journal/base/fs.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,9 +61,14 @@ mw_report_issue(struct mw_report *r, const uint8_t *id, const struct mw_issue *w
 void
 mw_report_unreadable(void *arg, const struct mw_err *err)
 {
+	struct mw_report *r = arg;
+	char text[sizeof err->msg + sizeof err->hint + 4];
 	const struct mw_issue what = {.mailbox = "",
 	                              .kind = "unreadable",
-	                              .reason = err->msg};
+	                              .reason = text};
+	(void)snprintf(text, sizeof text, *err->hint ? "%s (%s)" : "%s", err->msg,
+	               err->hint);
+	r->no_key = r->no_key || err->code == MW_EKEY;
 	if (err->code != MW_EERASED)
 		(void)mw_report_issue(arg, NULL, &what);
 }
@@ -367,8 +371,7 @@ mw_report_print(const struct mw_report *r, bool json)
 int
 mw_report_write(const struct mw_report *r, const char *path, struct mw_err *err)
 {
-	char dir[PATH_MAX], when[40];
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	char when[40];
 	json_t *o = summary(r);
 	mw_time_rfc3339(when, sizeof when, r->start_us);
 	(void)json_object_set_new(o, "message_type", json_string("report"));
@@ -382,10 +385,7 @@ mw_report_write(const struct mw_report *r, const char *path, struct mw_err *err)
 	json_decref(o);
 	if (!text)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	(void)snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) : 1,
-	               slash ? path : ".");
-	const struct mw_fs *fs = mw_fs_posix();
-	int q = mw_fs_write_file(fs, slash == path ? "/" : dir, name, text, strlen(text));
+	int q = mw_fs_write_named(path, text, strlen(text));
 	free(text);
 	if (!q)
 		return 0;

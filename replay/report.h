@@ -35,6 +35,7 @@ struct mw_report {
 	uint64_t compared, identical; /* of those: byte for byte */
 	uint64_t undone;
 	uint64_t unreadable; /* records; what they held is unknown */
+	bool no_key;         /* some of them for want of a key */
 	uint64_t mailboxes, bytes;
 	uint64_t held_back;          /* what scripts would have sent out */
 	uint64_t raised, not_raised; /* folders */

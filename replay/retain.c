@@ -45,28 +45,33 @@ mw_retain_end(struct mw_retain_job *j)
 int
 mw_retain_no_hold_lost(struct mw_cli *cli, struct mw_err *err)
 {
-	struct mw_store *st = cli->stores[0];
-	struct mw_rules *rules = NULL;
-	struct mw_holds *holds = NULL;
-	struct mw_retain_log *log = NULL;
-	int r = mw_rules_new(st, cli->conf, &rules, err);
-	if (r == 0)
-		r = mw_holds_load(st, &holds, err);
-	if (r == 0)
-		r = mw_retain_gather(st, rules, holds, mw_cli_stopped, &log, err);
-	if (r == 0 && log->lost) {
-		(void)mw_fail(err, MW_EDAMAGED,
-		              "%llu records cannot be read, and a hold may be among "
-		              "them; nothing was erased",
-		              (unsigned long long)log->lost);
-		r = mw_err_hint(
-		    err, "'mailwal verify' names the places; --despite-damage says "
-		         "that no hold was there");
-	}
-	mw_retain_free(log);
-	mw_holds_free(holds);
-	mw_rules_free(rules);
-	return r;
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	MW_BUF_AUTO text = {0};
+	struct mw_lost lost;
+	int r = a ? mw_holds_lost(cli->stores[0], a, mw_cli_stopped, &lost, err)
+	          : mw_fail(err, MW_ENOMEM, "out of memory");
+	if (r < 0 || lost.n == 0)
+		return r;
+	mw_lost_text(&lost, &text);
+	(void)
+	    mw_fail(err, MW_EDAMAGED,
+	            "%llu records cannot be read (sequence %s), and a hold may be among "
+	            "them; nothing was erased",
+	            (unsigned long long)mw_lost_count(&lost), mw_buf_cstr(&text));
+	return mw_err_hint(err,
+	                   "'mailwal verify' names the places; --despite-damage says "
+	                   "that no hold was there");
+}
+
+json_t *
+mw_lost_json(const struct mw_lost *l)
+{
+	json_t *v = json_array();
+	for (size_t i = 0; l && i < l->n; i++)
+		(void)json_array_append_new(v,
+		                            json_pack("[I, I]", (json_int_t)l->v[i].first,
+		                                      (json_int_t)l->v[i].last));
+	return v;
 }
 
 int

@@ -21,6 +21,8 @@ int mw_retain_write(struct mw_cli *cli, struct mw_retain_job *j,
 void mw_retain_end(struct mw_retain_job *j);
 /* MW_EDAMAGED where records cannot be read that may be holds. */
 int mw_retain_no_hold_lost(struct mw_cli *cli, struct mw_err *err) MW_CHECK;
+/* As [first, last] pairs of sequence numbers; NULL: none. */
+json_t *mw_lost_json(const struct mw_lost *l);
 /* May n messages go? --yes, or a person at the terminal who types the number. 0, or
  * MW_EUSAGE, MW_ECANCEL. */
 int mw_retain_confirm(uint64_t n, bool yes, const char *what,

@@ -57,6 +57,25 @@ mw_run_content(struct mw_run *r, const struct mw_plan_rec *rec,
 	                      arg, err);
 }
 
+/* Why a copy that was put back may be one too many; NULL: nothing says so. */
+static const char *
+doubt_of(const struct mw_run *r, const struct mw_plan_copy *c)
+{
+	if (c->ambiguous)
+		return "a message with the same Message-ID is there, but cannot be told "
+		       "to be this one; put back";
+	if (c->known == MW_KNOWN_UNSURE)
+		return "it came before the backup had ended and is not in it: its user "
+		       "may have removed it; put back";
+	if (c->twin)
+		return "the same message came again, and the mail server's log tells of "
+		       "that one only: it may be one too many; put back";
+	if (r->queue_unread && c->may_wait)
+		return "the mail server's queue could not be read, and its log does not "
+		       "say that it was delivered: it may come once more; put back";
+	return NULL;
+}
+
 static int
 count_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
            const char *reason)
@@ -72,16 +91,11 @@ count_fate(struct mw_run *r, struct mw_plan_copy *c, enum mw_fate fate,
 	case MW_FATE_RESTORED:
 		rep->restored++;
 		rep->bytes += rec->size;
-		if (!c->ambiguous && c->known != MW_KNOWN_UNSURE)
+		reason = doubt_of(r, c);
+		if (!reason)
 			break;
 		rep->ambiguous++;
 		kind = "ambiguous";
-		reason =
-		    c->ambiguous
-		        ? "a message with the same Message-ID is there, but cannot "
-		          "be told to be this one; put back"
-		        : "it came before the backup had ended and is not in it: its "
-		          "user may have removed it; put back";
 		break;
 	case MW_FATE_FAILED:
 		rep->failed++;
@@ -419,6 +433,8 @@ mw_run_exit(const struct mw_run *r)
 		return 130;
 	if (!p->failed && !p->doubtful && !p->unreadable)
 		return 0;
+	if (p->no_key && !p->selected)
+		return mw_err_exit(MW_EKEY);
 	if (sh && sh->first_code && !sh->any_box_ok && !p->restored && !p->already_there)
 		return mw_err_exit(sh->first_code); /* nothing could be done at all */
 	return r->check ? 1 : 3;
@@ -437,7 +453,7 @@ mw_run_finish(struct mw_run *run, int r, struct mw_err *err, const char *report)
 		(void)mw_cli_error(cli, err);
 	else if (!r && sh && sh->first_code && status != 0 && status != 3)
 		(void)mw_cli_error(cli, &sh->first_err);
-	if (!r && !run->report->selected && !cli->quiet)
+	if (!r && !run->report->selected && !run->report->no_key && !cli->quiet)
 		fprintf(stderr,
 		        "mailwal: the selection names no mail that belongs into a "
 		        "mailbox here\n");

@@ -65,7 +65,8 @@ struct mw_run {
 	bool sieve;             /* copies are filed by their users' scripts */
 	bool prepare;           /* put nothing: look, and raise UIDs (run_raise.c) */
 	uint64_t uid_gap;       /* UIDs to leave out; 0: do not raise */
-	struct mw_queue *queue; /* the MTA's; NULL: not asked (run_queue.c) */
+	struct mw_queue *queue; /* the MTAs'; NULL: not asked (run_queue.c) */
+	bool queue_unread;      /* one that was found could not be read */
 	struct mw_queue_ahead *queue_ahead; /* its listing, already; NULL: none */
 	struct mw_early *early; /* a look into the first box (early.h); NULL: none */
 	unsigned jobs;          /* boxes at a time; 0: MW_JOBS_DEFAULT */
@@ -77,9 +78,9 @@ struct mw_run {
 	 */
 	int (*before_put)(void *arg, struct mw_run *r, struct mw_err *err);
 	/* What the MTA's log says of a copy that is missing, where the plan did not ask:
-	 * an enum mw_known_class. NULL ok. */
+	 * an enum mw_known_class; sets the copy's may_wait too. NULL ok. */
 	enum mw_known_class (*ask_known)(void *arg, struct mw_run *r,
-	                                 const struct mw_plan_copy *c);
+	                                 struct mw_plan_copy *c);
 	void *arg;
 	/* this thread's: */
 	struct mw_run_shared *shared;
@@ -141,9 +142,13 @@ void mw_run_close_stores(struct mw_run *r);
 /* After the run, which ended with r: errors, summary, the report file where one is
  * wanted. The exit status. */
 int mw_run_finish(struct mw_run *r, int result, struct mw_err *err, const char *report);
-/* Before mw_run_all: what is in the MTA's queue now. 0; the queue that somebody named
+/* The queues to read: command (--queue), else the queue_command of every configuration.
+ * *ret is the caller's, NULL where none is to be read. MW_EUSAGE, MW_ENOMEM. */
+int mw_run_queue_find(const struct mw_cli *cli, const char *command,
+                      struct mw_queue **ret, struct mw_err *err) MW_CHECK;
+/* Before mw_run_all: what is in the MTA's queue now. 0; a queue that somebody named
  * cannot be read, MW_ECANCEL, MW_ENOMEM. One that was found and cannot be read is warned
- * of and not asked any more. */
+ * of and not asked any more: what it may hold is ambiguous when it is put back. */
 int mw_run_queue_first(struct mw_run *r, struct mw_err *err) MW_CHECK;
 /* Of a copy that a scan did not see: sets its waits, and its known where the queue knows
  * better. 0, MW_ENOMEM. */

@@ -10,7 +10,10 @@
 #include <string.h>
 
 enum {
-	NAP_MS = 500
+	NAP_MS = 500,
+	/* Within a second Dovecot takes what a script sends on for sent already, and
+	 * leaves it where it is. */
+	NAP_SIEVE_MS = 1500
 };
 
 static const char went[] = "it expired or was erased since the plan was made";
@@ -189,6 +192,13 @@ io_done(void *arg, const struct mw_put *p, int code, const char *why,
 	return mw_run_fate(r, copy_of(p), code ? MW_FATE_FAILED : MW_FATE_RESTORED, why);
 }
 
+static void
+io_front(void *arg, const struct mw_put *p, size_t bytes)
+{
+	(void)arg;
+	copy_of(p)->front = bytes < UINT32_MAX ? (uint32_t)bytes : 0;
+}
+
 /* What could not be read expired, or was erased, since the plan was made; all else in the
  * box that went with it need not be tried. */
 static int
@@ -227,6 +237,7 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 	                       .done = io_done,
 	                       .address = mw_run_address,
 	                       .token = mw_run_token,
+	                       .front = io_front,
 	                       .box = b->box,
 	                       .arg = r};
 	MW_AUTOFREE struct mw_put *v = calloc(n ? n : 1, sizeof *v);
@@ -379,7 +390,8 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 		tries = after < before ? 1 : tries + 1;
 		if (!mw_run_worth_retry(q) || tries >= MW_RUN_ATTEMPTS)
 			break;
-		for (int i = 0; i < NAP_MS && !mw_cli_stopped(); i += 100)
+		for (int i = r->sieve ? NAP_SIEVE_MS : NAP_MS; i > 0 && !mw_cli_stopped();
+		     i -= 100)
 			(void)poll(NULL, 0, 100);
 	}
 	mw_look_done(&l);

@@ -1,6 +1,7 @@
 #include "replay/run.h"
 
 #include "journal/base/clock.h"
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "replay/queue.h"
 #include "replay/queue_ahead.h"
@@ -102,29 +103,54 @@ read_queue(struct mw_run *r, struct mw_err *err)
 }
 
 int
+mw_run_queue_find(const struct mw_cli *cli, const char *command, struct mw_queue **ret,
+                  struct mw_err *err)
+{
+	struct mw_queue_from one = {.command = command ? command : "auto"}, *v = &one;
+	size_t n = command || !cli->n_confs ? 1 : cli->n_confs;
+	if (n > 1)
+		v = calloc(n, sizeof *v);
+	if (!v)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < n && !command && cli->n_confs; i++)
+		v[i] = (struct mw_queue_from){cli->confs[i]->queue_command,
+		                              cli->confs[i]->file};
+	int r = mw_queue_new(v, n, ret, err);
+	if (n > 1)
+		free(v);
+	return r;
+}
+
+int
 mw_run_queue_first(struct mw_run *r, struct mw_err *err)
 {
-	if (!r->queue)
-		return 0;
-	int q = read_queue(r, err);
-	if (!q || q == MW_ENOMEM || q == MW_ECANCEL)
-		return q;
-	if (mw_queue_is_said(r->queue)) {
-		char hint[sizeof err->hint];
-		(void)snprintf(hint, sizeof hint, "%s", err->hint);
-		return mw_err_hint(err,
-		                   "%s%snothing was put back: mail that the queue holds "
-		                   "would be there twice; --queue none goes by what "
-		                   "mailwal outcomes has read",
-		                   hint, hint[0] ? "; " : "");
-	}
-	if (!r->cli->quiet)
+	int q = 0;
+	while (r->queue && (q = read_queue(r, err)) != 0) {
+		if (q == MW_ENOMEM || q == MW_ECANCEL)
+			return q;
+		if (!mw_queue_leave_out(r->queue)) {
+			char hint[sizeof err->hint];
+			(void)snprintf(hint, sizeof hint, "%s", err->hint);
+			return mw_err_hint(
+			    err,
+			    "%s%snothing was put back: mail that the queue "
+			    "holds would be there twice; --queue none goes "
+			    "by what mailwal outcomes has read",
+			    hint, hint[0] ? "; " : "");
+		}
+		/* Also where only errors are wanted: what waits in it may be there twice.
+		 */
 		fprintf(stderr,
 		        "mailwal: warning: the mail queue of this host could not be read "
 		        "(%s); what is in it is known only as far as mailwal outcomes "
-		        "has read the log\n",
+		        "has read the log: of the rest, what is put back counts as "
+		        "ambiguous\n",
 		        err->msg);
-	r->queue = NULL;
+		*err = (struct mw_err){0};
+		r->queue_unread = true;
+		if (mw_queue_commands(r->queue) == 1)
+			r->queue = NULL;
+	}
 	return 0;
 }
 
@@ -143,11 +169,11 @@ is_his(void *arg, struct mw_str rcpt, bool cut)
 	const struct mw_copy *c = w->c;
 	if (cut)
 		return mw_str_istarts(c->rcpt, rcpt) || mw_str_istarts(c->addr, rcpt);
-	if (mw_str_ieq(rcpt, c->rcpt) || (c->addr.n && mw_str_ieq(rcpt, c->addr)))
+	if (mw_addr_eq(rcpt, c->rcpt) || (c->addr.n && mw_addr_eq(rcpt, c->addr)))
 		return true;
 	struct mw_str base = mw_addr_base(rcpt, w->conf->recipient_delimiter, w->tmp);
 	const char *login = base.p ? mw_mailbox_name(w->conf, base, w->tmp) : NULL;
-	return login && mw_str_ieq(mw_strz(login), mw_strz(c->mailbox));
+	return login && mw_addr_eq(mw_strz(login), mw_strz(c->mailbox));
 }
 
 /* Is this copy in the queue, by the last reading? */

@@ -110,6 +110,7 @@ consider(struct walk *w, const struct mw_record *r)
 	w->it.rec = *r;
 	if (mw_erased_mail(&w->erased, w->it.store, w->it.journal, r, w->arena,
 	                   &w->it.mail, &err) < 0) {
+		err.first_seq = err.last_seq = r->seq;
 		report(w, &err);
 		return 0;
 	}
@@ -239,35 +240,22 @@ find_id(struct mw_store *st, const char *text, struct refs *f, struct mw_err *er
 	return gather(f, &rec) ? MW_ENOMEM : 0;
 }
 
-/* A local part alone means any local domain, which is no key; nor is a domain that mail
- * may have in several ways, or "+a+x"@…, which has no key of +a@… */
+/* A local part alone means any local domain, which is no key; nor, in records of earlier
+ * versions, is a name that mail may have in several ways, or "+a+x"@…, which has no key
+ * of +a@… there. */
 static bool
 users_are_keys(const struct mw_query *q)
 {
 	const char *delimiter = q->delimiter ? q->delimiter : "";
 	for (size_t k = 0; k < q->n_user; k++) {
-		struct mw_str user = mw_strz(q->user[k]), domain = mw_addr_domain(user);
+		struct mw_str user = mw_strz(q->user[k]);
 		struct mw_str local = mw_addr_plain(mw_addr_local(user));
-		if (!domain.n || mw_domain_has_forms(domain))
+		if (!mw_addr_domain(user).n || mw_addr_has_forms(user))
 			return false;
 		if (local.n && strchr(delimiter, local.p[0]))
 			return false;
 	}
 	return q->n_user > 0;
-}
-
-/* With quotes around the local part and without. */
-static int
-find_rcpt(struct mw_store *st, struct mw_str user, struct refs *f, struct mw_err *err)
-{
-	MW_ARENA_AUTO *a = mw_arena_new(0);
-	struct mw_str form[MW_ADDR_FORMS];
-	int n = a ? mw_addr_forms(user, a, form) : MW_ENOMEM, r = 0;
-	if (n < 0)
-		return mw_fail(err, n, "out of memory");
-	for (int i = 0; r == 0 && i < n; i++)
-		r = mw_store_find(st, MW_KEY_RCPT, form[i], gather, f, err);
-	return r;
 }
 
 static int
@@ -278,12 +266,12 @@ find_users(struct mw_store *st, const struct mw_query *q, struct refs *f,
 	int r = mw_store_each_unparted(st, delimiter, gather, f, err);
 	for (size_t k = 0; r == 0 && k < q->n_user; k++) {
 		struct mw_str user = mw_strz(q->user[k]);
-		r = find_rcpt(st, user, f, err);
+		r = mw_store_find_name(st, MW_KEY_RCPT, user, gather, f, err);
 		if (r == 0)
-			r = mw_store_find(st, MW_KEY_OWNER, user, gather, f, err);
+			r = mw_store_find_name(st, MW_KEY_OWNER, user, gather, f, err);
 		if (r == 0) /* a login without domain */
-			r = mw_store_find(st, MW_KEY_OWNER, mw_addr_local(user), gather,
-			                  f, err);
+			r = mw_store_find_name(st, MW_KEY_OWNER, mw_addr_local(user),
+			                       gather, f, err);
 	}
 	return r;
 }
@@ -307,16 +295,16 @@ find_refs(struct walk *w, struct refs *f, struct mw_err *err)
 			r = find_message_id(st, q->message_id[k], f, err);
 	} else if (q->key) {
 		for (size_t k = 0; r >= 0 && k < q->n_key; k++)
-			r = mw_store_find(st, q->key[k].kind, mw_strz(q->key[k].value),
-			                  gather, f, err);
+			r = mw_store_find_name(st, q->key[k].kind,
+			                       mw_strz(q->key[k].value), gather, f, err);
 	} else if (q->n_sender) {
 		for (size_t k = 0; r >= 0 && k < q->n_sender; k++) {
 			/* The null sender is no key, nor a name of several forms. */
 			if (strcmp(q->sender[k], "<>") == 0 ||
-			    mw_domain_has_forms(mw_addr_domain(mw_strz(q->sender[k]))))
+			    mw_addr_has_forms(mw_strz(q->sender[k])))
 				return 0;
-			r = mw_store_find(st, MW_KEY_SENDER, mw_strz(q->sender[k]),
-			                  gather, f, err);
+			r = mw_store_find_name(st, MW_KEY_SENDER, mw_strz(q->sender[k]),
+			                       gather, f, err);
 		}
 	} else if (q->user_by_index && users_are_keys(q)) {
 		r = find_users(st, q, f, err);

@@ -70,6 +70,10 @@ int mw_query_check(const struct mw_query *q, struct mw_err *err);
  * that act on the mail they select; an empty result is none of its concern. */
 int mw_query_users(struct mw_cli *cli, const struct mw_query *q,
                    struct mw_err *err) MW_CHECK;
+/* Where nothing of a selection belongs into a mailbox: because all whom it names are of
+ * domains that are not in local_domains? Then MW_ENOUSER says so. */
+int mw_query_elsewhere(const struct mw_cli *cli, const struct mw_query *q,
+                       struct mw_err *err) MW_CHECK;
 /* The SELECTION part of a usage text. */
 extern const char mw_query_usage[];
 

@@ -1,7 +1,7 @@
 #include "replay/status.h"
 
 #include "journal/base/util.h"
-#include "journal/record/retire.h"
+#include "journal/retain/retain.h"
 #include "journal/store/control.h"
 #include "replay/drill_report.h"
 
@@ -202,6 +202,9 @@ ask_prune(struct mw_status *s, struct mw_store *st, const struct mw_record *r)
 	s->prune_mails = a.records;
 	s->prune_segments = a.segments;
 	s->prune_freed = a.freed;
+	s->lost = mw_arena_alloc(s->arena, sizeof *s->lost);
+	if (s->lost)
+		*s->lost = (struct mw_lost){a.lost, a.n_lost, a.n_lost};
 }
 
 static void
@@ -328,8 +331,19 @@ static void
 ask_holds(struct mw_status *s, struct mw_store *st)
 {
 	struct mw_err err = {0};
+	MW_BUF_AUTO text = {0};
 	if (mw_status_holds(s, st, &err) < 0)
 		add(s, 1, "the holds: %s", err.msg);
+	if (!s->lost || s->lost->n == 0)
+		return;
+	mw_lost_text(s->lost, &text);
+	add(s, 2,
+	    "%llu records cannot be read (sequence %.120s), and a hold may be among "
+	    "them: "
+	    "prune and erase remove nothing; 'mailwal hold list' shows what is in force, "
+	    "add "
+	    "again what is missing, then 'mailwal prune --despite-damage'",
+	    (unsigned long long)mw_lost_count(s->lost), mw_buf_cstr(&text));
 }
 
 /* ---- daemon ---- */

@@ -57,6 +57,8 @@ struct mw_status {
 	size_t n_follow;
 	const char **hold; /* names of those in force; in the arena */
 	size_t n_hold;
+	/* What may be holds and cannot be read, in the arena; NULL: nothing. */
+	struct mw_lost *lost;
 	struct mw_status_problem problem[MW_STATUS_PROBLEMS];
 	size_t n_problems;
 	struct mw_arena *arena;

@@ -6,6 +6,10 @@
 
 #include <stdio.h>
 
+enum {
+	LOOK_MOST = 200000 /* records */
+};
+
 int
 mw_status_holds(struct mw_status *s, struct mw_store *st, struct mw_err *err)
 {
@@ -24,7 +28,15 @@ mw_status_holds(struct mw_status *s, struct mw_store *st, struct mw_err *err)
 			s->hold[s->n_hold++] = name;
 	}
 	mw_holds_free(holds);
-	return r;
+	/* A walk over much takes longer than monitoring waits: there the last prune's
+	 * word counts. */
+	if (r < 0 || s->records > LOOK_MOST)
+		return r;
+	s->lost = mw_arena_alloc(s->arena, sizeof *s->lost);
+	if (s->lost)
+		*s->lost = (struct mw_lost){.n = 0};
+	return s->lost ? mw_holds_lost(st, s->arena, NULL, s->lost, err)
+	               : mw_fail(err, MW_ENOMEM, "out of memory");
 }
 
 struct rules {

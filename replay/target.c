@@ -429,6 +429,12 @@ mw_target_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
 	return t->ops->remove(t, v, n, removed, arg, err);
 }
 
+int
+mw_target_mark(struct mw_target *t, struct mw_target_mark *ret, struct mw_err *err)
+{
+	return t->ops->mark ? t->ops->mark(t, ret, err) : 0;
+}
+
 void
 mw_target_describe(struct mw_target *t, struct mw_buf *out)
 {

@@ -157,6 +157,8 @@ struct mw_put_io {
 	               struct mw_err *err);
 	int (*token)(void *arg, const struct mw_put *p, struct mw_str rcpt,
 	             const uint8_t body[32], char *ret, struct mw_err *err);
+	/* So many bytes are put before the captured ones; NULL ok. */
+	void (*front)(void *arg, const struct mw_put *p, size_t bytes);
 	const char *box; /* the box's own name, for targets that say it (LMTP) */
 	void *arg;
 };
@@ -204,6 +206,14 @@ int mw_target_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
                      int (*removed)(void *arg, size_t i, int code), void *arg,
                      struct mw_err *err) MW_CHECK;
 bool mw_target_removes(const struct mw_target *t);
+/* Which one the open box is: another, or an older state of it, has another `same` or a
+ * smaller `next` (each message put into its INBOX makes that greater by one at least).
+ * 1; 0 it cannot be told. */
+struct mw_target_mark {
+	uint64_t same, next;
+};
+int mw_target_mark(struct mw_target *t, struct mw_target_mark *ret,
+                   struct mw_err *err) MW_CHECK;
 /* What the open box's server can do, in a few words. */
 void mw_target_describe(struct mw_target *t, struct mw_buf *out);
 /* Leaves the box clean (no staging folder, no lock). After an error: as far as possible.
@@ -239,6 +249,8 @@ struct mw_target_ops {
 	 * other runs out; NULL: cannot. */
 	int (*deliver)(struct mw_target *t, const struct mw_put *v, size_t n,
 	               const struct mw_put_io *io, struct mw_err *err);
+	/* See mw_target_mark; NULL: never. */
+	int (*mark)(struct mw_target *t, struct mw_target_mark *ret, struct mw_err *err);
 	bool keeps_open; /* a box may stay open between deliveries */
 	int (*close)(struct mw_target *t, struct mw_err *err);
 	void (*free)(struct mw_target *t);

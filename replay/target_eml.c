@@ -303,6 +303,15 @@ eml_close(struct mw_target *t, struct mw_err *err)
 	return 0;
 }
 
+static int
+eml_mark(struct mw_target *t, struct mw_target_mark *ret, struct mw_err *err)
+{
+	const struct eml *m = t->own;
+	(void)err;
+	mw_files_mark(m->path, ret);
+	return 1;
+}
+
 const struct mw_target_ops mw_target_eml = {
     .scheme = "eml",
     .readable = true,
@@ -312,6 +321,7 @@ const struct mw_target_ops mw_target_eml = {
     .fetch = eml_fetch,
     .put = eml_put,
     .deliver = eml_put,
+    .mark = eml_mark,
     .close = eml_close,
     .free = eml_free,
 };

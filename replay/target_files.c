@@ -163,6 +163,22 @@ mw_files_lock(struct mw_target *t, const char *dir, int *ret_fd, struct mw_err *
 	return 0;
 }
 
+void
+mw_files_mark(const char *path, struct mw_target_mark *ret)
+{
+	struct statx st;
+	uint64_t born[3] = {0, 0, 0};
+	*ret = (struct mw_target_mark){0, 0};
+	if (statx(AT_FDCWD, path, 0, STATX_INO | STATX_BTIME, &st) < 0)
+		return;
+	born[0] = st.stx_ino;
+	if (st.stx_mask & STATX_BTIME) {
+		born[1] = (uint64_t)st.stx_btime.tv_sec;
+		born[2] = st.stx_btime.tv_nsec;
+	}
+	ret->same = mw_hash64(mw_str((const char *)born, sizeof born));
+}
+
 int
 mw_files_sync_dir(const char *path, struct mw_err *err)
 {

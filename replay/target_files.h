@@ -31,6 +31,9 @@ int mw_files_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
  * closed. -1 where the file system has no such locks. MW_ELOCKED after a minute. */
 int mw_files_lock(struct mw_target *t, const char *dir, int *ret_fd,
                   struct mw_err *err) MW_CHECK;
+/* Which file or directory it is: that of another time differs where the file system keeps
+ * birth times, else mostly. The mark operation of file targets. */
+void mw_files_mark(const char *path, struct mw_target_mark *ret);
 /* fsync of a directory. */
 int mw_files_sync_dir(const char *path, struct mw_err *err) MW_CHECK;
 

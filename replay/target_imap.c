@@ -340,8 +340,7 @@ void
 mw_imap_second_start(struct mw_target *t)
 {
 	struct mw_imap_box *b = mw_imap_box(t);
-	if (b->second_tried || t->o.filing == MW_FILE_SIEVE ||
-	    !mw_imap_two(b->c, t->coming, t->coming_bytes))
+	if (b->second_tried || !mw_imap_two(b->c, t->coming, t->coming_bytes))
 		return;
 	b->second_tried = b->second_coming =
 	    pthread_create(&b->second_thread, NULL, second_log_in, b) == 0;
@@ -352,6 +351,12 @@ mw_imap_second_take(struct mw_imap_box *b)
 {
 	if (b->second_coming && atomic_load(&b->second_here))
 		second_join(b);
+}
+
+void
+mw_imap_second_wait(struct mw_imap_box *b)
+{
+	second_join(b);
 }
 
 /* No folder at all: Cyrus lets a proxy user act for somebody who has no mailbox. */
@@ -496,6 +501,7 @@ const struct mw_target_ops mw_target_imap = {
     .remove = mw_imap_box_remove,
     .describe = imap_describe,
     .deliver = mw_imap_box_deliver,
+    .mark = mw_imap_box_mark,
     .keeps_open = true,
     .close = imap_close,
     .free = imap_free,

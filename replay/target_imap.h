@@ -60,7 +60,8 @@ struct mw_imap_box {
 	bool selected;        /* it is selected */
 	bool dry;             /* nothing may be changed */
 	uint32_t marker_uid;  /* UID of the marker message; 0: unknown */
-	struct mw_buf stale;  /* uint64_t keys: placeholders that a dead run left */
+	size_t listed;       /* folders that the last mw_imap_sieve_freshen was told of */
+	struct mw_buf stale; /* uint64_t keys: placeholders that a dead run left */
 };
 
 static inline struct mw_imap_box *
@@ -102,6 +103,9 @@ int mw_imap_box_remove(struct mw_target *t, const struct mw_removal *v, size_t n
 /* Straight into INBOX or Sent, without the staging folder (target_imap_deliver.c). */
 int mw_imap_box_deliver(struct mw_target *t, const struct mw_put *v, size_t n,
                         const struct mw_put_io *io, struct mw_err *err) MW_CHECK;
+/* UIDVALIDITY and UIDNEXT of INBOX. */
+int mw_imap_box_mark(struct mw_target *t, struct mw_target_mark *ret,
+                     struct mw_err *err) MW_CHECK;
 /* A folder (its quoted name), made and subscribed where it is missing. */
 int mw_imap_need_folder(struct mw_imap_box *b, const char *folder,
                         struct mw_err *err) MW_CHECK;
@@ -111,6 +115,8 @@ void mw_imap_second_start(struct mw_target *t);
 /* It is b->second from the first call on that finds it logged in; never, where it cannot
  * be had. */
 void mw_imap_second_take(struct mw_imap_box *b);
+/* The same, but waits for its login. */
+void mw_imap_second_wait(struct mw_imap_box *b);
 /* Can so much be put over two connections such as c, and is it worth it? */
 bool mw_imap_two(const struct mw_imap *c, uint64_t messages, uint64_t bytes);
 /* Lists the folders again, now that nobody else puts mail: 1 if there are others than at
@@ -154,11 +160,17 @@ int mw_imap_sieve_prove(struct mw_target *t, struct mw_imap_box *b,
 /* What LMTP would put in front, so that scripts know the envelope; free() it. */
 int mw_imap_sieve_prefix(const struct mw_put_io *io, const struct mw_put *p, char **ret,
                          struct mw_err *err) MW_CHECK;
-/* Runs the script on these messages of the staging folder; those that it took away are
- * gone from there then. */
-int mw_imap_sieve_file(struct mw_target *t, struct mw_imap_box *b, const char *uids,
+/* Asks for the script to be run on these messages of the staging folder. */
+int mw_imap_sieve_send(struct mw_imap_box *b, const char *uids,
                        struct mw_err *err) MW_CHECK;
-/* Folders that are new since the scan become visible to clients. */
+/* Waits for it; those that it took away are gone from there then, and their UIDs
+ * (uint32_t) appended to taken. */
+int mw_imap_sieve_wait(struct mw_target *t, struct mw_imap_box *b, const char *uids,
+                       struct mw_buf *taken, struct mw_err *err) MW_CHECK;
+/* Has the server look into the folders, where that is cheap: for the next messages filed
+ * there it reads less. */
+int mw_imap_sieve_freshen(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
+/* Folders that are new since the scan, and hold mail, become visible to clients. */
 int mw_imap_sieve_subscribe(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 /* Removes everything but the marker from the selected staging folder. */
 int mw_imap_staging_purge(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;

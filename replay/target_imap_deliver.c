@@ -186,6 +186,30 @@ to_folder(struct deliver *d, const struct mw_put *v, size_t n, const char *const
 	return r == 0 && k ? append(d, batch, k, err) : r;
 }
 
+static int
+on_mark(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_target_mark *mark = arg;
+	struct mw_imap_counts n;
+	if (mw_imap_parse_counts(cur, &n) && n.uidvalidity && n.uidnext)
+		*mark = (struct mw_target_mark){n.uidvalidity, n.uidnext};
+	return 0;
+}
+
+int
+mw_imap_box_mark(struct mw_target *t, struct mw_target_mark *ret, struct mw_err *err)
+{
+	struct mw_imap *c = mw_imap_box(t)->c;
+	struct mw_target_mark mark = {0, 0};
+	int r = mw_imap_cmd(c, err, "STATUS INBOX (UIDNEXT UIDVALIDITY)");
+	if (!r)
+		r = mw_imap_wait(c, on_mark, &mark, err);
+	if (r < 0 && r != MW_EREFUSED) /* it may have no INBOX */
+		return r;
+	*ret = mark;
+	return mark.same != 0;
+}
+
 int
 mw_imap_box_deliver(struct mw_target *t, const struct mw_put *v, size_t n,
                     const struct mw_put_io *io, struct mw_err *err)

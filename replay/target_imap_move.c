@@ -103,10 +103,79 @@ mw_imap_move_start(struct mw_imap_putting *p, struct mw_imap_round *d, struct mw
 	for (int i = 0; i < 2 && !r; i++) /* in the order of arrival */
 		if (d->uids[i]) {
 			d->moves++;
-			r = move_send(p, d->uids[i], err);
+			r = p->sieve ? mw_imap_sieve_send(p->b, d->uids[i], err)
+			             : move_send(p, d->uids[i], err);
 		}
 	d->behind = p->number;
 	return r ? r : mw_net_flush(c->net, err);
+}
+
+/* ---- by a script ---- */
+
+/* What the script left goes to INBOX, and then the folders are looked into. */
+static int
+move_rest(struct mw_imap_putting *p, const char *uids, struct moved *m,
+          struct mw_err *err)
+{
+	int r = move_send(p, uids, err);
+	if (!r)
+		r = move_wait(p, m, err);
+	return r ? r : mw_imap_sieve_freshen(p->b, err);
+}
+
+static bool
+is_in(const struct mw_buf *taken, uint32_t uid)
+{
+	for (size_t at = 0; at + sizeof uid <= taken->n; at += sizeof uid)
+		if (memcmp(taken->p + at, &uid, sizeof uid) == 0)
+			return true;
+	return false;
+}
+
+/* Where each message went; uid 0: the script took it. One that it left and that was not
+ * moved either is lost from the folder (Maildir, in which another process of the server
+ * writes, can lose sight of files for a moment): nobody may think it filed. */
+static int
+places(const struct mw_imap_putting *p, const char *uids, const struct moved *m,
+       const struct mw_buf *taken, struct mw_buf *ret, struct mw_err *err)
+{
+	size_t n = (size_t)mw_imap_set_count(mw_strz(uids)), k = 0;
+	for (size_t i = 0; i < n; i++) {
+		uint32_t to = 0, uid = mw_imap_set_at(mw_strz(uids), i);
+		if (k < m->n && mw_imap_set_at(mw_buf_str(&m->from), k) == uid)
+			to = mw_imap_set_at(mw_buf_str(&m->set), k++);
+		else if (!is_in(taken, uid))
+			return mw_fail(
+			    err, MW_EPROTO,
+			    "%s lost sight of mail in the folder " MW_STAGING_NAME,
+			    mw_net_peer(p->b->c->net));
+		mw_buf_put(ret, &to, sizeof to);
+	}
+	return ret->failed ? mw_fail(err, MW_ENOMEM, "out of memory") : 0;
+}
+
+/* The user's script, which was asked for, files what lies in staging. */
+static int
+by_script(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
+          const char *uids, struct mw_err *err)
+{
+	struct moved m = {0};
+	MW_BUF_AUTO taken = {0};
+	MW_BUF_AUTO to = {0};
+	int r = mw_imap_sieve_wait(p->t, p->b, uids, &taken, err);
+	if (!r)
+		r = move_rest(p, uids, &m, err);
+	if (!r)
+		r = places(p, uids, &m, &taken, &to, err);
+	for (size_t i = 0; i < n && !r; i++) {
+		struct mw_put_place place = {p->dest_name, m.uidvalidity, 0,
+		                             v[i]->time_us};
+		memcpy(&place.uid, to.p + i * sizeof place.uid, sizeof place.uid);
+		r = place.uid ? p->io->done(p->io->arg, v[i], 0, NULL, &place)
+		              : p->io->done(p->io->arg, v[i], MW_PUT_FILED, NULL, NULL);
+	}
+	moved_done(&m);
+	return r;
 }
 
 int
@@ -116,6 +185,8 @@ mw_imap_move_end(struct mw_imap_putting *p, struct mw_imap_round *d, struct mw_e
 	int r = mw_imap_wait(p->b->c, NULL, NULL, err);
 	if (r == MW_EREFUSED)
 		r = mw_imap_refused(p->b->c, err, "open the folder " MW_STAGING_NAME);
+	if (!r && p->sieve) /* one connection appended all of it */
+		return by_script(p, d->v, d->n, d->uids[d->uids[0] ? 0 : 1], err);
 	for (unsigned i = 0; i < d->moves && !r; i++)
 		r = move_wait(p, &m, err);
 	if (!r)
@@ -126,31 +197,14 @@ mw_imap_move_end(struct mw_imap_putting *p, struct mw_imap_round *d, struct mw_e
 
 /* ---- at once ---- */
 
-/* The user's script files what lies in staging; the rest goes to INBOX. */
 static int
-by_script(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
-          const char *uids, struct mw_err *err)
+script_now(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
+           const char *uids, struct mw_err *err)
 {
-	struct moved m = {0};
-	size_t k = 0;
 	if (!uids)
 		return mw_fail(err, MW_EPROTO, "the server told no APPENDUID");
-	int r = mw_imap_sieve_file(p->t, p->b, uids, err);
-	if (!r)
-		r = move_send(p, uids, err);
-	if (!r)
-		r = move_wait(p, &m, err);
-	for (size_t i = 0; i < n && !r; i++) {
-		struct mw_put_place place = {p->dest_name, m.uidvalidity, 0,
-		                             v[i]->time_us};
-		uint32_t uid = mw_imap_set_at(mw_strz(uids), i);
-		if (k < m.n && mw_imap_set_at(mw_buf_str(&m.from), k) == uid)
-			place.uid = mw_imap_set_at(mw_buf_str(&m.set), k++);
-		r = place.uid ? p->io->done(p->io->arg, v[i], 0, NULL, &place)
-		              : p->io->done(p->io->arg, v[i], MW_PUT_FILED, NULL, NULL);
-	}
-	moved_done(&m);
-	return r;
+	int r = mw_imap_sieve_send(p->b, uids, err);
+	return r ? r : by_script(p, v, n, uids, err);
 }
 
 int
@@ -161,7 +215,7 @@ mw_imap_move_now(struct mw_imap_putting *p, const struct mw_put *const *v, size_
 	struct mw_imap *c = p->b->c;
 	int r = 0;
 	if (!n || p->sieve)
-		return n ? by_script(p, v, n, uids, err) : 0;
+		return n ? script_now(p, v, n, uids, err) : 0;
 	/* By position where there is no UIDPLUS, the marker being the first. And Courier
 	 * shows what was appended to the selected folder only to who asks; the great ones
 	 * that know MOVE need no asking. */

@@ -15,7 +15,10 @@ enum {
 	BATCH_MESSAGES_MAX = 4000,
 	BATCH_BYTES_MAX = 64 * 1024 * 1024,
 	BATCHES = 8,
-	BATCH_LEAST = 4 /* no smaller than this part of the first two */
+	BATCH_LEAST = 4, /* no smaller than this part of the first two */
+	/* The server opens a folder anew for each message that a script files there, and
+	 * reads all that was written to it since somebody looked into it. */
+	BATCH_FILTER = 125
 };
 
 struct mw_imap_piece { /* a message as it is sent */
@@ -55,6 +58,8 @@ mw_imap_load_make(struct mw_imap_putting *p, const struct mw_put *const *v, size
 		q->put = v[i];
 		if (p->sieve)
 			r = mw_imap_sieve_prefix(p->io, v[i], &q->prefix, err);
+		if (q->prefix && p->io->front)
+			p->io->front(p->io->arg, v[i], strlen(q->prefix));
 		uint64_t size = v[i]->size + (q->prefix ? strlen(q->prefix) : 0);
 		l->m[i] = (struct mw_imap_msg){v[i]->time_us, size, "", q};
 	}
@@ -234,6 +239,12 @@ size_batches(struct mw_imap_putting *p, const struct mw_put *v, size_t n)
 	for (size_t i = 0; i < n; i++)
 		bytes += v[i].size;
 	bool rounds = mw_imap_rounds(p);
+	if (p->sieve) {
+		p->batch_messages =
+		    rounds ? between(n / BATCHES, BATCH_FILTER) : BATCH_FILTER;
+		p->batch_bytes = 0;
+		return;
+	}
 	p->batch_messages =
 	    rounds ? between(n / BATCHES, BATCH_MESSAGES) : BATCH_MESSAGES;
 	p->batch_bytes = rounds ? between(bytes / BATCHES, BATCH_BYTES) : BATCH_BYTES;

@@ -7,7 +7,8 @@
 
 /* Rounds: while the server takes one batch, the next is on its way already, and the one
  * before is moved. Over two connections where it is worth that, each with a part of the
- * batch: two processes of the server write then. Whatever is refused, all that is not
+ * batch: two processes of the server write then; where scripts file, the second appends
+ * all of it, while the first runs them. Whatever is refused, all that is not
  * moved by then is taken out of the staging folder and appended anew, a batch at a time.
  */
 
@@ -33,7 +34,13 @@ mw_imap_two(const struct mw_imap *c, uint64_t messages, uint64_t bytes)
 bool
 mw_imap_rounds(const struct mw_imap_putting *p)
 {
-	return !p->one && !p->sieve && (p->b->c->caps & needed) == needed;
+	const struct mw_imap_box *b = p->b;
+	if (p->one || (b->c->caps & needed) != needed)
+		return false;
+	if (!p->sieve)
+		return true;
+	mw_imap_second_wait(p->b);
+	return b->second && (b->second->caps & needed) == needed;
 }
 
 /* How many of the batch the first connection appends. */
@@ -42,6 +49,8 @@ first_part(const struct mw_imap_putting *p, const struct mw_put *const *v, size_
 {
 	uint64_t all = 0, sum = 0;
 	size_t k = 0;
+	if (p->sieve) /* which the first one runs meanwhile */
+		return 0;
 	for (size_t i = 0; i < n; i++)
 		all += v[i]->size;
 	if (p->b->second_coming || !p->b->second || !mw_imap_two(p->b->c, n, all) ||
@@ -139,7 +148,7 @@ take_round(struct mw_imap_putting *p, size_t place, struct mw_err *err)
 	struct mw_imap_round *d = &p->round[place];
 	uint64_t number = d->number;
 	size_t part = d->part, rest = d->n - d->part;
-	int r = take_part(p->b->c, part, &d->uids[0], err);
+	int r = part ? take_part(p->b->c, part, &d->uids[0], err) : 0;
 	bool refused = r > 0;
 	r = r < 0 ? r : 0;
 	for (; !r && p->n_moving && p->round[0].behind == number; place--)
@@ -183,9 +192,23 @@ advance(struct mw_imap_putting *p, struct mw_err *err)
 	int r = take_round(p, p->n_moving, err);
 	if (r)
 		return r < 0 ? r : anew(p, err);
+	while (p->sieve && p->n_moving && !r) /* more is asked for behind a script */
+		r = oldest_moved(p, err);
+	if (r)
+		return r;
 	r = mw_imap_move_start(p, &p->round[p->n_moving], err);
 	p->n_moving++;
 	return r;
+}
+
+/* Has the server got on with what it was asked for? */
+static bool
+answered(const struct mw_imap_putting *p)
+{
+	const struct mw_imap_box *b = p->b;
+	if (!p->sieve)
+		return mw_net_heard(b->c->net);
+	return mw_net_heard(b->second->net) && (!p->n_moving || mw_net_heard(b->c->net));
 }
 
 int
@@ -199,8 +222,8 @@ mw_imap_round_put(struct mw_imap_putting *p, const struct mw_put *const *v, size
 		return r;
 	p->n_round++;
 	r = send_round(p, d, err);
-	while (!r && p->n_round - p->n_moving > 1 &&
-	       (p->n_round - p->n_moving == MW_IMAP_ROUNDS || mw_net_heard(p->b->c->net)))
+	while (!r && p->n_round - p->n_moving > (p->sieve ? 0 : 1) &&
+	       (p->n_round - p->n_moving == MW_IMAP_ROUNDS || answered(p)))
 		r = advance(p, err);
 	return r;
 }

@@ -17,7 +17,8 @@
 
 enum {
 	CANARY_MS = 10000,
-	ROUNDS_MAX = 100000
+	ROUNDS_MAX = 100000,
+	FRESHEN_MAX = 64 /* folders */
 };
 
 /* ---- silence ---- */
@@ -142,6 +143,43 @@ on_filtered(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
+/* "* SEARCH 7 8 12" */
+static int
+on_taken(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_buf *taken = arg;
+	struct mw_str word, rest = mw_str(cur.p + 2, cur.n - 2);
+	if (!mw_str_istarts(rest, MW_STR("SEARCH ")))
+		return 0;
+	for (rest = mw_str(rest.p + 7, rest.n - 7); rest.n;) {
+		if (!mw_str_cut(rest, ' ', &word, &rest)) {
+			word = rest;
+			rest = mw_str("", 0);
+		}
+		uint32_t uid = mw_imap_set_at(word, 0);
+		mw_buf_put(taken, &uid, sizeof uid);
+	}
+	return taken->failed ? MW_ENOMEM : 0;
+}
+
+/* Which of these the script took, and takes them out. */
+static int
+take_filed(struct mw_imap_box *b, const char *uids, struct mw_buf *taken,
+           struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	int r = mw_imap_cmd(c, err, "UID SEARCH UID %s DELETED", uids);
+	if (!r)
+		r = mw_imap_cmd(c, err, "UID EXPUNGE %s", uids);
+	if (!r)
+		r = mw_imap_wait(c, on_taken, taken, err);
+	if (!r)
+		r = mw_imap_wait(c, NULL, NULL, err);
+	return r == MW_EREFUSED
+	           ? mw_imap_refused(c, err, "take filed mail out of " MW_STAGING_NAME)
+	           : r;
+}
+
 static void
 note_script(struct mw_target *t, const struct mw_imap_box *b, const char *text)
 {
@@ -155,11 +193,17 @@ note_script(struct mw_target *t, const struct mw_imap_box *b, const char *text)
 	t->o.note(t->o.note_arg, line);
 }
 
+int
+mw_imap_sieve_send(struct mw_imap_box *b, const char *uids, struct mw_err *err)
+{
+	return mw_imap_cmd(b->c, err, "UID FILTER SIEVE DELIVERY UID %s", uids);
+}
+
 /* A passing failure ends a FILTER early, and what it keeps is not mentioned: after an
  * error that nothing followed, the rest is filtered once more, which does no harm. */
 int
-mw_imap_sieve_file(struct mw_target *t, struct mw_imap_box *b, const char *uids,
-                   struct mw_err *err)
+mw_imap_sieve_wait(struct mw_target *t, struct mw_imap_box *b, const char *uids,
+                   struct mw_buf *taken, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
 	MW_AUTOFREE char *set = strdup(uids);
@@ -169,7 +213,7 @@ mw_imap_sieve_file(struct mw_target *t, struct mw_imap_box *b, const char *uids,
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	for (int i = 0; i < ROUNDS_MAX; i++) {
 		struct filtered f = {0};
-		int r = mw_imap_cmd(c, err, "UID FILTER SIEVE DELIVERY UID %s", set);
+		int r = i ? mw_imap_sieve_send(b, set, err) : 0;
 		if (!r)
 			r = mw_imap_wait(c, on_filtered, &f, err);
 		if (r == MW_EREFUSED) {
@@ -185,10 +229,30 @@ mw_imap_sieve_file(struct mw_target *t, struct mw_imap_box *b, const char *uids,
 		if (asprintf(&set, "%u:%u", (unsigned)f.failed + 1, (unsigned)last) < 0)
 			return mw_fail(err, MW_ENOMEM, "out of memory");
 	}
-	int r = mw_imap_do(c, err, "UID EXPUNGE %s", uids);
-	return r == MW_EREFUSED
-	           ? mw_imap_refused(c, err, "take filed mail out of " MW_STAGING_NAME)
-	           : r;
+	return take_filed(b, uids, taken, err);
+}
+
+static int
+on_listed(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_imap_box *b = arg;
+	struct mw_imap_list l;
+	b->listed += mw_imap_parse_list(cur, &l);
+	return 0;
+}
+
+/* Not where there are many, by the scan or since a script made them, nor where there are
+ * folders that show mail of others: to look into them is dear. */
+int
+mw_imap_sieve_freshen(struct mw_imap_box *b, struct mw_err *err)
+{
+	if (b->n_folder > FRESHEN_MAX || b->listed > FRESHEN_MAX || b->barred.n)
+		return 0;
+	b->listed = 0;
+	int r = mw_imap_cmd(b->c, err, "LIST \"\" \"*\" RETURN (STATUS (MESSAGES))");
+	if (!r)
+		r = mw_imap_wait(b->c, on_listed, b, err);
+	return r == MW_EREFUSED ? 0 : r;
 }
 
 /* ---- what scripts made ---- */
@@ -219,6 +283,27 @@ on_folder(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
+static int
+on_counts(void *arg, struct mw_imap_cur cur)
+{
+	bool *any = arg;
+	struct mw_imap_counts n;
+	*any = *any || (mw_imap_parse_counts(cur, &n) && n.messages);
+	return 0;
+}
+
+/* Is there mail in it? In a Maildir the server lists its own directories as folders, too:
+ * what Pigeonhole notes of redirects lies in .dovecot.lda-dupes.locks. */
+static int
+holds_mail(struct mw_imap_box *b, struct mw_str name, bool *ret, struct mw_err *err)
+{
+	*ret = false;
+	int r = mw_imap_cmd(b->c, err, "STATUS %.*s (MESSAGES)", (int)name.n, name.p);
+	if (!r)
+		r = mw_imap_wait(b->c, on_counts, ret, err);
+	return r == MW_EREFUSED ? 0 : r; /* no folder after all */
+}
+
 int
 mw_imap_sieve_subscribe(struct mw_imap_box *b, struct mw_err *err)
 {
@@ -228,6 +313,10 @@ mw_imap_sieve_subscribe(struct mw_imap_box *b, struct mw_err *err)
 		r = mw_imap_wait(b->c, on_folder, &n, err);
 	struct mw_str line, rest = mw_buf_str(&n.made);
 	while (!r && mw_str_cut(rest, '\n', &line, &rest)) {
+		bool any;
+		r = holds_mail(b, line, &any, err);
+		if (r || !any)
+			continue;
 		r = mw_imap_do(b->c, err, "SUBSCRIBE %.*s", (int)line.n, line.p);
 		r = r == MW_EREFUSED ? 0 : r; /* shown or not, the mail is there */
 	}

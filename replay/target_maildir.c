@@ -505,6 +505,17 @@ maildir_close(struct mw_target *t, struct mw_err *err)
 	return 0;
 }
 
+static int
+maildir_mark(struct mw_target *t, struct mw_target_mark *ret, struct mw_err *err)
+{
+	const struct mw_mdir *m = t->own;
+	char path[PATH_MAX];
+	if (snprintf(path, sizeof path, "%s/cur", m->path) >= (int)sizeof path)
+		return mw_fail(err, MW_EUSAGE, "path too long");
+	mw_files_mark(path, ret);
+	return 1;
+}
+
 const struct mw_target_ops mw_target_maildir = {
     .scheme = "maildir",
     .readable = true,
@@ -516,6 +527,7 @@ const struct mw_target_ops mw_target_maildir = {
     .put = maildir_put,
     .remove = mw_files_remove,
     .deliver = maildir_put,
+    .mark = maildir_mark,
     .close = maildir_close,
     .free = maildir_free,
 };

@@ -118,6 +118,24 @@ dotlock(struct mw_target *t, struct mbox *m, struct mw_err *err)
 	                   m->lock);
 }
 
+/* The directory that the mbox and its lock file lie in. */
+static int
+make_parent(struct mw_target *t, const struct mbox *m, struct mw_err *err)
+{
+	char dir[PATH_MAX];
+	(void)snprintf(dir, sizeof dir, "%s", m->path);
+	char *slash = strrchr(dir, '/');
+	if (!slash || slash == dir || access(dir, F_OK) == 0)
+		return 0;
+	*slash = '\0';
+	if (access(dir, F_OK) == 0 || errno != ENOENT)
+		return 0; /* what is wrong with it the lock file tells */
+	if (t->o.create)
+		return mw_files_mkdirs(dir, err);
+	(void)mw_fail(err, MW_ECREATE, "%s: no such directory", dir);
+	return mw_err_hint(err, "--create makes it");
+}
+
 static int
 mbox_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
           struct mw_err *err)
@@ -133,6 +151,11 @@ mbox_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	m->path = strdup(box);
 	(void)snprintf(m->lock, sizeof m->lock, "%.4000s.lock", box);
 	int r = m->path ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	struct stat st;
+	if (!r && stat(box, &st) == 0 && !S_ISREG(st.st_mode))
+		r = mw_fail(err, MW_ECREATE, "%s is there and no file", box);
+	if (!r && !dry)
+		r = make_parent(t, m, err);
 	if (!r && !dry)
 		r = dotlock(t, m, err);
 	if (!r)
@@ -143,7 +166,6 @@ mbox_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 		r = mw_fail_errno(err, "cannot open %s", box);
 	if (!r && !dry && fcntl(m->fd, F_SETLK, &fl) < 0)
 		r = mw_fail(err, MW_ELOCKED, "%s is locked by another program", box);
-	struct stat st;
 	if (!r && !dry && fstat(m->fd, &st) < 0)
 		r = mw_fail_errno(err, "cannot look at %s", box);
 	if (!r && !dry)
@@ -530,6 +552,15 @@ mbox_close(struct mw_target *t, struct mw_err *err)
 	return 0;
 }
 
+static int
+mbox_mark(struct mw_target *t, struct mw_target_mark *ret, struct mw_err *err)
+{
+	const struct mbox *m = t->own;
+	(void)err;
+	mw_files_mark(m->path, ret);
+	return 1;
+}
+
 const struct mw_target_ops mw_target_mbox = {
     .scheme = "mbox",
     .readable = true,
@@ -539,6 +570,7 @@ const struct mw_target_ops mw_target_mbox = {
     .fetch = mbox_fetch,
     .put = mbox_put,
     .deliver = mbox_put,
+    .mark = mbox_mark,
     .close = mbox_close,
     .free = mbox_free,
 };

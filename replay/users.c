@@ -56,8 +56,8 @@ look_up(const struct mw_cli *cli, const char *user, struct sought *s, struct mw_
 	for (size_t k = 0; r == 0 && k < cli->n_journals; k++)
 		for (size_t i = 0; r == 0 && i < MW_COUNT(key); i++)
 			if (key[i].value.n)
-				r = mw_store_find(cli->stores[k], key[i].kind,
-				                  key[i].value, on_record, s, err);
+				r = mw_store_find_name(cli->stores[k], key[i].kind,
+				                       key[i].value, on_record, s, err);
 	return MW_MIN(r, 0);
 }
 
@@ -97,4 +97,27 @@ mw_query_users(struct mw_cli *cli, const struct mw_query *q, struct mw_err *err)
 		                        "list' shows what there is");
 	}
 	return 0;
+}
+
+int
+mw_query_elsewhere(const struct mw_cli *cli, const struct mw_query *q, struct mw_err *err)
+{
+	const struct mw_conf *conf = cli->conf;
+	struct mw_str d = mw_str("", 0);
+	if (!conf || conf->local_domains.n == 0)
+		return 0;
+	for (size_t i = 0; i < q->n_user + q->n_domain; i++) {
+		d = i < q->n_user ? mw_addr_domain(mw_strz(q->user[i]))
+		                  : mw_query_domain(q, i - q->n_user);
+		if (d.n == 0 || is_ours(conf, d))
+			return 0;
+	}
+	if (d.n == 0)
+		return 0;
+	(void)
+	    mw_fail(err, MW_ENOUSER,
+	            "nothing was put back: %.*s is not in local_domains, so none of its "
+	            "mail belongs into a mailbox here",
+	            (int)MW_MIN(d.n, (size_t)200), d.p);
+	return mw_err_hint(err, "'mailwal export' writes out any mail");
 }

@@ -1,5 +1,6 @@
 #include "journal/base/domain.h"
 
+#include "journal/base/fold.h"
 #include "journal/base/util.h"
 
 #include <idn2.h>
@@ -38,17 +39,138 @@ mw_domain_has_forms(struct mw_str d)
 }
 
 bool
+mw_addr_has_forms(struct mw_str addr)
+{
+	return mw_domain_has_forms(mw_addr_domain(addr)) ||
+	       !mw_is_ascii(mw_addr_local(addr));
+}
+
+struct mw_str
+mw_domain_key(struct mw_str domain, struct mw_buf *b)
+{
+	bool memory = true;
+	size_t from = b->n;
+	if (!mw_domain_has_forms(domain))
+		return domain;
+	char *labels = to_ascii(domain, &memory);
+	if (!labels && memory)
+		return domain;
+	if (labels)
+		mw_buf_puts(b, labels);
+	else
+		b->failed = true;
+	if (!labels)
+		b->why = MW_ENOMEM;
+	idn2_free(labels);
+	return b->failed ? mw_str("", 0) : mw_str((char *)b->p + from, b->n - from);
+}
+
+static bool
+is_quoted(struct mw_str local)
+{
+	return local.n > 2 && local.p[0] == '"' && local.p[local.n - 1] == '"';
+}
+
+/* What quotes hold, without backslashes in front of characters. False: no quoted string
+ * (RFC 5321 §4.1.2), and nothing was appended that counts. */
+static bool
+unquote(struct mw_str local, struct mw_buf *b)
+{
+	for (size_t i = 1; i + 1 < local.n; i++) {
+		if (local.p[i] == '"')
+			return false;
+		if (local.p[i] == '\\' && ++i + 1 == local.n)
+			return false;
+		mw_buf_putc(b, local.p[i]);
+	}
+	return true;
+}
+
+/* What was made in x is missing in b. */
+static void
+fail_as(struct mw_buf *b, const struct mw_buf *x)
+{
+	if (!x->failed || b->failed)
+		return;
+	b->failed = true;
+	b->why = x->why;
+}
+
+struct mw_str
+mw_local_key(struct mw_str local, struct mw_buf *b)
+{
+	MW_BUF_AUTO plain = {0};
+	size_t from = b->n;
+	if (!is_quoted(local) && mw_is_ascii(local))
+		return local;
+	bool quoted = is_quoted(local) && unquote(local, &plain);
+	fail_as(b, &plain);
+	mw_fold(quoted ? mw_buf_str(&plain) : local, b);
+	return b->failed ? mw_str("", 0) : mw_str((char *)b->p + from, b->n - from);
+}
+
+struct mw_str
+mw_addr_key(struct mw_str addr, struct mw_buf *b)
+{
+	struct mw_str local = mw_addr_local(addr), domain = mw_addr_domain(addr);
+	size_t from = b->n;
+	if (!is_quoted(local) && !mw_addr_has_forms(addr))
+		return addr;
+	bool has_domain = local.n < addr.n;
+	MW_BUF_AUTO part = {0};
+	local = mw_local_key(local, &part);
+	mw_buf_putstr(b, local);
+	if (has_domain) {
+		MW_BUF_AUTO labels = {0};
+		mw_buf_putc(b, '@');
+		domain = mw_domain_key(domain, &labels);
+		mw_buf_putstr(b, domain);
+		fail_as(b, &labels);
+	}
+	fail_as(b, &part);
+	return b->failed ? mw_str("", 0) : mw_str((char *)b->p + from, b->n - from);
+}
+
+struct mw_str
+mw_addr_bare(struct mw_str key, const char *delimiter, struct mw_buf *b)
+{
+	struct mw_str local = mw_addr_local(key);
+	size_t n = 1, from = b->n;
+	while (n < local.n &&
+	       (local.p[n] == '\0' || !delimiter || !strchr(delimiter, local.p[n])))
+		n++;
+	if (n >= local.n)
+		return mw_str("", 0);
+	mw_buf_put(b, local.p, n);
+	mw_buf_put(b, local.p + local.n, key.n - local.n);
+	return b->failed ? mw_str("", 0) : mw_str((char *)b->p + from, b->n - from);
+}
+
+/* With memory at its end two forms are two names. */
+static bool
+same_key(struct mw_str (*key)(struct mw_str, struct mw_buf *), struct mw_str a,
+         struct mw_str b)
+{
+	MW_BUF_AUTO x = {0};
+	MW_BUF_AUTO y = {0};
+	struct mw_str i = key(a, &x), k = key(b, &y);
+	return !x.failed && !y.failed && mw_str_ieq(i, k);
+}
+
+bool
 mw_domain_eq(struct mw_str a, struct mw_str b)
 {
 	if (mw_str_ieq(a, b))
 		return true;
-	if (!mw_domain_has_forms(a) || !mw_domain_has_forms(b))
+	if (!mw_domain_has_forms(a) && !mw_domain_has_forms(b))
 		return false;
-	char *x = to_ascii(a, NULL), *y = x ? to_ascii(b, NULL) : NULL;
-	bool same = y && mw_str_ieq(mw_strz(x), mw_strz(y));
-	idn2_free(y);
-	idn2_free(x);
-	return same;
+	return same_key(mw_domain_key, a, b);
+}
+
+bool
+mw_addr_eq(struct mw_str a, struct mw_str b)
+{
+	return mw_str_ieq(a, b) || same_key(mw_addr_key, a, b);
 }
 
 const char *
@@ -57,9 +179,16 @@ mw_domain_of(char *const *v, size_t n, struct mw_str domain)
 	for (size_t i = 0; i < n; i++)
 		if (mw_str_ieq(domain, mw_strz(v[i])))
 			return v[i];
-	for (size_t i = 0; mw_domain_has_forms(domain) && i < n; i++)
-		if (mw_domain_eq(domain, mw_strz(v[i])))
+	if (!mw_domain_has_forms(domain))
+		return NULL;
+	MW_BUF_AUTO x = {0};
+	struct mw_str key = mw_domain_key(domain, &x);
+	for (size_t i = 0; i < n && !x.failed; i++) {
+		MW_BUF_AUTO y = {0};
+		struct mw_str other = mw_domain_key(mw_strz(v[i]), &y);
+		if (!y.failed && mw_str_ieq(key, other))
 			return v[i];
+	}
 	return NULL;
 }
 

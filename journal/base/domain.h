@@ -1,4 +1,4 @@
-/* domain.h - when are two domain names the same one?
+/* domain.h - when are two domain names, or two addresses, the same one?
  *
  * Bücher.example, BÜCHER.EXAMPLE and xn--bcher-kva.example are one domain (RFC 5890: the
  * last is the A-label of the first), and mail comes with any of them. Names of ASCII are
@@ -6,8 +6,13 @@
  * (libidn2, nontransitional). What IDNA has no A-label for is only itself, and so is
  * everything once memory has ended.
  *
- * Where names stand as tokens and cannot be compared, all ways to write one are asked
- * for.
+ * Of an address the local part is compared without quotes and backslashes that it does
+ * not need, and without regard to the case and composition of letters of any script
+ * (fold.h). So is a login, or a local part alone.
+ *
+ * The key of a name is the one form that all its forms have in common (FORMAT.md I23):
+ * what tokens are made from. Records of earlier versions have tokens of the name as it
+ * came, so all ways to write one are asked for there.
  *
  * Any thread, no state. What forms point to is the caller's name, or in his arena.
  */
@@ -15,6 +20,7 @@
 #define MW_BASE_DOMAIN_H
 
 #include "journal/base/arena.h"
+#include "journal/base/buf.h"
 #include "journal/base/err.h"
 #include "journal/base/str.h"
 
@@ -22,9 +28,26 @@
 #include <stddef.h>
 
 bool mw_domain_eq(struct mw_str a, struct mw_str b);
+bool mw_addr_eq(struct mw_str a, struct mw_str b);
 
-/* Can it be written in another way than in upper and lower case of ASCII? */
+/* The key, but for upper and lower case of ASCII: the name itself where it is of ASCII
+ * alone and has no other form, which costs no memory; else what was appended to b. After
+ * a failure, noted in b, it is empty. Bounded: what is longer than a name may be is its
+ * own key. */
+struct mw_str mw_domain_key(struct mw_str domain, struct mw_buf *b);
+struct mw_str mw_local_key(struct mw_str local, struct mw_buf *b);
+struct mw_str mw_addr_key(struct mw_str addr, struct mw_buf *b);
+
+/* The address without its extension, from an address's key: up to the first of these
+ * characters (NULL: none) that is not its first byte, and the domain. Appended to b;
+ * empty: it has no extension, or a failure is noted in b. */
+struct mw_str mw_addr_bare(struct mw_str key, const char *delimiter, struct mw_buf *b);
+
+/* Can it be written in another way than in upper and lower case of ASCII? (Each name can
+ * in letters of full width: these have forms.) */
 bool mw_domain_has_forms(struct mw_str domain);
+/* The same of an address, quotes aside. */
+bool mw_addr_has_forms(struct mw_str addr);
 
 /* The one of v that it is, as written there (one that differs in case of ASCII only goes
  * first); NULL: none. */
@@ -35,9 +58,9 @@ enum {
 	MW_ADDR_FORMS = 3 * MW_DOMAIN_FORMS
 };
 
-/* How mail may have it, but for upper and lower case of ASCII: as given, by A-labels, in
- * letters; each once. Upper case of other letters, and accents of their own, are among
- * them only if given. How many, or MW_ENOMEM. */
+/* How records of earlier versions may have it, but for upper and lower case of ASCII: as
+ * given, by A-labels, in letters; each once. Upper case of other letters, and accents of
+ * their own, are among them only if given. How many, or MW_ENOMEM. */
 int mw_domain_forms(struct mw_str domain, struct mw_arena *a,
                     struct mw_str ret[MW_DOMAIN_FORMS]) MW_CHECK;
 

@@ -52,6 +52,7 @@ mw_fail(struct mw_err *err, int code, const char *fmt, ...)
 		memcpy(err->msg, text, sizeof text);
 		err->code = code;
 		err->sys_errno = 0;
+		err->first_seq = err->last_seq = 0;
 		err->hint[0] = '\0';
 		errno = e;
 	}
@@ -96,6 +97,7 @@ mw_fail_errno(struct mw_err *err, const char *fmt, ...)
 		}
 		err->code = code;
 		err->sys_errno = e;
+		err->first_seq = err->last_seq = 0;
 		err->hint[0] = '\0';
 	}
 	errno = e;

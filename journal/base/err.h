@@ -8,6 +8,7 @@
 #define MW_BASE_ERR_H
 
 #include <stdarg.h>
+#include <stdint.h>
 
 enum mw_errcode {
 #define MW_ERROR(name, num, class, status, text) MW_E##name = -(num),
@@ -25,6 +26,9 @@ enum mw_errclass {
 struct mw_err {
 	int code;      /* MW_E*, 0 while unset */
 	int sys_errno; /* errno at the time of failure, or 0 */
+	/* The records that cannot be read for it (the last: UINT64_MAX, to the end of
+	 * their segment); 0, 0: not known, or none. */
+	uint64_t first_seq, last_seq;
 	char msg[600];
 	char hint[300];
 };

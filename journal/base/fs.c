@@ -1,15 +1,27 @@
 #include "journal/base/fs.h"
 
+#include "journal/base/util.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+
+void
+mw_fs_keep_standard(void)
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+			(void)open("/", O_PATH); /* the lowest that is free: fd */
+}
 
 static int
 px_open(const struct mw_fs *fs, const char *path, int flags)
@@ -185,6 +197,41 @@ px_free_space(const struct mw_fs *fs, const char *path)
 	return (int64_t)(v.f_bavail * v.f_frsize);
 }
 
+/* statfs(2) lists the numbers; those without a name in linux/magic.h by value. */
+static int
+px_lies_on(const struct mw_fs *fs, const char *path, const char **ret_name)
+{
+	static const struct {
+		uint32_t magic;
+		enum mw_fs_kind kind;
+		const char *name;
+	} known[] = {
+	    {NFS_SUPER_MAGIC, MW_FS_NETWORK, "NFS"},
+	    {SMB_SUPER_MAGIC, MW_FS_NETWORK, "SMB"},
+	    {CIFS_SUPER_MAGIC, MW_FS_NETWORK, "SMB"},
+	    {SMB2_SUPER_MAGIC, MW_FS_NETWORK, "SMB"},
+	    {AFS_SUPER_MAGIC, MW_FS_NETWORK, "AFS"},
+	    {AFS_FS_MAGIC, MW_FS_NETWORK, "AFS"},
+	    {CODA_SUPER_MAGIC, MW_FS_NETWORK, "Coda"},
+	    {NCP_SUPER_MAGIC, MW_FS_NETWORK, "NCP"},
+	    {V9FS_MAGIC, MW_FS_NETWORK, "9P"},
+	    {CEPH_SUPER_MAGIC, MW_FS_NETWORK, "CephFS"},
+	    {TMPFS_MAGIC, MW_FS_MEMORY, "tmpfs"},
+	    {RAMFS_MAGIC, MW_FS_MEMORY, "ramfs"},
+	};
+	struct statfs v;
+	(void)fs;
+	if (statfs(path, &v) < 0)
+		return -errno;
+	for (size_t i = 0; i < MW_COUNT(known); i++)
+		if ((uint32_t)v.f_type == known[i].magic) {
+			*ret_name = known[i].name;
+			return (int)known[i].kind;
+		}
+	*ret_name = "a local file system";
+	return MW_FS_LOCAL;
+}
+
 static int
 px_open_temp(const struct mw_fs *fs, const char *path)
 {
@@ -222,6 +269,7 @@ mw_fs_posix(void)
 	    .list = px_list,
 	    .leads_to = px_leads_to,
 	    .free_space = px_free_space,
+	    .lies_on = px_lies_on,
 	    .open_temp = px_open_temp,
 	};
 	return &fs;
@@ -285,6 +333,47 @@ mw_fs_write_secret(const struct mw_fs *fs, const char *dir, const char *name,
 {
 	struct iovec v = vec(p, n);
 	return write_new(fs, dir, name, &v, MW_OPEN_SECRET);
+}
+
+/* What is there stays what it is: a device, say. */
+static int
+write_through(const char *path, const char *p, size_t n)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC | O_NOCTTY | O_CLOEXEC);
+	int r = fd < 0 ? -errno : 0;
+	while (r == 0 && n > 0) {
+		ssize_t w = write(fd, p, n);
+		if (w < 0 && errno == EINTR)
+			continue;
+		if (w < 0) {
+			r = -errno;
+			break;
+		}
+		p += w;
+		n -= (size_t)w;
+	}
+	if (fd >= 0 && close(fd) < 0 && r == 0)
+		r = -errno;
+	return r;
+}
+
+int
+mw_fs_write_named(const char *path, const void *p, size_t n)
+{
+	char dir[PATH_MAX];
+	struct stat st;
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	size_t len = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
+	if (*name == '\0')
+		return -EISDIR;
+	if (len >= sizeof dir)
+		return -ENAMETOOLONG;
+	if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) &&
+	    (st.st_uid == 0 || st.st_uid == geteuid()))
+		return write_through(path, p, n);
+	memcpy(dir, slash ? path : ".", slash ? len : 1);
+	dir[slash ? len : 1] = '\0';
+	return mw_fs_write_file(mw_fs_posix(), dir, name, p, n);
 }
 
 int

@@ -20,6 +20,13 @@ enum mw_open {
 	MW_OPEN_SECRET = 16  /* with MW_OPEN_CREATE: mode 0600 */
 };
 
+/* What a path lies on. A file system that is none of these counts as local. */
+enum mw_fs_kind {
+	MW_FS_LOCAL,
+	MW_FS_NETWORK, /* locks and syncs are another host's affair */
+	MW_FS_MEMORY   /* gone with the next boot */
+};
+
 struct mw_fs {
 	/* A descriptor. Mode of a new file: 0640 less umask. */
 	int (*open)(const struct mw_fs *fs, const char *path, int flags);
@@ -47,6 +54,9 @@ struct mw_fs {
 	/* 1: path leads to the file that fd has open; 0: it does not, or not any more.
 	 * May be NULL: it always does. */
 	int (*leads_to)(const struct mw_fs *fs, const char *path, int fd);
+	/* An enum mw_fs_kind, *ret_name what people call it ("NFS"), static. May be NULL:
+	 * local. */
+	int (*lies_on)(const struct mw_fs *fs, const char *path, const char **ret_name);
 	/* n bytes at off, where they are in memory already: until the next call of any
 	 * kind. NULL: they are not. May be NULL: they never are. */
 	const void *(*at_hand)(const struct mw_fs *fs, int fd, size_t n, uint64_t off);
@@ -57,12 +67,22 @@ struct mw_fs {
 
 const struct mw_fs *mw_fs_posix(void);
 
+/* For the first line of a program: standard input, output and error that are closed get
+ * a descriptor that can be neither read nor written (EBADF, as before). Else the next
+ * file that is opened would be one of them, and what is printed would go into it. */
+void mw_fs_keep_standard(void);
+
 /* Writes a whole new file: temp, sync, rename, sync of the directory. */
 int mw_fs_write_file(const struct mw_fs *fs, const char *dir, const char *name,
                      const void *p, size_t n);
 /* The same with mode 0600. */
 int mw_fs_write_secret(const struct mw_fs *fs, const char *dir, const char *name,
                        const void *p, size_t n);
+/* A file that a user named: as mw_fs_write_file(), in the real file system. What is
+ * there, is no regular file (a device, a pipe, a link such as /dev/stdout) and belongs to
+ * root or to us is kept and written to; what somebody else laid there is replaced.
+ * -EISDIR for a path that ends with a slash. */
+int mw_fs_write_named(const char *path, const void *p, size_t n);
 /* Reads a whole file of at most max bytes into a malloc'd, NUL-terminated buffer;
  * *ret_n without the NUL. Negative errno; -EFBIG beyond max. */
 int mw_fs_read_file(const struct mw_fs *fs, const char *path, size_t max, void **ret,

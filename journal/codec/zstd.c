@@ -15,6 +15,7 @@ enum {
 	READ_WINDOW_LOG = 27,   /* what a reader accepts: 128 MiB */
 	OUT = 32768,
 	POOL = 8,
+	STREAMS = 4,        /* kept; each has 1 MB or more */
 	KEEP_DCTX = 4 << 20 /* one that had a large window is not kept */
 };
 
@@ -26,6 +27,7 @@ struct mw_zdict {
 
 struct mw_zc {
 	ZSTD_CCtx *c;
+	bool stream;
 	uint8_t out[OUT];
 };
 
@@ -41,6 +43,8 @@ struct mw_zd {
 static pthread_mutex_t pool_mu = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
 static struct mw_zc *pool[POOL];
 static int pooled;
+static struct mw_zc *s_pool[STREAMS]; /* streaming ones, which are much larger */
+static int s_pooled;
 static struct mw_zd *d_pool[POOL]; /* the same for decompressors */
 static int d_pooled;
 
@@ -51,6 +55,7 @@ new_ctx(struct mw_zc **ret)
 	if (!z)
 		return MW_ENOMEM;
 	z->c = ZSTD_createCCtx();
+	z->stream = false;
 	if (!z->c) {
 		free(z);
 		return MW_ENOMEM;
@@ -59,17 +64,30 @@ new_ctx(struct mw_zc **ret)
 	return 0;
 }
 
+static void
+zc_free(struct mw_zc *z)
+{
+	if (!z)
+		return;
+	(void)ZSTD_freeCCtx(z->c);
+	free(z);
+}
+
 int
 mw_zc_new(int level, struct mw_zc **ret)
 {
-	struct mw_zc *z = NULL;
-	int r = new_ctx(&z);
+	(void)pthread_mutex_lock(&pool_mu);
+	struct mw_zc *z = s_pooled ? s_pool[--s_pooled] : NULL;
+	(void)pthread_mutex_unlock(&pool_mu);
+	int r = z ? 0 : new_ctx(&z);
 	if (r < 0)
 		return r;
-	if (ZSTD_isError(ZSTD_CCtx_setParameter(z->c, ZSTD_c_compressionLevel, level)) ||
+	z->stream = true;
+	if (ZSTD_isError(ZSTD_CCtx_reset(z->c, ZSTD_reset_session_and_parameters)) ||
+	    ZSTD_isError(ZSTD_CCtx_setParameter(z->c, ZSTD_c_compressionLevel, level)) ||
 	    ZSTD_isError(
 	        ZSTD_CCtx_setParameter(z->c, ZSTD_c_windowLog, STREAM_WINDOW_LOG))) {
-		mw_zc_free(z);
+		zc_free(z);
 		return MW_EBUG;
 	}
 	*ret = z;
@@ -79,10 +97,15 @@ mw_zc_new(int level, struct mw_zc **ret)
 void
 mw_zc_free(struct mw_zc *z)
 {
-	if (!z)
-		return;
-	ZSTD_freeCCtx(z->c);
-	free(z);
+	if (z && z->stream) {
+		(void)pthread_mutex_lock(&pool_mu);
+		if (s_pooled < STREAMS) {
+			s_pool[s_pooled++] = z;
+			z = NULL;
+		}
+		(void)pthread_mutex_unlock(&pool_mu);
+	}
+	zc_free(z);
 }
 
 int
@@ -212,7 +235,7 @@ pool_put(struct mw_zc *z)
 		z = NULL;
 	}
 	(void)pthread_mutex_unlock(&pool_mu);
-	mw_zc_free(z);
+	zc_free(z);
 }
 
 int

@@ -43,8 +43,11 @@ static const struct mw_str trace[] = {
 bool
 mw_canon_is_trace(struct mw_str name)
 {
+	/* Each of them begins with one of these letters, most other names do not. */
+	if (name.n == 0 || !memchr("rdexsaRDEXSA", name.p[0], 12))
+		return false;
 	for (size_t i = 0; i < MW_COUNT(trace); i++)
-		if (mw_str_ieq(name, trace[i]))
+		if (name.n == trace[i].n && mw_str_ieq(name, trace[i]))
 			return true;
 	return false;
 }
@@ -191,9 +194,10 @@ header_byte(struct mw_canon *c, uint8_t b)
 static bool
 plain(const uint8_t *p, size_t n)
 {
-	unsigned odd = 0;
+	uint8_t odd = 0;
 	for (size_t i = 0; i < n; i++)
-		odd |= (unsigned)(p[i] >= 0x80) | (p[i] == 0) | (p[i] == '\r');
+		odd |= (uint8_t)(p[i] >= 0x80) | (uint8_t)(p[i] == 0) |
+		       (uint8_t)(p[i] == '\r');
 	return !odd;
 }
 
@@ -223,6 +227,32 @@ field(struct mw_canon *c, const uint8_t *p, size_t n)
 	c->held += !c->skip;
 	c->state = BOL;
 	return len + 1;
+}
+
+/* The length of a field's name at the start of a line, as far as its colon; 0 where this
+ * has to be found byte by byte. */
+static size_t
+name_len(const struct mw_canon *c, const uint8_t *p, size_t n)
+{
+	size_t most = MW_MIN(n, sizeof c->name), k = 0;
+	while (k < most && p[k] > ' ' && p[k] < 0x80 && p[k] != ':')
+		k++;
+	return k < most && p[k] == ':' ? k : 0;
+}
+
+/* A header line that is no message's first one, in one go. Returns how many bytes were
+ * taken, 0 if it has to be looked at byte by byte. */
+static size_t
+whole_line(struct mw_canon *c, const uint8_t *p, size_t n)
+{
+	if (*p != ' ' && *p != '\t') {
+		size_t k = name_len(c, p, n);
+		if (k == 0)
+			return 0;
+		c->skip = mw_canon_is_trace(mw_str((const char *)p, k));
+	}
+	c->state = FIELD;
+	return field(c, p, n);
 }
 
 /* Bytes of the body without a CR: NUL becomes 0x80. */
@@ -262,6 +292,11 @@ mw_canon_put(struct mw_canon *c, const void *p, size_t n)
 	while (i < n && c->state != BODY) {
 		if (c->state == FIELD) {
 			i += field(c, q + i, n - i);
+			continue;
+		}
+		size_t k = c->state == BOL && !c->first ? whole_line(c, q + i, n - i) : 0;
+		if (k) {
+			i += k;
 			continue;
 		}
 		uint8_t b = q[i++];

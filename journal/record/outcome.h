@@ -56,7 +56,8 @@ struct mw_outcome {
 	    whole; /* REFUSED, EXPIRED, HELD, DISCARDED: of the message, else 0 */
 	int64_t whole_us;
 	bool done;  /* the MTA has removed it from its queue */
-	bool freed; /* it was released from hold: takes an earlier HELD back */
+	bool freed; /* it was released from hold, or is in the queue after all: takes an
+	             * earlier HELD or REFUSED back */
 	int64_t done_us;
 	struct mw_outcome_rcpt *rcpt;
 	size_t n_rcpt;

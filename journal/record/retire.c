@@ -71,29 +71,42 @@ take_number(struct mw_fields_rd *d, void *rec)
 }
 
 static void
+put_seqs(const struct mw_seq_range *v, size_t n, struct mw_buf *out)
+{
+	mw_cbor_put_array(out, 2 * n);
+	for (size_t i = 0; i < n; i++) {
+		mw_cbor_put_uint(out, v[i].first);
+		mw_cbor_put_uint(out, v[i].last - v[i].first + 1);
+	}
+}
+
+static void
+take_seqs(struct mw_fields_rd *d, struct mw_seq_range **ret, size_t *ret_n)
+{
+	uint64_t after = 0;
+	struct mw_seq_range *v = mw_fields_array(d, 2, sizeof *v, ret_n);
+	for (size_t i = 0; i < *ret_n && !d->r.bad; i++) {
+		uint64_t first = mw_cbor_uint(&d->r), count = mw_cbor_uint(&d->r);
+		if (first < after || count == 0 || first + count < first)
+			d->r.bad = true;
+		v[i] = (struct mw_seq_range){first, first + count - 1};
+		after = first + count;
+	}
+	*ret = v;
+}
+
+static void
 put_ranges(const void *rec, struct mw_buf *out)
 {
 	const struct mw_tombstone *t = rec;
-	mw_cbor_put_array(out, 2 * t->n_range);
-	for (size_t i = 0; i < t->n_range; i++) {
-		mw_cbor_put_uint(out, t->range[i].first);
-		mw_cbor_put_uint(out, t->range[i].last - t->range[i].first + 1);
-	}
+	put_seqs(t->range, t->n_range, out);
 }
 
 static void
 take_ranges(struct mw_fields_rd *d, void *rec)
 {
 	struct mw_tombstone *t = rec;
-	uint64_t after = 0;
-	t->range = mw_fields_array(d, 2, sizeof *t->range, &t->n_range);
-	for (size_t i = 0; i < t->n_range && !d->r.bad; i++) {
-		uint64_t first = mw_cbor_uint(&d->r), count = mw_cbor_uint(&d->r);
-		if (first < after || count == 0 || first + count < first)
-			d->r.bad = true;
-		t->range[i] = (struct mw_seq_range){first, first + count - 1};
-		after = first + count;
-	}
+	take_seqs(d, &t->range, &t->n_range);
 }
 
 #define ROW(k, t, member)                                                                \
@@ -172,6 +185,46 @@ take_gone(struct mw_fields_rd *d, void *rec)
 		take_gone_one(d, &x->gone[i]);
 }
 
+static bool
+has_lost(const void *rec)
+{
+	return ((const struct mw_audit *)rec)->n_lost > 0;
+}
+
+static void
+put_lost(const void *rec, struct mw_buf *out)
+{
+	const struct mw_audit *x = rec;
+	put_seqs(x->lost, x->n_lost, out);
+}
+
+static void
+take_lost(struct mw_fields_rd *d, void *rec)
+{
+	struct mw_audit *x = rec;
+	take_seqs(d, &x->lost, &x->n_lost);
+}
+
+static bool
+has_settled(const void *rec)
+{
+	return ((const struct mw_audit *)rec)->n_settled > 0;
+}
+
+static void
+put_settled(const void *rec, struct mw_buf *out)
+{
+	const struct mw_audit *x = rec;
+	put_seqs(x->settled, x->n_settled, out);
+}
+
+static void
+take_settled(struct mw_fields_rd *d, void *rec)
+{
+	struct mw_audit *x = rec;
+	take_seqs(d, &x->settled, &x->n_settled);
+}
+
 #define ROW(k, t, member)                                                                \
 	.key = (k), .type = MW_FIELD_##t, .at = offsetof(struct mw_audit, member)
 static const struct mw_field audit_rows[] = {
@@ -182,6 +235,10 @@ static const struct mw_field audit_rows[] = {
     {ROW("segs", U64, segments)},
     {ROW("freed", U64, freed)},
     {ROW("gone", OTHER, gone), .put = put_gone, .take = take_gone},
+    {ROW("lost", OTHER, lost), .optional = true, .given = has_lost, .put = put_lost,
+     .take = take_lost},
+    {ROW("settled", OTHER, settled), .optional = true, .given = has_settled,
+     .put = put_settled, .take = take_settled},
 };
 #undef ROW
 static const struct mw_fields audit = {"audit record", audit_rows, MW_COUNT(audit_rows)};

@@ -78,6 +78,10 @@ struct mw_audit {
 	uint64_t segments, freed;  /* files removed in this run, their bytes */
 	struct mw_gone_segs *gone; /* ascending, apart */
 	size_t n_gone;
+	/* Records that could not be read: each may be a hold; and those of which an
+	 * operator said that none was. */
+	struct mw_seq_range *lost, *settled; /* ascending, apart */
+	size_t n_lost, n_settled;
 };
 
 int mw_audit_encode(const struct mw_audit *x, struct mw_buf *out) MW_CHECK;

@@ -1,6 +1,6 @@
 /* One walk of the log: what is in it, and what rules and holds say of it. */
 #include "journal/base/util.h"
-#include "journal/retain/retain.h"
+#include "journal/retain/retain_int.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +18,12 @@ static int
 no_memory(struct walk *w)
 {
 	return mw_fail(w->err, MW_ENOMEM, "out of memory: the log has too many records");
+}
+
+static int
+lose(struct walk *w, uint64_t first, uint64_t last)
+{
+	return mw_lost_add(&w->l->lost, w->l->arena, first, last) < 0 ? no_memory(w) : 0;
 }
 
 /* MARK, HOLD, TOMBSTONE, AUDIT: what they say is kept. One that cannot be read counts as
@@ -42,9 +48,8 @@ take_note(struct walk *w, const struct mw_record *r)
 		return no_memory(w);
 	if (k < 0) {
 		l->damaged++;
-		l->lost += r->type == MW_TYPE_HOLD;
 		l->rec[l->n - 1].broken = true;
-		return 0;
+		return r->type == MW_TYPE_HOLD ? lose(w, r->seq, r->seq) : 0;
 	}
 	void *p = mw_arena_grow(l->arena, l->note, &l->cap_note, l->n_note + 1, sizeof x);
 	if (!p)
@@ -76,7 +81,7 @@ take_tokens(struct walk *w, const struct mw_record *r, struct mw_retain_rec *x)
 	x->broken = k < 0;
 	if (k < 0 && !x->gone) {
 		w->l->damaged++;
-		w->l->lost += r->type == MW_TYPE_EXPANSION;
+		return r->type == MW_TYPE_EXPANSION ? lose(w, r->seq, r->seq) : 0;
 	}
 	if (x->wiped || x->broken)
 		return 0;
@@ -248,33 +253,25 @@ take_expansions(struct walk *w)
 	return r;
 }
 
-/* How many of the numbers first to last no audit accounts for. */
-static uint64_t
-unexplained(const struct mw_audit *a, uint64_t first, uint64_t last)
-{
-	uint64_t n = last - first + 1;
-	for (size_t i = 0; a && i < a->n_gone; i++) {
-		uint64_t from = MW_MAX(first, a->gone[i].first_seq);
-		uint64_t to = MW_MIN(last, a->gone[i].last_seq);
-		n -= from <= to ? to - from + 1 : 0;
-	}
-	return n;
-}
-
 /* Records of which not even the type is known: each may be a hold. */
-static void
-count_lost(struct mw_retain_log *l)
+static int
+take_lost(struct walk *w)
 {
+	struct mw_retain_log *l = w->l;
 	uint64_t next = 1, end = 1;
-	for (size_t i = 0; i < l->n; i++) {
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < l->n; i++) {
 		if (l->rec[i].seq > next)
-			l->lost += unexplained(l->audit, next, l->rec[i].seq - 1);
+			r = lose(w, next, l->rec[i].seq - 1);
 		next = MW_MAX(next, l->rec[i].seq + 1);
 	}
 	for (size_t i = 0; i < l->n_seg; i++)
 		end = MW_MAX(end, l->seg[i].last_seq + 1);
-	if (end > next)
-		l->lost += unexplained(l->audit, next, end - 1);
+	if (r == 0 && end > next)
+		r = lose(w, next, end - 1);
+	if (r == 0 && mw_lost_settle(&l->lost, l->audit, l->arena, &l->known) < 0)
+		r = no_memory(w);
+	return r;
 }
 
 int
@@ -299,11 +296,12 @@ mw_retain_gather(struct mw_store *st, const struct mw_rules *rules,
 	for (size_t k = 0; r == 0 && k < w.l->n_note; k++)
 		if (w.l->note[k].type == MW_TYPE_AUDIT)
 			w.l->audit = &w.l->note[k].audit;
+	if (r == 0)
+		r = take_lost(&w);
 	if (r < 0) {
 		mw_retain_free(w.l);
 		return r;
 	}
-	count_lost(w.l);
 	*ret = w.l;
 	return 0;
 }

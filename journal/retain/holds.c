@@ -1,5 +1,4 @@
 /* Legal holds: gathered from the log, and held against a record's tokens. */
-#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "journal/retain/retain.h"
 
@@ -57,7 +56,10 @@ on_hold(void *arg, const struct mw_record *r)
 	int k = mw_record_meta(h->st, r, &cbor, &e);
 	if (k == 0)
 		k = mw_hold_decode(cbor.p, cbor.n, h->arena, &new, &e);
-	/* A hold that cannot be read must not be taken for none. */
+	/* A hold that cannot be read must not be taken for none: mw_holds_lost and
+	 * mw_retain_gather count it. */
+	if (k == MW_EDAMAGED || k == MW_EFORMAT)
+		return 0;
 	if (k < 0)
 		return h->failed = mw_fail(h->err, k, "hold at record %llu: %s",
 		                           (unsigned long long)r->seq, e.msg);
@@ -69,14 +71,13 @@ on_hold(void *arg, const struct mw_record *r)
 static int
 want(struct mw_holds *h, struct wanted *w, enum mw_key kind, struct mw_str name)
 {
-	struct mw_str form[MW_ADDR_FORMS];
-	int n = kind == MW_KEY_DOMAIN ? mw_domain_forms(name, h->arena, form)
-	                              : mw_addr_forms(name, h->arena, form);
+	uint8_t token[MW_STORE_NAMES][8];
+	int n = mw_store_names(h->st, kind, name, token);
 	for (int i = 0; i < n; i++) {
 		w->token = mw_arena_grow(h->arena, w->token, &w->cap, w->n + 1, 8);
 		if (!w->token)
 			return MW_ENOMEM;
-		mw_store_token(h->st, kind, form[i], w->token[w->n++]);
+		memcpy(w->token[w->n++], token[i], 8);
 	}
 	return MW_MIN(n, 0);
 }
@@ -145,6 +146,21 @@ mw_holds_load(struct mw_store *st, struct mw_holds **ret, struct mw_err *err)
 	h->err = NULL;
 	*ret = h;
 	return 0;
+}
+
+int
+mw_hold_write(struct mw_retain_owner *o, const struct mw_hold *h, struct mw_err *err)
+{
+	MW_BUF_AUTO cbor = {0};
+	if (mw_hold_encode(h, &cbor) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory for a hold");
+	int r = mw_owner_note(o, MW_TYPE_HOLD, &cbor, err);
+	if (r < 0)
+		return r;
+	r = mw_owner_roll(o, err);
+	if (r == 0)
+		r = mw_owner_note(o, MW_TYPE_HOLD, &cbor, err);
+	return r < 0 ? mw_err_hint(err, "this is done, but noted once, not twice") : 0;
 }
 
 void

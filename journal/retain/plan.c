@@ -105,7 +105,11 @@ static void
 judge_notes(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t n,
             int64_t now, struct mw_retain_sum *sum)
 {
-	size_t kept = 0;
+	size_t kept = 0, notes = 0;
+	for (size_t i = 0; i < n; i++)
+		notes += is_note(rec[i].type);
+	if (notes == 0)
+		return;
 	MW_AUTOFREE uint8_t(*tokens)[8] = calloc(n + 1, 8);
 	for (size_t i = 0; tokens && i < n; i++)
 		if (rec[i].type == MW_TYPE_MAIL && rec[i].verdict != MW_REMOVE &&

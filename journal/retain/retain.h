@@ -20,12 +20,24 @@
 /* ---- holds ---- */
 
 struct mw_holds;
-/* The live ones, by name. */
+/* The live ones, by name; without what cannot be read, see mw_holds_lost. */
 int mw_holds_load(struct mw_store *st, struct mw_holds **ret,
                   struct mw_err *err) MW_CHECK;
 void mw_holds_free(struct mw_holds *h); /* NULL ok */
 const struct mw_hold *mw_holds_get(const struct mw_holds *h,
                                    size_t i); /* NULL: no more */
+
+/* Records that cannot be read, so that each may be a hold, or say whom a mail was for. */
+struct mw_lost {
+	struct mw_seq_range *v; /* ascending, apart; in the caller's arena */
+	size_t n, cap;
+};
+/* Those that a prune would find, less what an operator has settled; a walk of the log. */
+int mw_holds_lost(struct mw_store *st, struct mw_arena *a, bool (*stopped)(void),
+                  struct mw_lost *ret, struct mw_err *err) MW_CHECK;
+uint64_t mw_lost_count(const struct mw_lost *l);
+/* "12-15, 17", the first few of them. */
+void mw_lost_text(const struct mw_lost *l, struct mw_buf *out);
 
 struct mw_traits {            /* what can be known of a mail without a key */
 	const uint8_t *token; /* n of 8 bytes */
@@ -157,9 +169,11 @@ struct mw_retain_log {
 		struct mw_audit audit;
 	} * note;
 	size_t n_note, cap_note;
-	uint64_t damaged;             /* places that could not be read */
-	uint64_t lost;                /* records, of which each may be a hold */
-	uint64_t marked_seq;          /* of the newest completed mark's start; 0: none */
+	uint64_t damaged;     /* places that could not be read */
+	struct mw_lost lost;  /* records, of which each may be a hold */
+	struct mw_lost known; /* … and of which an operator said that none was */
+	bool settle;          /* set by the caller: he says so of lost now */
+	uint64_t marked_seq;  /* of the newest completed mark's start; 0: none */
 	const struct mw_audit *audit; /* the newest, or NULL */
 	int64_t floor_us; /* set by the caller: younger marks keep their segment */
 };
@@ -187,6 +201,10 @@ int mw_owner_open(struct mw_retain_owner *o, struct mw_err *err) MW_CHECK;
 void mw_owner_close(struct mw_retain_owner *o);
 int mw_owner_note(struct mw_retain_owner *o, enum mw_type type, const struct mw_buf *cbor,
                   struct mw_err *err) MW_CHECK;
+/* A hold or its release, twice, in segments of their own: damage to one place leaves the
+ * other. */
+int mw_hold_write(struct mw_retain_owner *o, const struct mw_hold *h,
+                  struct mw_err *err) MW_CHECK;
 int mw_owner_roll(struct mw_retain_owner *o, struct mw_err *err) MW_CHECK;
 int mw_owner_wipe(struct mw_retain_owner *o, uint64_t segment, const struct mw_wipe_at *p,
                   size_t n, struct mw_err *err) MW_CHECK;
@@ -202,6 +220,12 @@ struct mw_retain_done {
 int mw_retain_run(struct mw_retain_owner *o, struct mw_retain_log *l,
                   struct mw_retain_done *ret, struct mw_err *err) MW_CHECK;
 
+/* A login as this version has it in tokens, and as earlier ones have it: the same, but
+ * for letters beyond ASCII and quotes (I23). */
+struct mw_erase_login {
+	uint8_t token[2][MW_RETIRE_TOKEN];
+};
+
 struct mw_erase_list {
 	struct mw_record *whole; /* to wipe */
 	size_t n_whole;
@@ -215,7 +239,7 @@ struct mw_erase_list {
 	size_t n_token;
 	/* His logins: another one may have the same without its domain, so that each is
 	 * his in some mails only. */
-	uint8_t (*login)[MW_RETIRE_TOKEN];
+	struct mw_erase_login *login;
 	size_t n_login;
 };
 /* Tombstones first, then the slots and tokens; then the dictionaries in the segments it
@@ -223,9 +247,14 @@ struct mw_erase_list {
 int mw_erase_run(struct mw_retain_owner *o, const struct mw_erase_list *e,
                  struct mw_err *err) MW_CHECK;
 
-/* Takes out of m what was erased from record seq: recipients, mailboxes and login. False:
- * nothing was. */
-bool mw_erased_strip(const struct mw_gone *g, const struct mw_store *st, uint64_t seq,
-                     struct mw_mail *m);
+/* Was this address or login (kind MW_KEY_RCPT, MW_KEY_OWNER), in whatever form the record
+ * has it, erased from record seq? 1, 0, MW_ENOMEM. */
+int mw_gone_name(const struct mw_gone *g, const struct mw_store *st, uint64_t seq,
+                 enum mw_key kind, struct mw_str name) MW_CHECK;
+
+/* Takes out of m what was erased from record seq: recipients, mailboxes and login. 1, 0
+ * nothing was, MW_ENOMEM: then m is as much as nothing. */
+int mw_erased_strip(const struct mw_gone *g, const struct mw_store *st, uint64_t seq,
+                    struct mw_mail *m) MW_CHECK;
 
 #endif

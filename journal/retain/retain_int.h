@@ -4,6 +4,14 @@
 
 #include "journal/retain/retain.h"
 
+/* lost.c: MW_ENOMEM or 0. One more; and, when all are there, in order, without what the
+ * newest audit (or NULL) explains; ret_settled gets what it names as settled. */
+int mw_lost_add(struct mw_lost *l, struct mw_arena *a, uint64_t first,
+                uint64_t last) MW_CHECK;
+void mw_lost_sort(struct mw_lost *l);
+int mw_lost_settle(struct mw_lost *l, const struct mw_audit *x, struct mw_arena *a,
+                   struct mw_lost *ret_settled) MW_CHECK;
+
 struct mw_target_rec {
 	uint64_t segment, offset, seq;
 };

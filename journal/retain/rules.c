@@ -1,5 +1,4 @@
 /* Rules of retention, held against a record's tokens. */
-#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "journal/retain/retain.h"
 
@@ -24,7 +23,7 @@ enum {
 struct term {
 	enum term_kind kind;
 	/* One of these; several: the forms of a name. */
-	uint8_t token[MW_ADDR_FORMS][8];
+	uint8_t token[MW_STORE_NAMES][8];
 	int n_token;
 	uint8_t some[8]; /* TERM_CLASS: of some recipients */
 	uint64_t size;
@@ -61,22 +60,6 @@ compile_class(const struct mw_store *st, struct mw_str name, struct term *t)
 	return 0;
 }
 
-/* Of recipients and senders; all forms that mail may have. */
-static int
-compile_name(const struct mw_store *st, enum mw_key key, struct mw_str name,
-             struct term *t)
-{
-	MW_ARENA_AUTO *a = mw_arena_new(0);
-	struct mw_str form[MW_ADDR_FORMS];
-	if (!a)
-		return MW_ENOMEM;
-	t->n_token = key == MW_KEY_RCPT_DOMAIN ? mw_domain_forms(name, a, form)
-	                                       : mw_addr_forms(name, a, form);
-	for (int i = 0; i < t->n_token; i++)
-		mw_store_token(st, key, form[i], t->token[i]);
-	return MW_MIN(t->n_token, 0);
-}
-
 static int
 compile(const struct mw_store *st, const char *text, struct term *t)
 {
@@ -109,7 +92,9 @@ compile(const struct mw_store *st, const char *text, struct term *t)
 		if (strncmp(text, kinds[i].prefix, n) != 0)
 			continue;
 		t->kind = kinds[i].kind;
-		return compile_name(st, kinds[i].key, mw_strz(text + n), t);
+		t->n_token =
+		    mw_store_names(st, kinds[i].key, mw_strz(text + n), t->token);
+		return MW_MIN(t->n_token, 0);
 	}
 	char d = MW_DIR_IN;
 	const char *word = strchr(text, ':'); /* conf has checked: direction:WORD */

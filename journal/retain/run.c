@@ -136,6 +136,15 @@ covers_kept(const struct files *f, const struct mw_tombstone *t, size_t before)
 	return false;
 }
 
+/* The same note of a hold, which stands twice? */
+static bool
+is_twin(const struct noted *x, const struct noted *y)
+{
+	return x->type == MW_TYPE_HOLD && y->type == MW_TYPE_HOLD &&
+	       mw_str_eq(x->hold.name, y->hold.name) &&
+	       x->hold.time_us == y->hold.time_us && x->hold.released == y->hold.released;
+}
+
 /* The newest record of its name? For a hold: of its state; for marks: of that kind. */
 static bool
 is_newest(const struct mw_retain_log *l, size_t k)
@@ -145,7 +154,8 @@ is_newest(const struct mw_retain_log *l, size_t k)
 		const struct noted *y = &l->note[i];
 		if (y->type != x->type)
 			continue;
-		if (x->type == MW_TYPE_HOLD && mw_str_eq(y->hold.name, x->hold.name))
+		if (x->type == MW_TYPE_HOLD && mw_str_eq(y->hold.name, x->hold.name) &&
+		    !is_twin(x, y))
 			return false;
 		if (x->type == MW_TYPE_MARK && y->mark.phase == MW_MARK_COMPLETE &&
 		    mw_str_eq(y->mark.name, x->mark.name) &&
@@ -255,26 +265,78 @@ renew_tombstone(struct mw_retain_owner *o, const struct files *f,
 	return mw_tomb_write(o, &left, err);
 }
 
+static bool
+is_dropped(const struct files *f, uint64_t seq)
+{
+	for (size_t i = 0; i < f->l->n_seg; i++)
+		if (f->drop[i] && in_segment(&f->l->seg[i], seq))
+			return true;
+	return false;
+}
+
+/* Does its twin go, too, which is before it? */
+static bool
+is_second(const struct files *f, size_t k)
+{
+	for (size_t i = 0; i < k; i++)
+		if (is_twin(&f->l->note[i], &f->l->note[k]) &&
+		    is_dropped(f, f->l->note[i].seq))
+			return true;
+	return false;
+}
+
+static int
+renew_hold(struct mw_retain_owner *o, const struct mw_hold *h, struct mw_err *err)
+{
+	MW_BUF_AUTO cbor = {0};
+	int r = mw_hold_encode(h, &cbor);
+	return r < 0 ? mw_fail(err, r, "out of memory for a hold")
+	             : mw_owner_note(o, MW_TYPE_HOLD, &cbor, err);
+}
+
+/* A hold in force that would go with its segment. */
+static bool
+is_due(const struct files *f, size_t k)
+{
+	const struct noted *x = &f->l->note[k];
+	return x->type == MW_TYPE_HOLD && !x->hold.released && is_dropped(f, x->seq) &&
+	       is_newest(f->l, k);
+}
+
+/* Does the twin of one stand where what is written now would stand? */
+static bool
+is_beside(const struct files *f)
+{
+	const struct mw_retain_log *l = f->l;
+	uint64_t newest = l->seg[l->n_seg - 1].first_seq;
+	for (size_t i = 0; i < l->n_note; i++)
+		for (size_t k = 0; l->note[i].seq >= newest && k < i; k++)
+			if (is_twin(&l->note[k], &l->note[i]) && is_due(f, k))
+				return true;
+	return false;
+}
+
+/* Twins go into segments of their own again. */
 static int
 renew(struct mw_retain_owner *o, const struct files *f, struct mw_err *err)
 {
 	const struct mw_retain_log *l = f->l;
-	int r = 0;
-	for (size_t i = 0; r == 0 && i < l->n_seg; i++)
-		for (size_t k = 0; r == 0 && f->drop[i] && k < l->n_note; k++) {
-			const struct noted *x = &l->note[k];
-			if (!in_segment(&l->seg[i], x->seq))
-				continue;
-			if (x->type == MW_TYPE_TOMBSTONE)
-				r = renew_tombstone(o, f, &x->tomb, err);
-			if (x->type != MW_TYPE_HOLD || x->hold.released ||
-			    !is_newest(l, k))
-				continue;
-			MW_BUF_AUTO cbor = {0};
-			r = mw_hold_encode(&x->hold, &cbor);
-			r = r < 0 ? mw_fail(err, r, "out of memory for a hold")
-			          : mw_owner_note(o, MW_TYPE_HOLD, &cbor, err);
-		}
+	bool second = false;
+	int r = is_beside(f) ? mw_owner_roll(o, err) : 0;
+	for (size_t k = 0; r == 0 && k < l->n_note; k++) {
+		const struct noted *x = &l->note[k];
+		if (x->type == MW_TYPE_TOMBSTONE && is_dropped(f, x->seq))
+			r = renew_tombstone(o, f, &x->tomb, err);
+		else if (is_due(f, k) && is_second(f, k))
+			second = true;
+		else if (is_due(f, k))
+			r = renew_hold(o, &x->hold, err);
+	}
+	if (r == 0 && second)
+		r = mw_owner_roll(o, err);
+	for (size_t k = 0; r == 0 && second && k < l->n_note; k++)
+		if (is_due(f, k) && is_second(f, k))
+			r = renew_hold(o, &l->note[k].hold, err);
 	return r;
 }
 
@@ -358,6 +420,17 @@ audit(struct mw_retain_owner *o, const struct files *f, struct mw_retain_done *r
 	for (size_t i = 0; i < n; i++)
 		v[i] = l->audit->gone[i];
 	n += gone_now(f, v + n);
+	struct mw_lost settled = l->known;
+	for (size_t i = 0; l->settle && i < l->lost.n; i++)
+		if (mw_lost_add(&settled, l->arena, l->lost.v[i].first,
+		                l->lost.v[i].last) < 0)
+			return mw_fail(err, MW_ENOMEM,
+			               "out of memory for an audit record");
+	mw_lost_sort(&settled);
+	x.settled = settled.v;
+	x.n_settled = settled.n;
+	x.lost = l->lost.v;
+	x.n_lost = l->settle ? 0 : l->lost.n;
 	for (size_t i = 0; i < l->n_seg; i++) {
 		x.segments += f->drop[i];
 		x.freed += f->drop[i] ? l->seg[i].bytes : 0;

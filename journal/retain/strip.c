@@ -1,51 +1,36 @@
-/* The copies of one person taken out of a message that others keep. */
-#include "journal/base/util.h"
+/* The copies of one person taken out of a message that others keep, as tombstones say. */
 #include "journal/retain/retain.h"
+#include "journal/store/later.h"
 
-static bool
-erased(const struct mw_gone *g, const struct mw_store *st, uint64_t seq, enum mw_key kind,
-       struct mw_str value)
+struct said {
+	const struct mw_gone *gone;
+	const struct mw_store *st;
+	uint64_t seq;
+};
+
+int
+mw_gone_name(const struct mw_gone *g, const struct mw_store *st, uint64_t seq,
+             enum mw_key kind, struct mw_str name)
 {
-	uint8_t token[8];
-	mw_store_token(st, kind, value, token);
-	return value.n && mw_gone_token(g, seq, token);
+	uint8_t token[MW_STORE_OWN][8];
+	int n = mw_store_own_names(st, kind, name, token);
+	for (int i = 0; i < n; i++)
+		if (mw_gone_token(g, seq, token[i]))
+			return 1;
+	return n < 0 ? n : 0;
 }
 
-/* False: nobody is left behind this recipient. */
-static bool
-strip_rcpt(const struct mw_gone *g, const struct mw_store *st, uint64_t seq,
-           struct mw_rcpt *r, bool *ret_any)
+static int
+is_said(const void *arg, enum mw_key kind, struct mw_str name)
 {
-	bool addr = erased(g, st, seq, MW_KEY_RCPT, r->addr);
-	size_t k = 0;
-	for (size_t i = 0; i < r->n_mailbox; i++)
-		if (!erased(g, st, seq, MW_KEY_RCPT, r->mailbox[i]))
-			r->mailbox[k++] = r->mailbox[i];
-	bool lost = k < r->n_mailbox;
-	r->n_mailbox = k;
-	*ret_any = *ret_any || addr || lost;
-	if (k == 0 && (addr || lost))
-		return false;
-	if (addr) /* an alias of others too: they keep it, without the erased name */
-		r->addr = r->mailbox[0];
-	return true;
+	const struct said *s = arg;
+	return mw_gone_name(s->gone, s->st, s->seq, kind, name);
 }
 
-bool
+int
 mw_erased_strip(const struct mw_gone *g, const struct mw_store *st, uint64_t seq,
                 struct mw_mail *m)
 {
-	bool any = false;
-	size_t k = 0;
-	if (!mw_gone_copies(g, seq))
-		return false;
-	for (size_t i = 0; i < m->n_rcpt; i++)
-		if (strip_rcpt(g, st, seq, &m->rcpt[i], &any))
-			m->rcpt[k++] = m->rcpt[i];
-	m->n_rcpt = k;
-	if (erased(g, st, seq, MW_KEY_OWNER, m->auth_user)) {
-		m->auth_user = mw_str("", 0);
-		any = true;
-	}
-	return any;
+	struct said s = {g, st, seq};
+	return mw_gone_copies(g, seq) ? mw_mail_strip(m, is_said, &s) : 0;
 }

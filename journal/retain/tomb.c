@@ -137,16 +137,19 @@ static int
 cut_make(const struct mw_erase_list *e, size_t k, struct cut *c)
 {
 	MW_AUTOFREE struct mw_record *rec = calloc(e->n_cut + 1, sizeof *rec);
-	c->t.token = calloc(e->n_token + 1, MW_RETIRE_TOKEN);
+	c->t.token = calloc(e->n_token + 2, MW_RETIRE_TOKEN);
 	c->seq = calloc(e->n_cut + 1, sizeof *c->seq);
 	c->v = calloc(e->n_cut + 1, sizeof *c->v);
 	if (!rec || !c->t.token || !c->seq || !c->v)
 		return MW_ENOMEM;
 	if (e->n_token)
 		memcpy(c->t.token, e->token, e->n_token * MW_RETIRE_TOKEN);
-	if (k)
-		memcpy(c->t.token[e->n_token], e->login[k - 1], MW_RETIRE_TOKEN);
-	c->t.n_token = e->n_token + (k > 0);
+	c->t.n_token = e->n_token;
+	for (size_t i = 0; k && i < 2; i++) {
+		const uint8_t *token = e->login[k - 1].token[i];
+		if (i == 0 || memcmp(token, e->login[k - 1].token[0], MW_RETIRE_TOKEN))
+			memcpy(c->t.token[c->t.n_token++], token, MW_RETIRE_TOKEN);
+	}
 	for (size_t i = 0; c->t.n_token && i < e->n_cut; i++)
 		if ((e->cut_login ? e->cut_login[i] : 0) == k)
 			rec[c->n++] = e->cut[i];

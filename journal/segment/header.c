@@ -20,7 +20,7 @@ put_block(const struct mw_seg_header *h, uint32_t length, uint8_t *p)
 	memcpy(p, magic, 8);
 	mw_put32(p + 12, length);
 	mw_put16(p + 16, 1);
-	mw_put16(p + 18, 0);
+	mw_put16(p + 18, 1);
 	mw_put32(p + 24, h->prev_open);
 	mw_put32(p + 28, h->delimiter);
 	memcpy(p + 32, h->journal, MW_ID_LEN);

@@ -93,7 +93,7 @@ unspill(struct mw_store *st, struct mw_entry *e, struct mw_err *err)
 		return mw_fail(err, MW_ENOMEM, "out of memory for a spilled message");
 	for (uint64_t at = 0; at < e->body.spilled;) {
 		size_t k = (size_t)MW_MIN(e->body.spilled - at, (uint64_t)COPY);
-		int64_t n = st->fs->pread(st->fs, e->body.spill, p, k, at);
+		int64_t n = st->fs->pread(st->fs, mw_spill_fd(e->body.spill), p, k, at);
 		if (n != (int64_t)k) {
 			errno = n < 0 ? (int)-n : EIO;
 			return mw_fail_errno(err, "cannot read a spill file back");

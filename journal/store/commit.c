@@ -6,6 +6,7 @@
 #include "journal/store/store_int.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,11 +14,12 @@
 enum {
 	BATCH_FRAMES = 1024,
 	BATCH_BYTES = 8 << 20,
-	MIN_COMING = 4,     /* entries on their way that a commit waits for … */
-	MANY_COMING = 8,    /* … and those for which it waits all of gather_us */
-	ENOUGH = 32,        /* entries that wait for no more than are waiting */
-	NOT_AGAIN = 8,      /* commits that do not wait after one that did in vain */
-	MIN_FILL = 16 << 20 /* prepare at least this much of a segment */
+	MIN_COMING = 4,        /* entries on their way that a commit waits for … */
+	MANY_COMING = 8,       /* … and those for which it waits all of gather_us */
+	ENOUGH = 32,           /* entries that wait for no more than are waiting */
+	NOT_AGAIN = 8,         /* commits that do not wait after one that did in vain */
+	PROBE_BYTES = 1 << 20, /* that a disk has room for when it is well again */
+	MIN_FILL = 16 << 20    /* prepare at least this much of a segment */
 };
 
 void
@@ -146,8 +148,8 @@ static void
 count(struct mw_store *st, const struct mw_entry *list, int code)
 {
 	int64_t now_us = code < 0 ? st->clock->now_us(st->clock) : 0;
+	st->tried_us = st->clock->mono_us(st->clock);
 	(void)pthread_mutex_lock(&st->mu);
-	st->sick = code;
 	mw_store_durable(st);
 	st->stats.next_seq = st->next_seq;
 	st->stats.failing = code < 0;
@@ -187,13 +189,51 @@ do_batch(struct mw_store *st, struct mw_entry *list, uint64_t bytes)
 	answer(list, r, segment);
 }
 
+/* Nobody but this thread finds out on a quiet host that the disk is well again. With mu
+ * held. */
+static bool
+probe_due(const struct mw_store *st)
+{
+	return st->stats.failing && st->o.probe_us > 0 &&
+	       st->clock->mono_us(st->clock) - st->tried_us >= st->o.probe_us;
+}
+
+/* Well is a disk that has room and, where the failure cost the open segment, takes the
+ * head of another, synced: the next mail goes there. */
+static void
+probe(struct mw_store *st)
+{
+	int r = make_room(st, PROBE_BYTES, NULL);
+	st->tried_us = st->clock->mono_us(st->clock);
+	(void)pthread_mutex_lock(&st->mu);
+	st->stats.probes++;
+	st->stats.failing = r < 0;
+	(void)pthread_mutex_unlock(&st->mu);
+	if (r < 0)
+		return; /* as before: it has been told */
+	mw_store_say(st, MW_LOG_NOTICE, "event=disk-well seg=%llu",
+	             (unsigned long long)st->seg->h.number);
+}
+
+static struct timespec
+in_us(int64_t us)
+{
+	struct timespec ts;
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	int64_t ns = ts.tv_nsec + us % 1000000 * 1000;
+	ts.tv_sec += us / 1000000 + ns / 1000000000;
+	ts.tv_nsec = ns % 1000000000;
+	return ts;
+}
+
 /* Waits for work; with mu held. */
 static void
 wait_work(struct mw_store *st)
 {
-	struct timespec ts;
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	ts.tv_sec += 1;
+	int64_t us = 1000000; /* then it looks whether the segment is old */
+	if (st->stats.failing && st->o.probe_us > 0)
+		us = MW_MIN(us, st->o.probe_us);
+	struct timespec ts = in_us(us);
 	(void)pthread_cond_timedwait(&st->work, &st->mu, &ts);
 }
 
@@ -223,11 +263,7 @@ tell_arrived(struct mw_store *st)
 static void
 wait_arrived(struct mw_store *st, int64_t us)
 {
-	struct timespec ts;
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	int64_t ns = ts.tv_nsec + us % 1000000 * 1000;
-	ts.tv_sec += us / 1000000 + ns / 1000000000;
-	ts.tv_nsec = ns % 1000000000;
+	struct timespec ts = in_us(us);
 	atomic_store(&st->gathering, true);
 	int r = 0;
 	while (r == 0 && !st->stop && !arrived(st))
@@ -256,11 +292,23 @@ gather(struct mw_store *st)
 	st->hurry = st->head->next ? 0 : NOT_AGAIN;
 }
 
+/* A batch thread that is woken does not interrupt: after a sync this one would answer,
+ * and begin the next commit, when the others have done all that they have and wait. Of
+ * this thread alone (Linux); if refused, it waits its turn as they do. */
+static void
+not_behind(void)
+{
+	struct sched_param none = {0};
+	if (sched_getscheduler(0) == SCHED_BATCH)
+		(void)sched_setscheduler(0, SCHED_OTHER, &none);
+}
+
 static void *
 committer(void *arg)
 {
 	struct mw_store *st = arg;
 	(void)pthread_setname_np(pthread_self(), "mw-commit");
+	not_behind();
 	(void)pthread_mutex_lock(&st->mu);
 	for (;;) {
 		gather(st);
@@ -268,7 +316,8 @@ committer(void *arg)
 		/* A roll waits for no pause in the mail: under load there is none. */
 		bool roll = st->want_roll, stop = st->stop;
 		struct mw_entry *list = roll ? NULL : take_batch(st, &bytes);
-		if (!list && !roll && !stop && !segment_old(st)) {
+		bool look = !list && !roll && !stop && probe_due(st);
+		if (!list && !roll && !stop && !look && !segment_old(st)) {
 			wait_work(st);
 			continue;
 		}
@@ -278,6 +327,8 @@ committer(void *arg)
 		int r = 0;
 		if (list)
 			do_batch(st, list, bytes);
+		else if (look)
+			probe(st);
 		else if (st->seg)
 			r = mw_segment_close(st, NULL);
 		(void)pthread_mutex_lock(&st->mu);

@@ -243,12 +243,14 @@ mw_cursor_seen(struct mw_cursor *c)
 	c->ext_known = true;
 }
 
-/* The same for a cursor with a limit: an open segment goes on at least that far. */
+/* The same for a cursor with a limit: the open segment goes on at least that far. One
+ * that has a successor was abandoned, and may end with a batch that failed, whose numbers
+ * were given out again (I4). */
 static int
 extent_to_limit(struct mw_cursor *c, struct mw_err *err)
 {
 	struct mw_open_seg *o;
-	if (!c->limit)
+	if (!c->limit || after(c, c->segment))
 		return extent(c, err);
 	int r = mw_store_seg(c->st, c->segment, &o, err);
 	if (r < 0 || o->seg->closed)
@@ -327,6 +329,17 @@ enter(struct mw_cursor *c, struct mw_err *err)
 	return r;
 }
 
+/* After mw_fail. */
+static int
+names_lost(struct mw_err *err, uint64_t first, uint64_t last)
+{
+	if (err) {
+		err->first_seq = first;
+		err->last_seq = last;
+	}
+	return MW_EDAMAGED;
+}
+
 /* At an invalid frame before the end: goes to the next valid one, says what is lost. */
 static int
 skip_damage(struct mw_cursor *c, struct mw_seg *s, const char *why, struct mw_err *err)
@@ -338,18 +351,20 @@ skip_damage(struct mw_cursor *c, struct mw_seg *s, const char *why, struct mw_er
 		return r;
 	if (r == 0) {
 		c->off = c->ext.end;
-		return mw_fail(err, MW_EDAMAGED,
-		               "segment %llu, offset %llu: %s; records from %llu to the "
-		               "end of the segment are lost",
-		               (unsigned long long)c->segment, (unsigned long long)at,
-		               why, (unsigned long long)due);
+		(void)mw_fail(err, MW_EDAMAGED,
+		              "segment %llu, offset %llu: %s; records from %llu to the "
+		              "end of the segment are lost",
+		              (unsigned long long)c->segment, (unsigned long long)at, why,
+		              (unsigned long long)due);
+		return names_lost(err, due, UINT64_MAX);
 	}
 	c->off = off;
 	c->expect = f.seq;
-	return mw_fail(err, MW_EDAMAGED,
-	               "segment %llu, offset %llu: %s; records %llu to %llu are lost",
-	               (unsigned long long)c->segment, (unsigned long long)at, why,
-	               (unsigned long long)due, (unsigned long long)(f.seq - 1));
+	(void)mw_fail(err, MW_EDAMAGED,
+	              "segment %llu, offset %llu: %s; records %llu to %llu are lost",
+	              (unsigned long long)c->segment, (unsigned long long)at, why,
+	              (unsigned long long)due, (unsigned long long)(f.seq - 1));
+	return names_lost(err, due, f.seq - 1);
 }
 
 /* The newest segment, at its end: what was written since is met here at the cost of just

@@ -4,6 +4,7 @@
  * the committer writes before the first record that does. */
 #include "journal/codec/dict.h"
 #include "journal/base/bytes.h"
+#include "journal/base/domain.h"
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "journal/store/dict_int.h"
@@ -128,8 +129,26 @@ static uint64_t
 hash_of(struct mw_store *st, struct mw_str s)
 {
 	uint8_t t[MW_TOKEN_LEN];
-	mw_store_token(st, MW_KEY_RCPT, s, t); /* folds case, and nobody can aim at it */
+	MW_BUF_AUTO b = {0};
+	struct mw_str key = mw_addr_key(s, &b);  /* empty after a failure: all are one */
+	mw_store_token(st, MW_KEY_RCPT, key, t); /* nobody can aim at it */
 	return mw_get64(t);
+}
+
+/* Out of the swap, where the limit lets us; pages come when they are written. */
+static void
+lock(void *mem)
+{
+	(void)mlock2(mem, SAMPLES_BYTES, MLOCK_ONFAULT);
+}
+
+/* Between rounds, which is nearly always, samples take no memory. */
+static void
+give_back(void *mem)
+{
+	(void)munlock(mem, SAMPLES_BYTES); /* what is locked is not given back */
+	(void)madvise(mem, SAMPLES_BYTES, MADV_DONTNEED);
+	lock(mem);
 }
 
 /* With mu held. */
@@ -137,6 +156,7 @@ static void
 drop_samples(struct mw_dicts *ds)
 {
 	explicit_bzero(ds->mem, ds->used);
+	give_back(ds->mem);
 	memset(ds->seen, 0, sizeof ds->seen);
 	ds->used = ds->n = 0;
 }
@@ -539,7 +559,7 @@ mw_dict_start(struct mw_store *st, struct mw_err *err)
 		return mw_fail(err, MW_ENOMEM, "out of memory for a dictionary");
 	}
 	ds->mem = mem;
-	(void)mlock(mem, SAMPLES_BYTES); /* out of the swap, where the limit lets us */
+	lock(mem);
 	(void)madvise(mem, SAMPLES_BYTES, MADV_DONTDUMP);
 	if (pthread_create(&ds->thread, NULL, trainer, st) != 0)
 		return mw_fail(err, MW_ENOMEM, "cannot start the trainer");

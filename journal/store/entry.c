@@ -8,7 +8,6 @@
 #include "journal/record/retire.h"
 #include "journal/store/store_int.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 static void
@@ -48,7 +47,6 @@ mw_entry_new(struct mw_store *st, enum mw_type type, struct mw_entry **ret,
 	e->st = st;
 	e->type = type;
 	e->line_start = true;
-	e->body.spill = e->meta.spill = -1;
 	e->body.part = 1;
 	e->header.max = MW_HEADER_KEEP;
 	random_parts(e);
@@ -67,13 +65,12 @@ mw_entry_new(struct mw_store *st, enum mw_type type, struct mw_entry **ret,
 }
 
 static void
-sealing_free(struct mw_entry *e, struct mw_sealing *s)
+sealing_free(struct mw_sealing *s)
 {
 	mw_buf_wipe(&s->plain);
 	mw_buf_free(&s->out);
 	mw_sha256_free(&s->sha);
-	if (s->spill >= 0)
-		(void)e->st->fs->close(e->st->fs, s->spill);
+	mw_spill_free(s->spill);
 }
 
 void
@@ -82,8 +79,8 @@ mw_entry_free(struct mw_entry *e)
 	if (!e)
 		return;
 	mw_canon_done(&e->canon);
-	sealing_free(e, &e->body);
-	sealing_free(e, &e->meta);
+	sealing_free(&e->body);
+	sealing_free(&e->meta);
 	mw_sha256_free(&e->sha);
 	mw_sha256_free(&e->canon_sha);
 	mw_aead_done(&e->aead);
@@ -102,7 +99,8 @@ size_t
 mw_entry_memory(const struct mw_entry *e)
 {
 	return sizeof *e + e->head_len + e->header.cap + e->early.cap + e->tokens.cap +
-	       e->body.plain.cap + e->body.out.cap + e->meta.plain.cap + e->meta.out.cap;
+	       e->body.plain.cap + e->body.out.cap * (e->body.spill ? 2 : 1) +
+	       e->meta.plain.cap + e->meta.out.cap;
 }
 
 const uint8_t *
@@ -116,25 +114,11 @@ mw_entry_id(const struct mw_entry *e)
 static int
 spill(struct mw_entry *e, struct mw_sealing *s, struct mw_err *err)
 {
-	const struct mw_fs *fs = e->st->fs;
-	if (s->spill < 0) {
-		int fd = fs->open_temp(fs, e->st->dir);
-		if (fd < 0) {
-			errno = -fd;
-			return mw_fail_errno(err, "cannot open a spill file in %s",
-			                     e->st->dir);
-		}
-		s->spill = fd;
-	}
-	struct iovec iov = {s->out.p, s->out.n};
-	int r = fs->pwritev(fs, s->spill, &iov, 1, s->spilled);
-	if (r < 0) {
-		errno = -r;
-		return mw_fail_errno(err, "cannot write a spill file in %s", e->st->dir);
-	}
-	s->spilled += s->out.n;
-	mw_buf_clear(&s->out);
-	return 0;
+	uint64_t n = s->out.n;
+	int r = mw_spill_put(&e->st->spiller, &s->spill, &s->out, err);
+	if (r == 0)
+		s->spilled += n;
+	return r;
 }
 
 /* Seals the piece in progress. */
@@ -282,6 +266,8 @@ end_body(struct mw_entry *e, struct mw_err *err)
 	                          e->early.n, seal_sink, &a);
 	if (r == 0)
 		r = seal_piece(e, &e->body, true, err);
+	if (r == 0 && e->body.spill)
+		r = mw_spill_flush(e->body.spill, err);
 	if (r < 0) {
 		if (err && !err->code)
 			(void)mw_fail(err, r, "cannot compress a record");
@@ -310,16 +296,19 @@ header_texts(struct mw_entry *e, struct mw_str *ret_id, struct mw_mail *m)
 	            {MW_STR("From"), &m->from, false}};
 	struct mw_str rest = mw_buf_str(&e->header);
 	struct mw_field f;
+	size_t found = 0;
 	*ret_id = m->subject = m->from = MW_STR("");
-	while (mw_header_next(&rest, &f)) {
+	while (found < MW_COUNT(want) && mw_header_next(&rest, &f)) {
 		for (size_t i = 0; i < MW_COUNT(want); i++) {
-			if (want[i].have || !mw_str_ieq(f.name, want[i].name))
+			if (want[i].have || f.name.n != want[i].name.n ||
+			    !mw_str_ieq(f.name, want[i].name))
 				continue;
 			struct mw_str s = mw_header_unfold(e->arena, f.value, 1000);
 			if (!s.p)
 				return MW_ENOMEM;
 			*want[i].to = s;
 			want[i].have = true;
+			found++;
 		}
 	}
 	return 0;

@@ -255,13 +255,13 @@ holds(struct mw_store *st, const uint64_t *v, size_t n, uint64_t from)
 	return 0;
 }
 
+/* By f's token. */
 static int
-find(struct find *f, enum mw_key key, struct mw_str value, struct mw_err *err)
+find_token(struct find *f, struct mw_err *err)
 {
 	struct mw_store *st = f->st;
 	MW_AUTOFREE uint64_t *v = NULL;
 	size_t n = 0;
-	mw_store_token(st, key, value, f->token);
 	int r = mw_store_index(st, NULL, err);
 	if (r == 0)
 		r = mw_seg_list(st->fs, st->dir, &v, &n, err);
@@ -271,6 +271,30 @@ find(struct find *f, enum mw_key key, struct mw_str value, struct mw_err *err)
 		uint64_t last = part_last(v[i]);
 		while (i < n && v[i] <= last)
 			i++;
+	}
+	return r;
+}
+
+static int
+find(struct find *f, enum mw_key key, struct mw_str value, struct mw_err *err)
+{
+	mw_store_token(f->st, key, value, f->token);
+	return find_token(f, err);
+}
+
+int
+mw_store_find_name(struct mw_store *st, enum mw_key key, struct mw_str name,
+                   int (*cb)(void *arg, const struct mw_record *r), void *arg,
+                   struct mw_err *err)
+{
+	uint8_t token[MW_STORE_NAMES][MW_TOKEN_LEN];
+	int n = mw_store_names(st, key, name, token), r = 0;
+	if (n < 0)
+		return mw_fail(err, n, "out of memory while looking up");
+	for (int i = 0; r == 0 && i < n; i++) {
+		struct find f = {.st = st, .cb = cb, .arg = arg, .before = UINT64_MAX};
+		memcpy(f.token, token[i], sizeof token[i]);
+		r = find_token(&f, err);
 	}
 	return r;
 }

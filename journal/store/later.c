@@ -10,7 +10,7 @@ struct look {
 	struct mw_arena *arena;
 	const uint8_t *id;
 	struct mw_expansion *ret;
-	struct mw_record *mail;
+	struct mw_record *rec;
 	struct mw_buf *tokens;
 	struct mw_err *err;
 	int r; /* of the last call */
@@ -49,6 +49,8 @@ on_expansion(void *arg, const struct mw_record *r)
 	l->r = mw_later_read(l->st, r, l->arena, l->ret, l->err);
 	if (l->r == 1 && memcmp(l->ret->ref, l->id, MW_ID_LEN) != 0)
 		l->r = 0;
+	if (l->r == 1)
+		*l->rec = *r;
 	return l->r;
 }
 
@@ -62,9 +64,10 @@ look(struct look *l, int (*cb)(void *arg, const struct mw_record *r))
 
 int
 mw_later_find(struct mw_store *st, const uint8_t id[MW_ID_LEN], struct mw_arena *a,
-              struct mw_expansion *ret, struct mw_err *err)
+              struct mw_expansion *ret, struct mw_record *ret_rec, struct mw_err *err)
 {
-	struct look l = {.st = st, .arena = a, .id = id, .ret = ret, .err = err};
+	struct look l = {
+	    .st = st, .arena = a, .id = id, .ret = ret, .rec = ret_rec, .err = err};
 	return look(&l, on_expansion);
 }
 
@@ -73,13 +76,15 @@ mw_later_mail(struct mw_store *st, const struct mw_record *r, struct mw_arena *a
               struct mw_mail *ret, struct mw_err *err)
 {
 	struct mw_expansion x;
+	struct mw_record of;
 	int k = mw_record_mail(st, r, a, ret, err);
-	if (k < 0 || !mw_expansion_awaited(ret))
+	if (k < 0)
 		return k;
-	k = mw_later_find(st, r->id, a, &x, err);
+	if (mw_expansion_awaited(ret))
+		k = mw_later_find(st, r->id, a, &x, &of, err);
 	if (k == 1)
 		mw_expansion_apply(&x, ret);
-	return k < 0 ? k : 0;
+	return k < 0 ? k : mw_later_left(st, r, k == 1 ? &of : NULL, ret, err);
 }
 
 static int
@@ -88,7 +93,7 @@ on_mail(void *arg, const struct mw_record *r)
 	struct look *l = arg;
 	if (r->type != MW_TYPE_MAIL || memcmp(r->id, l->id, MW_ID_LEN) != 0)
 		return 0;
-	*l->mail = *r;
+	*l->rec = *r;
 	return l->r = 1;
 }
 
@@ -96,7 +101,7 @@ int
 mw_later_of(struct mw_store *st, const struct mw_expansion *x, struct mw_record *ret,
             struct mw_err *err)
 {
-	struct look l = {.st = st, .id = x->ref, .mail = ret, .err = err};
+	struct look l = {.st = st, .id = x->ref, .rec = ret, .err = err};
 	return look(&l, on_mail);
 }
 

@@ -14,10 +14,23 @@
  * belongs. */
 int mw_later_read(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                   struct mw_expansion *ret, struct mw_err *err) MW_CHECK;
-/* The expansion of the mail with that ID: 1, 0, or what the look-up reports. */
+/* The expansion of the mail with that ID, and its record: 1, 0, or what the look-up
+ * reports. */
 int mw_later_find(struct mw_store *st, const uint8_t id[MW_ID_LEN], struct mw_arena *a,
-                  struct mw_expansion *ret, struct mw_err *err) MW_CHECK;
-/* mw_record_mail, with the expansion put in where one was to come and has come. */
+                  struct mw_expansion *ret, struct mw_record *ret_rec,
+                  struct mw_err *err) MW_CHECK;
+/* Takes out of m, with the expansion of that record put in (NULL: none is), whoever was
+ * erased from it: whose tokens are not there any more (FORMAT.md I21), whether or not the
+ * tombstone can be read that said so. Needs no key. 0, or what reading a slot reports. */
+int mw_later_left(struct mw_store *st, const struct mw_record *mail,
+                  const struct mw_record *expansion, struct mw_mail *m,
+                  struct mw_err *err) MW_CHECK;
+/* The same by any rule: 1 where somebody was, 0, MW_ENOMEM. Mailboxes and recipients are
+ * MW_KEY_RCPT, the login is MW_KEY_OWNER. */
+typedef int mw_is_erased(const void *arg, enum mw_key kind, struct mw_str name);
+int mw_mail_strip(struct mw_mail *m, mw_is_erased *erased, const void *arg) MW_CHECK;
+/* mw_record_mail, with the expansion put in where one was to come and has come, without
+ * whoever was erased from it. */
 int mw_later_mail(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                   struct mw_mail *ret, struct mw_err *err) MW_CHECK;
 /* The mail's record that an expansion is of: 1, 0 it is not there, negative. */

@@ -73,19 +73,6 @@ check_empty(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 	return MW_ECREATE;
 }
 
-/* What dir was to be made in. */
-static const char *
-above(const char *dir, char buf[PATH_MAX])
-{
-	(void)snprintf(buf, PATH_MAX, "%s", dir);
-	for (size_t n = strlen(buf); n > 1 && buf[n - 1] == '/'; n--)
-		buf[n - 1] = 0;
-	char *slash = strrchr(buf, '/');
-	if (slash)
-		*slash = 0;
-	return buf;
-}
-
 static int
 make_dirs(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 {
@@ -94,7 +81,7 @@ make_dirs(const struct mw_fs *fs, const char *dir, struct mw_err *err)
 	int r = fs->mkdir(fs, dir);
 	if (r == -ENOTDIR) /* of its parents, one */
 		return mw_fail(err, MW_ECREATE, "cannot create %s: %s is no directory",
-		               dir, above(dir, parent));
+		               dir, mw_store_above(dir, parent));
 	if (r < 0 && r != -EEXIST) {
 		errno = -r;
 		(void)mw_fail_errno(err, "cannot create %s", dir);
@@ -186,7 +173,10 @@ mw_store_create(const char *dir, const struct mw_fs *fs, const struct mw_clock *
 		fs = mw_fs_posix();
 	if (!clock)
 		clock = mw_clock_system();
-	int r = make_dirs(fs, dir, err);
+	const char *memory;
+	int r = mw_store_place(fs, dir, &memory, err);
+	if (r == 0)
+		r = make_dirs(fs, dir, err);
 	if (r < 0)
 		return r;
 	uint8_t id[MW_ID_LEN], key[32];
@@ -219,7 +209,9 @@ static int
 not_a_journal(struct mw_err *err, const char *dir, const char *why)
 {
 	(void)mw_fail(err, MW_EFORMAT, "%s is not a journal: %s", dir, why);
-	(void)mw_err_hint(err, "'mailwal init DIR' creates one");
+	(void)mw_err_hint(err,
+	                  "if it is the right directory, put back a copy of its file "
+	                  "'journal' from a backup of the journal");
 	return MW_EFORMAT;
 }
 

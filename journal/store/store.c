@@ -70,13 +70,19 @@ static int
 open_writer(struct mw_store *st, struct mw_err *err)
 {
 	struct mw_recovery note;
-	int r = mw_store_lock(st, err);
+	const char *memory;
+	int r = mw_store_place(st->fs, st->dir, &memory, err);
+	if (r == 0)
+		r = mw_store_lock(st, err);
 	if (r == 0)
 		r = mw_store_keys_keep(st, err);
 	if (r == 0)
 		r = mw_store_recover(st, &note, err);
 	if (r < 0)
 		return r;
+	if (memory)
+		mw_store_say(st, MW_LOG_WARN, "event=journal-in-memory filesystem=%s",
+		             memory);
 	st->segments_before = st->last_number;
 	mw_store_finish_removal(st);
 	mw_store_durable(st);
@@ -101,8 +107,11 @@ mw_store_open(const struct mw_store_opts *o, struct mw_store **ret, struct mw_er
 		return mw_fail(err, MW_ENOMEM, "out of memory for a journal");
 	}
 	defaults(st, o);
-	int r = 0;
-	if (snprintf(st->dir, sizeof st->dir, "%s", o->dir) >= (int)sizeof st->dir - 64)
+	int r = mw_spiller_init(&st->spiller, st->fs, st->dir);
+	if (r < 0)
+		r = mw_fail(err, r, "out of memory for a journal");
+	else if (snprintf(st->dir, sizeof st->dir, "%s", o->dir) >=
+	         (int)sizeof st->dir - 64)
 		r = mw_fail(err, MW_EUSAGE, "path too long: %.80s…", o->dir);
 	if (r == 0)
 		r = mw_store_identity(st, err);
@@ -142,6 +151,7 @@ mw_store_close(struct mw_store *st)
 	if (!st)
 		return;
 	mw_commit_stop(st);
+	mw_spiller_done(&st->spiller);
 	mw_dict_stop(st);
 	mw_index_stop(st);
 	mw_dict_read_done(st);

@@ -38,8 +38,10 @@ struct mw_store_opts {
 	int64_t segment_age_us;       /* close an open segment after this; 0: 1 h */
 	uint64_t min_free;            /* bytes; appends fail below with MW_ENOSPC */
 	int64_t gather_us;            /* see mw_store_coming; 0: commits do not wait */
-	int level;                    /* zstd level; 0: 3 */
-	bool dictionary;              /* writer: train dictionaries and use them */
+	int64_t probe_us; /* after a batch failed, and nothing more came: how often the
+	                     disk is tried, until it is well; 0: only by what comes */
+	int level;        /* zstd level; 0: 3 */
+	bool dictionary;  /* writer: train dictionaries and use them */
 	/* Most percent of a segment that its dictionary may take; 0: 5; 100: any. */
 	unsigned dict_share;
 	uint64_t spill_above; /* stored bytes of one entry kept in memory; 0: 256 KiB */
@@ -204,8 +206,9 @@ void mw_store_coming(struct mw_store *st, int change);
 struct mw_store_stats {
 	uint64_t records, mails, bytes_in, bytes_stored; /* since open, this process */
 	uint64_t batches, failures, full; /* full: of the failures, for lack of space */
-	bool failing;                     /* the last batch */
-	int failed_code;                  /* of the last that failed; 0: none did */
+	bool failing;    /* the last batch, and no probe went well since */
+	uint64_t probes; /* see probe_us */
+	int failed_code; /* of the last that failed; 0: none did */
 	int64_t failed_us;
 	uint64_t next_seq;
 	uint64_t segment;
@@ -310,9 +313,31 @@ struct mw_shape {
 	uint8_t mailboxes, domains;
 };
 
-/* The token of a value, 8 bytes, as key slots have it (FORMAT.md §4). */
+/* The token of a value, 8 bytes, as key slots have it (FORMAT.md §4): of a name, the
+ * token of exactly this form of it. */
 void mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
                     uint8_t out[8]);
+
+enum {
+	MW_STORE_NAMES = 10
+};
+
+enum {
+	MW_STORE_OWN = 2
+};
+
+/* The tokens that the record which has the name in this form may have of it: that of its
+ * key, or, from an earlier version, that of the form, where it is another one. How many,
+ * 0 for an empty name, or MW_ENOMEM. */
+int mw_store_own_names(const struct mw_store *st, enum mw_key kind, struct mw_str name,
+                       uint8_t ret[MW_STORE_OWN][8]) MW_CHECK;
+
+/* All tokens that records may have of a name (MW_KEY_RCPT, SENDER, OWNER, DOMAIN,
+ * RCPT_DOMAIN), in whatever form they are asked for it: that of its key, which has them
+ * all (I23), then those of its forms in records of earlier versions. How many, 0 for an
+ * empty name, or MW_ENOMEM. */
+int mw_store_names(const struct mw_store *st, enum mw_key kind, struct mw_str name,
+                   uint8_t ret[MW_STORE_NAMES][8]) MW_CHECK;
 
 /* Calls cb for each record with that key, oldest first, until it returns non-zero (which
  * is returned). Complete: what the index lacks is found by scanning. A record is a
@@ -320,8 +345,15 @@ void mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str v
 int mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
                   int (*cb)(void *arg, const struct mw_record *r), void *arg,
                   struct mw_err *err) MW_CHECK;
-/* The same for records with a sequence number below `before` only. Where the index covers
- * these it need not look at what was written since: for many look-ups beside a writer. */
+/* The same for a name, by each of mw_store_names in turn: oldest first of one token, and
+ * a record may come more than once. Of names with forms (mw_addr_has_forms) it knows all
+ * that this version wrote. */
+int mw_store_find_name(struct mw_store *st, enum mw_key key, struct mw_str name,
+                       int (*cb)(void *arg, const struct mw_record *r), void *arg,
+                       struct mw_err *err) MW_CHECK;
+/* As mw_store_find, for records with a sequence number below `before` only. Where the
+ * index covers these it need not look at what was written since: for many look-ups beside
+ * a writer. */
 int mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str value,
                          uint64_t before, int (*cb)(void *arg, const struct mw_record *r),
                          void *arg, struct mw_err *err) MW_CHECK;

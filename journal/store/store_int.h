@@ -10,6 +10,7 @@
 #include "journal/record/canon.h"
 #include "journal/segment/segment.h"
 #include "journal/store/dict_int.h"
+#include "journal/store/spill.h"
 #include "journal/store/store.h"
 
 #include <limits.h>
@@ -35,9 +36,9 @@ enum {
 struct mw_sealing {
 	uint8_t part; /* 0 metadata, 1 content */
 	uint64_t pieces;
-	struct mw_buf plain; /* compressed bytes of the piece in progress */
-	struct mw_buf out;   /* sealed bytes not spilled */
-	int spill;           /* -1: none */
+	struct mw_buf plain;    /* compressed bytes of the piece in progress */
+	struct mw_buf out;      /* sealed bytes not spilled */
+	struct mw_spill *spill; /* NULL: none */
 	uint64_t spilled, len;
 	uint32_t crc;
 	struct mw_sha256 sha;
@@ -137,7 +138,6 @@ struct mw_store {
 	bool stop, want_roll, busy;
 	int roll_code;
 	uint64_t rolls_done;
-	int sick; /* last failure while no segment could take records, 0 when well */
 	uint64_t durable_seq; /* next sequence number after what is durable */
 	uint8_t durable_chain[MW_HASH_LEN]; /* of the record before it */
 	uint64_t indexed_seq;
@@ -146,7 +146,8 @@ struct mw_store {
 	/* the committer's own */
 	pthread_t committer, indexer, preparer;
 	bool have_committer, have_indexer, have_preparer;
-	unsigned hurry; /* so many commits do not wait for others */
+	unsigned hurry;   /* so many commits do not wait for others */
+	int64_t tried_us; /* when the last batch was written, or the disk probed */
 	struct mw_seg *seg;
 	uint8_t seg_key[MW_AEAD_KEY];
 	struct mw_aead seg_aead, host_aead;
@@ -165,6 +166,7 @@ struct mw_store {
 	size_t n_seg_dict;
 	_Atomic uint64_t last_fill; /* bytes of the last segment; the preparer reads */
 	pthread_cond_t prepare_cv, index_cv;
+	struct mw_spiller spiller; /* guards itself */
 	bool want_prepare;
 	uint64_t *redo; /* guarded by mu: segments whose index partition is rebuilt */
 	size_t n_redo, cap_redo;
@@ -177,6 +179,14 @@ struct mw_store {
 /* lock.c */
 int mw_store_identity(struct mw_store *st, struct mw_err *err) MW_CHECK;
 int mw_store_lock(struct mw_store *st, struct mw_err *err) MW_CHECK;
+
+/* place.c: whether dir, or where it would be made, is fit to be written as a journal:
+ * MW_ECONF on a network file system. *ret_memory names one that is gone with the next
+ * boot, else NULL. */
+int mw_store_place(const struct mw_fs *fs, const char *dir, const char **ret_memory,
+                   struct mw_err *err) MW_CHECK;
+/* What dir is in, or would be. */
+const char *mw_store_above(const char *dir, char buf[PATH_MAX]);
 /* Before a segment begins: is the directory still ours, and the lock in it? */
 int mw_store_own_again(struct mw_store *st, struct mw_err *err) MW_CHECK;
 void mw_store_unlock(struct mw_store *st);

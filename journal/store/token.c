@@ -1,4 +1,5 @@
 /* What a record is found by (FORMAT.md §4): tokens beside its key slot. */
+#include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "journal/store/store_int.h"
 
@@ -26,6 +27,45 @@ mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
 	memcpy(out, full, MW_TOKEN_LEN);
 }
 
+int
+mw_store_own_names(const struct mw_store *st, enum mw_key kind, struct mw_str name,
+                   uint8_t ret[MW_STORE_OWN][MW_TOKEN_LEN])
+{
+	MW_BUF_AUTO b = {0};
+	struct mw_str key = mw_addr_key(name, &b);
+	if (b.failed)
+		return MW_ENOMEM;
+	if (name.n == 0)
+		return 0;
+	mw_store_token(st, kind, key, ret[0]);
+	if (key.p == name.p)
+		return 1;
+	mw_store_token(st, kind, name, ret[1]);
+	return 2;
+}
+
+int
+mw_store_names(const struct mw_store *st, enum mw_key kind, struct mw_str name,
+               uint8_t ret[MW_STORE_NAMES][MW_TOKEN_LEN])
+{
+	bool domain = kind == MW_KEY_DOMAIN || kind == MW_KEY_RCPT_DOMAIN;
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	MW_BUF_AUTO b = {0};
+	struct mw_str key = domain ? mw_domain_key(name, &b) : mw_addr_key(name, &b);
+	struct mw_str form[MW_ADDR_FORMS];
+	int n = !a       ? MW_ENOMEM
+	        : domain ? mw_domain_forms(name, a, form)
+	                 : mw_addr_forms(name, a, form),
+	    k = 0;
+	if (n < 0 || b.failed)
+		return MW_ENOMEM;
+	mw_store_token(st, kind, key, ret[k++]);
+	for (int i = 0; i < n; i++)
+		if (form[i].n && !mw_str_ieq(form[i], key))
+			mw_store_token(st, kind, form[i], ret[k++]);
+	return key.n ? k : 0;
+}
+
 void
 mw_token_add(struct mw_entry *e, enum mw_key kind, struct mw_str value)
 {
@@ -43,32 +83,30 @@ mw_entry_refer(struct mw_entry *e, const uint8_t id[MW_ID_LEN])
 	mw_token_add(e, MW_KEY_ID, mw_str((const char *)id, MW_ID_TOKEN));
 }
 
+/* I23: a name has the token of its key. Of plain ASCII that is the name itself. */
+static void
+add_key(struct mw_entry *e, enum mw_key kind, struct mw_str key, const struct mw_buf *b)
+{
+	if (b->failed)
+		e->tokens.failed = true;
+	else
+		mw_token_add(e, kind, key);
+}
+
 static void
 add_address(struct mw_entry *e, enum mw_key kind, struct mw_str addr)
 {
-	mw_token_add(e, kind, addr);
-	mw_token_add(e, MW_KEY_DOMAIN, mw_addr_domain(addr));
-}
-
-/* A recipient is found by its address with and without extension. */
-static void
-add_rcpt(struct mw_entry *e, struct mw_str addr)
-{
-	struct mw_str local = mw_addr_local(addr);
-	size_t n = 1;
-	add_address(e, MW_KEY_RCPT, addr);
-	while (n < local.n &&
-	       (local.p[n] == '\0' || !strchr(e->st->delimiter, local.p[n])))
-		n++;
-	if (n >= local.n)
-		return;
 	MW_BUF_AUTO b = {0};
-	mw_buf_put(&b, local.p, n);
-	mw_buf_put(&b, local.p + local.n, addr.n - local.n);
-	if (mw_buf_ok(&b) < 0)
-		e->tokens.failed = true;
-	else
-		mw_token_add(e, MW_KEY_RCPT, mw_buf_str(&b));
+	struct mw_str key = mw_addr_key(addr, &b);
+	add_key(e, kind, key, &b);
+	if (kind != MW_KEY_OWNER)
+		add_key(e, MW_KEY_DOMAIN, mw_addr_domain(key), &b);
+	if (kind != MW_KEY_RCPT || b.failed)
+		return;
+	/* A recipient is found by its address with and without extension. */
+	MW_BUF_AUTO bare = {0};
+	struct mw_str without = mw_addr_bare(key, e->st->delimiter, &bare);
+	add_key(e, kind, without, &bare);
 }
 
 static int
@@ -97,7 +135,10 @@ rcpt_domains(const struct mw_entry *e, const struct mw_rcpt *r, struct mw_buf *b
 {
 	for (size_t k = 0; k <= r->n_mailbox; k++) {
 		uint8_t t[MW_TOKEN_LEN];
+		MW_BUF_AUTO label = {0};
 		struct mw_str d = mw_addr_domain(k ? r->mailbox[k - 1] : r->addr);
+		d = mw_domain_key(d, &label);
+		b->failed = b->failed || label.failed;
 		if (d.n == 0)
 			continue;
 		mw_store_token(e->st, MW_KEY_RCPT_DOMAIN, d, t);
@@ -138,12 +179,12 @@ static void
 people_tokens(struct mw_entry *e, const struct mw_mail *m)
 {
 	add_address(e, MW_KEY_SENDER, m->sender);
-	mw_token_add(e, MW_KEY_OWNER, m->auth_user);
+	add_address(e, MW_KEY_OWNER, m->auth_user);
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		const struct mw_rcpt *r = &m->rcpt[i];
-		add_rcpt(e, r->addr);
+		add_address(e, MW_KEY_RCPT, r->addr);
 		for (size_t k = 0; k < r->n_mailbox; k++)
-			add_rcpt(e, r->mailbox[k]);
+			add_address(e, MW_KEY_RCPT, r->mailbox[k]);
 	}
 	rule_tokens(e, m);
 }

@@ -463,6 +463,17 @@ many(void)
 	    at(ours.p99, ROUNDS, 0.5) * 1e3 / (3 * p99), "3 raw p99");
 }
 
+/* The log alone: to compare two builds, or to look into one. */
+static void
+log_alone(void)
+{
+	static double v[MANY];
+	struct figures f;
+	for (unsigned r = 0; r < ROUNDS; r++)
+		many_round(&f, r, 0, v);
+	say_figures("the log", &f);
+}
+
 /* ---- where the processor's time goes ---- */
 
 struct thread_cpu {
@@ -653,6 +664,8 @@ main(int argc, char **argv)
 		latency();
 	if (!*part || strcmp(part, "many") == 0)
 		many();
+	if (strcmp(part, "log") == 0)
+		log_alone();
 	if (!*part || strcmp(part, "reading") == 0)
 		reading();
 	if (!*part || strcmp(part, "cpu") == 0) {

@@ -84,7 +84,7 @@ shell(const char *fmt, ...)
 
 /* ---- a day of mail, and a few days after it ---- */
 
-static unsigned long all_mails, people;
+static unsigned long all_mails, people, days;
 static struct mw_clock lying; /* the writer's: days pass as it likes */
 static _Atomic int64_t lie_us;
 
@@ -160,7 +160,7 @@ made(void)
 	char file[300];
 	(void)snprintf(file, sizeof file, "%s.made", path);
 	FILE *f = fopen(file, "we");
-	must(f && fprintf(f, "%lu\n", all_mails) > 0 && fclose(f) == 0, file);
+	must(f && fprintf(f, "%lu %lu\n", all_mails, days) > 0 && fclose(f) == 0, file);
 }
 
 static void
@@ -169,7 +169,7 @@ known(void)
 	char file[300];
 	(void)snprintf(file, sizeof file, "%s.made", path);
 	FILE *f = fopen(file, "re");
-	must(f && fscanf(f, "%lu", &all_mails) == 1, file);
+	must(f && fscanf(f, "%lu %lu", &all_mails, &days) == 2, file);
 	(void)fclose(f);
 	people = all_mails / 100 ? all_mails / 100 : 1;
 	(void)snprintf(file, sizeof file, "%s.key", path);
@@ -185,7 +185,7 @@ static void *
 write_some(void *arg)
 {
 	const struct writer *w = arg;
-	double step = 86400e6 / (double)all_mails;
+	double step = (double)days * 86400e6 / (double)all_mails;
 	for (unsigned long k = w->first; k < w->last; k++)
 		append(w->st, k, begin_us + (int64_t)(step * (double)k));
 	return NULL;
@@ -208,8 +208,8 @@ make(unsigned long n)
 	     file);
 	all_mails = n;
 	people = n / 100 ? n / 100 : 1;
-	begin_us =
-	    mw_clock_system()->now_us(mw_clock_system()) - INT64_C(8) * 86400000000;
+	begin_us = mw_clock_system()->now_us(mw_clock_system()) -
+	           (int64_t)(days + 7) * 86400000000;
 	shell("rm -rf '%s'", path);
 	must(mw_store_create(path, NULL, NULL, NULL) == 0, "no journal");
 	lying = *mw_clock_system();
@@ -232,7 +232,7 @@ make(unsigned long n)
 	}
 	must(mw_store_roll(st, NULL) == 0, "roll");
 	for (unsigned day = 1; day <= 6; day++) {
-		append(st, n + day, begin_us + (int64_t)(day + 1) * 86400000000 - 1);
+		append(st, n + day, begin_us + (int64_t)(day + days) * 86400000000 - 1);
 		must(mw_store_roll(st, NULL) == 0, "roll");
 	}
 	mw_store_close(st);
@@ -611,12 +611,13 @@ main(int argc, char **argv)
 {
 	if (argc < 4) {
 		(void)fprintf(
-		    stderr,
-		    "usage: scale DIRECTORY MAILWAL log|make|read|scan|index [N]\n");
+		    stderr, "usage: scale DIRECTORY MAILWAL log|make|read|scan|index [N "
+		            "[DAYS]]\n");
 		return 64;
 	}
 	unsigned long n = argc > 4 ? strtoul(argv[4], NULL, 10) : 0;
 	const char *part = argv[3];
+	days = argc > 5 ? strtoul(argv[5], NULL, 10) : 1;
 	bool log = strcmp(part, "log") == 0, scan = strcmp(part, "scan") == 0;
 	(void)snprintf(path, sizeof path, "%.200s/scale", argv[1]);
 	printf("%-52s %12s %12s %-22s %8s\n", "", "measured", "limit", "", "ratio");

@@ -33,9 +33,7 @@ class Shifted(rigs.Rig):
 		self.clock = dict(os.environ, LD_PRELOAD=sendmail.preload(), MW_CLOCK_SHIFT=self.shift)
 
 	def start_mailwald(self):
-		p = self.spawn("mailwald", [self.mailwald_bin, "-c", self.conf], env=self.clock)
-		rigs.wait_for("mailwald's socket", lambda: rigs.connects(self.milter_sock), alive=p)
-		return p
+		return super().start_mailwald(env=self.clock)
 
 	def at(self, seconds):
 		new = self.shift + ".new"

@@ -13,6 +13,7 @@ import mailbox
 import rig as rigs
 import servers
 import smtp
+import stores
 import tap
 
 HOOKS = tap.ROOT / "contrib" / "backup-hooks"
@@ -53,7 +54,7 @@ def ends(t, h):
 	     said)
 	status, said = h.run("none", "/no/such/program")
 	t.ok(status == 127 and h.marks("none")[-1:] == ["failed"], "no such program: failed", said)
-	p = h.start("cut", "sleep", "60")
+	p = h.start("cut", "sleep", "600")
 	rigs.wait_for("its start", lambda: h.marks("cut"))
 	status, said = h.run("cut", "true")
 	t.ok(status == 75 and len(h.marks("cut")) == 1, "a second run at once is refused", said)
@@ -61,13 +62,10 @@ def ends(t, h):
 	p.communicate(timeout=tap.PATIENCE)
 	t.ok(p.returncode == 143 and h.marks("cut")[-1:] == ["failed"],
 	     "ended by SIGTERM: marked as failed", h.marks("cut"))
-	p = h.start("power", "sleep", "60")
+	p = h.start("power", "sleep", "600")
 	rigs.wait_for("its start", lambda: h.marks("power"))
-	child = f"/proc/{p.pid}/task/{p.pid}/children"
-	rigs.wait_for("the sleep", lambda: b"sleep" in open(
-		f"/proc/{(open(child).read().split() or ['self'])[0]}/cmdline", "rb").read())
-	with open(child, encoding="ascii") as f:
-		child = int(f.read())
+	rigs.wait_for("the sleep", lambda: stores.children(p.pid, "sleep"))
+	(child,) = stores.children(p.pid, "sleep")
 	p.kill()
 	p.wait(tap.PATIENCE)
 	os.kill(child, signal.SIGKILL)

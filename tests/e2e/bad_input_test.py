@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import mailbox
 import rig as rigs
+import sendmail
 import smtp
 import tap
 import workload
@@ -64,6 +65,28 @@ def journals(t, rig):
 			   check=False)
 	t.ok(p.returncode == 75 and rigs.connects(rig.milter_sock),
 	     "a second mailwald: exit 75, the first goes on", p)
+
+
+def far(t, rig):
+	"""As if the journal were on NFS: programs are told so when they ask."""
+	env = dict(os.environ, LD_PRELOAD=sendmail.preload(), MW_STATFS="0x6969",
+		   ASAN_OPTIONS="verify_asan_link_order=0")
+	new = os.path.join(rig.dir, "on-nfs")
+	r = rig.mailwal("init", new, env=env)
+	t.ok(r.rc == 78 and new in r.err and "NFS" in r.err and "hint: " in r.err
+	     and not os.path.exists(new), "init on NFS: a line, exit 78, nothing made", r)
+	rig.mailwal("init", new)
+	conf = pathlib.Path(rig.dir, "nfs.conf")
+	conf.write_text(f"journal_dir = {new}\nmilter_listen = unix:{rig.run}/nfs.sock\n",
+			encoding="utf-8")
+	p = subprocess.run([rig.mailwald_bin, "-c", conf], capture_output=True, text=True,
+			   timeout=tap.PATIENCE, check=False, env=env)
+	t.ok(p.returncode == 78 and new in p.stderr and "NFS" in p.stderr
+	     and not os.path.exists(f"{rig.run}/nfs.sock"), "mailwald on NFS: exit 78", p)
+	r = rig.mailwal("-j", new, "mark", "begin", env=env)
+	t.ok(r.rc == 78 and "NFS" in r.err, "nor is a mark written there", r)
+	r = rig.mailwal("-j", new, "list", "--all", env=env)
+	t.ok(r.rc == 0, "a copy there is read", r)
 
 
 def permission(t, rig):
@@ -243,6 +266,7 @@ def main(t):
 		       [(j.name, j.code, j.text) for j in jobs if j.code != 250])
 		configuration(t, rig)
 		journals(t, rig)
+		far(t, rig)
 		permission(t, rig)
 		targets(t, rig)
 		partly(t, rig, jobs)

@@ -10,6 +10,7 @@ import pathlib
 import pty
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -154,6 +155,9 @@ def making(t, site):
 		r = Ran([MAILWAL, "-c", site.conf, "-j", full, command], site.dir)
 		t.ok(r.rc == 66 and "full is not a journal" in r.err and "creates one" not in r.err,
 		     f"{command} of a directory with other things: no advice that init refuses", r)
+	for text in ("", "Dear diary,\n"):  # nor is it the advice for a file that is damaged
+		pathlib.Path(full, "journal").write_text(text, encoding="utf-8")
+		site.refused(65, ["full is not a journal", "put back a copy"], "-j", full, "list")
 	empty = os.path.join(site.dir, "empty")
 	os.makedirs(empty)
 	site.refused(66, ["is not a journal", f"'mailwal init {empty}' creates one"], "-j", empty,
@@ -255,6 +259,73 @@ def pipes(t, site):
 		os.close(w)
 		t.ok(p.returncode == -signal.SIGPIPE and not p.stderr,
 		     f"{' '.join(words)} into a closed pipe", f"{p.returncode} {p.stderr}")
+
+
+def closed(t, site):
+	"""Standard input and output that are closed: no file gets their numbers."""
+	for words in (["list"], ["replay", "--all", "--to", f"eml:{site.dir}/closed"]):
+		p = subprocess.run(["sh", "-c", 'exec "$0" "$@" <&- >&-', MAILWAL, "-c", site.conf, *words],
+				   stderr=subprocess.PIPE, check=False, timeout=tap.PATIENCE)
+		t.ok(p.returncode == 74 and b"standard output" in p.stderr,
+		     f"{words[0]} with standard output closed: exit 74", f"{p.returncode} {p.stderr}")
+	hit = [f for f in pathlib.Path(site.dir, "journal").rglob("*")
+	       if f.is_file() and b" copies: " in f.read_bytes()]
+	t.equal(hit, [], "nothing that was to be printed is in a file of the journal")
+
+
+def written(t, site):
+	"""A file that the command line names and that is a device, a pipe or a link stays one."""
+	fifo, full, link = (os.path.join(site.dir, n) for n in ("out pipe", "full device", "out link"))
+	os.mkfifo(fifo)
+	os.symlink("/dev/full", full)
+	os.symlink(fifo, link)
+	for words in (["replay", "--all", "--to", f"eml:{site.dir}/written", "--report"],
+		      ["checkpoint", "--out"]):
+		for name in (fifo, link):
+			fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+			r = site(*words, name)
+			with open(fd, "rb") as f:
+				got = f.read()
+			t.ok(r.rc == 0 and got and stat.S_ISFIFO(os.stat(fifo).st_mode)
+			     and os.path.islink(link), f"{words[0]}: what a pipe gets", r)
+		os.symlink(site.conf, f"{link} of another")
+		os.chown(f"{link} of another", 65534, 65534, follow_symlinks=False)
+		before = pathlib.Path(site.conf).read_bytes()
+		r = site(*words, f"{link} of another")
+		t.ok(r.rc == 0 and pathlib.Path(site.conf).read_bytes() == before
+		     and not os.path.islink(f"{link} of another"), f"{words[0]}: a link somebody laid there", r)
+		os.remove(f"{link} of another")
+		r = site(*words, full)
+		t.ok(r.rc == 73 and full in r.err and os.path.islink(full),
+		     f"{words[0]}: a full device", r)
+	for name in (fifo, full, site.dir):
+		for words in (["export"], ["export", "-n"], ["replay", "plan"]):
+			r = site("--json", *words, "--all", "--to", f"mbox:{name}")
+			t.ok(r.rc == 73 and f"{name} is there and no file" in r.err
+			     and not os.path.exists(f"{name}.lock"),
+			     f"{words[0]} into an mbox that is none", r)
+
+
+def locked(t, site):
+	"""Without the key nothing of an encrypted journal is told, and that is said, once."""
+	where = os.path.join(site.dir, "locked")
+	conf, key, out = (f"{where}/{n}" for n in ("mailwal.conf", "key", "out"))
+	maildir(f"{where}/mail", 5)
+	r = Ran([MAILWAL, "keys", "new", "--out", key], where)
+	pathlib.Path(conf).write_text(f"journal_dir = \"{where}/journal\"\nrecovery_key = \"{key}.pub\"\n"
+				      "local_domains = example.org\n", encoding="utf-8")
+	for words in (["init"], ["import", "maildir:mail", "--user", ALICE]):
+		r = Ran([MAILWAL, "-c", conf, *words], where)
+		t.need(r.rc == 0, words[0], r)
+	for words in (["list"], ["export", "--all", "--to", f"eml:{out}"], ["recover", "--user", ALICE],
+		      ["recover", "--user", ALICE, "--all", "--to", f"eml:{out}"],
+		      ["replay", "plan", "--all", "--to", f"eml:{out}"],
+		      ["replay", "--all", "--to", f"eml:{out}"]):
+		r = Ran([MAILWAL, "-c", conf, *words], where)
+		t.ok(r.rc == 77 and r.err.count("is encrypted") == r.err.count("--key FILE") == 1
+		     and "no mail" not in r.err, f"{words[0]} without the key", r)
+		r = Ran([MAILWAL, "-c", conf, "--key", key, *words], where)
+		t.ok(r.rc == 0 and not r.err, f"{words[0]} with it", r)
 
 
 def importing(t, site):
@@ -510,6 +581,9 @@ def main(t):
 	audited(t, site)
 	pipes(t, site)
 	selections(t, site)
+	closed(t, site)
+	written(t, site)
+	locked(t, site)
 	sets(t, site)
 	kept_out(t, site)
 	marks(t, site)

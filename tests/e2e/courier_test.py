@@ -20,7 +20,6 @@ import rig as rigs
 import servers
 import tap
 import workload
-from mailbox import Expected
 from replaytool import empty
 
 KILLS = int(os.environ.get("MW_KILLS", "2"))
@@ -32,10 +31,10 @@ def wanted(jobs, sent="INBOX.Sent", prefix=""):
 	for j in jobs:
 		for u in j.owners:
 			want.setdefault((u, prefix or "INBOX"), []).append(
-				Expected(j.queue_id, j.data, j.acked_at))
+				mailbox.sent(j))
 		if j.auth:
 			want.setdefault((j.auth, prefix or sent), []).append(
-				Expected(j.queue_id, j.data, j.acked_at))
+				mailbox.sent(j))
 	return want
 
 
@@ -70,7 +69,7 @@ def over_imap(t, rig, store, jobs):
 
 def kills(t, rig, store, want, rnd):
 	hit, whole = 0, 0.6
-	for _ in range(KILLS * 4):
+	for _ in range(KILLS * 10):
 		if hit == KILLS:
 			break
 		empty(store)
@@ -78,7 +77,7 @@ def kills(t, rig, store, want, rnd):
 				     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 		time.sleep(rnd.uniform(0.05, whole))
 		if p.poll() is not None:
-			whole *= 0.8
+			whole *= 0.7
 			continue
 		p.send_signal(signal.SIGKILL)
 		p.wait(tap.PATIENCE)

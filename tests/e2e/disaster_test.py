@@ -121,7 +121,7 @@ def dates(t, jobs, before, restored, after):
 	had = {(k, s.uid): s.date for k, v in restored.items() for s in v}
 	arrivals = collections.defaultdict(list)
 	for j in jobs[DELIVERED:]:
-		arrivals[j.data].append(j.acked_at)
+		arrivals[j.data].append(j)
 	bad, n = [], 0
 	for k, v in after.items():
 		for s in v:
@@ -131,8 +131,9 @@ def dates(t, jobs, before, restored, after):
 				continue
 			n += 1
 			at = arrivals[mailbox.without_trace(mailbox.crlf(s.data))]
-			if not at or min(abs(s.date + 0.5 - x) for x in at) > 1.5:
-				bad.append(f"{k} uid {s.uid}: {s.date} is not one of {at}")
+			if not at or min(j.off(s.date) for j in at) > 1:
+				bad.append(f"{k} uid {s.uid}: {s.date} is not one of "
+					   f"{[j.acked_at for j in at]}")
 	t.ok(not bad, f"wrong date 0 of {n} put back", "\n".join(bad[:10]))
 	t.ok(mailbox.count(before) == mailbox.count(after), "as many mails as before the loss")
 

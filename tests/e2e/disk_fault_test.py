@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
@@ -33,6 +34,8 @@ class Disk(rigs.Rig):
 		super().__init__(directory,
 				 postfix="virtual_transport = discard:\nmessage_drop_headers =")
 		self.journal = journal or self.journal
+		self.metrics = rigs.free_ports(1)[0]
+		self.conf_extra = f"metrics_listen = inet:127.0.0.1:{self.metrics}\n"
 		self.write_conf()
 		p = pathlib.Path(self.conf)
 		p.write_text(p.read_text(encoding="utf-8").replace("min_free = 1M", "min_free = 0"),
@@ -171,6 +174,35 @@ def mounted(t, what, argv, where):
 	return p.returncode == 0
 
 
+def metric(rig, name):
+	with urllib.request.urlopen(f"http://127.0.0.1:{rig.metrics}/metrics",
+				    timeout=tap.PATIENCE) as f:
+		text = f.read().decode()
+	return re.search(rf"^{name} (\S+)$", text, re.M)[1]
+
+
+def to_the_brim(ballast):
+	with open(ballast, "ab", buffering=0) as f:
+		try:
+			while True:
+				f.write(b"\0" * 4096)
+		except OSError:
+			pass
+
+
+def quiet(t, rig):
+	"""Space is back and no mail comes: mailwald finds out by itself."""
+	rigs.wait_for("status to be well", lambda: status(rig)["state"] == "ok")
+	s = status(rig)
+	t.ok(s["state"] == "ok" and s["daemon"]["failures"] > 0
+	     and s["daemon"]["last_failure_us"] > 0,
+	     "a full disk: when there is space again, all is well, without mail or restart", s)
+	r = rig.mailwal("status", "--nagios")
+	t.ok(r.rc == 0 and r.out.startswith("MAILWAL OK"), "a full disk: --nagios says so", r)
+	t.equal(metric(rig, "mailwal_ready"), "1", "a full disk: so do the metrics")
+	t.ok("event=disk-well" in rig.mailwald_log(), "a full disk: so does the log")
+
+
 def full_disk(t, messages):
 	where = os.path.join(t.sub("full"), "disk")
 	if not mounted(t, "a small filesystem", ["-t", "tmpfs", "-o", "size=24m", "tmpfs"], where):
@@ -186,19 +218,21 @@ def full_disk(t, messages):
 				f.write(b"\0" * size)
 			jobs = rig.batch(messages[5:60])
 			told += taken(t, "a full disk", jobs)
-			log = rig.mailwald_log()
-			t.ok("enospc" in log.lower() or "space" in log.lower(),
-			     "a full disk: the log says so", log[-1500:])
-			ballast.unlink()
+			rigs.wait_for("the log to say so", lambda: re.search(
+				"enospc|space", rig.mailwald_log(), re.I))
+			to_the_brim(ballast)
+			last = rig.batch(messages[5:6])
+			t.ok(not taken(t, "a disk full to the brim", last), "and none is taken")
 			s = status(rig)
 			t.ok(s["state"] == "degraded" and any("last write of the log failed" in p
 			     and "no space left" in p for p in s["problems"]),
-			     "a full disk: status says so until a write goes well", s)
+			     "a full disk: status says so", s)
+			r = rig.mailwal("status", "--nagios")
+			t.ok(r.rc == 2 and "no space left" in r.out, "a full disk: --nagios too", r)
+			t.equal(metric(rig, "mailwal_ready"), "0", "a full disk: and the metrics")
+			ballast.unlink()
+			quiet(t, rig)
 			told += well_again(t, "a full disk", rig, messages[60:70])
-			s = status(rig)
-			t.ok(s["state"] == "ok" and s["daemon"]["failures"] > 0
-			     and s["daemon"]["last_failure_us"] > 0,
-			     "a full disk: then all is well again, without a restart", s)
 			r = rig.mailwal("status")
 			t.ok(r.rc == 0 and re.search(r"Failures +\d+ writes? of the log failed since "
 			     r"mailwald started, the last \S+ \S+.*no space left", r.out),

@@ -43,8 +43,10 @@ class Drills:
 		return self.rig.mailwal(*args, env=self.env)
 
 	def nothing_left(self, what):
+		end = time.monotonic() + tap.PATIENCE  # a process that was killed may still be going
+		while (run := processes(self.scratch)) and time.monotonic() < end:
+			time.sleep(0.05)
 		left = os.listdir(self.scratch)
-		run = processes(self.scratch)
 		self.t.ok(not left and not run, f"{what}: nothing is left", f"{left} {run}")
 
 	def report(self, r):

@@ -160,7 +160,7 @@ def expanded(t):
 
 
 def erased(t):
-	with Site(t.sub("erased"), "identities_timeout = 500ms") as s:
+	with Site(t.sub("erased"), "identities_timeout = 2s") as s:
 		s.send("TEAM", "team@example.test")
 		s.send("BOSS", "boss@example.test")
 		s.send("CREW", "crew@example.test")

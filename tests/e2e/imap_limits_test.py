@@ -198,12 +198,13 @@ def left_behind(t, site, data):
 	"""A killed run's staging folder, on servers that deal with a part of a command."""
 	for where in (True, False):
 		with Server(ALL, limit=7, announce=0, where=where) as s:
-			stop = []
+			stop, run = [], None
 
 			def die(command):
 				if "MOVE" in command:
 					stop.append(command)
 					s.meanwhile = None
+					rigs.wait_for("its process", lambda: run)
 					run.kill()
 					run.wait()
 
@@ -263,12 +264,13 @@ def raising_killed(t, site):
 			s.made -= 10_000_000
 			for i in range(10):
 				s.put(CLEO, "INBOX", message(f"{i} of old"))
-			copies = []
+			copies, run = [], None
 
 			def die(command):
 				if command.startswith("UID COPY"):
 					copies.append(command)
 					if len(copies) == at:
+						rigs.wait_for("its process", lambda: run)
 						run.kill()
 						run.wait()
 

@@ -6,6 +6,7 @@ place gets nothing. Its index is only a cache, also while mailwald runs."""
 
 import os
 import shutil
+import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
@@ -83,9 +84,12 @@ def another(t, rig, send):
 
 def continued(t, rig, send):
 	"""Somebody else wrote to the copy that is in its place before mailwald saw it."""
+	p = rig.procs["mailwald"]
+	p.send_signal(signal.SIGSTOP)
 	os.rename(rig.journal, rig.dir + "/moved")
 	shutil.copytree(rig.dir + "/moved", rig.journal, ignore=shutil.ignore_patterns("*.sock", "*.tmp"))
 	r = rig.mailwal("mark", "meanwhile")
+	p.send_signal(signal.SIGCONT)
 	t.ok(r.rc == 0, "a mark in a copy in its place, which nobody owns", r)
 	t.equal([send(), send()], [451, 451], "mailwald does not write over it")
 	t.ok("has gone on without this mailwald" in rig.mailwald_log(), "the log says so")

@@ -88,9 +88,11 @@ def sections(t, rig, engine):
 		f"{engine}: and of another")
 	t.equal(rows["info"].get("excluded_recipients"), None,
 		f"{engine}: an alias that leads to one who is kept")
-	r = rig.mailwal("--json", "status")
-	by = {e["section"]: e["messages"] for e in r.lines[-1]["daemon"]["excluded_by"]}
-	t.equal(by, {"spam": 1, "lists": 1, "bert": 1}, f"{engine}: status --json counts them")
+	def by():
+		r = rig.mailwal("--json", "status")
+		return {e["section"]: e["messages"] for e in r.lines[-1]["daemon"]["excluded_by"]}
+	t.comes(lambda: by() == {"spam": 1, "lists": 1, "bert": 1},
+		f"{engine}: status --json counts them", by)
 	r = rig.mailwal("status")
 	t.ok("Excluded  1 messages" in r.out and "by capture lists" in r.out,
 	     f"{engine}: status tells", r)
@@ -107,8 +109,8 @@ def guard(t, rig, engine):
 	got = put_back(rig, content, rcpt, good)
 	t.equal(got[0], 250, f"{engine}: what is put back is accepted")
 	t.equal(len(rig.journaled()), len(rows), f"{engine}: and not journaled again")
-	log = rig.mailwald_log()
-	t.ok(f"event=replayed id={row['id']}" in log, f"{engine}: the log names its record", log)
+	t.comes(lambda: f"event=replayed id={row['id']}" in rig.mailwald_log(),
+		f"{engine}: the log names its record", rig.mailwald_log)
 	# by another recipient, with another body, made too early, by another journal's key
 	put_back(rig, content, "dora@example.test", good)
 	put_back(rig, content + b"more\r\n", rcpt, good)
@@ -117,15 +119,16 @@ def guard(t, rig, engine):
 	# the same once more, by somebody who has learned the token
 	put_back(rig, content.replace(b"Subject:", b"Subject: new,", 1), rcpt, good)
 	t.equal(len(rig.journaled()), len(rows) + 5, f"{engine}: all else is journaled")
-	t.equal(rig.mailwald_log().count("event=not_a_replay"), 5, f"{engine}: with a warning")
+	t.comes(lambda: rig.mailwald_log().count("event=not_a_replay") == 5,
+		f"{engine}: with a warning", rig.mailwald_log)
 	rig.wait_queue()
 	state = mailbox.dump(rig)
 	t.equal(mailbox.count(state), before + 6, f"{engine}: every one was delivered")
 	copies = [m.data for m in state.get((rcpt, "INBOX"), []) if b"<plain@x.test>" in m.data]
 	t.ok(copies and not [c for c in copies if b"mwr2" in c],
 	     f"{engine}: no trace of the token in a mailbox", copies[:1])
-	r = rig.mailwal("--json", "status")
-	t.equal(r.lines[-1]["daemon"]["replayed"], 1, f"{engine}: status counts it")
+	t.comes(lambda: rig.mailwal("--json", "status").lines[-1]["daemon"]["replayed"] == 1,
+		f"{engine}: status counts it")
 
 
 def replay(t, rig, engine):
@@ -179,6 +182,7 @@ def alarm(t, rig):
 	rig.send(jobs, sessions=1)
 	t.equal([j.code for j in jobs], [250] * 3, "on_failure = accept: it passes")
 	t.equal(len(rig.journaled()), n, "without a record")
+	rigs.wait_for("the count", lambda: status()["unjournaled"] >= 3)
 	s = status()
 	t.ok(s["unjournaled"] == 3 and any("3 messages passed without a record" in p
 	     for p in s["problems"]), "status tells", s)

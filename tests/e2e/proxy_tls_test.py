@@ -106,7 +106,7 @@ def wrong_login(t, rig, port, papers):
 
 
 def injection(t, port):
-	s = socket.create_connection(("127.0.0.1", port), 30)
+	s = socket.create_connection(("127.0.0.1", port), tap.PATIENCE)
 	s.recv(4096)
 	s.sendall(b"EHLO x\r\n")
 	s.recv(4096)
@@ -115,7 +115,7 @@ def injection(t, port):
 	t.ok(got.startswith(b"421 ") and s.recv(4096) == b"",
 	     "commands behind STARTTLS end the session", got)
 	s.close()
-	s = socket.create_connection(("127.0.0.1", port), 30)
+	s = socket.create_connection(("127.0.0.1", port), tap.PATIENCE)
 	s.recv(4096)
 	s.sendall(b"STARTTLS\r\n")
 	s.recv(4096)
@@ -133,7 +133,7 @@ def injection(t, port):
 
 
 def silent(t, port):
-	s = socket.create_connection(("127.0.0.1", port), 15)
+	s = socket.create_connection(("127.0.0.1", port), tap.PATIENCE)
 	s.recv(4096)
 	s.sendall(b"STARTTLS\r\n")
 	s.recv(4096)
@@ -154,7 +154,7 @@ def serial(port, papers):
 
 
 def greeting(port):
-	s = socket.create_connection(("127.0.0.1", port), 40)
+	s = socket.create_connection(("127.0.0.1", port), tap.PATIENCE)
 	got = s.recv(4096)
 	s.close()
 	return got
@@ -188,9 +188,10 @@ def main(t):
 		whole(t, rig, proxy, papers)
 		wrong_login(t, rig, proxy, papers)
 		injection(t, proxy)
-		t.ok("TLS connection established from localhost[127.0.0.1]" in rig.maillog()
-		     or "TLS connection established from unknown[127.0.0.1]" in rig.maillog(),
-		     "Postfix saw TLS from the proxy", rig.maillog()[-1500:])
+		log = rig.whole_maillog()
+		t.ok("TLS connection established from localhost[127.0.0.1]" in log
+		     or "TLS connection established from unknown[127.0.0.1]" in log,
+		     "Postfix saw TLS from the proxy", log[-1500:])
 		before = serial(proxy, papers)
 		again = papers.certificate("renewed", "IP:127.0.0.1")
 		os.replace(again[1], key)

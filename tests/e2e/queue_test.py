@@ -70,6 +70,32 @@ def fill(t, rig):
 	return rig.queue()
 
 
+def of_two_hosts(t, rig):
+	"""Of several configurations each one's queue is asked, whichever comes first."""
+	other, conf = f"{t.dir}/other", f"{t.dir}/other.conf"
+	with open(rig.conf, encoding="utf-8") as f:
+		lines = [x for x in f.read().splitlines()
+			 if not x.startswith(("journal_dir", "queue_command"))]
+	rig.mailwal("init", other)
+
+	def asked(command, *more):
+		servers.write(conf, "\n".join([*lines, f"journal_dir = {other}",
+					       f"queue_command = {command}", ""]))
+		return [rig.mailwal("--json", *files, *rig.replay_args("--all", "-n", *more)[1:],
+				    conf=False)
+			for files in (("-c", conf, "-c", rig.conf, "replay"),
+				      ("-c", rig.conf, "-c", conf, "replay"))]
+	for what, r in zip(("second", "first"), asked("none")):
+		t.ok(r.rc == 0 and numbers(r, "restored", "queued") == [3, 4],
+		     f"two configurations: the queue of the {what} is asked", r)
+	for what, r in zip(("first", "second"), asked("/bin/false")):
+		t.ok(r.rc == 69 and f"queue_command of {conf}: " in r.err
+		     and "nothing was put back" in r.err,
+		     f"two configurations: the {what}'s cannot be read, and is named", r)
+	r = asked("/bin/false", "--queue", "none")[0]
+	t.ok(numbers(r, "restored", "queued") == [7, 0], "--queue stands for all of them", r)
+
+
 def left_to_postfix(t, rig):
 	queue = fill(t, rig)
 	t.ok(len(queue) == 4, "four messages wait for dora", queue)
@@ -80,6 +106,7 @@ def left_to_postfix(t, rig):
 	none = rig.replay("--all", "-n", "--queue", "none")
 	t.ok(numbers(none, "restored", "queued") == [7, 0],
 	     "without the queue all would be put back", none)
+	of_two_hosts(t, rig)
 	run = rig.replay("--all", "--report", f"{t.dir}/report.json")
 	t.ok(run.rc == 0 and numbers(run, "restored", "queued", "failed") == [3, 4, 0],
 	     "replay: dora's are left to Postfix", run)
@@ -131,6 +158,15 @@ def bad_commands(t, rig):
 	r = rig.mailwal(*rig.replay_args("--all", "-n", "--queue", "auto"), env=env)
 	t.ok(r.rc == 0 and "could not be read" in r.err and "mailwal outcomes" in r.err,
 	     "auto: a queue that cannot be read is warned of", r)
+	report = f"{t.dir}/unread.json"
+	r = rig.mailwal("--json", *rig.replay_args("--all", "-n", "--queue", "auto", "--report", report),
+			env=env)
+	with open(report, encoding="utf-8") as f:
+		t.ok(numbers(r, "restored", "ambiguous") == [4, 4]
+		     and f.read().count("queue could not be read") == 4,
+		     "and what may be in it is named as ambiguous", r)
+	r = rig.mailwal("-q", *rig.replay_args("--all", "-n", "--queue", "auto"), env=env)
+	t.ok(r.rc == 0 and "could not be read" in r.err, "also with --quiet", r)
 	env["MAIL_CONFIG"] = f"{rig.run}/postfix"
 	r = rig.mailwal("--json", *rig.replay_args("--all", "-n", "--queue", "auto"), env=env)
 	t.ok(r.rc == 0 and numbers(r, "queued") == [4], "auto finds the Postfix of this host", r)
@@ -146,7 +182,7 @@ echo $((n + 1)) >{count}
 list() {{ {servers.POSTFIX_BIN}/postqueue -c {rig.run}/postfix -j; }}
 if test "$n" = 2; then
 	{servers.POSTFIX_BIN}/postqueue -c {rig.run}/postfix -f
-	for i in $(seq 300); do
+	for i in $(seq 1000); do
 		test -z "$(list)" && break
 		sleep 0.1
 	done

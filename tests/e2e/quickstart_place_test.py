@@ -22,7 +22,7 @@ PROOF = [sys.executable, str(tap.ROOT / "contrib" / "lib" / "quickstart.py"), "-
 
 
 def run(argv, **kw):
-	return subprocess.run(argv, capture_output=True, timeout=120, check=False, text=True, **kw)
+	return subprocess.run(argv, capture_output=True, timeout=1000, check=False, text=True, **kw)
 
 
 def told(p):
@@ -118,7 +118,7 @@ def inside(work):
 		p = run([*PROOF, "--dir", f"{work}/work dir"])
 		seen["runs"].append([holds(p), told(p)])
 		shutil.rmtree(f"{work}/work dir", ignore_errors=True)
-	seen["after"] = ["220" in answers(25), "* OK" in answers(143)]
+	seen["after"] = [wait_for(25, "220"), wait_for(143, "* OK")]
 	seen["same"] = before == contents(
 		"/etc/postfix", "/etc/dovecot", "/var/spool/postfix/maildrop",
 		"/var/spool/postfix/deferred", "/var/spool/postfix/active")

@@ -56,13 +56,13 @@ class Site:
 			self.proc = subprocess.Popen([rigs.find_program("mailwald"), "-c", self.conf],
 						     stderr=log, stdin=subprocess.DEVNULL,
 						     preexec_fn=rigs.die_with_parent)
-		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), 20, self.proc)
+		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), alive=self.proc)
 		return self
 
 	def __exit__(self, *_):
 		if self.proc and self.proc.poll() is None:
 			self.proc.send_signal(signal.SIGTERM)
-			self.proc.wait(60)
+			self.proc.wait(tap.PATIENCE)
 		if os.path.exists(self.sock):
 			os.unlink(self.sock)
 
@@ -95,7 +95,7 @@ class Site:
 		def look():
 			rows.update({o.get("rule", "all"): o for o in self.lines("prune", "-n")})
 			return rows[rule]["remove"] == n
-		rigs.wait_for(f"{n} of rule {rule}", look, 60, self.proc)
+		rigs.wait_for(f"{n} of rule {rule}", look, alive=self.proc)
 		return rows
 
 

@@ -47,7 +47,7 @@ def main(t):
 		for run in (1, 2):
 			d = os.path.join(t.dir, f"quick start {run}")
 			p = start("--messages", "90", "--dir", d, *(["--keep"] if run == 2 else []))
-			text = p.communicate(timeout=120)[0]
+			text = p.communicate(timeout=600)[0]
 			t.ok(p.returncode == 0, f"run {run} in a path with spaces: exit 0", text)
 			bad = [r for r in ROWS if r not in text] + [
 				r for r in ("missing", "doubled", "altered")
@@ -55,8 +55,8 @@ def main(t):
 			t.ok(not bad, f"run {run}: the proof has its rows", f"{bad}\n{text}")
 			t.ok((run == 2) == os.path.exists(d + "/journal"),
 			     "the journal is left behind with --keep and only then")
-			t.ok(not processes("quick start"), "nothing of it is still running",
-			     processes("quick start"))
+			t.comes(lambda: not processes("quick start"), "nothing of it is still running",
+				lambda: processes("quick start"))
 		t.ok(re.search(r"show [0-9a-z]+ --raw", text), "--keep says how to look around")
 		shown = re.search(r"(?m)^  ('.*' -c '.*' list --since .*)$", text)
 		r = subprocess.run(shown[1] if shown else "false", shell=True, capture_output=True,
@@ -70,9 +70,9 @@ def main(t):
 	time.sleep(4)
 	p.send_signal(signal.SIGTERM)
 	p.communicate(timeout=tap.PATIENCE)
-	left = processes("stopped early")
-	t.ok(p.returncode == 143 and not left, "SIGTERM: exit 143, nothing left running",
-	     f"{p.returncode} {left}")
+	t.equal(p.returncode, 143, "SIGTERM: exit status")
+	t.comes(lambda: not processes("stopped early"), "nothing left running",
+		lambda: processes("stopped early"))
 
 	def drop():
 		os.setgroups([])

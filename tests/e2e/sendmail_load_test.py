@@ -37,10 +37,10 @@ def load(t, rig, jobs):
 
 	sender = threading.Thread(target=lambda: rig.send(jobs, SESSIONS, pause=0.05), daemon=True)
 	sender.start()
-	rigs.wait_for("a third of the messages", third)
+	rigs.wait_for("a third of the messages", third, 3 * tap.PATIENCE)
 	rig.end("mailwald", signal.SIGKILL)
 	rig.start_mailwald()
-	sender.join(tap.PATIENCE * max(1, MESSAGES // 1000))
+	sender.join(6 * tap.PATIENCE * max(1, MESSAGES // 1000))
 	t.need(not sender.is_alive(), "all was tried")
 	told = [j for j in jobs if j.code == 250]
 	for _ in range(20):

@@ -81,7 +81,7 @@ def tricky(t, rig, engine):
 	     f"{engine}: {exact} of {len(cases)} tricky messages as handed over", "\n".join(bad))
 	# Sendmail now and then passes a message by its second filter; the recorded bytes above
 	# hold for these too.
-	t.ok(len(unseen) <= 2, f"{engine}: an independent milter saw the same bytes", unseen)
+	t.ok(len(unseen) <= len(cases) // 4, f"{engine}: an independent milter saw the same bytes", unseen)
 	t.ok(len(refused) == REFUSED and len(rig.journaled()) == exact,
 	     f"{engine}: no record of the {len(refused)} that Sendmail refuses", refused)
 
@@ -123,15 +123,15 @@ def facts(t, rig, engine):
 	"""What the macros say: queue ID, client, TLS, login."""
 	ctx = ssl.create_default_context()
 	ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
-	with smtplib.SMTP("127.0.0.1", rig.smtp_port, "laptop.example.test", 30) as c:
+	with smtplib.SMTP("127.0.0.1", rig.smtp_port, "laptop.example.test", tap.PATIENCE) as c:
 		port = c.sock.getsockname()[1]
 		c.starttls(context=ctx)
 		cipher = c.sock.cipher()[0]
 		c.login(ANNA, rig.password)
 		c.sendmail(ANNA, [BERT, "x@elsewhere.test"], text("facts"))
 	row = next((o for o in rig.journaled() if o["message_id"] == "<facts@remote.test>"), {})
-	t.ok(row.get("queue_id", "?") in rig.maillog(), f"{engine}: the queue ID of Sendmail's log",
-	     row)
+	t.comes(lambda: row.get("queue_id", "?") in rig.maillog(),
+		f"{engine}: the queue ID of Sendmail's log", lambda: row)
 	t.equal((row.get("auth_user"), row.get("direction")), (ANNA, "out"),
 		f"{engine}: login and direction")
 	t.equal(row.get("client"), {"addr": "127.0.0.1", "name": "localhost", "port": port,

@@ -115,11 +115,11 @@ def hole(t, rig):
 	rig.end("postfix")
 	rig.configure(postfix="smtpd_milters =")
 	rig.start_postfix()
-	before = len(rig.maillog())
+	before = len(rig.whole_maillog())
 	r, test, _ = send(rig, "--wait", "1")
 	t.ok(r.rc == 1 and test.get("accepted") is True and test.get("journaled") is False
 	     and test.get("id") is None, "past mailwald: a hole, exit 1", r)
-	t.ok(test.get("queue_id") and f"{test['queue_id']}: " in rig.maillog()[before:],
+	t.ok(test.get("queue_id") and f"{test['queue_id']}: " in rig.whole_maillog()[before:],
 	     "with the queue ID that Postfix has", test)
 	t.ok(r.summary["holes"] >= 2, "counted beside the one in the settings", r)
 	r = send(rig, "--wait", "1", json=False)[0]

@@ -165,7 +165,7 @@ def hostile(t, program):
 		began = time.monotonic()
 		try:
 			a = h.ask(rnd.choice(("192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1")),
-				  rnd.choice(("h0.test", "[192.0.2.1]", "", "." * 50)), sender, wait=5)
+				  rnd.choice(("h0.test", "[192.0.2.1]", "", "." * 50)), sender)
 			if a["result"] not in RESULTS or len(b"".join(a.values())) > 8000:
 				bad.append((i, a))
 		except spfhelper.Died as e:
@@ -204,7 +204,7 @@ def deadline(t, program):
 		began = time.monotonic()
 		a = h.ask("192.0.2.1", "x.test", "a@many.test", ms=1500)
 		took = time.monotonic() - began
-		t.ok(a["result"] == b"temperror" and 1.4 < took < 8,
+		t.ok(a["result"] == b"temperror" and 1.4 < took < 10,
 		     "a check ends when its time is over", (a, took))
 
 

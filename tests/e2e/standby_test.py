@@ -19,11 +19,11 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-import mailbox
 import rig as rigs
 import servers
 import tap
 import workload
+from follower import settled
 from mailbox import Expected
 
 SETUP = rigs.ROOT / "contrib" / "standby" / "setup"
@@ -80,20 +80,9 @@ def expect(want, jobs):
 	return want
 
 
-def copies(rig):
-	"""How many there are; 0 when a folder went while we looked (a staging folder)."""
-	try:
-		return mailbox.count(mailbox.dump(rig))
-	except (RuntimeError, imaplib.IMAP4.error):
-		return 0
-
-
-def check(t, rig, want, what, seconds=0):
-	total, end = sum(map(len, want.values())), time.monotonic() + seconds
-	while copies(rig) < total and time.monotonic() < end:
-		time.sleep(0.2)
-	got = mailbox.compare(want, {k: v for k, v in mailbox.dump(rig).items() if v})
-	t.ok(got.ok, f"{what}: {total} copies, each once", got)
+def check(t, rig, want, what):
+	got = settled(rig, want)
+	t.ok(got and got.ok, f"{what}: {sum(map(len, want.values()))} copies, each once", got)
 
 
 def configuration(t, standby):
@@ -146,8 +135,7 @@ def main_test(t):
 		p = follow(main, standby)
 		after = main.send(jobs[20:50])
 		main.wait_queue()
-		check(t, standby, expect({}, before + after), "the standby is current",
-		      tap.PATIENCE)
+		check(t, standby, expect({}, before + after), "the standby is current")
 		t.ok(p.poll() is None, "the follower runs")
 		t.equal(main.end("follow"), 130, "it ends")
 		user_view(t, standby, main.users[0], sum(main.users[0] in j.owners
@@ -155,8 +143,9 @@ def main_test(t):
 		main.destroy_store()
 		standby.start()
 		there = standby.send(jobs[50:80])
-		refused = [j for j in there if j.code != 250]
-		if refused:  # Dovecot answers for logins a moment later than it listens
+		end = time.monotonic() + tap.PATIENCE
+		while time.monotonic() < end and (refused := [j for j in there if j.code != 250]):
+			# Dovecot answers for logins a moment later than it listens
 			t.note(f"sent again: {[(j.auth, j.code, j.text) for j in refused]}")
 			standby.send(refused)
 		t.need(all(j.code == 250 for j in there), "its Postfix takes mail")
@@ -166,7 +155,7 @@ def main_test(t):
 		for j in there:
 			for u in j.owners:
 				want.setdefault((u, "INBOX"), []).append(Expected(j.queue_id, j.data))
-		check(t, standby, want, "the standby receives, and users send from it", 10)
+		check(t, standby, want, "the standby receives, and users send from it")
 		home(t, main, standby, before, after + there)
 
 

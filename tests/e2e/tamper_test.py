@@ -157,7 +157,7 @@ class Other(retention.Site):
 			self.proc = subprocess.Popen([rigs.find_program("mailwald"), "-c", self.conf],
 						     stderr=log, stdin=subprocess.DEVNULL,
 						     preexec_fn=rigs.die_with_parent)
-		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), 20, self.proc)
+		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), alive=self.proc)
 		return self
 
 
@@ -179,6 +179,8 @@ def check(t, site, journal, attack, point):
 		want = [int(with_point and found)] * 2 + [int(alone and found)]
 		if needs_key and not key:
 			want[0] = got[0][0]  # the index may tell
+			if all("the token of its ID" in g[1] for g in got[1:]):
+				want = [1, 1, 1]  # by chance it was that one: no key is needed
 		t.equal([g[0] for g in got], want, f"{name}: key {key}")
 
 
@@ -234,7 +236,7 @@ def one_works(t):
 		t.ok("P1" in left and "P0" not in left and "P35" in left,
 		     "hold beats the size limit, the neighbour goes", left)
 		t.ok(len(files(s.journal)) < before, "files went")
-		rigs.wait_for("nothing removed to stay open", lambda: not still_open(s.proc), 60, s.proc)
+		rigs.wait_for("nothing removed to stay open", lambda: not still_open(s.proc), alive=s.proc)
 		t.equal([p.name for p in (s.journal / "segments").glob("0*.tmp")], [],
 			"nothing is on its way out")
 		summary = json.loads(s.mailwal("--json", "verify")[1].splitlines()[-1])

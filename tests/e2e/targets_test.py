@@ -65,11 +65,11 @@ def maildirs(t, rig, owners):
 		want, got = bag(j.data for j in jobs), bag(f.read_bytes() for f in files)
 		if want != got:
 			bad.append(f"{u}:\n{differs(want, got)}")
-		at = {mailbox.without_trace(j.data): j.acked_at for j in jobs}
+		at = {mailbox.without_trace(j.data): j for j in jobs}
 		for f in files:
 			x = at.get(mailbox.without_trace(mailbox.crlf(f.read_bytes())))
-			if x and abs(f.stat().st_mtime - x) > 2:
-				dates.append(f"{f}: {f.stat().st_mtime - x:+.1f} s")
+			if x and x.off(f.stat().st_mtime) > 1:
+				dates.append(f"{f}: {f.stat().st_mtime - x.acked_at:+.1f} s")
 		if any((box / "tmp").iterdir()):
 			bad.append(f"{u}: tmp/ is not empty")
 	t.ok(not bad, "maildir: every copy once after two runs", "\n".join(bad))

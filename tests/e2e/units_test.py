@@ -31,7 +31,7 @@ def argv_of(u, log):
 	return [PROGRAM[os.path.basename(words[0])], *words[1:]]
 
 
-def until(what, seconds=60):
+def until(what, seconds=tap.PATIENCE):
 	end = time.monotonic() + seconds
 	while time.monotonic() < end:
 		if what():
@@ -101,7 +101,7 @@ def main(t):
 		if u.name in ready:
 			stay(t, u, argv, env, ready[u.name])
 			continue
-		r = subprocess.run(argv, env=env, capture_output=True, check=False, timeout=60)
+		r = subprocess.run(argv, env=env, capture_output=True, check=False, timeout=tap.PATIENCE)
 		t.ok(r.returncode == 0, f"{u.name}: does its work under its filter of system calls",
 		     f"{r.returncode}\n{r.stdout.decode()}\n{r.stderr.decode()}")
 	d = next(u for u in units if u.name == "mailwald")

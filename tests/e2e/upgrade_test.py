@@ -85,6 +85,11 @@ class ProxyLoad:
 		smtp.send_all(self.source(kind), lambda j: self.port, None, sessions=sessions,
 			      per_connection=each)
 
+	def done(self, n):
+		"""Enough of each kind for the n-th change?"""
+		new, kept = (sum(j.code is not None for j in self.jobs[k]) for k in ("new", "kept"))
+		return new > 6 * n and kept > 2 * n
+
 	def check(self, t, name, rig):
 		self.stop.set()
 		for th in self.threads:
@@ -186,8 +191,9 @@ def one(t, kind, name):
 		load = Load(rig)
 		relayed = ProxyLoad(proxy) if kind is Taken else None
 		slowest = 0.0
-		for _ in range(RESTARTS):
-			time.sleep(0.4)
+		for k in range(1, RESTARTS + 1):
+			rigs.wait_for("load", lambda n=k: len(load.done("new")) > 12 * n and len(
+				load.done("kept")) > 4 * n and (not relayed or relayed.done(n)))
 			began = time.monotonic()
 			starts = rig.mailwald_log().count("event=start ")
 			rig.replace()

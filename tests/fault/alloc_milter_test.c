@@ -352,7 +352,7 @@ every_mail_has_its_verdict(void **state)
 {
 	(void)state;
 	struct mw_verdict_stats s;
-	for (int i = 0; i < 6000; i++) {
+	for (int i = 0; i < 12000; i++) {
 		mw_verdict_stats(verdict, &s);
 		if (s.queued == 0)
 			break;

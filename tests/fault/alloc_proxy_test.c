@@ -1,7 +1,7 @@
 /* Every allocation fails once while mail passes through the proxy, by DATA and by BDAT:
  * nothing crashes or hangs, the client hears a temporary refusal or a closed connection,
  * what was answered with 250 is in the journal and at the next server as it was sent, and
- * nothing is at the next server that is not in the journal.
+ * nothing is at the next server that is not in the journal. And while the proxy starts.
  *
  * MW_FAULT_ROUNDS=all fails each one; else a slice (MW_SEED moves it). */
 #include "tests/support/alloc_fail.h"
@@ -17,7 +17,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 
@@ -425,6 +427,86 @@ every_allocation(void **state)
 	assert_true(hit > 20 && count[REFUSED] + count[LOST] > 10);
 }
 
+/* ---- a start that fails ---- */
+
+enum {
+	WAITING = 3, /* clients that have connected before */
+	AGAIN = 3    /* each one: threads may be faster or slower */
+};
+
+static atomic_bool slow_start;
+
+/* In place of libc's: a thread that was started too early has the time to do harm. */
+int
+epoll_create1(int flags)
+{
+	if (atomic_load(&slow_start))
+		(void)usleep(5000);
+	return (int)syscall(SYS_epoll_create1, flags);
+}
+
+/* Where the proxy will listen, from another mailwald: clients are waiting there. */
+static void
+inherit(int clients[WAITING])
+{
+	struct mw_listeners l = {.n = 1};
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	memcpy(a.sun_path, here, strlen(here) + 1);
+	(void)unlink(here);
+	l.v[0].fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	assert_true(l.v[0].fd >= 0);
+	assert_int_equal(bind(l.v[0].fd, (struct sockaddr *)&a, sizeof a), 0);
+	assert_int_equal(listen(l.v[0].fd, WAITING), 0);
+	for (size_t i = 0; i < WAITING; i++)
+		clients[i] = dial();
+	mw_listen_inherit(&l);
+}
+
+/* Starts it with the n-th allocation failing; true: none did, and it runs. A start that
+ * fails takes no client that it then leaves alone. */
+static bool
+start_at(uint64_t n, uint64_t *failed)
+{
+	int clients[WAITING];
+	struct mw_err err = {0};
+	at_call = n;
+	inherit(clients);
+	alloc_fail_at(n, 1);
+	int r = mw_proxy_start(&cap, &proxy, &err);
+	bool hit = alloc_fail_off() > 0;
+	mw_listen_inherit_done();
+	*failed += r < 0;
+	for (size_t i = 0; i < WAITING; i++) {
+		int code = next_reply(clients[i]);
+		require(code == 0 || (r == 0 && (code == 220 || code / 100 == 4)),
+		        "start %d: a client is told %d", r, code);
+		require(code == 220 || hit, "a client is turned away with %d", code);
+		(void)close(clients[i]);
+	}
+	at_call = 0;
+	if (hit) {
+		mw_proxy_stop(proxy, false);
+		proxy = NULL;
+	}
+	return !hit;
+}
+
+static void
+every_start(void **state)
+{
+	(void)state;
+	uint64_t failed = 0, n = 1;
+	mw_proxy_stop(proxy, false);
+	proxy = NULL;
+	atomic_store(&slow_start, true);
+	for (unsigned again = 0; !start_at(n, &failed);)
+		if (++again % AGAIN == 0)
+			n++;
+	print_message("%llu starts failed\n", (unsigned long long)failed);
+	assert_true(failed > (uint64_t)(5 * AGAIN));
+	all_taken();
+}
+
 static pthread_t server;
 
 static int
@@ -507,6 +589,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(every_allocation),
+	    cmocka_unit_test(every_start),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -61,7 +61,7 @@ calloc(size_t k, size_t n)
 	if (atomic_load(&stage) == 0 || getpriority(PRIO_PROCESS, 0) != TRAINER_NICE)
 		return __libc_calloc(k, n);
 	atomic_store(&stage, 2);
-	for (int i = 0; i < 2000 && !atomic_load(&close_is_near); i++)
+	for (int i = 0; i < 24000 && !atomic_load(&close_is_near); i++)
 		(void)usleep(5000);
 	(void)usleep(300000); /* the end is asked for; if not yet, nothing is proven */
 	errno = ENOMEM;
@@ -186,7 +186,7 @@ segment_without_a_header(void **state)
 		segment_path(lost, path);
 		shell("dd if=/dev/zero of='%s' bs=4096 count=2 conv=notrunc status=none",
 		      path);
-		(void)alarm(20); /* it once went round for ever */
+		(void)alarm(200); /* it once went round for ever */
 		st = reader();
 		struct hits h = find(st);
 		assert_int_equal(h.n, 2);
@@ -327,7 +327,7 @@ static void
 indexed(struct mw_store *st)
 {
 	struct mw_store_stats s = {.index_lag_records = 1};
-	for (int i = 0; i < 6000 && s.index_lag_records; i++) {
+	for (int i = 0; i < 24000 && s.index_lag_records; i++) {
 		mw_store_stats(st, &s);
 		(void)usleep(5000);
 	}
@@ -560,10 +560,10 @@ end_while_a_spare_fails(void **state)
 	atomic_store(&stage, 1);
 	wordy(1, 100, &text);
 	append(st, 100, mw_buf_str(&text)); /* takes the spare: another is made */
-	for (int i = 0; i < 2000 && atomic_load(&stage) == 1; i++)
+	for (int i = 0; i < 24000 && atomic_load(&stage) == 1; i++)
 		(void)usleep(5000);
 	assert_int_equal(atomic_load(&stage), 2);
-	(void)alarm(30); /* it once waited for ever */
+	(void)alarm(200); /* it once waited for ever */
 	assert_int_equal(pthread_create(&t, NULL, close_it, st), 0);
 	assert_int_equal(pthread_join(t, NULL), 0);
 	(void)alarm(0);

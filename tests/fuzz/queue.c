@@ -19,20 +19,21 @@ learn(struct mw_queue *q, const uint8_t *p, size_t n, size_t piece)
 	struct mw_err err = {0};
 	int r = 0;
 	for (size_t at = 0; at < n && !r; at += piece)
-		r = mw_queue_learn(q, p + at, n - at < piece ? n - at : piece, some, NULL,
-		                   &err);
-	r = mw_queue_learn(q, NULL, 0, some, NULL, &err);
+		r = mw_queue_learn(q, 0, p + at, n - at < piece ? n - at : piece, some,
+		                   NULL, &err);
+	r = mw_queue_learn(q, 0, NULL, 0, some, NULL, &err);
 	return mw_queue_size(q) * 2 + (r != 0);
 }
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	const struct mw_queue_from from = {.command = "true"};
 	struct mw_queue *q[2] = {NULL, NULL};
 	struct mw_err err = {0};
 	size_t n[2] = {0, 0};
 	for (int i = 0; i < 2; i++) {
-		if (mw_queue_new("true", &q[i], &err))
+		if (mw_queue_new(&from, 1, &q[i], &err))
 			abort();
 		n[i] = learn(q[i], data, size, i ? 3 : size + 1);
 		mw_queue_free(q[i]);

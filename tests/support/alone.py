@@ -18,11 +18,19 @@ import milterclient
 import rig as rigs
 
 
+def sanitized():
+	"""Sanitizers bring their own malloc, which keeps what was freed and cannot be counted."""
+	names = subprocess.run(
+		["nm", "-D", rigs.find_program("mailwald")], capture_output=True, check=True).stdout
+	return b"__asan_init" in names or b"__tsan_init" in names
+
+
 class Alone:
-	def __init__(self, directory, *settings, program=None):
+	def __init__(self, directory, *settings, program=None, journal=None):
 		self.dir = pathlib.Path(directory)
 		self.program = program or rigs.find_program("mailwald")
-		self.journal, self.conf = self.dir / "journal", self.dir / "conf"
+		self.journal = pathlib.Path(journal or self.dir / "journal")
+		self.conf = self.dir / "conf"
 		self.log = self.dir / "log"
 		self.sock = f"/tmp/mw-alone-{os.getpid()}-{self.dir.name}.sock"
 		lines = [f'journal_dir = "{self.journal}"', f"milter_listen = unix:{self.sock}",
@@ -37,11 +45,19 @@ class Alone:
 		return self
 
 	def start(self):
+		"""It listens before its journal is open; here both are seen."""
+		before = self.said().count("event=start ")
 		with open(self.log, "ab") as log:
 			self.proc = subprocess.Popen([self.program, "-c", self.conf], stderr=log,
 						     stdin=subprocess.DEVNULL,
 						     preexec_fn=rigs.die_with_parent)
 		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), alive=self.proc)
+		rigs.wait_for("its journal to be open",
+			      lambda: self.said().count("event=start ") > before, alive=self.proc)
+
+	def said(self):
+		"""Its log."""
+		return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
 
 	def end(self, sig=signal.SIGTERM):
 		"""Its exit status, and how long it took to end."""

@@ -14,11 +14,14 @@ FOOTER = b"\r\n-- \r\nThis mail was checked by a filter of this site.\r\n"
 class LaterFilter(Witness):
 	"""As a Witness, and messages of self.seen were changed."""
 
+	ACTIONS = ADD_HEADERS | CHANGE_BODY | CHANGE_HEADERS
+
 	def __init__(self, path):
 		super().__init__(path)
 		self.seen = 0
 
-	def _change(self, c, msg):
+	def _end(self, c, msg):
+		"""What is said at the end of a message."""
 		body = b"".join(msg.body)
 		subject = [h for h in msg.head if h.lower().startswith(b"subject:")]
 		self._send(c, b"h", b"X-Spam-Status\0 No, score=0.1\r\n\trequired=5.0\0")
@@ -31,6 +34,7 @@ class LaterFilter(Witness):
 			self._send(c, b"b", body[at:at + 60000])
 		with self.lock:
 			self.seen += 1
+		self._send(c, b"c")
 
 	def _session(self, c):
 		msg = Message()
@@ -43,8 +47,7 @@ class LaterFilter(Witness):
 			if cmd == b"O":
 				ver = struct.unpack(">I", data[:4])[0]
 				self._send(c, b"O", struct.pack(
-					">III", min(ver, 6), ADD_HEADERS | CHANGE_BODY | CHANGE_HEADERS,
-					HDR_LEADSPC))
+					">III", min(ver, 6), self.ACTIONS, HDR_LEADSPC))
 				continue
 			if cmd in (b"D", b"A", b"K"):
 				if cmd != b"D":
@@ -59,5 +62,6 @@ class LaterFilter(Witness):
 				msg.body.append(data)
 			elif cmd == b"E":
 				msg.body.append(data)
-				self._change(c, msg)
+				self._end(c, msg)
+				continue
 			self._send(c, b"c")

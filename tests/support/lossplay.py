@@ -99,12 +99,12 @@ class Play:
 		"""Every other time the server's processes instead of the client."""
 		whole, hit, tries = self.first.seconds, 0, 0
 		loss.again()
-		while hit < self.kills and tries < self.kills * 4:
+		while hit < self.kills and tries < self.kills * 12:
 			tries += 1
 			p = self._start(store)
 			time.sleep(loss.rnd.uniform(0, whole))
 			if p.poll() is None and hit % 2 and store.kill_server():
-				p.communicate(timeout=300)
+				p.communicate(timeout=600)
 				store.revive()
 				hit += 1
 				continue
@@ -120,10 +120,10 @@ class Play:
 			if not self.check(loss, f"after {hit} kills"):
 				return
 			loss.again()
-			whole = max(whole * 0.85, 0.05)
+			whole = max(whole * 0.7, 0.05)
 		self.killed = hit
 		two = [self._start(store), self._start(store)]
-		outs = [p.communicate(timeout=300) for p in two]
+		outs = [p.communicate(timeout=600) for p in two]
 		codes = sorted(p.returncode for p in two)
 		self.t.ok(hit == self.kills and codes[0] == 0 and codes[1] in (0, 75),
 			  f"{self.what}: {hit} kills, then two runs at once end with 0 and 0 or 75",

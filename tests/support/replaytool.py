@@ -35,10 +35,11 @@ class CutProxy(listener.Relay):
 
 class StopProxy(listener.Relay):
 	"""A TCP relay to a port that, when the client sends the n-th line with these words, calls
-	stop() and lets neither that line nor anything later through. Ends with close()."""
+	stop() and lets neither that line nor anything later through; with on, both. Ends with
+	close()."""
 
-	def __init__(self, port, words, n, stop):
-		self.words, self.left, self.stop = words, n, stop
+	def __init__(self, port, words, n, stop, on=False):
+		self.words, self.left, self.stop, self.on = words, n, stop, on
 		self.hit = False
 		super().__init__(port)
 
@@ -55,5 +56,6 @@ class StopProxy(listener.Relay):
 			if met:
 				self.hit = True
 				self.stop()
-				return
+				if not self.on:
+					return
 			far.sendall(d)

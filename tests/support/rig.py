@@ -338,9 +338,14 @@ queue_command = {self.queue_command()}
 		self.start_postfix()
 		return self
 
-	def start_mailwald(self):
-		p = self.spawn("mailwald", [self.mailwald_bin, "-c", self.conf])
+	def start_mailwald(self, **kw):
+		"""It listens before its journal is open; here both are seen."""
+		log = os.path.join(self.dir, "mailwald.log")
+		before = self.mailwald_log().count("event=start ") if os.path.exists(log) else 0
+		p = self.spawn("mailwald", [self.mailwald_bin, "-c", self.conf], **kw)
 		wait_for("mailwald's socket", lambda: connects(self.milter_sock), alive=p)
+		wait_for("mailwald to open its journal",
+				lambda: self.mailwald_log().count("event=start ") > before, alive=p)
 		return p
 
 	def start_dovecot(self):
@@ -384,6 +389,8 @@ queue_command = {self.queue_command()}
 	def mailwal(self, *args, timeout=300, conf=True, env=None):
 		"""Runs mailwal with this rig's configuration."""
 		argv = self.mailwal_argv(*args, conf=conf)
+		if f"{self.run}/maillog" in args:
+			self.whole_maillog()
 		t = time.monotonic()
 		p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
 				   timeout=timeout, check=False, env=env)
@@ -466,13 +473,24 @@ queue_command = {self.queue_command()}
 			  errors="replace") as f:
 			return f.read()
 
+	def whole_maillog(self):
+		"""The same with all that Postfix has said until now: its programs hand their lines to
+		postlogd, which writes them later, in their order."""
+		if "postfix" not in self.procs:
+			return self.maillog()
+		word = f"word {secrets.token_hex(8)}"
+		subprocess.run([f"{servers.POSTFIX_BIN}/postlog", "-c", f"{self.run}/postfix", "-t",
+				"rig", word], capture_output=True, timeout=PATIENCE, check=True)
+		wait_for("Postfix' log", lambda: word in self.maillog())
+		return self.maillog()
+
 	def sent_outside(self):
 		"""Recipients outside that Postfix got mail for (the discard transport)."""
-		return [line for line in self.maillog().splitlines()
+		return [line for line in self.whole_maillog().splitlines()
 			if "postfix/discard[" in line and "status=sent" in line]
 
 	def lmtp_deliveries(self):
-		return [line for line in self.maillog().splitlines()
+		return [line for line in self.whole_maillog().splitlines()
 			if "postfix/lmtp[" in line and "status=sent" in line]
 
 	# -- the store -------------------------------------------------------------

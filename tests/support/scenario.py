@@ -123,11 +123,15 @@ class Disaster:
 			if j.code == 250:
 				for u in j.owners:
 					out.setdefault((u, "INBOX"), []).append(
-						Expected(j.queue_id, data_of(j), j.acked_at))
+						self._sent(j, data_of))
 		for j in self.sent_box:
 			out.setdefault((j.auth, "Sent"), []).append(
-				Expected(j.queue_id, data_of(j), j.acked_at))
+				self._sent(j, data_of))
 		return out
+
+	@staticmethod
+	def _sent(j, data_of):
+		return Expected(j.queue_id, data_of(j), j.acked_at, j.began_at)
 
 	def put_back(self, comparison):
 		"""The matched copies that were not in the restored backup."""
@@ -136,9 +140,9 @@ class Disaster:
 
 	def wrong_dates(self, comparison, tolerance=2.0):
 		"""Put back with an INTERNALDATE that is not the time of arrival."""
-		return [f"{k[0]}/{k[1]} uid {s.uid} ({e.label}): {s.date - e.at:+.1f} s"
+		return [f"{k[0]}/{k[1]} uid {s.uid} ({e.label}): {e.off(s.date):+.1f} s"
 			for k, e, s in self.put_back(comparison)
-			if abs(s.date - e.at) > tolerance]
+			if abs(e.off(s.date)) > tolerance]
 
 	def same_state(self, a, b):
 		"""Differences between two dumps, as text; empty if none."""

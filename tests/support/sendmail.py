@@ -115,14 +115,14 @@ def find():
 	return None
 
 
-def preload():
-	"""The library of preload.c, compiled anew when that changed."""
-	src = pathlib.Path(__file__).parent / "preload" / "preload.c"
+def preload(name="preload"):
+	"""The library of a file in preload/, compiled anew when that changed."""
+	src = pathlib.Path(__file__).parent / "preload" / f"{name}.c"
 	base = pathlib.Path(os.environ.get("MW_BUILD") or "/tmp") / "tests"
 	base.mkdir(parents=True, exist_ok=True)
-	lib = base / "preload.so"
+	lib = base / f"{name}.so"
 	if not lib.exists() or lib.stat().st_mtime < src.stat().st_mtime:
-		new = base / f"preload.{os.getpid()}.so"
+		new = base / f"{name}.{os.getpid()}.so"
 		subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", "-o", new, src,
 				"-ldl"], check=True)
 		os.replace(new, lib)
@@ -316,6 +316,9 @@ class Sendmail(rigs.Rig):
 
 	def flush(self):
 		pass  # the queue is run each second
+
+	def whole_maillog(self):
+		return self.maillog()  # its programs write it themselves
 
 	def delivered(self):
 		"""[(queue ID, relay's answer)] of what the mailer dovecot took."""

@@ -135,21 +135,26 @@ def queue_id(reply):
 
 
 class Job:
-	"""One message to send; after sending: code, text, queue_id."""
+	"""One message to send; after sending: code, text, queue_id; with a clock also when it was
+	begun and acknowledged (began_at, acked_at), between which it arrived."""
 
 	def __init__(self, data, sender, rcpts, auth=None, **opts):
 		self.data, self.sender, self.rcpts = data, sender, list(rcpts)
 		self.auth, self.opts = auth, opts
 		self.code, self.text, self.queue_id = None, "", ""
-		self.acked_at = None
+		self.began_at = self.acked_at = None
+
+	def off(self, date):
+		"""By how many seconds a whole second cannot be that of its arrival; 0: it can."""
+		return max(self.began_at - 1 - date, date - self.acked_at, 0)
 
 
 def send_all(jobs, port_for, password_for, sessions=8, per_connection=5, stop=None,
 	     clock=None, pause=0.0):
 	"""Sends all jobs over parallel sessions; errors are kept in the jobs, not raised.
 	port_for(job) gives the port, password_for(user) the password of job.auth. A lost
-	connection fails the job in flight only. pause: seconds after a failure. stop:
-	threading.Event. clock(): stamps a job when it is acknowledged."""
+	connection fails the job in flight only. pause: seconds after a failure, or what is
+	called then. stop: threading.Event. clock(): stamps jobs."""
 	lock, it = threading.Lock(), iter(jobs)
 
 	def work():
@@ -169,6 +174,7 @@ def send_all(jobs, port_for, password_for, sessions=8, per_connection=5, stop=No
 						client.auth(job.auth, password_for(job.auth))
 					login = job.auth
 				used += 1
+				job.began_at = clock() if clock else None
 				got = client.mail(job.data, job.sender, job.rcpts, **job.opts)
 				job.code, job.text = got
 				job.queue_id = queue_id(got)
@@ -181,7 +187,7 @@ def send_all(jobs, port_for, password_for, sessions=8, per_connection=5, stop=No
 				client.close()
 				client = None
 			if job.code != 250:
-				time.sleep(pause)
+				pause() if callable(pause) else time.sleep(pause)
 		if client:
 			client.quit()
 

@@ -342,7 +342,7 @@ class Loss:
 		j = jobs[0]
 		if folder != self.place(user, j):
 			bad["wrong_folder"].append(f"{where}: not {self.place(user, j)}")
-		if j not in self.waiting and min(abs(s.date + 0.5 - x.acked_at) for x in jobs) > 1.6:
+		if j not in self.waiting and min(x.off(s.date) for x in jobs) > 1:
 			bad["wrong_date"].append(f"{where}: {s.date - j.acked_at:+.1f} s")
 		if not self.store.same(j.data, s.data, j in self.waiting):
 			bad["altered"].append(f"{where}: {s.data[:300]!r}")

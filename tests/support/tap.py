@@ -21,7 +21,7 @@ import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds for one condition: a deadline finds what hangs, not what is slow
-LIMIT = 540  # seconds for a test, a little less than ctest's
+LIMIT = 1140  # seconds for a test, a little less than ctest's
 
 
 class Fatal(Exception):
@@ -53,6 +53,13 @@ class Checks:
 			for line in str(detail).splitlines()[:40]:
 				print("# " + line, flush=True)
 		return bool(good)
+
+	def comes(self, test, what, detail=lambda: ""):
+		"""Polls until test() is true: for what is seen a moment after what caused it."""
+		end = time.monotonic() + PATIENCE
+		while not (good := test()) and time.monotonic() < end:
+			time.sleep(0.02)
+		return self.ok(good, what, "" if good else detail())
 
 	def equal(self, got, want, what):
 		return self.ok(got == want, f"{what}: {short(want)}", f"got {short(got)}")

@@ -4,6 +4,7 @@ Messages come from the shared corpus of real mail where a checkout has one besid
 from tests/fixtures/mail, repeated with variations. Everything follows from a seed.
 """
 
+import fcntl
 import os
 import pathlib
 import random
@@ -30,8 +31,11 @@ def corpus_dir(cache=None):
 	base = pathlib.Path(cache or os.environ.get("MW_BUILD") or ROOT / "build") / "corpus"
 	if not (base / "unpacked").is_file():
 		base.mkdir(parents=True, exist_ok=True)
-		subprocess.run(["tar", "--zstd", "-xf", packed, "-C", base], check=True)
-		(base / "unpacked").touch()
+		with open(base / "lock", "w", encoding="ascii") as lock:
+			fcntl.flock(lock, fcntl.LOCK_EX)  # two tests begin at once
+			if not (base / "unpacked").is_file():
+				subprocess.run(["tar", "--zstd", "-xf", packed, "-C", base], check=True)
+				(base / "unpacked").touch()
 	return base / "shared-set"
 
 

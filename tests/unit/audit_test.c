@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -220,6 +221,90 @@ causes(void **state)
 	mw_audit_done(&a);
 }
 
+/* Of two sessions side by side the one whose milter is away; of two messages the one that
+ * cleanup had when it broke off; what cleanup itself wants milters for; and where it is
+ * not known whose it is, whoever was there. */
+static const char down_text[] =
+    "Nov 22 12:00:00 mx postfix/smtpd[31]: connect from a[192.0.2.1]\n"
+    "Nov 22 12:00:00 mx postfix/smtpd[32]: connect from a[192.0.2.1]\n"
+    "Nov 22 12:00:00 mx postfix/smtpd[31]: warning: connect to Milter service unix:/m: "
+    "Connection refused\n"
+    "Nov 22 12:00:01 mx postfix/smtpd[31]: 4jXTPC00001z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:00:01 mx postfix/smtpd[32]: 4jXTPC00002z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:00:01 mx postfix/cleanup[41]: 4jXTPC00001z1aaa: message-id=<1@t>\n"
+    "Nov 22 12:00:01 mx postfix/cleanup[42]: 4jXTPC00002z1aaa: message-id=<2@t>\n"
+    /* the same session, half an hour later; another of that process */
+    "Nov 22 12:30:01 mx postfix/smtpd[31]: 4jXTPC00003z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:30:01 mx postfix/cleanup[41]: 4jXTPC00003z1aaa: message-id=<3@t>\n"
+    "Nov 22 12:30:02 mx postfix/smtpd[31]: disconnect from a[192.0.2.1]\n"
+    "Nov 22 12:30:03 mx postfix/smtpd[31]: connect from a[192.0.2.1]\n"
+    "Nov 22 12:30:03 mx postfix/smtpd[31]: 4jXTPC00004z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:30:03 mx postfix/cleanup[41]: 4jXTPC00004z1aaa: message-id=<4@t>\n"
+    /* it breaks off in the midst of a session, and at the end of a message */
+    "Nov 22 12:31:00 mx postfix/smtpd[32]: 4jXTPC00005z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:31:00 mx postfix/smtpd[32]: warning: milter unix:/m: can't read "
+    "SMFIC_RCPT "
+    "reply packet header: Success\n"
+    "Nov 22 12:31:00 mx postfix/cleanup[42]: 4jXTPC00005z1aaa: message-id=<5@t>\n"
+    "Nov 22 12:32:00 mx postfix/smtpd[31]: 4jXTPC00006z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:32:00 mx postfix/cleanup[43]: 4jXTPC00006z1aaa: message-id=<6@t>\n"
+    "Nov 22 12:32:00 mx postfix/cleanup[43]: warning: milter unix:/m: can't read "
+    "SMFIC_BODYEOB reply packet header: Success\n"
+    "Nov 22 12:32:01 mx postfix/smtpd[31]: 4jXTPC00007z1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:32:01 mx postfix/cleanup[43]: 4jXTPC00007z1aaa: message-id=<7@t>\n"
+    /* another host's processes have the same numbers */
+    "Nov 22 12:33:00 my postfix/cleanup[43]: warning: milter unix:/m: can't read "
+    "SMFIC_MAIL reply packet header: Success\n"
+    /* sendmail(1): the milter is looked for before the message is named */
+    "Nov 22 12:33:00 mx postfix/pickup[6]: 4jXTPC00008z1aaa: uid=0 from=<root@h.test>\n"
+    "Nov 22 12:33:00 mx postfix/cleanup[43]: warning: connect to Milter service unix:/m: "
+    "Connection refused\n"
+    "Nov 22 12:33:00 mx postfix/cleanup[43]: 4jXTPC00008z1aaa: message-id=<8@t>\n"
+    "Nov 22 12:33:01 mx postfix/pickup[6]: 4jXTPC00009z1aaa: uid=0 from=<root@h.test>\n"
+    "Nov 22 12:33:01 mx postfix/cleanup[43]: 4jXTPC00009z1aaa: message-id=<9@t>\n"
+    /* nobody saw how that session began: all that came near it */
+    "Nov 22 12:50:00 mx postfix/smtpd[33]: warning: connect to Milter service unix:/m: "
+    "Connection refused\n"
+    "Nov 22 12:50:01 mx postfix/smtpd[31]: 4jXTPC0000Az1aaa: client=a[192.0.2.1]\n"
+    "Nov 22 12:50:01 mx postfix/cleanup[43]: 4jXTPC0000Az1aaa: message-id=<A@t>\n";
+
+static void
+whose_milter_was_away(void **state)
+{
+	(void)state;
+	static const char digits[] = "123456789A";
+	static const enum mw_audit_cause want[] = {MW_AUDIT_DOWN,   MW_AUDIT_OTHER,
+	                                           MW_AUDIT_DOWN,   MW_AUDIT_OTHER,
+	                                           MW_AUDIT_DOWN,   MW_AUDIT_DOWN,
+	                                           MW_AUDIT_OTHER,  MW_AUDIT_DOWN,
+	                                           MW_AUDIT_PICKUP, MW_AUDIT_DOWN};
+	struct mw_audit a;
+	struct mw_err err;
+	assert_int_equal(mw_audit_init(&a, &err), 0);
+	feed(&a, down_text);
+	for (size_t i = 0; i < MW_COUNT(want); i++) {
+		char line[200];
+		(void)snprintf(line, sizeof line,
+		               "Nov 22 12:50:02 mx postfix/qmgr[3]: 4jXTPC0000%cz1aaa: "
+		               "from=<a@x.test>, size=1, nrcpt=1 (queue active)\n",
+		               digits[i]);
+		if (i + 1 < MW_COUNT(want)) /* the others were accepted in their time */
+			(void)memcpy(line + 7, i < 2 ? "12:00:01" : "12:33:01", 8);
+		feed(&a, line);
+	}
+	assert_int_equal(mw_audit_judge(&a, 0), 0);
+	for (size_t i = 0; i < MW_COUNT(want); i++) {
+		char qid[] = "4jXTPC0000?z1aaa";
+		qid[10] = digits[i];
+		const struct mw_audit_row *r = row_of(&a, qid);
+		if (!r || r->cause != want[i])
+			fail_msg("%s: %s, not %s", qid,
+			         r ? mw_audit_name(r->cause) : "no row",
+			         mw_audit_name(want[i]));
+	}
+	mw_audit_done(&a);
+}
+
 static void
 before_the_journal(void **state)
 {
@@ -307,6 +392,7 @@ main(void)
 	tzset();
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(causes),
+	    cmocka_unit_test(whose_milter_was_away),
 	    cmocka_unit_test(before_the_journal),
 	    cmocka_unit_test(the_second_of_its_beginning),
 	    cmocka_unit_test(short_ids_come_again),

@@ -285,7 +285,7 @@ never_the_last_byte_without_a_record(void **state)
 		atomic_store(&fail_sync, 1);
 		play("no sync", i == 0, true, i ? empty : last);
 		atomic_store(&fail_sync, 0);
-		for (int k = 0; k < 200 && mw_store_ready(store) < 0; k++)
+		for (int k = 0; k < 12000 && mw_store_ready(store) < 0; k++)
 			(void)usleep(10000);
 	}
 }

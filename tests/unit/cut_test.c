@@ -5,6 +5,7 @@
 #include "journal/record/expansion.h"
 #include "journal/record/retire.h"
 #include "journal/segment/frame.h"
+#include "journal/store/later.h"
 #include "tests/support/retain_cli.h"
 #include "tests/support/shell.h"
 
@@ -83,6 +84,8 @@ files_that_have(enum mw_key key, const char *value)
 	return files_with;
 }
 
+static struct mw_record shared(const char *queue_id);
+
 /* ---- a mail to a list, whose people were found out later ---- */
 
 static void
@@ -120,6 +123,66 @@ put_list(void)
 	mw_store_close(st);
 }
 
+static int
+note(void *arg, const struct mw_record *r)
+{
+	struct mw_record *all = arg;
+	size_t n = 0;
+	while (all[n].seq)
+		n++;
+	assert_true(n < 7);
+	if (r->type == MW_TYPE_TOMBSTONE)
+		all[n] = *r;
+	return 0;
+}
+
+/* A bit of its frame, other than it was; twice: as it was. */
+static void
+turn(const struct mw_record *r)
+{
+	char path[400];
+	(void)snprintf(path, sizeof path, "%s/segments/%016llx.seg", journal,
+	               (unsigned long long)r->loc.segment);
+	FILE *f = fopen(path, "r+e");
+	assert_non_null(f);
+	assert_int_equal(fseek(f, (long)r->loc.offset, SEEK_SET), 0);
+	int c = fgetc(f);
+	assert_int_equal(fseek(f, (long)r->loc.offset, SEEK_SET), 0);
+	assert_int_equal(fputc(c ^ 4, f), c ^ 4);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* The slots say it, too: of the mail itself, and of its expansion. */
+static void
+also_without_tombstones(void)
+{
+	static const char type = MW_TYPE_TOMBSTONE;
+	struct mw_record all[8] = {{.seq = 0}}, mail;
+	struct mw_mail m;
+	struct mw_err err = {0};
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	MW_STORE_AUTO *st = reader(true);
+	assert_int_equal(mw_store_find(st, MW_KEY_TYPE, mw_str(&type, 1), note, all,
+	                               &err),
+	                 0);
+	assert_int_not_equal(all[0].seq, 0);
+	for (size_t i = 0; all[i].seq; i++)
+		turn(&all[i]);
+	want(1, "verify");
+	assert_int_equal(lines("list --user alice@example.org --no-header -o tsv"), 0);
+	want(0, "show 4XLIST");
+	assert_true(says(hr));
+	assert_false(says(alice));
+	mail = shared("4XLIST"); /* as a standby is kept by it */
+	assert_int_equal(mw_later_mail(st, &mail, a, &m, &err), 0);
+	assert_int_equal(m.n_rcpt, 1);
+	assert_int_equal(m.rcpt[0].n_mailbox, 1);
+	assert_true(mw_str_eq(m.rcpt[0].mailbox[0], mw_strz(hr)));
+	for (size_t i = 0; all[i].seq; i++)
+		turn(&all[i]);
+	want(0, "verify");
+}
+
 static void
 nobody_finds_it(void **state)
 {
@@ -151,6 +214,7 @@ nobody_finds_it(void **state)
 	want(0, "show 4XLIST");
 	assert_true(says(hr));
 	assert_false(says(alice));
+	also_without_tombstones();
 	want(0, "prune -n --json"); /* nothing is left to be done */
 	want(0, "erase --user hr@example.org --yes --json");
 	assert_true(says("\"erased\":101,"));

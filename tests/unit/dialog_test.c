@@ -444,12 +444,12 @@ journal_trouble(void **state)
 	atomic_store(&fail_sync, 1);
 	play("no sync", false, true, refused);
 	atomic_store(&fail_sync, 0);
-	for (int i = 0; i < 200 && mw_store_ready(store) < 0; i++)
+	for (int i = 0; i < 12000 && mw_store_ready(store) < 0; i++)
 		(void)usleep(10000);
 	atomic_store(&fail_sync, 1);
 	play("no sync, LMTP", true, true, many);
 	atomic_store(&fail_sync, 0);
-	for (int i = 0; i < 200 && mw_store_ready(store) < 0; i++)
+	for (int i = 0; i < 12000 && mw_store_ready(store) < 0; i++)
 		(void)usleep(10000);
 	struct mw_conf *c = settings();
 	c->on_failure = MW_ON_FAILURE_ACCEPT;
@@ -460,7 +460,7 @@ journal_trouble(void **state)
 	atomic_store(&fail_sync, 0);
 	assert_int_equal(atomic_load(&cap.count.passed_unjournaled), before + 1);
 	assert_int_equal(mw_capture_reload(&cap, settings(), NULL), 0);
-	for (int i = 0; i < 200 && mw_store_ready(store) < 0; i++)
+	for (int i = 0; i < 12000 && mw_store_ready(store) < 0; i++)
 		(void)usleep(10000);
 	/* before memory runs out a new message is told to come back */
 	static const char *const much[] = {HELLO, "c:MAIL FROM:<a@b>|", "N:",

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -140,13 +141,142 @@ forms(void **state)
 	assert_int_equal(mw_addr_forms(MW_STR("k@\xc3\xbc.de"), small, v), MW_ENOMEM);
 }
 
+/* ---- keys of addresses ---- */
+
+static void
+one_key(const char *addr, const char *expect)
+{
+	MW_BUF_AUTO b = {0};
+	MW_BUF_AUTO again = {0};
+	struct mw_str key = mw_addr_key(mw_strz(addr), &b);
+	assert_false(b.failed);
+	if (!mw_str_ieq(key, mw_strz(expect)))
+		fail_msg("%s: %.*s", addr, (int)key.n, key.p);
+	struct mw_str twice = mw_addr_key(key, &again);
+	if (!mw_str_ieq(twice, key))
+		fail_msg("%s: again %.*s", addr, (int)twice.n, twice.p);
+}
+
+static void
+keys(void **state)
+{
+	static const struct {
+		const char *addr, *key;
+	} cases[] = {
+	    {"", ""},
+	    {"kurt", "kurt"},
+	    {"Kurt@Example.org", "kurt@example.org"},
+	    {"\"Kurt\"@Example.org", "kurt@example.org"},
+	    {"\"ku\\rt\"@example.org", "kurt@example.org"},
+	    {"\"a b\"@x.de", "a b@x.de"},
+	    {"\"a@b\"@x.de", "a@b@x.de"},
+	    {"\"a\\@b\"@x.de", "a@b@x.de"},
+	    {"\"a\\\\b\"@x.de", "a\\b@x.de"},
+	    /* no quoted strings */
+	    {"\"a\"b\"@x.de", "\"a\"b\"@x.de"},
+	    {"\"ab\\\"@x.de", "\"ab\\\"@x.de"},
+	    {"\"@x.de", "\"@x.de"},
+	    {"\"\"@x.de", "\"\"@x.de"},
+	    {"\"kurt@x.de", "\"kurt@x.de"},
+	    /* letters of any script, composed or not */
+	    {"J\xc3\x96RG@x.de", "j\xc3\xb6rg@x.de"},
+	    {"jo\xcc\x88rg@x.de", "j\xc3\xb6rg@x.de"},
+	    {"\"JO\xcc\x88RG\"@X.de", "j\xc3\xb6rg@x.de"},
+	    {"stra\xc3\x9f"
+	     "e@x.de",
+	     "strasse@x.de"},
+	    {"\xe2\x84\xaaurt@x.de", "kurt@x.de"},
+	    {"\xce\xa3\xce\x91\xce\xa3@x.de", "\xcf\x83\xce\xb1\xcf\x83@x.de"},
+	    {"\xcf\x83\xce\xb1\xcf\x82@x.de", "\xcf\x83\xce\xb1\xcf\x83@x.de"},
+	    /* no UTF-8: its bytes */
+	    {"J\xd6RG@x.de", "j\xd6rg@x.de"},
+	    {"J\xc3@X.de", "j\xc3@x.de"},
+	    /* domains */
+	    {"k@B\xc3\x9c"
+	     "CHER.example",
+	     "k@xn--bcher-kva.example"},
+	    {"K@XN--BCHER-KVA.Example", "k@xn--bcher-kva.example"},
+	    {"k@\xef\xbd\x98\xef\xbc\x8e"
+	     "de",
+	     "k@x.de"},
+	    {"k@b\xfc.de", "k@b\xfc.de"},
+	    {"k@xn--ls8h.la", "k@xn--ls8h.la"},
+	    {"J\xc3\x96RG@b\xfc.de", "j\xc3\xb6rg@b\xfc.de"},
+	    {"@", "@"},
+	    {"\xc3\x96@", "\xc3\xb6@"},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		one_key(cases[i].addr, cases[i].key);
+		for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
+			if (mw_addr_eq(mw_strz(cases[i].addr), mw_strz(cases[k].addr)) !=
+			    (strcmp(cases[i].key, cases[k].key) == 0))
+				fail_msg("%s, %s", cases[i].addr, cases[k].addr);
+	}
+	assert_true(mw_domain_eq(mw_strz("x.de"), mw_strz("\xef\xbd\x98.de")));
+	char x[] = "x.de", *v[] = {x};
+	assert_ptr_equal(mw_domain_of(v, 1, mw_strz("\xef\xbd\x98.de")), x);
+}
+
+/* Of a plain name, where each mail passes, nothing is made. */
+static void
+plain(void **state)
+{
+	(void)state;
+	MW_BUF_AUTO b = {0};
+	struct mw_str a = MW_STR("Kurt+x@Example.org"), d = MW_STR("Example.org");
+	assert_ptr_equal(mw_addr_key(a, &b).p, a.p);
+	assert_ptr_equal(mw_domain_key(d, &b).p, d.p);
+	assert_ptr_equal(mw_local_key(d, &b).p, d.p);
+	assert_null(b.p);
+	struct mw_str bare = mw_addr_bare(a, "+", &b);
+	assert_true(mw_str_eq(bare, MW_STR("Kurt@Example.org")));
+	MW_BUF_AUTO none = {0};
+	assert_int_equal(mw_addr_bare(a, "", &none).n, 0);
+	assert_int_equal(mw_addr_bare(a, NULL, &none).n, 0);
+	assert_int_equal(mw_addr_bare(MW_STR("+k@x.de"), "+", &none).n, 0);
+	assert_int_equal(mw_addr_bare(MW_STR(""), "+", &none).n, 0);
+	assert_false(none.failed);
+}
+
+/* A megabyte of each costs little, and is its own key, with ASCII folded. */
+static void
+huge(void **state)
+{
+	static const char *const part[] = {"\xc3\x9c", "A\xcc\x88", "\xff",
+	                                   "xn--",     "\"",        "\\",
+	                                   "\"\\a",    "\xcc\x88",  "\xef\xbc\x8e"};
+	enum {
+		SIZE = 1 << 20
+	};
+	(void)state;
+	for (size_t i = 0; i < 2 * (sizeof part / sizeof *part); i++) {
+		const char *p = part[i / 2];
+		MW_BUF_AUTO in = {0};
+		MW_BUF_AUTO b = {0};
+		MW_BUF_AUTO twice = {0};
+		if (i % 2)
+			mw_buf_puts(&in, "k@");
+		while (in.n < SIZE)
+			mw_buf_puts(&in, p);
+		if (i % 2 == 0)
+			mw_buf_puts(&in, "@x.de");
+		clock_t began = clock();
+		struct mw_str key = mw_addr_key(mw_buf_str(&in), &b);
+		assert_true(clock() - began < 20 * CLOCKS_PER_SEC);
+		assert_false(b.failed);
+		assert_true(key.n > SIZE / 3);
+		key = mw_addr_key(key, &twice);
+		assert_true(mw_addr_eq(mw_buf_str(&in), key));
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(names),
-	    cmocka_unit_test(lists),
-	    cmocka_unit_test(forms),
+	    cmocka_unit_test(names), cmocka_unit_test(lists), cmocka_unit_test(forms),
+	    cmocka_unit_test(keys),  cmocka_unit_test(plain), cmocka_unit_test(huge),
 	};
 	return cmocka_run_group_tests_name("names of a domain", tests, NULL, NULL);
 }

@@ -6,6 +6,9 @@
 
 #include "tests/support/retain_cli.h"
 
+#include <limits.h>
+#include <unistd.h>
+
 #define ANNA  "anna@example.org"
 #define OTHER "anna@example.net"
 #define HR    "hr@example.org"
@@ -30,6 +33,9 @@ write_mails(const uint8_t *recovery)
 	for (size_t i = 0; i < MW_COUNT(kinds); i++)
 		put(st, &kinds[i], f.now + (int64_t)i * 1000000);
 	mw_store_close(st);
+	char ledger[PATH_MAX]; /* it may be deleted at any time (FORMAT.md I1) */
+	(void)snprintf(ledger, sizeof ledger, "%.4000s/ledger", journal);
+	assert_int_equal(rmdir(ledger), 0);
 }
 
 static void

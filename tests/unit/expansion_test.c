@@ -240,7 +240,8 @@ found(void **state)
 		assert_true(mw_str_ieq(m.rcpt[0].mailbox[0], mw_strz(cases[i].box)));
 	}
 	struct mw_expansion x;
-	assert_int_equal(mw_later_find(st, ids[1], a, &x, &err), 0); /* none came */
+	struct mw_record of;
+	assert_int_equal(mw_later_find(st, ids[1], a, &x, &of, &err), 0); /* none came */
 }
 
 static void
@@ -346,7 +347,7 @@ not_given_back(void **state)
 	struct mw_err err = {0};
 	struct seen s = {.n = 0};
 	char text[MW_ID_TEXT + 1];
-	struct mw_record mail;
+	struct mw_record mail, of;
 	struct mw_mail m;
 	struct mw_expansion x;
 	MW_ARENA_AUTO *a = mw_arena_new(0);
@@ -360,7 +361,7 @@ not_given_back(void **state)
 	assert_int_equal(mw_store_find_id(bad, text, &mail, &err), 0);
 	assert_int_equal(mw_later_read(bad, &s.r, a, &x, &err), MW_EIO);
 	assert_non_null(strstr(err.msg, "expansion"));
-	assert_int_equal(mw_later_find(bad, ids[0], a, &x, &err), MW_EIO);
+	assert_int_equal(mw_later_find(bad, ids[0], a, &x, &of, &err), MW_EIO);
 	assert_int_equal(mw_later_mail(bad, &mail, a, &m, &err), MW_EIO);
 	/* Others are served, and so is this one when the disk is well again; also after
 	 * so many look-ups that all are gathered at once. */

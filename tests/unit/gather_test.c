@@ -123,7 +123,7 @@ static void
 shares_a_commit(void **state)
 {
 	(void)state;
-	mw_store_set_gather(store, 1000000);
+	mw_store_set_gather(store, 3000000);
 	mw_store_coming(store, 8);
 	assert_int_equal(send_some(), N);
 	assert_int_equal(batches(), 1);

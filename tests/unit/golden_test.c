@@ -4,7 +4,8 @@
  *
  * In each: mails 0 … 9 in two closed segments, marks, and a third segment that was not
  * closed and ends in a torn frame. In `dictionary`: two dictionary records and what was
- * compressed with them. */
+ * compressed with them. `names`: one person in several forms, and somebody else. v1 is
+ * minor version 0, v1.1 minor version 1 (FORMAT.md I23). */
 #include "journal/base/util.h"
 #include "journal/codec/digest.h"
 #include "journal/codec/hpke.h"
@@ -190,26 +191,93 @@ check_dict(const char *dir, const uint8_t *secret)
 	mw_store_close(st);
 }
 
-static void
-version_1(void **state)
+/* ---- names: j\xc3\xbcrgen@b\xc3\xbccher.example in these forms, each with anna ---- */
+
+static const char *const person[] = {
+    "j\xc3\xbcrgen@b\xc3\xbc"
+    "cher.example",
+    "J\xc3\x9cRGEN@B\xc3\x9c"
+    "CHER.Example",
+    "j\xc3\xbcrgen@xn--bcher-kva.example",
+    "\"ju\xcc\x88rgen+x\"@xn--bcher-kva.example",
+    "\"kurt+ext\"@golden.test",
+    "kurt@golden.test",
+};
+#define ANNA "anna@golden.test"
+
+static unsigned
+found_by(struct mw_store *st, const char *who)
 {
-	(void)state;
-	char key[PATH_MAX], copy[] = "/tmp/mw-golden-XXXXXX";
+	struct mw_err err = {0};
+	unsigned n = 0;
+	if (mw_store_find_name(st, MW_KEY_RCPT, mw_strz(who), found_one, &n, &err) < 0)
+		fail_msg("%s: %s", who, err.msg);
+	return n;
+}
+
+static void
+check_names(const char *dir, unsigned minor)
+{
+	struct mw_store_opts o = {.dir = dir};
+	struct mw_store *st = NULL;
+	struct mw_err err = {0};
+	struct mw_verify_opts vo = {.sample = 100};
+	struct mw_verify_result res;
+	if (mw_store_open(&o, &st, &err) < 0)
+		fail_msg("%s: %s", dir, err.msg);
+	assert_int_equal(found_by(st, ANNA), MW_COUNT(person));
+	assert_int_equal(found_by(st, person[0]), minor ? 4 : 2);
+	assert_int_equal(found_by(st, person[1]), minor ? 4 : 2);
+	assert_int_equal(found_by(st, person[2]), minor ? 4 : 2);
+	assert_int_equal(found_by(st, person[3]), 1);
+	assert_int_equal(found_by(st, person[4]), 1);
+	assert_int_equal(found_by(st, "\"kurt\"@Golden.test"), 2);
+	assert_int_equal(mw_verify_run(st, &vo, &res, &err), 0);
+	assert_int_equal(res.contents, MW_COUNT(person));
+	mw_store_close(st);
+}
+
+static void
+check_version(const char *version)
+{
+	char path[PATH_MAX], copy[] = "/tmp/mw-golden-XXXXXX";
 	uint8_t sk[MW_KEY_LEN];
 	struct mw_err err = {0};
-	check(MW_SOURCE_DIR "/tests/golden/v1/plain", NULL);
+	(void)snprintf(path, sizeof path, "%s/tests/golden/%s/plain", MW_SOURCE_DIR,
+	               version);
+	check(path, NULL);
 	/* git keeps no 0600: the key is copied first */
 	int fd = mkstemp(copy);
 	assert_true(fd >= 0);
-	(void)snprintf(key, sizeof key, "cat '%s/tests/golden/v1/recovery.key' > %s",
-	               MW_SOURCE_DIR, copy);
-	assert_int_equal(system(key), 0);
+	(void)snprintf(path, sizeof path, "cat '%s/tests/golden/%s/recovery.key' > %s",
+	               MW_SOURCE_DIR, version, copy);
+	assert_int_equal(system(path), 0);
 	if (mw_keyring_load_secret(copy, MW_STR(""), sk, &err) < 0)
 		fail_msg("%s", err.msg);
 	(void)close(fd);
 	(void)unlink(copy);
-	check(MW_SOURCE_DIR "/tests/golden/v1/encrypted", sk);
-	check_dict(MW_SOURCE_DIR "/tests/golden/v1/dictionary", sk);
+	(void)snprintf(path, sizeof path, "%s/tests/golden/%s/encrypted", MW_SOURCE_DIR,
+	               version);
+	check(path, sk);
+	(void)snprintf(path, sizeof path, "%s/tests/golden/%s/dictionary", MW_SOURCE_DIR,
+	               version);
+	check_dict(path, sk);
+}
+
+static void
+version_1(void **state)
+{
+	(void)state;
+	check_version("v1");
+	check_names(MW_SOURCE_DIR "/tests/golden/v1/names", 0);
+}
+
+static void
+version_1_1(void **state)
+{
+	(void)state;
+	check_version("v1.1");
+	check_names(MW_SOURCE_DIR "/tests/golden/v1.1/names", 1);
 }
 
 /* ---- making ---- */
@@ -339,6 +407,39 @@ make_dict(const char *to, const uint8_t *pk)
 	assert_int_equal(system(cmd), 0);
 }
 
+static void
+make_names(const char *to)
+{
+	char dir[PATH_MAX], cmd[PATH_MAX];
+	struct mw_err err = {0};
+	struct mw_store *st = NULL;
+	(void)snprintf(dir, sizeof dir, "%.3000s/names", to);
+	assert_int_equal(mw_store_create(dir, NULL, NULL, &err), 0);
+	struct mw_store_opts o = {.dir = dir,
+	                          .mode = MW_STORE_WRITE,
+	                          .segment_size = 1 << 20,
+	                          .delimiter = "+",
+	                          .no_index = true};
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	for (unsigned k = 0; k < MW_COUNT(person); k++) {
+		struct mw_rcpt r[2] = {{.addr = mw_strz(person[k]),
+		                        .flags = MW_RCPT_LOCAL},
+		                       {.addr = MW_STR(ANNA), .flags = MW_RCPT_LOCAL}};
+		struct mw_mail m = {.time_us = 1700000000000000 + k,
+		                    .sender = MW_STR("s@golden.test"),
+		                    .rcpt = r,
+		                    .n_rcpt = 2};
+		(void)journaled(st, &m, "\r\n", 2, NULL);
+	}
+	mw_store_close(st);
+	(void)snprintf(cmd, sizeof cmd,
+	               "cd '%.3000s/names' && rm -rf lock index ledger recovery_keys "
+	               "signing_key "
+	               "segments/*.tmp",
+	               to);
+	assert_int_equal(system(cmd), 0);
+}
+
 static bool
 missing(const char *to, const char *name)
 {
@@ -368,12 +469,15 @@ make(void **state)
 		make_one(to, "encrypted", pk);
 	if (missing(to, "dictionary"))
 		make_dict(to, pk);
+	if (missing(to, "names"))
+		make_names(to);
 }
 
 int
 main(void)
 {
-	const struct CMUnitTest reading[] = {cmocka_unit_test(version_1)};
+	const struct CMUnitTest reading[] = {cmocka_unit_test(version_1),
+	                                     cmocka_unit_test(version_1_1)};
 	const struct CMUnitTest making[] = {cmocka_unit_test(make)};
 	if (getenv("MW_GOLDEN_MAKE"))
 		return cmocka_run_group_tests(making, NULL, NULL);

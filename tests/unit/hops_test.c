@@ -24,6 +24,8 @@ enum {
 
 enum harm {
 	FINE,
+	TEAM,    /* none; but it goes to team@ as well */
+	BEHIND,  /* … and that is bert, this host knows */
 	DAMAGED, /* its content, behind the header */
 	REFUSED, /* by a later filter, the host's log says */
 	DISCARDED,
@@ -102,14 +104,21 @@ static void
 put(struct mw_store *st, const char *dir, const struct mail *x)
 {
 	MW_BUF_AUTO text = {0};
-	struct mw_rcpt r = {.addr = MW_STR("anna@x.test"), .flags = MW_RCPT_LOCAL};
+	struct mw_str bert = MW_STR("bert@x.test");
+	struct mw_rcpt r[] = {{.addr = MW_STR("anna@x.test"), .flags = MW_RCPT_LOCAL},
+	                      {.addr = MW_STR("team@x.test"),
+	                       .flags = MW_RCPT_LOCAL |
+	                                (x->harm == BEHIND ? MW_RCPT_EXPANDED : 0),
+	                       .mailbox = x->harm == BEHIND ? &bert : NULL,
+	                       .n_mailbox = x->harm == BEHIND}};
 	struct mw_mail m = {.time_us = INT64_C(1700000000000000) + x->second * 1000000,
 	                    .queue_id = mw_strz(x->queue),
 	                    .sender = MW_STR("w@far.test"),
 	                    .front = MW_STR("milter"),
 	                    .direction = MW_DIR_IN,
-	                    .rcpt = &r,
-	                    .n_rcpt = 1};
+	                    .rcpt = r,
+
+	                    .n_rcpt = x->harm == TEAM || x->harm == BEHIND ? 2 : 1};
 	for (size_t i = 0; i < MW_COUNT(x->via) && x->via[i]; i++)
 		mw_buf_printf(&text,
 		              "Received: from far.test (far.test [192.0.2.5])\r\n"
@@ -167,8 +176,8 @@ end(struct world *w)
 
 /* The plan in a word: for each copy its second, with '*' where it is wanted. */
 static void
-plan_for(const struct mail *v, int64_t since_second, const char *mailbox,
-         const char *want)
+plan_for(const struct mail *v, int64_t since_second, int64_t until_second,
+         const char *mailbox, const char *want)
 {
 	struct world w;
 	struct mw_plan *p = NULL;
@@ -184,6 +193,11 @@ plan_for(const struct mail *v, int64_t since_second, const char *mailbox,
 		q.all = false;
 		q.any_term = true;
 		q.since_us = INT64_C(1700000000000000) + since_second * 1000000;
+	}
+	if (until_second) {
+		q.all = false;
+		q.any_term = true;
+		q.until_us = INT64_C(1700000000000000) + until_second * 1000000;
 	}
 	const struct mw_plan_opts o = {.cli = &w.cli,
 	                               .query = &q,
@@ -210,9 +224,9 @@ plan_for(const struct mail *v, int64_t since_second, const char *mailbox,
 static void
 plan_is(const struct mail *v, int64_t since_second, const char *want)
 {
-	plan_for(v, since_second, NULL, want);
+	plan_for(v, since_second, 0, NULL, want);
 	if (!since_second) /* one user's mail, as recover makes it */
-		plan_for(v, 0, "anna@x.test", want);
+		plan_for(v, 0, 0, "anna@x.test", want);
 }
 
 static void
@@ -311,6 +325,18 @@ each_goes_with_its_own(void **state)
 	plan_is(v, 0, " 2* 4* 5*");
 }
 
+/* Of an alias that only the next host resolved: the people behind it have it, unless the
+ * selection leaves them out. Then its copy stays, so that it is named. */
+static void
+an_alias_goes_for_the_people_behind_it(void **state)
+{
+	static const struct mail v[MOST] = {{0, "QA", {NULL}, "x", 1, TEAM},
+	                                    {1, "QB", {"QA"}, "x", 9, BEHIND}};
+	(void)state;
+	plan_for(v, 0, 0, NULL, " 9* 9*");
+	plan_for(v, 0, 5, NULL, " 9* 1*"); /* anna, and team */
+}
+
 int
 main(void)
 {
@@ -320,6 +346,7 @@ main(void)
 	    cmocka_unit_test(what_is_no_relay_stays),
 	    cmocka_unit_test(a_later_one_of_no_use_takes_nothing_away),
 	    cmocka_unit_test(each_goes_with_its_own),
+	    cmocka_unit_test(an_alias_goes_for_the_people_behind_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -440,7 +440,7 @@ network_trouble(void **state)
 		int64_t t = c->mono_us(c);
 		assert_string_equal(resolve_in(id, "info@y.test", 200000, NULL),
 		                    cases[i / 2].want);
-		assert_true(c->mono_us(c) - t < 1500000);
+		assert_true(c->mono_us(c) - t < 20000000);
 		site_close(&s, id);
 		server_stop(&srv);
 	}
@@ -470,7 +470,7 @@ one_deadline(void **state)
 	assert_int_equal(mw_identity_resolve(id, a, &m,
 	                                     &(struct mw_until){t + 200000, NULL}, NULL),
 	                 MW_ETIMEOUT);
-	assert_true(c->mono_us(c) - t < 1500000);
+	assert_true(c->mono_us(c) - t < 20000000);
 	for (int i = 0; i < N; i++)
 		assert_int_equal(r[i].flags, MW_RCPT_UNDECIDED);
 	site_close(&s, id);

@@ -129,8 +129,14 @@ static const struct want wants[] = {
        "packet "
        "header: Success",
      MW_MTA_MILTER_DOWN, 0, "", "", "", ""},
+    {P "smtpd[9623]: connect from unknown[127.0.0.1]", MW_MTA_CONNECT, 0, "", "127.0.0.1",
+     "", ""},
+    {P "submission/smtpd[7]: disconnect from a.b[2001:db8::1] ehlo=1 commands=1",
+     MW_MTA_DISCONNECT, 0, "", "2001:db8::1", "", ""},
     /* Of no interest. */
-    {P "smtpd[9623]: connect from unknown[127.0.0.1]", 0, 0, "", "", "", ""},
+    {P "smtp[9623]: connect from unknown[127.0.0.1]", 0, 0, "", "", "", ""},
+    {P "smtpd[9623]: lost connection after CONNECT from unknown[127.0.0.1]", 0, 0, "", "",
+     "", ""},
     {P "smtpd[9623]: NOQUEUE: reject: RCPT from unknown[127.0.0.1]: 550 5.1.1 "
        "<nosuch@example.test>: Recipient address rejected: User unknown",
      0, 0, "", "", "", ""},
@@ -412,6 +418,54 @@ summer_time(void **state)
 	tzset();
 }
 
+/* What smtpd counted in a session, and at which command a milter broke off. */
+static void
+counts(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *tail;
+		uint32_t data_ok, data_all, bdat_ok, bdat_all;
+		bool counted;
+	} c[] = {
+	    {" ehlo=1 mail=1 rcpt=1 data=0/1 commands=3/4", 0, 1, 0, 0, true},
+	    {" ehlo=1 mail=2/3 rcpt=2 data=1/2 rset=1 commands=6/8", 1, 2, 0, 0, true},
+	    {" data=3 bdat=7/9 quit=1 commands=11/13", 3, 3, 7, 9, true},
+	    {" commands=0/0", 0, 0, 0, 0, true},
+	    {"", 0, 0, 0, 0, false},
+	    {" data=0/1", 0, 1, 0, 0, false},
+	    {" data=0/1 comm", 0, 1, 0, 0, false},
+	    {" data=/1 commands=1", 0, 0, 0, 0, false},
+	    {" data=0/1 commands=1 data=4", 4, 4, 0, 0, false},
+	};
+	struct mw_mta_event e;
+	for (size_t i = 0; i < MW_COUNT(c); i++) {
+		char line[300];
+		(void)snprintf(line, sizeof line,
+		               P "smtpd[9623]: disconnect from u[192.0.2.1]%s",
+		               c[i].tail);
+		assert_true(mw_mtalog_line(mw_strz(line), NOW, &e));
+		assert_int_equal(e.kind, MW_MTA_DISCONNECT);
+		if (e.counted != c[i].counted || e.data.ok != c[i].data_ok ||
+		    e.data.all != c[i].data_all || e.bdat.ok != c[i].bdat_ok ||
+		    e.bdat.all != c[i].bdat_all)
+			fail_msg("%s", line);
+		assert_true(mw_str_eq(e.host, MW_STR("mx")));
+		assert_int_equal(e.pid, 9623);
+	}
+	assert_true(mw_mtalog_line(
+	    MW_STR(P "cleanup[9625]: warning: milter unix:/tmp/m.sock: can't read "
+	             "SMFIC_BODYEOB reply packet header: Success"),
+	    NOW, &e));
+	assert_true(mw_str_eq(e.text, MW_STR("SMFIC_BODYEOB")));
+	assert_true(mw_mtalog_line(
+	    MW_STR(P
+	           "cleanup[9625]: warning: connect to Milter service unix:/SMFIC_RCPT: "
+	           "Connection refused"),
+	    NOW, &e));
+	assert_int_equal(e.text.n, 0);
+}
+
 int
 main(void)
 {
@@ -419,6 +473,7 @@ main(void)
 	tzset();
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(lines),
+	    cmocka_unit_test(counts),
 	    cmocka_unit_test(all_fields),
 	    cmocka_unit_test(message_ids_of_sendmail),
 	    cmocka_unit_test(several_recipients),

@@ -334,7 +334,7 @@ what_passed_is_remembered_until_told(void **state)
 	for (int i = 0; i < 3; i++)
 		assert_string_equal(send(NULL, "x@b.test ", "A: b\n", "hi"), "250");
 	atomic_store(&free_mib, 1 << 20);
-	for (int i = 0; i < 400; i++) { /* written by another thread */
+	for (int i = 0; i < 24000; i++) { /* written by another thread */
 		assert_int_equal(mw_passed_read(journal, &p, &err), 0);
 		if (p.count == before + 3)
 			break;
@@ -412,13 +412,13 @@ a_disk_that_hangs_is_waited_for_so_long_only(void **state)
 	(void)state;
 	struct waiter w = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
 	struct mw_answer a;
-	use("commit_timeout = 1s\nqueue_age_limit = 1s\n");
+	use("commit_timeout = 3s\nqueue_age_limit = 1s\n");
 	uint64_t n = records();
 	atomic_store(&hang, 1);
 	struct mw_session *s = half(1000);
 	assert_int_equal(mw_session_eom(s, on_done, &w, &a), 1);
 	assert_false(mw_session_overdue(s));
-	(void)usleep(1100 * 1000);
+	(void)usleep(3100 * 1000);
 	assert_true(mw_session_overdue(s));
 	assert_false(mw_session_overdue(s));
 	mw_session_finish(s, &a);

@@ -79,12 +79,19 @@ lists(const struct mw_queue *q, const char *id, int64_t time_us, const char *rcp
 	return mw_queue_lists(q, mw_hash64(mw_strz(id)), time_us, is, arg.out);
 }
 
+static int
+one(const char *command, struct mw_queue **ret, struct mw_err *err)
+{
+	const struct mw_queue_from f = {.command = command};
+	return mw_queue_new(&f, 1, ret, err);
+}
+
 static struct mw_queue *
 make(const char *command)
 {
 	struct mw_queue *q = NULL;
 	struct mw_err err = {0};
-	assert_int_equal(mw_queue_new(command, &q, &err), 0);
+	assert_int_equal(one(command, &q, &err), 0);
 	return q;
 }
 
@@ -95,11 +102,11 @@ learn(struct mw_queue *q, const char *text, size_t n, size_t piece)
 	struct mw_err err = {0};
 	for (size_t at = 0; at < n; at += piece) {
 		size_t k = n - at < piece ? n - at : piece;
-		int r = mw_queue_learn(q, text + at, k, known, NULL, &err);
+		int r = mw_queue_learn(q, 0, text + at, k, known, NULL, &err);
 		if (r)
 			return r;
 	}
-	return mw_queue_learn(q, NULL, 0, known, NULL, &err);
+	return mw_queue_learn(q, 0, NULL, 0, known, NULL, &err);
 }
 
 static void
@@ -210,7 +217,7 @@ runs(void **state)
 	assert_int_equal(mw_queue_read(q, false, known, NULL, &err), 0);
 	assert_int_equal(mw_queue_size(q), 2);
 	assert_true(mw_queue_is_said(q));
-	assert_string_equal(mw_queue_command(q), command);
+	assert_int_equal(mw_queue_commands(q), 1);
 	assert_int_equal(truncate(path, 0), 0);
 	assert_int_equal(mw_queue_read(q, true, known, NULL, &err), 0);
 	assert_int_equal(mw_queue_size(q), 2); /* added up */
@@ -228,6 +235,60 @@ runs(void **state)
 	mw_queue_free(q);
 }
 
+/* Of several hosts: each is asked, one that fails is named, and what one lists is no
+ * other's, though their IDs be the same. */
+static void
+several(void **state)
+{
+	static const char *const text[] = {
+	    "{\"queue_id\": \"4FDE1210\", \"arrival_time\": 1700000000, "
+	    "\"recipients\": [{\"address\": \"anna@example.test\"}]}\n",
+	    "{\"queue_id\": \"4FDE1210\", \"arrival_time\": 1600000000, "
+	    "\"recipients\": [{\"address\": \"bert@example.test\"}]}\n"};
+	char path[2][32], command[2][64];
+	struct mw_err err = {0};
+	struct mw_queue *q;
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		(void)snprintf(path[i], sizeof path[i], "/tmp/mw-queue.XXXXXX");
+		int fd = mkstemp(path[i]);
+		assert_true(fd >= 0);
+		assert_int_equal(write(fd, text[i], strlen(text[i])),
+		                 (ssize_t)strlen(text[i]));
+		(void)close(fd);
+		(void)snprintf(command[i], sizeof command[i], "cat %s", path[i]);
+	}
+	struct mw_queue_from v[] = {{command[0], "a.conf"},
+	                            {command[1], "b.conf"},
+	                            {command[0], "c.conf"}};
+	assert_int_equal(mw_queue_new(v, 3, &q, &err), 0);
+	assert_int_equal(mw_queue_commands(q), 2); /* the first is asked once */
+	assert_true(mw_queue_is_said(q));
+	assert_int_equal(mw_queue_read(q, false, known, NULL, &err), 0);
+	assert_int_equal(mw_queue_size(q), 2);
+	assert_true(
+	    lists(q, "4FDE1210", 1700000000 * INT64_C(1000000), "anna@example.test"));
+	assert_true(
+	    lists(q, "4FDE1210", 1600000000 * INT64_C(1000000), "bert@example.test"));
+	assert_false(
+	    lists(q, "4FDE1210", 1700000000 * INT64_C(1000000), "bert@example.test"));
+	assert_int_equal(unlink(path[1]), 0);
+	assert_int_equal(mw_queue_read(q, false, known, NULL, &err), MW_EUNAVAIL);
+	assert_non_null(strstr(err.msg, "queue_command of b.conf: "));
+	assert_false(mw_queue_leave_out(q)); /* it was said */
+	mw_queue_free(q);
+	v[1].command = "none";
+	assert_int_equal(mw_queue_new(v, 2, &q, &err), 0);
+	assert_int_equal(mw_queue_commands(q), 1);
+	assert_false(mw_queue_is_said(q)); /* of the second's queue nothing is known */
+	mw_queue_free(q);
+	v[1].command = " ";
+	assert_int_equal(mw_queue_new(v, 2, &q, &err), MW_EUSAGE);
+	assert_non_null(strstr(err.msg, "queue_command of b.conf: "));
+	assert_null(q);
+	assert_int_equal(unlink(path[0]), 0);
+}
+
 static void
 commands(void **state)
 {
@@ -237,10 +298,10 @@ commands(void **state)
 	(void)state;
 	q = make("none");
 	assert_null(q);
-	assert_int_equal(mw_queue_new("  ", &q, &err), MW_EUSAGE);
+	assert_int_equal(one("  ", &q, &err), MW_EUSAGE);
 	for (int i = 0; i < 33; i++)
 		(void)snprintf(many + strlen(many), sizeof many - strlen(many), "a ");
-	assert_int_equal(mw_queue_new(many, &q, &err), MW_EUSAGE);
+	assert_int_equal(one(many, &q, &err), MW_EUSAGE);
 	assert_null(q);
 	assert_int_equal(setenv("MAIL_CONFIG", "/nonexistent", 1), 0);
 	if (access("/etc/mail/sendmail.cf", R_OK) < 0) {
@@ -277,12 +338,12 @@ silent(void **state)
 	struct mw_err err = {0};
 	MW_BUF_AUTO text = {0};
 	(void)state;
-	assert_int_equal(mw_output_of(shell(hangs), 2000, keep, &text, &err),
+	assert_int_equal(mw_output_of(shell(hangs), 2000, NULL, keep, &text, &err),
 	                 MW_ETIMEOUT);
 	assert_string_equal(mw_buf_cstr(&text), "first\n");
 	assert_non_null(strstr(err.msg, "/bin/sh hangs: not a word in 2 s"));
 	mw_buf_clear(&text);
-	assert_int_equal(mw_output_of(shell(slow), 20000, keep, &text, &err), 0);
+	assert_int_equal(mw_output_of(shell(slow), 20000, NULL, keep, &text, &err), 0);
 	assert_string_equal(mw_buf_cstr(&text), "1\n2\n3\n4\n5\n6\n");
 }
 
@@ -293,6 +354,7 @@ main(void)
 	    cmocka_unit_test(reads),    cmocka_unit_test(mixed),
 	    cmocka_unit_test(refuses),  cmocka_unit_test(runs),
 	    cmocka_unit_test(commands), cmocka_unit_test(silent),
+	    cmocka_unit_test(several),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -160,6 +160,7 @@ static const struct {
 	const char *name;
 	struct mw_str in, out;
 } canons[] = {
+#define LONG "A23456789-B23456789-C23456789-D23456789-E23456789-F23456789-"
 #define C(name, in, out)                                                                 \
 	{                                                                                \
 		name, MW_STR(in), MW_STR(out)                                            \
@@ -183,7 +184,18 @@ static const struct {
     C("empty", "", ""),
     C("no colon", "garbage\nReceived: x\n\nq", "garbage\n\nq"),
     C("body only", "\r\nhi", "\nhi"),
+    C("no name", "A: b\n: c\nReceived: x\n\nq", "A: b\n: c\n\nq"),
+    C("odd bytes in a name", "A: b\nB\xe9\0\r: c\nRece\rived: x\n\nq",
+      "A: b\nBXX: c\n\nq"),
+    C("a long name",
+      "A: b\n" LONG "123: c\n" LONG "1234: c\n" LONG "12345: c\n"
+      "Received: x\n\nq",
+      "A: b\n" LONG "123: c\n" LONG "1234: c\n" LONG "12345: c\n\nq"),
+    C("a folded line of nothing", "A: b\r\n\t\r\nReceived: x\r\n \r\nC: d\r\n\r\nq",
+      "A: b\n\t\nC: d\n\nq"),
+    C("no newline, trace", "A: b\nReceived: x", "A: b"),
 #undef C
+#undef LONG
 };
 
 static void

@@ -465,11 +465,24 @@ records(void **state)
 	                     .gone = &gone,
 	                     .n_gone = 1};
 	struct mw_audit x2;
+	struct mw_seq_range lost = {7, 9}, settled[] = {{4, 4}, {11, 30}};
 	mw_buf_clear(&b);
 	assert_int_equal(mw_audit_encode(&x, &b), 0);
 	assert_int_equal(mw_audit_decode(b.p, b.n, a, &x2, &err), 0);
 	assert_int_equal(x2.n_gone, 1);
 	assert_memory_equal(&x2.gone[0], &gone, sizeof gone);
+	assert_int_equal(x2.n_lost + x2.n_settled, 0);
+	x.lost = &lost;
+	x.n_lost = 1;
+	x.settled = settled;
+	x.n_settled = 2;
+	mw_buf_clear(&b);
+	assert_int_equal(mw_audit_encode(&x, &b), 0);
+	assert_int_equal(mw_audit_decode(b.p, b.n, a, &x2, &err), 0);
+	assert_int_equal(x2.n_lost, 1);
+	assert_memory_equal(x2.lost, &lost, sizeof lost);
+	assert_int_equal(x2.n_settled, 2);
+	assert_memory_equal(x2.settled, settled, sizeof settled);
 	for (size_t n = 0; n < b.n; n++)
 		assert_int_equal(mw_audit_decode(b.p, n, a, &x2, &err), MW_EFORMAT);
 }

@@ -534,7 +534,7 @@ disk_trouble(void **state)
 	struct mw_session *s = mw_session_new(&cap);
 	/* a full disk refuses at MAIL … */
 	atomic_store(&free_mib, 1);
-	for (int i = 0; i < 50 && mw_store_ready(store) == 0; i++)
+	for (int i = 0; i < 1200 && mw_store_ready(store) == 0; i++)
 		(void)usleep(100 * 1000); /* the store looks now and then */
 	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
 	assert_true(a.refuse);
@@ -564,7 +564,7 @@ disk_trouble(void **state)
 	assert_int_equal(atomic_load(&cap.count.passed_unjournaled), passed + 1);
 	use(taking_settings());
 	atomic_store(&free_mib, 1 << 20);
-	for (int i = 0; i < 50 && mw_store_ready(store) != 0; i++)
+	for (int i = 0; i < 1200 && mw_store_ready(store) != 0; i++)
 		(void)usleep(100 * 1000);
 	mail(s, "<a@b.test>");
 	rcpt(s, "<c@d.test>");
@@ -585,7 +585,7 @@ sync_fails(void **state)
 	assert_string_equal(eom(s), "451");
 	assert_int_equal(atomic_load(&cap.count.tempfailed), refused + 1);
 	atomic_store(&fail_sync, 0);
-	for (int i = 0; i < 100 && mw_store_ready(store) != 0; i++)
+	for (int i = 0; i < 1200 && mw_store_ready(store) != 0; i++)
 		(void)usleep(100 * 1000);
 	mail(s, "<kept@b.test>"); /* a new segment: all is well again */
 	rcpt(s, "<c@d.test>");

@@ -6,6 +6,9 @@
  * and fsync first sleeps as many milliseconds as FILE says at that moment; no file, no
  * delay
  *
+ * MW_STATFS=NUMBER
+ * statfs(2) gives NUMBER (any base) for the type of each file system
+ *
  * MW_CLOCK_SHIFT=FILE
  * the time of day is as many seconds later as FILE says at that moment; no file, none
  *
@@ -20,11 +23,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <sys/vfs.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
-static char log_path[4096], delay_path[4096], shift_path[4096], host_name[256];
+static char log_path[4096], delay_path[4096], shift_path[4096], host_name[256],
+    statfs_type[32];
 static char ident[64] = "program";
 static int (*real_clock_gettime)(clockid_t, struct timespec *);
 static int (*real_fdatasync)(int), (*real_fsync)(int);
@@ -44,6 +49,7 @@ begin(void)
 	take("MW_SYNC_DELAY", delay_path, sizeof delay_path);
 	take("MW_CLOCK_SHIFT", shift_path, sizeof shift_path);
 	take("MW_HOSTNAME", host_name, sizeof host_name);
+	take("MW_STATFS", statfs_type, sizeof statfs_type);
 	*(void **)&real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
 	*(void **)&real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
 	*(void **)&real_fsync = dlsym(RTLD_NEXT, "fsync");
@@ -57,6 +63,17 @@ gethostname(char *name, size_t n)
 		return real_gethostname(name, n);
 	(void)snprintf(name, n, "%s", host_name);
 	return 0;
+}
+
+int
+statfs(const char *path, struct statfs *ret)
+{
+	int (*real)(const char *, struct statfs *); /* called before begin() too */
+	*(void **)&real = dlsym(RTLD_NEXT, "statfs");
+	int r = real(path, ret);
+	if (r == 0 && statfs_type[0])
+		ret->f_type = (__typeof__(ret->f_type))strtoul(statfs_type, NULL, 0);
+	return r;
 }
 
 /* ---- syslog ---- */
