@@ -21,7 +21,8 @@ int mw_later_find(struct mw_store *st, const uint8_t id[MW_ID_LEN], struct mw_ar
                   struct mw_err *err) MW_CHECK;
 /* Takes out of m, with the expansion of that record put in (NULL: none is), whoever was
  * erased from it: whose tokens are not there any more (FORMAT.md I21), whether or not the
- * tombstone can be read that said so. Needs no key. 0, or what reading a slot reports. */
+ * tombstone can be read that said so. Needs no key. 0, MW_EERASED it went
+ * meanwhile, or what reading a slot reports. */
 int mw_later_left(struct mw_store *st, const struct mw_record *mail,
                   const struct mw_record *expansion, struct mw_mail *m,
                   struct mw_err *err) MW_CHECK;

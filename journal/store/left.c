@@ -1,6 +1,7 @@
 /* Who is left in a mail from which somebody's copies were erased. */
 #include "journal/base/util.h"
 #include "journal/store/later.h"
+#include "journal/store/store_int.h"
 
 #include <string.h>
 
@@ -84,5 +85,7 @@ mw_later_left(struct mw_store *st, const struct mw_record *mail,
 	mw_buf_free(&l.tokens);
 	if (r < 0)
 		return mw_fail(err, r, "out of memory");
-	return k < 0 ? k : MW_MIN(x, 0);
+	if (k < 0)
+		return mw_store_or_gone(st, mail->seq, k, err);
+	return x < 0 ? mw_store_or_gone(st, expansion->seq, x, err) : 0;
 }

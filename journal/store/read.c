@@ -166,9 +166,8 @@ mw_store_get(struct mw_store *st, struct mw_loc loc, struct mw_record *ret,
 	return 0;
 }
 
-/* What could not be read may have gone while we looked. */
-static int
-or_gone(struct mw_store *st, uint64_t seq, int e, struct mw_err *err)
+int
+mw_store_or_gone(struct mw_store *st, uint64_t seq, int e, struct mw_err *err)
 {
 	if (e != MW_EDAMAGED && e != MW_ENOTFOUND)
 		return e;
@@ -196,7 +195,7 @@ mw_store_get_seq(struct mw_store *st, struct mw_loc loc, uint64_t seq,
 		            (unsigned long long)loc.offset, (unsigned long long)seq);
 	if (r == 0)
 		*ret = rec;
-	return or_gone(st, seq, r, err);
+	return mw_store_or_gone(st, seq, r, err);
 }
 
 static int
@@ -484,12 +483,12 @@ mw_record_meta(struct mw_store *st, const struct mw_record *r, struct mw_buf *ou
 	struct opener op;
 	int e = opener_init(&op, st, r, err);
 	if (e < 0)
-		return or_gone(st, r->seq, e, err);
+		return mw_store_or_gone(st, r->seq, e, err);
 	struct part_range p = {0, MW_FRAME_HEADER + r->slot_len, r->meta_len,
 	                       UINT64_C(1) << 31, NULL};
 	e = open_part(&op, &p, buf_sink, out, err);
 	opener_done(&op);
-	return or_gone(st, r->seq, e, err);
+	return mw_store_or_gone(st, r->seq, e, err);
 }
 
 int
@@ -564,7 +563,7 @@ mw_record_body(struct mw_store *st, const struct mw_record *r, const struct mw_m
                struct mw_err *err)
 {
 	struct body_arg b = {.sink = sink, .arg = arg};
-	return or_gone(st, r->seq, body(st, r, m, &b, err), err);
+	return mw_store_or_gone(st, r->seq, body(st, r, m, &b, err), err);
 }
 
 int

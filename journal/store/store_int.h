@@ -266,6 +266,10 @@ int mw_store_recover(struct mw_store *st, struct mw_recovery *ret_note,
 void mw_store_finish_removal(struct mw_store *st);
 
 /* read.c */
+/* e, what reading that record reported: what could not be read may have gone meanwhile,
+ * and then it is MW_EERASED. */
+int mw_store_or_gone(struct mw_store *st, uint64_t seq, int e,
+                     struct mw_err *err) MW_CHECK;
 int mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,
                  struct mw_err *err) MW_CHECK;
 /* Its key, which is opened when it is first needed (that takes longer than all else): 1

@@ -590,7 +590,7 @@ def limits(t):
 		t.ok(True, "then the next one is served")
 		rigs.wait_for("threads and descriptors are given back", lambda: len(
 			os.listdir(f"/proc/{pid}/task")) <= threads + 1 and len(
-			os.listdir(f"/proc/{pid}/fd")) <= fds + 2)
+			os.listdir(f"/proc/{pid}/fd")) <= fds + 3)
 		t.equal(len(rig.journaled()), 0, "records")
 	sink.close()
 

@@ -127,6 +127,7 @@ def beside(t, site, keep):
 	for command, names in COMMANDS:
 		args = [x.format(box=site.dir / "box") for x in command]
 		shutil.rmtree(site.dir / "box", ignore_errors=True)
+		copy(whole, site.journal)
 		n = reads(site, *args)
 		bad = []
 		for i in range(STOPS):

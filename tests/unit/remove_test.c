@@ -3,7 +3,9 @@
  * leads to a file, what does not hold in it is damage.
  * MW_TEST_THREADS */
 #include "journal/base/util.h"
+#include "journal/record/retire.h"
 #include "journal/segment/segment.h"
+#include "journal/store/later.h"
 #include "journal/store/store.h"
 #include "journal/verify/verify.h"
 #include "tests/support/shell.h"
@@ -253,6 +255,36 @@ only_who_is_sure_calls_it_gone(void **state)
 	after_overwriting(0, MW_ENOTFOUND, MW_ENOTFOUND);
 }
 
+/* A reader had the metadata when a prune beside it began to wipe the slot. */
+static void
+whose_slot_goes_meanwhile(void **state)
+{
+	(void)state;
+	struct mw_store *st = filled("meanwhile");
+	struct mw_err err = {0};
+	struct mw_record r;
+	struct mw_mail m;
+	struct mw_commit note;
+	MW_BUF_AUTO cbor = {0};
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	MW_STORE_AUTO *reader = open_as(MW_STORE_READ);
+	assert_int_equal(mw_store_get(reader, at[1], &r, &err), 0);
+	assert_int_equal(mw_record_mail(reader, &r, a, &m, &err), 0);
+	shell("dd if=/dev/zero of='%s/segments/0000000000000002.seg' bs=1 seek=%llu "
+	      "count=40 conv=notrunc status=none",
+	      dir, (unsigned long long)at[1].offset + MW_FRAME_HEADER);
+	assert_int_equal(mw_later_left(reader, &r, NULL, &m, &err), MW_EDAMAGED);
+	struct mw_seq_range range = {seq[1], seq[1]};
+	struct mw_tombstone t = {
+	    MW_TOMB_RETENTION, 2000, MW_STR("test"), &range, 1, NULL, 0};
+	assert_int_equal(mw_tombstone_encode(&t, &cbor), 0);
+	assert_int_equal(mw_store_note(st, MW_TYPE_TOMBSTONE, 2000, cbor.p, cbor.n, &note,
+	                               &err),
+	                 0);
+	assert_int_equal(mw_later_left(reader, &r, NULL, &m, &err), MW_EERASED);
+	mw_store_close(st);
+}
+
 /* What the real one says: of a name that is gone, of another file there, and where the
  * question cannot be answered. */
 static void
@@ -325,6 +357,7 @@ main(void)
 	    cmocka_unit_test(one_that_stays_keeps_no_other),
 	    cmocka_unit_test(a_cut_whose_sync_failed_is_marked_again),
 	    cmocka_unit_test(only_who_is_sure_calls_it_gone),
+	    cmocka_unit_test(whose_slot_goes_meanwhile),
 	    cmocka_unit_test(where_a_name_leads),
 	    cmocka_unit_test(a_batch_whose_name_cannot_be_asked_is_refused),
 	};
