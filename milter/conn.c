@@ -15,7 +15,7 @@ enum {
 }; /* then the others get their turn */
 
 #define SECOND INT64_C(1000000)
-static const int64_t progress_us = 10 * SECOND;
+static const int64_t progress_us = MW_PROGRESS_S * SECOND;
 
 static void
 on_done(void *arg)

@@ -17,7 +17,7 @@ enum {
 };
 
 #define SECOND INT64_C(1000000)
-static const int64_t progress_us = 10 * SECOND;
+static const int64_t progress_us = MW_PROGRESS_S * SECOND;
 static const int64_t backoff_us = SECOND / 4;       /* after a failed accept */
 static const int64_t content_grace_us = 3 * SECOND; /* at stop: messages half sent */
 static const int64_t linger_us = SECOND / 5;        /* when drained: between messages */

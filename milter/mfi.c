@@ -17,8 +17,7 @@
 #include "milter/proto.h"
 
 enum {
-	ARGS_MAX = 64,
-	PROGRESS_S = 10
+	ARGS_MAX = 64
 };
 
 /* libmilter knows no argument for its callbacks: one front end per process. */
@@ -273,14 +272,14 @@ on_done(void *arg)
 	pthread_mutex_unlock(&l->lock);
 }
 
-/* Waits for the store; tells the MTA every 10 s that we are still at it. */
+/* Waits for the store; tells the MTA now and then that we are still at it. */
 static void
 wait_done(SMFICTX *ctx, struct link *l)
 {
 	struct timespec at;
 	pthread_mutex_lock(&l->lock);
 	(void)clock_gettime(CLOCK_MONOTONIC, &at);
-	for (int left = PROGRESS_S; !l->done;) {
+	for (int left = MW_PROGRESS_S; !l->done;) {
 		at.tv_sec++;
 		while (!l->done &&
 		       pthread_cond_timedwait(&l->cond, &l->lock, &at) != ETIMEDOUT)
@@ -292,7 +291,7 @@ wait_done(SMFICTX *ctx, struct link *l)
 		if (!over && --left == 0) {
 			(void)smfi_progress(
 			    ctx); /* the MTA may be gone; the answer tells */
-			left = PROGRESS_S;
+			left = MW_PROGRESS_S;
 		}
 		pthread_mutex_lock(&l->lock);
 		if (over)

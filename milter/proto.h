@@ -15,7 +15,10 @@
 #include "milter/session.h"
 
 enum {
-	MW_PACKET_MAX = 2 << 20
+	MW_PACKET_MAX = 2 << 20,
+	/* While a commit is slow, how often the MTA hears that we are still at it. A
+	 * Sendmail filter without T= waits 10 s for each word. */
+	MW_PROGRESS_S = 3
 };
 
 struct mw_proto {

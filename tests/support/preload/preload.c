@@ -1,16 +1,15 @@
 /* preload.c - what tests lie about to a real server, as a library for LD_PRELOAD.
  *
- * MW_SYSLOG=FILE         syslog(3) appends to FILE, in the form that a syslog daemon
- * writes; nothing reaches the system's log MW_HOSTNAME=NAME       gethostname(2) says
- * NAME; Sendmail waits a minute for one with a dot MW_SYNC_DELAY=FILE     each fdatasync
- * and fsync first sleeps as many milliseconds as FILE says at that moment; no file, no
- * delay
- *
- * MW_STATFS=NUMBER
- * statfs(2) gives NUMBER (any base) for the type of each file system
- *
- * MW_CLOCK_SHIFT=FILE
- * the time of day is as many seconds later as FILE says at that moment; no file, none
+ * MW_SYSLOG=FILE       syslog(3) appends to FILE, in the form that a syslog daemon
+ * writes; nothing reaches the system's log MW_HOSTNAME=NAME     gethostname(2) says NAME;
+ * Sendmail waits a minute for one with a dot MW_SYNC_DELAY=FILE   each fdatasync and
+ * fsync first sleeps as many milliseconds as FILE says at that moment; below 0: until it
+ * says something else; no file, no delay MW_SYNC_FAIL=FILE    each fdatasync and fsync
+ * fails with the errno that FILE says at that moment; no file, or 0: none does
+ * MW_STATFS=NUMBER     statfs(2) gives NUMBER (any base) for the type of each file system
+ * MW_CLOCK_SHIFT=FILE  the time of day is as many seconds later as FILE says at that
+ *                      moment; no file, none
+ * MW_ONLY=NAME         of these, syncs are changed in the program of that name alone
  *
  * All are read when the program starts, since it may drop its environment. Threads may
  * call everything at once.
@@ -28,8 +27,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static char log_path[4096], delay_path[4096], shift_path[4096], host_name[256],
-    statfs_type[32];
+static char log_path[4096], delay_path[4096], fail_path[4096], shift_path[4096],
+    host_name[256], statfs_type[32];
 static char ident[64] = "program";
 static int (*real_clock_gettime)(clockid_t, struct timespec *);
 static int (*real_fdatasync)(int), (*real_fsync)(int);
@@ -47,6 +46,10 @@ begin(void)
 {
 	take("MW_SYSLOG", log_path, sizeof log_path);
 	take("MW_SYNC_DELAY", delay_path, sizeof delay_path);
+	take("MW_SYNC_FAIL", fail_path, sizeof fail_path);
+	const char *only = getenv("MW_ONLY");
+	if (only && strcmp(only, program_invocation_short_name) != 0)
+		delay_path[0] = fail_path[0] = 0;
 	take("MW_CLOCK_SHIFT", shift_path, sizeof shift_path);
 	take("MW_HOSTNAME", host_name, sizeof host_name);
 	take("MW_STATFS", statfs_type, sizeof statfs_type);
@@ -196,27 +199,32 @@ time(time_t *ret)
 	return now.tv_sec;
 }
 
-/* ---- slow disks ---- */
+/* ---- slow and broken disks ---- */
 
-static void
-delay(void)
+/* 0, or that it fails, with errno set. */
+static int
+before_sync(void)
 {
-	long ms = number_in(delay_path);
+	long ms;
+	while ((ms = number_in(delay_path)) < 0)
+		(void)nanosleep(&(struct timespec){0, 10000000}, NULL);
 	struct timespec t = {ms / 1000, ms % 1000 * 1000000};
 	if (ms > 0)
 		(void)nanosleep(&t, NULL);
+	long fails = number_in(fail_path);
+	if (fails)
+		errno = (int)fails;
+	return fails ? -1 : 0;
 }
 
 int
 fdatasync(int fd)
 {
-	delay();
-	return real_fdatasync(fd);
+	return before_sync() < 0 ? -1 : real_fdatasync(fd);
 }
 
 int
 fsync(int fd)
 {
-	delay();
-	return real_fsync(fd);
+	return before_sync() < 0 ? -1 : real_fsync(fd);
 }
