@@ -71,6 +71,13 @@ const char *mw_postfix_get(const struct mw_postfix *p, const char *name);
 const char *mw_postfix_override(const struct mw_postfix *p, const struct mw_service *s,
                                 const char *name);
 void mw_postfix_check(const struct mw_postfix *p, struct mw_advices *ret);
+/* What a list of milters that has ours does to us; where: the setting it is of. */
+void mw_postfix_check_list(const struct mw_postfix *p, struct mw_advices *f,
+                           const char *where, const char *list);
+/* Whom the tables of smtpd_milter_maps send past us. where: the setting's name, with its
+ * service. */
+void mw_postfix_check_maps(const struct mw_postfix *p, struct mw_advices *f,
+                           const char *where, const char *maps);
 /* Settings to make, as name and value. 0, or MW_ECONF if no socket of ours can be
  * reached by a chrooted Postfix. */
 int mw_postfix_plan(const struct mw_postfix *p, struct mw_pair **ret, size_t *ret_n,
@@ -104,8 +111,14 @@ bool mw_setup_has_word(const char *list, const char *word);
 struct mw_milter_entry {
 	struct mw_str text;    /* as written */
 	struct mw_str socket;  /* "unix:path", "inet:host:port" */
-	struct mw_str options; /* after the first comma, without the brace */
+	struct mw_str options; /* what follows it, without the brace */
 };
+
+/* Takes the next word off a list parted by commas and blanks, where what stands in braces
+ * is one word; false at the end. */
+bool mw_setup_word(struct mw_str *rest, struct mw_str *ret);
+/* Without its pair of braces, if it has one, and the blanks within. */
+struct mw_str mw_setup_unbrace(struct mw_str s);
 
 /* Takes the next entry off *rest; false at the end. */
 bool mw_milter_next(struct mw_str *rest, struct mw_milter_entry *ret);

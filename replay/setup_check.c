@@ -93,9 +93,9 @@ check_protocol(const struct mw_postfix *p, struct mw_advices *f, const char *whe
 		    "protocol=6");
 }
 
-static void
-check_list(const struct mw_postfix *p, struct mw_advices *f, const char *where,
-           const char *list)
+void
+mw_postfix_check_list(const struct mw_postfix *p, struct mw_advices *f, const char *where,
+                      const char *list)
 {
 	struct mw_str rest = mw_strz(list);
 	struct mw_milter_entry e;
@@ -149,7 +149,7 @@ check_milters(const struct mw_postfix *p, struct mw_advices *f)
 		         listen_text(p, f)),
 		    "mailwal setup postfix --apply");
 	else
-		check_list(p, f, "smtpd_milters", smtpd);
+		mw_postfix_check_list(p, f, "smtpd_milters", smtpd);
 	if (!mw_milter_find(p, local, &e))
 		mw_advice_add(
 		    f, MW_ADVICE_HOLE, "non_smtpd_milters",
@@ -158,7 +158,7 @@ check_milters(const struct mw_postfix *p, struct mw_advices *f)
 		    "web applications and postsuper -r has no record",
 		    "non_smtpd_milters = $smtpd_milters");
 	else
-		check_list(p, f, "non_smtpd_milters", local);
+		mw_postfix_check_list(p, f, "non_smtpd_milters", local);
 }
 
 static void
@@ -186,11 +186,8 @@ check_main(const struct mw_postfix *p, struct mw_advices *f)
 	static const char *const checks[] = {"header_checks", "body_checks",
 	                                     "mime_header_checks", "nested_header_checks",
 	                                     "milter_header_checks"};
-	if (mw_postfix_get(p, "smtpd_milter_maps")[0])
-		mw_advice_add(
-		    f, MW_ADVICE_HOLE, "smtpd_milter_maps",
-		    "smtpd_milter_maps is set: it can turn milters off for some clients",
-		    "postconf -X smtpd_milter_maps");
+	mw_postfix_check_maps(p, f, "smtpd_milter_maps",
+	                      mw_postfix_get(p, "smtpd_milter_maps"));
 	if (mw_setup_has_word(mw_postfix_get(p, "receive_override_options"),
 	                      "no_milters"))
 		mw_advice_add(
@@ -322,7 +319,8 @@ check_service(const struct mw_postfix *p, struct mw_advices *f,
 			past_milters(p, f, s,
 			             text("%s is set without mailwald", lists[i]));
 		else if (v)
-			check_list(p, f, text("service %s/%s", s->name, s->type), v);
+			mw_postfix_check_list(p, f,
+			                      text("service %s/%s", s->name, s->type), v);
 	}
 	v = mw_postfix_override(p, s, "smtpd_proxy_filter");
 	const char *own = mw_postfix_override(p, s, "smtpd_milters");
@@ -336,13 +334,11 @@ check_service(const struct mw_postfix *p, struct mw_advices *f,
 		         s->name, s->type),
 		    "-o smtpd_milters= here, and milters at the re-entry side");
 	v = mw_postfix_override(p, s, "smtpd_milter_maps");
-	if (v && *v)
-		mw_advice_add(
-		    f, MW_ADVICE_HOLE, "smtpd_milter_maps",
-		    text("service %s/%s: smtpd_milter_maps can turn milters off for some "
-		         "clients",
-		         s->name, s->type),
-		    "take that override out of master.cf");
+	if (v && strcasecmp(v, "static:DISABLE") == 0)
+		past_milters(p, f, s, text("smtpd_milter_maps is %s", v));
+	else if (v)
+		mw_postfix_check_maps(
+		    p, f, text("service %s/%s: smtpd_milter_maps", s->name, s->type), v);
 }
 
 /* Can a chrooted service open the socket that the list names? */

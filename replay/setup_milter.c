@@ -12,53 +12,57 @@ is_sep(char c)
 }
 
 bool
-mw_milter_next(struct mw_str *rest, struct mw_milter_entry *ret)
+mw_setup_word(struct mw_str *rest, struct mw_str *ret)
 {
+	size_t n = 0, depth = 0;
 	while (rest->n && is_sep(rest->p[0]))
 		rest->p++, rest->n--;
-	if (rest->n == 0)
-		return false;
-	size_t n = 0;
-	*ret = (struct mw_milter_entry){.options = mw_str("", 0)};
-	if (rest->p[0] == '{') {
-		const char *end = memchr(rest->p, '}', rest->n);
-		n = end ? (size_t)(end - rest->p) + 1 : rest->n;
-		struct mw_str in = mw_str(rest->p + 1, n - (end ? 2 : 1));
-		in = mw_str_trim(in);
-		/* The socket ends at a blank or comma; what follows are options. */
-		size_t k = 0;
-		while (k < in.n && !is_sep(in.p[k]))
-			k++;
-		ret->socket = mw_str(in.p, k);
-		ret->options = mw_str_trim(mw_str(in.p + k, in.n - k));
-	} else {
-		while (n < rest->n && !is_sep(rest->p[n]))
-			n++;
-		ret->socket = mw_str(rest->p, n);
+	for (; n < rest->n && (depth || !is_sep(rest->p[n])); n++) {
+		if (rest->p[n] == '{')
+			depth++;
+		else if (rest->p[n] == '}' && depth)
+			depth--;
 	}
-	ret->text = mw_str(rest->p, n);
+	*ret = mw_str(rest->p, n);
 	rest->p += n;
 	rest->n -= n;
+	return n > 0;
+}
+
+struct mw_str
+mw_setup_unbrace(struct mw_str s)
+{
+	s = mw_str_trim(s);
+	if (s.n == 0 || s.p[0] != '{')
+		return s;
+	size_t end = s.p[s.n - 1] == '}' && s.n > 1;
+	return mw_str_trim(mw_str(s.p + 1, s.n - 1 - end));
+}
+
+bool
+mw_milter_next(struct mw_str *rest, struct mw_milter_entry *ret)
+{
+	struct mw_str word;
+	if (!mw_setup_word(rest, &word))
+		return false;
+	*ret = (struct mw_milter_entry){.text = word,
+	                                .socket = word,
+	                                .options = mw_str("", 0)};
+	if (word.p[0] == '{') {
+		ret->options = mw_setup_unbrace(word);
+		(void)mw_setup_word(&ret->options, &ret->socket);
+	}
 	return true;
 }
 
 struct mw_str
 mw_milter_option(const struct mw_milter_entry *e, const char *name)
 {
-	struct mw_str rest = e->options;
-	while (rest.n) {
-		size_t n = 0;
-		while (n < rest.n && rest.p[n] != ',')
-			n++;
-		struct mw_str word = mw_str_trim(mw_str(rest.p, n)), key, value;
-		/* A first option may follow the socket without comma. */
-		if (mw_str_cut(word, '=', &key, &value) &&
+	struct mw_str rest = e->options, word, key, value;
+	while (mw_setup_word(&rest, &word))
+		if (mw_str_cut(mw_setup_unbrace(word), '=', &key, &value) &&
 		    mw_str_ieq(mw_str_trim(key), mw_strz(name)))
 			return mw_str_trim(value);
-		n += n < rest.n;
-		rest.p += n;
-		rest.n -= n;
-	}
 	return mw_str("", 0);
 }
 

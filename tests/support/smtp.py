@@ -28,8 +28,10 @@ def stuff(data):
 
 
 class Client:
-	def __init__(self, port, host="127.0.0.1", helo="client.remote.test", timeout=PATIENCE):
-		self.sock = socket.create_connection((host, port), timeout)
+	def __init__(self, port, host="127.0.0.1", helo="client.remote.test", timeout=PATIENCE,
+		     source=None):
+		self.sock = socket.create_connection((host, port), timeout,
+						     (source, 0) if source else None)
 		self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 		self.buf = b""
 		self.want(220, self.reply(), "banner")
