@@ -377,8 +377,8 @@ is_address(struct mw_str text, struct mw_str addr, const char *delimiter)
 	MW_BUF_AUTO bare = {0};
 	if (mw_addr_eq(text, addr))
 		return true;
-	struct mw_str key = mw_addr_key(addr, &b);
-	struct mw_str without = mw_addr_bare(key, delimiter, &bare);
+	struct mw_str own = mw_addr_own(addr, &b);
+	struct mw_str without = mw_addr_bare(own, delimiter, &bare);
 	return without.n && mw_addr_eq(text, without);
 }
 

@@ -89,17 +89,22 @@ mw_erase_name_address(struct mw_erase_listed *l, const struct mw_store *st,
 	MW_BUF_AUTO b = {0};
 	MW_BUF_AUTO bare = {0};
 	MW_BUF_AUTO old = {0};
+	MW_BUF_AUTO form = {0};
+	MW_BUF_AUTO his = {0};
 	struct mw_str key = mw_addr_key(addr, &b);
 	struct mw_str without = mw_addr_bare(key, q->delimiter, &bare);
 	/* Earlier versions took the address as it came: "kurt+x" without extension is
 	 * "kurt there. */
 	struct mw_str then = mw_addr_bare(addr, q->delimiter, &old);
-	if (b.failed || bare.failed || old.failed)
+	/* The key stands for others, too. */
+	struct mw_str own = mw_addr_own(addr, &form);
+	own = mw_addr_bare(own, q->delimiter, &his);
+	if (b.failed || bare.failed || old.failed || form.failed || his.failed)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	int r = add_token(l, st, key, err);
 	if (r == 0)
 		r = add_token(l, st, addr, err);
-	if (r < 0 || !mw_query_is_user(q, without))
+	if (r < 0 || !mw_query_is_user(q, own))
 		return r;
 	r = add_token(l, st, without, err);
 	return r == 0 && then.n ? add_token(l, st, then, err) : r;

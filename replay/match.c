@@ -55,8 +55,8 @@ local_is(struct mw_str local, struct mw_str want, const char *delimiter)
 	MW_BUF_AUTO x = {0};
 	MW_BUF_AUTO y = {0};
 	if (!is_plain(local) || !is_plain(want)) {
-		local = mw_local_key(local, &x);
-		want = mw_local_key(want, &y);
+		local = mw_local_own(local, &x);
+		want = mw_local_own(want, &y);
 	}
 	if (x.failed || y.failed)
 		return false;

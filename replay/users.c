@@ -1,6 +1,7 @@
 /* users.c - does anybody know the users that a selection names? A name that was mistyped
  * must not look like a user who has no mail. */
 #include "journal/base/domain.h"
+#include "journal/base/fold.h"
 #include "journal/base/util.h"
 #include "replay/select.h"
 
@@ -44,6 +45,9 @@ static int
 look_up(const struct mw_cli *cli, const char *user, struct sought *s, struct mw_err *err)
 {
 	struct mw_str name = mw_strz(user), domain = mw_addr_domain(name);
+	/* The token of ß is that of ss: somebody else's mail. */
+	if (!mw_is_ascii(mw_addr_local(name)))
+		name = mw_str("", 0);
 	const struct {
 		enum mw_key kind;
 		struct mw_str value;

@@ -12,6 +12,35 @@ enum {
 	MOST = 4 * NAME_MAX_BYTES
 };
 
+/* With the capital of sharp s as ß: UTS 46 has it so since Unicode 15.1, and as ss, which
+ * is another domain, before that. The library has one or the other. */
+static void
+copy_name(struct mw_str s, char *name)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < s.n; n++) {
+		bool sharp =
+		    mw_str_starts(mw_str(s.p + i, s.n - i), MW_STR("\xe1\xba\x9e"));
+		if (sharp)
+			name[n++] = '\xc3';
+		name[n] = sharp ? '\x9f' : s.p[i];
+		i += sharp ? 3 : 1;
+	}
+	name[n] = '\0';
+}
+
+/* Characters of full width, and signs like a/c, are mapped to any of ASCII: what no name
+ * of a host has makes none. */
+static bool
+is_host(const char *z)
+{
+	for (; *z; z++)
+		if (!(*z >= 'a' && *z <= 'z') && !(*z >= 'A' && *z <= 'Z') &&
+		    !(*z >= '0' && *z <= '9') && !strchr("-_.", *z))
+			return false;
+	return true;
+}
+
 /* The name by A-labels, for idn2_free(); NULL: it is no name, or memory ended, which
  * *ret_memory (NULL ok) tells. */
 static char *
@@ -20,12 +49,14 @@ to_ascii(struct mw_str s, bool *ret_memory)
 	char name[MOST + 1], *ret = NULL;
 	if (s.n > MOST || memchr(s.p, '\0', s.n))
 		return NULL;
-	memcpy(name, s.p, s.n);
-	name[s.n] = '\0';
+	copy_name(s, name);
 	int r = idn2_to_ascii_8z(name, &ret, IDN2_NONTRANSITIONAL);
 	if (ret_memory)
 		*ret_memory = r != IDN2_MALLOC;
-	return r == IDN2_OK ? ret : NULL;
+	if (r == IDN2_OK && is_host(ret))
+		return ret;
+	idn2_free(ret);
+	return NULL;
 }
 
 bool
@@ -96,8 +127,10 @@ fail_as(struct mw_buf *b, const struct mw_buf *x)
 	b->why = x->why;
 }
 
-struct mw_str
-mw_local_key(struct mw_str local, struct mw_buf *b)
+typedef void (*folding)(struct mw_str, struct mw_buf *);
+
+static struct mw_str
+local_by(folding fold, struct mw_str local, struct mw_buf *b)
 {
 	MW_BUF_AUTO plain = {0};
 	size_t from = b->n;
@@ -105,12 +138,12 @@ mw_local_key(struct mw_str local, struct mw_buf *b)
 		return local;
 	bool quoted = is_quoted(local) && unquote(local, &plain);
 	fail_as(b, &plain);
-	mw_fold(quoted ? mw_buf_str(&plain) : local, b);
+	fold(quoted ? mw_buf_str(&plain) : local, b);
 	return b->failed ? mw_str("", 0) : mw_str((char *)b->p + from, b->n - from);
 }
 
-struct mw_str
-mw_addr_key(struct mw_str addr, struct mw_buf *b)
+static struct mw_str
+addr_by(folding fold, struct mw_str addr, struct mw_buf *b)
 {
 	struct mw_str local = mw_addr_local(addr), domain = mw_addr_domain(addr);
 	size_t from = b->n;
@@ -118,7 +151,7 @@ mw_addr_key(struct mw_str addr, struct mw_buf *b)
 		return addr;
 	bool has_domain = local.n < addr.n;
 	MW_BUF_AUTO part = {0};
-	local = mw_local_key(local, &part);
+	local = local_by(fold, local, &part);
 	mw_buf_putstr(b, local);
 	if (has_domain) {
 		MW_BUF_AUTO labels = {0};
@@ -129,6 +162,30 @@ mw_addr_key(struct mw_str addr, struct mw_buf *b)
 	}
 	fail_as(b, &part);
 	return b->failed ? mw_str("", 0) : mw_str((char *)b->p + from, b->n - from);
+}
+
+struct mw_str
+mw_local_key(struct mw_str local, struct mw_buf *b)
+{
+	return local_by(mw_fold, local, b);
+}
+
+struct mw_str
+mw_addr_key(struct mw_str addr, struct mw_buf *b)
+{
+	return addr_by(mw_fold, addr, b);
+}
+
+struct mw_str
+mw_local_own(struct mw_str local, struct mw_buf *b)
+{
+	return local_by(mw_lower, local, b);
+}
+
+struct mw_str
+mw_addr_own(struct mw_str addr, struct mw_buf *b)
+{
+	return addr_by(mw_lower, addr, b);
 }
 
 struct mw_str
@@ -170,7 +227,7 @@ mw_domain_eq(struct mw_str a, struct mw_str b)
 bool
 mw_addr_eq(struct mw_str a, struct mw_str b)
 {
-	return mw_str_ieq(a, b) || same_key(mw_addr_key, a, b);
+	return mw_str_ieq(a, b) || same_key(mw_addr_own, a, b);
 }
 
 const char *

@@ -7,12 +7,14 @@
  * everything once memory has ended.
  *
  * Of an address the local part is compared without quotes and backslashes that it does
- * not need, and without regard to the case and composition of letters of any script
- * (fold.h). So is a login, or a local part alone.
+ * not need, and in lower case of any script, with its letters composed (fold.h): jörg is
+ * JÖRG, but straße and strasse may be two persons, and no one sees the other's mail. So
+ * is a login, or a local part alone. mailbox_name makes two mailboxes of them, too.
  *
- * The key of a name is the one form that all its forms have in common (FORMAT.md I23):
- * what tokens are made from. Records of earlier versions have tokens of the name as it
- * came, so all ways to write one are asked for there.
+ * The key of a name is a form that all its forms have in common (FORMAT.md I23): what
+ * tokens are made from. It folds more than that: what is found by it is still to be
+ * compared. Records of earlier versions have tokens of the name as it came, so all ways
+ * to write one are asked for there.
  *
  * Any thread, no state. What forms point to is the caller's name, or in his arena.
  */
@@ -38,9 +40,13 @@ struct mw_str mw_domain_key(struct mw_str domain, struct mw_buf *b);
 struct mw_str mw_local_key(struct mw_str local, struct mw_buf *b);
 struct mw_str mw_addr_key(struct mw_str addr, struct mw_buf *b);
 
-/* The address without its extension, from an address's key: up to the first of these
- * characters (NULL: none) that is not its first byte, and the domain. Appended to b;
- * empty: it has no extension, or a failure is noted in b. */
+/* The same of the form that tells two persons apart: what mw_addr_eq compares. */
+struct mw_str mw_local_own(struct mw_str local, struct mw_buf *b);
+struct mw_str mw_addr_own(struct mw_str addr, struct mw_buf *b);
+
+/* The address without its extension, from an address's key or own form: up to the first
+ * of these characters (NULL: none) that is not its first byte, and the domain. Appended
+ * to b; empty: it has no extension, or a failure is noted in b. */
 struct mw_str mw_addr_bare(struct mw_str key, const char *delimiter, struct mw_buf *b);
 
 /* Can it be written in another way than in upper and lower case of ASCII? (Each name can

@@ -10,6 +10,9 @@
 
 #include <cmocka.h>
 
+#define STRASZE                                                                          \
+	"stra\xc3\x9f"                                                                   \
+	"e"
 #define LONG "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 static void
@@ -43,6 +46,25 @@ names(void **state)
 	    {"stra\xc3\x9f"
 	     "e.de",
 	     "xn--strae-oqa.de", true},
+	    /* two domains (IDNA 2008), and what upper case makes of them */
+	    {STRASZE ".de", "strasse.de", false},
+	    {STRASZE ".de", "STRASSE.de", false},
+	    {"strasse.de", "xn--strae-oqa.de", false},
+	    {"STRA\xe1\xba\x9e"
+	     "E.de",
+	     STRASZE ".de", true},
+	    {"STRA\xe1\xba\x9e"
+	     "E.de",
+	     "strasse.de", false},
+	    {"\xce\xb1\xcf\x82.gr", "\xce\xb1\xcf\x83.gr", false},
+	    {"\xe0\xa4\x95\xe0\xa5\x8d\xe2\x80\x8d\xe0\xa4\xb7.in",
+	     "\xe0\xa4\x95\xe0\xa5\x8d\xe0\xa4\xb7.in", false},
+	    /* no A-labels of anything, or of what has no need of them */
+	    {"xn--strasse-.de", "strasse.de", false},
+	    {"xn--.de", ".de", false},
+	    /* maps to a name that no host has */
+	    {"a\xe2\x84\x80.de", "aa/c.de", false},
+	    {"\xef\xbc\xa0.de", "@.de", false},
 	    /* of each label */
 	    {"mail.\xe4\xbe\x8b\xe3\x81\x88.\xe3\x83\x86\xe3\x82\xb9\xe3\x83\x88",
 	     "mail.xn--r8jz45g.xn--zckzah", true},
@@ -209,13 +231,54 @@ keys(void **state)
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		one_key(cases[i].addr, cases[i].key);
 		for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
-			if (mw_addr_eq(mw_strz(cases[i].addr), mw_strz(cases[k].addr)) !=
-			    (strcmp(cases[i].key, cases[k].key) == 0))
+			/* what is one has one key; not the other way round (persons()) */
+			if ((mw_addr_eq(mw_strz(cases[i].addr), mw_strz(cases[k].addr)) &&
+			     strcmp(cases[i].key, cases[k].key) != 0) ||
+			    (i == k &&
+			     !mw_addr_eq(mw_strz(cases[i].addr), mw_strz(cases[k].addr))))
 				fail_msg("%s, %s", cases[i].addr, cases[k].addr);
 	}
 	assert_true(mw_domain_eq(mw_strz("x.de"), mw_strz("\xef\xbd\x98.de")));
 	char x[] = "x.de", *v[] = {x};
 	assert_ptr_equal(mw_domain_of(v, 1, mw_strz("\xef\xbd\x98.de")), x);
+}
+
+/* Who is one person, and who are two that only a key has in common. */
+static void
+persons(void **state)
+{
+	static const struct {
+		const char *a, *b;
+		bool same;
+	} cases[] = {
+	    {"Kurt@Example.org", "\"ku\\rt\"@example.ORG", true},
+	    {"\"a@b\"@x.de", "\"a\\@b\"@x.de", true},
+	    {"J\xc3\x96RG@x.de", "jo\xcc\x88rg@x.de", true},
+	    {"\"JO\xcc\x88RG\"@x.de", "j\xc3\xb6rg@x.de", true},
+	    {"\xe2\x84\xaaurt@x.de", "kurt@x.de", true},
+	    {"j\xc3\xb6rg@x.de", "jorg@x.de", false},
+	    {STRASZE "@x.de", "strasse@x.de", false},
+	    {STRASZE "@x.de", "STRASSE@x.de", false},
+	    {"STRA\xe1\xba\x9e"
+	     "E@x.de",
+	     STRASZE "@x.de", true},
+	    {"a@" STRASZE ".de", "a@strasse.de", false},
+	    {"a@" STRASZE ".de", "A@XN--STRAE-OQA.de", true},
+	    {"\xce\xa3\xce\x91\xce\xa3@x.de", "\xcf\x83\xce\xb1\xcf\x82@x.de", true},
+	    {"\xcf\x83\xce\xb1\xcf\x83@x.de", "\xcf\x83\xce\xb1\xcf\x82@x.de", false},
+	    {"\xef\xac\x81nn@x.de", "finn@x.de", false},
+	    {"\xc5\xbf"
+	     "am@x.de",
+	     "sam@x.de", false},
+	    {"\xef\xbd\x8burt@x.de", "kurt@x.de", false},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct mw_str a = mw_strz(cases[i].a), b = mw_strz(cases[i].b);
+		if (mw_addr_eq(a, b) != cases[i].same ||
+		    mw_addr_eq(b, a) != cases[i].same)
+			fail_msg("%s, %s", cases[i].a, cases[i].b);
+	}
 }
 
 /* Of a plain name, where each mail passes, nothing is made. */
@@ -275,8 +338,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(names), cmocka_unit_test(lists), cmocka_unit_test(forms),
-	    cmocka_unit_test(keys),  cmocka_unit_test(plain), cmocka_unit_test(huge),
+	    cmocka_unit_test(names), cmocka_unit_test(lists),   cmocka_unit_test(forms),
+	    cmocka_unit_test(keys),  cmocka_unit_test(persons), cmocka_unit_test(plain),
+	    cmocka_unit_test(huge),
 	};
 	return cmocka_run_group_tests_name("names of a domain", tests, NULL, NULL);
 }

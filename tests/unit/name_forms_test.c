@@ -1,6 +1,7 @@
 /* One person in every form that mail can have him: what is held, ruled, selected,
  * recovered or erased in one form is so in each (P10, P11; FORMAT.md I23), in a journal
  * with keys and in one without. */
+#include "journal/base/domain.h"
 #include "journal/codec/hpke.h"
 #include "journal/codec/keyring.h"
 #include "journal/record/retire.h"
@@ -159,6 +160,15 @@ says_number(const char *what, const char *form, unsigned n, unsigned expect)
 		fail_msg("%s %s: %u, not %u:\n%s", what, form, n, expect, out);
 }
 
+static unsigned
+count_lines(void)
+{
+	unsigned n = 0;
+	for (const char *p = out; (p = strchr(p, '\n')); p++)
+		n++;
+	return n;
+}
+
 static void
 run_ok(int expect, const char *fmt, const char *a, const char *b)
 {
@@ -181,14 +191,10 @@ ask_in_each_form(bool keys)
 	for (size_t i = 0; i < SAME; i++) {
 		const char *f = same[i];
 		run_ok(0, "%s list --user '%s' --no-header -o tsv", with_key, f);
-		unsigned n = 0;
-		for (const char *p = out; (p = strchr(p, '\n')); p++)
-			n++;
+		unsigned n = count_lines();
 		says_number("list --user", f, n, ALL);
 		run_ok(0, "%s list --domain '%s' --json", with_key, domain_of(f).p);
-		n = 0;
-		for (const char *p = out; (p = strchr(p, '\n')); p++)
-			n++;
+		n = count_lines();
 		says_number("list --domain", f, n, OF_DOMAIN);
 		run_ok(0, "%s recover --user '%s' --all --to eml:/none -n --json",
 		       with_key, f);
@@ -231,9 +237,7 @@ hold_in_each_form(bool keys)
 	run_ok(0, "%s hold add h --user '%s'", "", same[3]);
 	run_ok(0, "%s prune %s --json", "", "--yes");
 	run_ok(0, "%s list --user '%s' --no-header -o tsv", with_key, same[1]);
-	unsigned n = 0;
-	for (const char *p = out; (p = strchr(p, '\n')); p++)
-		n++;
+	unsigned n = count_lines();
 	says_number("pruned under hold", same[1], n, ALL);
 	run_ok(0, "%s verify%s", with_key, "");
 }
@@ -423,14 +427,10 @@ sent_mail(void **state)
 	write_conf("local_domains = " ACE "\nrecipient_delimiter = +\n");
 	for (size_t i = 0; i < SAME; i++) {
 		run_ok(0, "%s list --user '%s' --no-header -o tsv", "", same[i]);
-		unsigned n = 0;
-		for (const char *p = out; (p = strchr(p, '\n')); p++)
-			n++;
+		unsigned n = count_lines();
 		says_number("sent by", same[i], n, SAME + 1);
 		run_ok(0, "%s list --sender '%s' --no-header -o tsv", "", same[i]);
-		n = 0;
-		for (const char *p = out; (p = strchr(p, '\n')); p++)
-			n++;
+		n = count_lines();
 		says_number("list --sender", same[i], n, SAME + 1);
 		run_ok(0, "%s recover --user '%s' --all --to eml:/none -n --json", "",
 		       same[i]);
@@ -453,13 +453,120 @@ sent_mail(void **state)
 	run_ok(0, "%s verify%s", "", "");
 }
 
+/* Names that look like forms of one, and are another's: nobody sees, gets back or erases
+ * the other's mail. */
+#define SHARP                                                                            \
+	"stra\xc3\x9f"                                                                   \
+	"e"
+#define CAPITAL                                                                          \
+	"STRA\xe1\xba\x9e"                                                               \
+	"E"
+static const char *const person[][2] = {
+    /* and another form of the first */
+    {"a@" SHARP ".example", "A@" CAPITAL ".Example"},
+    {"a@strasse.example", "A@STRASSE.example"},
+    {SHARP "@x.example", CAPITAL "@x.example"},
+    {"strasse@x.example", "STRASSE@x.example"},
+    {"\xce\xb1\xcf\x82@gr.example", "\xce\x91\xce\xa3@gr.example"},
+    {"\xce\xb1\xcf\x83@gr.example", "\"\xce\xb1\xcf\x83\"@gr.example"},
+    {"\xef\xac\x81nn@x.example", "\"\xef\xac\x81nn\"@x.example"},
+    {"finn@x.example", "Finn@x.example"},
+    {"a@\xcf\x83\xcf\x82.example", "a@xn--3xab.example"},
+    {"a@\xcf\x83\xcf\x83.example", "a@\xce\xa3\xce\xa3.example"},
+};
+
+static void
+fill_persons(bool keys, const char *login)
+{
+	struct fake f = {.now = now_us - 3 * DAY};
+	choose_keys(keys);
+	struct mw_store *st = writer(&f, keys ? pk : NULL);
+	for (size_t i = 0; i < MW_COUNT(person); i++)
+		for (size_t k = 0; k < 2; k++)
+			if (login)
+				put_to(st, "y@far.test", "", person[i][k], person[i][k],
+				       f.now);
+			else
+				put_to(st, person[i][k], "", "s@far.test", "", f.now);
+	mw_store_close(st);
+	write_conf("recipient_delimiter = +\n");
+}
+
+static void
+one_person(const char *who, const char *target)
+{
+	run_ok(0, "%s list --user '%s' --no-header -o tsv", with_key, who);
+	says_number("list --user", who, count_lines(), 2);
+	run_ok(0, "%s recover --user '%s' --all --to eml:/none -n --json", with_key, who);
+	says_number("recover", who, number_of("selected"), 2);
+	run_ok(0, "%s recover --user '%s' --all --missing --to eml:/none -n --json",
+	       with_key, who);
+	says_number("recover --missing", who, number_of("selected"), 2);
+	char args[600];
+	(void)snprintf(args, sizeof args, "%s replay --user '%s' -n --json --to %s",
+	               with_key, who, target);
+	want(0, args);
+	says_number("replay", who, number_of("selected"), 2);
+	run_ok(0, "%s erase --user '%s' -n --json", with_key, who);
+	says_number("erase", who, number_of("erased"), 2);
+}
+
+static void
+persons_apart(bool keys)
+{
+	char target[400];
+	(void)snprintf(target, sizeof target, "'eml:%s/out'", root);
+	fill_persons(keys, NULL);
+	for (size_t i = 0; i < MW_COUNT(person); i++)
+		for (size_t k = 0; k < 2; k++)
+			one_person(person[i][k], target);
+	/* one by one they go, and the others stay */
+	for (size_t i = 0; i < MW_COUNT(person); i++) {
+		run_ok(0, "%s erase --user '%s' --yes --json", with_key, person[i][0]);
+		says_number("erase", person[i][0], number_of("erased"), 2);
+	}
+	fill_persons(keys, "login");
+	for (size_t i = 0; i < MW_COUNT(person); i++)
+		for (size_t k = 0; k < 2; k++) {
+			const char *who = person[i][k];
+			run_ok(0, "%s list --user '%s' --no-header -o tsv", with_key,
+			       who);
+			says_number("sent", who, count_lines(), 2);
+			run_ok(0, "%s list --sender '%s' --no-header -o tsv", with_key,
+			       who);
+			says_number("sender", who, count_lines(), 2);
+			run_ok(0, "%s list --domain '%s' --no-header -o tsv", with_key,
+			       domain_of(who).p);
+			unsigned n = 0;
+			for (size_t j = 0; j < MW_COUNT(person); j++)
+				n += 2 * mw_domain_eq(domain_of(who),
+				                      domain_of(person[j][0]));
+			says_number("domain", who, count_lines(), n);
+		}
+}
+
+static void
+two_persons(void **state)
+{
+	(void)state;
+	persons_apart(false);
+	persons_apart(true);
+	/* nobody, though a token of his is another's */
+	fill_persons(false, NULL);
+	want(0, "erase --user strasse@x.example --yes --json");
+	want(0, "erase --user finn@x.example --yes --json");
+	want(67, "replay --user strasse@x.example -n --to eml:/none");
+	want(67, "recover --user finn@x.example --all -n --to eml:/none");
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(selections), cmocka_unit_test(holds),
-	    cmocka_unit_test(rules),      cmocka_unit_test(shared_mail),
-	    cmocka_unit_test(sent_mail),  cmocka_unit_test(older_records),
+	    cmocka_unit_test(selections),  cmocka_unit_test(holds),
+	    cmocka_unit_test(rules),       cmocka_unit_test(shared_mail),
+	    cmocka_unit_test(sent_mail),   cmocka_unit_test(older_records),
+	    cmocka_unit_test(two_persons),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
