@@ -242,6 +242,14 @@ gather(const struct mw_known *k, const struct mw_conf *conf, const struct about 
 			add(t, a, &k->fact[i - 1]);
 }
 
+/* Never taken. One that was in the queue was, whatever else was read: a queue ID that
+ * came round again may stand for two messages. */
+static bool
+refused(const struct about *a)
+{
+	return a->whole == MW_FACT_REFUSED && !a->done && !a->first;
+}
+
 /* Nothing is said of this recipient; of the message as a whole, maybe. */
 static enum mw_known_class
 of_whole(const struct mw_known *k, const struct about *a)
@@ -261,7 +269,7 @@ mw_known_copy(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq
 	struct tally t = {.newest_us = INT64_MIN};
 	if (!a || !a->seq)
 		return MW_KNOWN_NOTHING;
-	if (a->whole == MW_FACT_REFUSED)
+	if (refused(a))
 		return MW_KNOWN_REFUSED;
 	if (c->sent)
 		return MW_KNOWN_NOTHING;
@@ -302,7 +310,7 @@ bool
 mw_known_not_taken(const struct mw_known *k, uint64_t seq)
 {
 	const struct about *a = k ? &k->v[slot(k, seq)] : NULL;
-	return a && a->seq && a->whole == MW_FACT_REFUSED;
+	return a && a->seq && refused(a);
 }
 
 int64_t

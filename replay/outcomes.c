@@ -367,28 +367,42 @@ struct untaken {
 	struct mw_err *err;
 };
 
-/* Only of a record of that very time: a short queue ID may be an older message's too. */
+/* Only of a record of that very time: a short queue ID may be an older message's too. And
+ * only where what came again is in the journal, and is the same. */
 static int
-on_untaken(void *arg, struct mw_str queue_id, int64_t begun_us, int64_t ended_us)
+on_untaken(void *arg, struct mw_str queue_id, struct mw_str again, int64_t begun_us,
+           int64_t ended_us)
 {
 	struct untaken *u = arg;
 	struct mw_gather *g = u->g;
 	struct mw_gather_qid *q;
-	struct mw_record rec;
+	struct mw_record rec, other;
 	struct mw_mta_event e = {.kind = MW_MTA_REFUSED,
 	                         .queue_id = queue_id,
 	                         .time_us = ended_us};
 	int r = find_qid(g, queue_id, ended_us, &q, u->err);
-	if (r < 0 || !q->known || is_known(g, q->seq, DONE))
+	if (r < 0)
 		return r;
+	if (!q->known || is_known(g, q->seq, DONE))
+		return 1;
 	r = need_store(g, u->err);
 	if (r == 0)
 		r = mw_outcomes_record(g->st, queue_id, begun_us - AHEAD_US,
 		                       ended_us + AHEAD_US, &rec, u->err);
-	if (r <= 0 || rec.seq != q->seq)
+	if (r < 0)
 		return r;
+	if (r == 0 || rec.seq != q->seq)
+		return 1;
+	r = mw_outcomes_record(g->st, again, begun_us - AHEAD_US, INT64_MAX, &other,
+	                       u->err);
+	if (r > 0)
+		r = other.seq > rec.seq
+		        ? mw_outcomes_again(g->st, &rec, queue_id, &other, u->err)
+		        : 0;
+	if (r <= 0) /* what cannot be read is not known to be the same */
+		return r == MW_ENOMEM ? r : 0;
 	r = apply(g, q, &e);
-	return r < 0 ? mw_fail(u->err, r, "out of memory") : 0;
+	return r < 0 ? mw_fail(u->err, r, "out of memory") : 1;
 }
 
 /* It is in the queue, or was: if it was told to be refused, that is taken back. */

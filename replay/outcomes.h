@@ -34,6 +34,13 @@ int mw_outcomes_record(struct mw_store *st, struct mw_str queue_id, int64_t not_
                        int64_t time_us, struct mw_record *ret,
                        struct mw_err *err) MW_CHECK;
 
+/* Has the record b all that look-ups know a by, but for its ID and its queue ID? Then
+ * content, sender, Message-ID and recipients are the same. Needs no key. 1, 0, negative.
+ */
+int mw_outcomes_again(struct mw_store *st, const struct mw_record *a,
+                      struct mw_str a_queue, const struct mw_record *b,
+                      struct mw_err *err) MW_CHECK;
+
 /* All that is known of one message: 1, 0 nothing. In the arena. gone as above. */
 int mw_outcomes_of(struct mw_store *st, const struct mw_gone *gone,
                    const struct mw_record *r, struct mw_arena *a, struct mw_outcome *ret);

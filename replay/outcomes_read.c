@@ -2,6 +2,7 @@
 #include "replay/outcomes.h"
 
 #include "journal/base/util.h"
+#include "journal/store/later.h"
 
 enum {
 	ID_TOKEN = 6 /* bytes of an ID that are looked up */
@@ -105,4 +106,31 @@ mw_outcomes_record(struct mw_store *st, struct mw_str queue_id, int64_t not_befo
 		return r;
 	*ret = n.rec;
 	return n.found;
+}
+
+int
+mw_outcomes_again(struct mw_store *st, const struct mw_record *a, struct mw_str a_queue,
+                  const struct mw_record *b, struct mw_err *err)
+{
+	uint8_t own[2][8];
+	MW_BUF_AUTO x = {0};
+	MW_BUF_AUTO y = {0};
+	mw_store_token(st, MW_KEY_ID, mw_str((const char *)a->id, ID_TOKEN), own[0]);
+	mw_store_token(st, MW_KEY_QUEUE_ID, a_queue, own[1]);
+	int r = mw_record_tokens(st, a, &x, err);
+	if (r >= 0)
+		r = mw_later_tokens(st, b, &y, err);
+	if (r < 0)
+		return r;
+	size_t n = 0;
+	for (size_t i = 0; i + 8 <= x.n; i += 8) {
+		bool there =
+		    memcmp(x.p + i, own[0], 8) == 0 || memcmp(x.p + i, own[1], 8) == 0;
+		n += !there;
+		for (size_t k = 0; !there && k + 8 <= y.n; k += 8)
+			there = memcmp(x.p + i, y.p + k, 8) == 0;
+		if (!there)
+			return 0;
+	}
+	return n > 0;
 }

@@ -19,16 +19,22 @@ enum {
 
 #define SECOND_US INT64_C(1000000)
 #define LATE_US   (2 * SECOND_US)   /* as processes' lines may cross */
-#define PATIENT   (600 * SECOND_US) /* until a session that does not add up is dropped */
+#define PATIENT   (600 * SECOND_US) /* until a session that does not add up is dropped, */
+#define DAYS      (5 * 86400 * SECOND_US) /* and until nobody comes again any more */
 
 enum {
 	RECEIVED = 1, /* its header came */
-	TAKEN = 2,    /* it is known to the queue, or was accepted otherwise */
-	REFUSED = 4   /* the log says so itself */
+	TAKEN = 2,    /* it is known to the queue */
+	REFUSED = 4,  /* the log says so itself */
+	UNSURE = 8,   /* a filter held it or threw it away, whatever smtpd said then */
+	CAME = 16,    /* again, and is in the queue */
+	TOLD = 32,
+	MARKS = 63
 };
 
 struct message {
-	char qid[QID_MAX];
+	char qid[QID_MAX], again[QID_MAX]; /* again: "": has not come */
+	uint64_t hash, msgid;              /* of qid; of its Message-ID, 0: none */
 	int64_t begun_us;
 	unsigned is;
 };
@@ -37,6 +43,7 @@ struct mw_untaken_session {
 	uint64_t proc, host; /* proc 0: none */
 	int64_t ended_us;
 	uint32_t data_ok, data_all, bdat_ok, bdat_all;
+	bool sure; /* it adds up: v has only those that were not taken */
 	struct message *v;
 	size_t n, cap;
 };
@@ -90,10 +97,10 @@ slot_of(const struct mw_untaken *u, uint64_t proc)
 }
 
 static struct message *
-find(const struct mw_untaken_session *s, struct mw_str qid)
+find(const struct mw_untaken_session *s, struct mw_str qid, uint64_t hash)
 {
 	for (size_t i = s->n; i-- > 0;)
-		if (mw_str_eq(mw_strz(s->v[i].qid), qid))
+		if (s->v[i].hash == hash && mw_str_eq(mw_strz(s->v[i].qid), qid))
 			return &s->v[i];
 	return NULL;
 }
@@ -127,7 +134,8 @@ begin_message(struct mw_untaken *u, struct mw_untaken_session *s, struct mw_str 
 		clear(s); /* not followed any more */
 		return 0;
 	}
-	if (find(s, qid))
+	uint64_t h = mw_hash64(qid);
+	if (find(s, qid, h))
 		return 0;
 	if (s->n == s->cap) {
 		size_t cap = s->cap ? s->cap * 2 : 2;
@@ -138,26 +146,62 @@ begin_message(struct mw_untaken *u, struct mw_untaken_session *s, struct mw_str 
 		s->cap = cap;
 	}
 	struct message *m = &s->v[s->n++];
-	*m = (struct message){.begun_us = us};
+	*m = (struct message){.hash = h, .begun_us = us};
 	memcpy(m->qid, qid.p, qid.n);
-	uint64_t h = mw_hash64(qid);
 	u->place[h & (PLACES - 1)] =
 	    (struct mw_untaken_place){h, (uint32_t)(s - u->open)};
 	return 0;
 }
 
-/* A message that is not named by `is` yet. */
+/* Of the open session that the message is of; NULL: none is followed. */
+static struct mw_untaken_session *
+open_of(const struct mw_untaken *u, struct mw_str qid, uint64_t hash)
+{
+	const struct mw_untaken_place *p = &u->place[hash & (PLACES - 1)];
+	struct mw_untaken_session *s = &u->open[p->at];
+	return p->hash == hash && find(s, qid, hash) ? s : NULL;
+}
+
+/* Those that wait for that message may have come again with it, if it is queued. */
 static void
-say(struct mw_untaken *u, struct mw_str qid, unsigned is)
+came(struct mw_untaken_session *s, struct mw_str qid, uint64_t msgid, bool queued)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		struct message *m = &s->v[i];
+		bool is = mw_str_eq(mw_strz(m->again), qid);
+		if (queued && is) {
+			m->is |= CAME;
+		} else if (!queued && m->msgid == msgid && !(m->is & (CAME | TOLD)) &&
+		           qid.n < QID_MAX && !mw_str_eq(mw_strz(m->qid), qid)) {
+			memcpy(m->again, qid.p, qid.n);
+			m->again[qid.n] = '\0';
+		}
+	}
+}
+
+/* Of a message; msgid: 0, or its Message-ID. */
+static void
+say(struct mw_untaken *u, struct mw_str qid, unsigned is, uint64_t msgid)
 {
 	uint64_t h = mw_hash64(qid);
-	const struct mw_untaken_place *p = &u->place[h & (PLACES - 1)];
-	struct message *m = p->hash == h ? find(&u->open[p->at], qid) : NULL;
-	if (m)
+	struct mw_untaken_session *open = open_of(u, qid, h);
+	for (size_t i = 0; i <= u->n_ended; i++) {
+		struct mw_untaken_session *s = i < u->n_ended ? &u->ended[i] : open;
+		struct message *m = s ? find(s, qid, h) : NULL;
+		if (s && (msgid || is == TAKEN))
+			came(s, qid, msgid, is == TAKEN);
+		if (!m)
+			continue;
 		m->is |= is;
-	for (size_t i = 0; i < u->n_ended; i++)
-		if ((m = find(&u->ended[i], qid)) != NULL)
-			m->is |= is;
+		m->msgid = msgid ? msgid : m->msgid;
+	}
+}
+
+/* "<>" is none. */
+static uint64_t
+msgid_of(struct mw_str s)
+{
+	return s.n > 2 ? mw_hash64(s) : 0;
 }
 
 static size_t
@@ -172,7 +216,7 @@ count(const struct mw_untaken_session *s, unsigned mask, unsigned is)
 static size_t
 open_ones(const struct mw_untaken_session *s)
 {
-	return count(s, RECEIVED | TAKEN | REFUSED, RECEIVED);
+	return count(s, RECEIVED | TAKEN | REFUSED | TOLD, RECEIVED);
 }
 
 static bool
@@ -188,6 +232,8 @@ adds_up(const struct mw_untaken_session *s)
 {
 	size_t taken = count(s, TAKEN, TAKEN), left = open_ones(s);
 	size_t refused = count(s, TAKEN | REFUSED, REFUSED);
+	if (count(s, UNSURE, UNSURE))
+		return false;
 	if (s->bdat_all)
 		return !s->data_all && !s->bdat_ok && !taken && !refused && left == 1;
 	return taken == s->data_ok && s->data_ok <= s->data_all &&
@@ -221,25 +267,59 @@ end_session(struct mw_untaken *u, struct mw_untaken_session *s,
 	clear(s);
 }
 
+/* What adds up needs only those that were not taken. */
+static void
+settle(struct mw_untaken_session *s)
+{
+	size_t k = 0;
+	for (size_t i = 0; i < s->n; i++)
+		if ((s->v[i].is & (RECEIVED | TAKEN | REFUSED)) == RECEIVED)
+			s->v[k++] = s->v[i];
+	s->n = k;
+	s->sure = true;
+}
+
+/* Tells of those that came again. */
+static int
+tell(struct mw_untaken_session *s, mw_untaken_cb *cb, void *arg)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		struct message *m = &s->v[i];
+		if (!(m->is & CAME) || m->is & (TAKEN | REFUSED | TOLD))
+			continue;
+		int r =
+		    cb(arg, mw_strz(m->qid), mw_strz(m->again), m->begun_us, s->ended_us);
+		if (r < 0)
+			return r;
+		m->is &= ~(unsigned)CAME;
+		m->again[0] = '\0';
+		m->is |= r ? TOLD : 0U;
+	}
+	return 0;
+}
+
 /* The queue manager took a message at that time. */
 static int
 judge(struct mw_untaken *u, uint64_t host, int64_t us, mw_untaken_cb *cb, void *arg)
 {
 	int r = 0;
-	for (size_t i = 0; i < u->n_ended && r == 0;) {
+	for (size_t i = 0; i < u->n_ended && r >= 0;) {
 		struct mw_untaken_session *s = &u->ended[i];
-		bool sure = s->host == host && us >= s->ended_us + SECOND_US;
-		bool told = sure && adds_up(s);
-		for (size_t k = 0; k < s->n && told && r == 0; k++)
-			if (s->v[k].is == RECEIVED)
-				r = cb(arg, mw_strz(s->v[k].qid), s->v[k].begun_us,
-				       s->ended_us);
-		if (told || (sure && us > s->ended_us + PATIENT))
+		bool past = s->host == host && us >= s->ended_us + SECOND_US;
+		if (past && !s->sure && adds_up(s))
+			settle(s);
+		/* One that is in the queue after all: so much for its count. */
+		bool wrong = s->sure && count(s, TAKEN, TAKEN);
+		if (past && s->sure && !wrong)
+			r = tell(s, cb, arg);
+		if (r >= 0 && past &&
+		    (wrong || !open_ones(s) ||
+		     us > s->ended_us + (s->sure ? DAYS : PATIENT)))
 			drop_ended(u, i);
 		else
 			i++;
 	}
-	return r;
+	return MW_MIN(r, 0);
 }
 
 static int
@@ -279,21 +359,23 @@ mw_untaken_event(struct mw_untaken *u, const struct mw_mta_event *e, mw_untaken_
 	case MW_MTA_DISCONNECT:
 		return of_session(u, host, is_late, e);
 	case MW_MTA_MESSAGE_ID:
-		say(u, e->queue_id, RECEIVED);
+		say(u, e->queue_id, RECEIVED, msgid_of(e->addr));
 		return 0;
 	case MW_MTA_REFUSED:
-		say(u, e->queue_id, REFUSED);
+		say(u, e->queue_id, REFUSED, 0);
 		return 0;
 	case MW_MTA_QUEUED:
-		say(u, e->queue_id, TAKEN);
+		say(u, e->queue_id, TAKEN, 0);
 		return is_late ? 0 : judge(u, host, e->time_us, cb, arg);
 	case MW_MTA_HELD:
 	case MW_MTA_DISCARDED:
+		say(u, e->queue_id, UNSURE, 0);
+		return 0;
 	case MW_MTA_DELIVERY:
 	case MW_MTA_EXPIRED:
 	case MW_MTA_REMOVED:
 	case MW_MTA_RELEASED:
-		say(u, e->queue_id, TAKEN);
+		say(u, e->queue_id, TAKEN, 0);
 		return 0;
 	default:
 		return 0;
@@ -322,12 +404,15 @@ session_json(const struct mw_untaken_session *s)
 {
 	json_t *ids = json_array();
 	for (size_t i = 0; i < s->n; i++)
-		(void)json_array_append_new(ids, json_pack("[s, I, i]", s->v[i].qid,
-		                                           (json_int_t)s->v[i].begun_us,
-		                                           (int)s->v[i].is));
-	return json_pack("{s:o, s:o, s:I, s:[I, I, I, I], s:o}", "process", hex(s->proc),
-	                 "host", hex(s->host), "ended_us", (json_int_t)s->ended_us,
-	                 "counts", (json_int_t)s->data_ok, (json_int_t)s->data_all,
+		(void)json_array_append_new(ids,
+		                            json_pack("[s, I, i, o, s]", s->v[i].qid,
+		                                      (json_int_t)s->v[i].begun_us,
+		                                      (int)s->v[i].is, hex(s->v[i].msgid),
+		                                      s->v[i].again));
+	return json_pack("{s:o, s:o, s:I, s:b, s:[I, I, I, I], s:o}", "process",
+	                 hex(s->proc), "host", hex(s->host), "ended_us",
+	                 (json_int_t)s->ended_us, "sure", (int)s->sure, "counts",
+	                 (json_int_t)s->data_ok, (json_int_t)s->data_all,
 	                 (json_int_t)s->bdat_ok, (json_int_t)s->bdat_all, "messages",
 	                 ids);
 }
@@ -365,12 +450,16 @@ load_messages(struct mw_untaken *u, struct mw_untaken_session *s, const json_t *
 			continue;
 		int r = begin_message(u, s, mw_strz(qid),
 		                      json_integer_value(json_array_get(o, 1)));
-		struct message *m = r == 0 ? find(s, mw_strz(qid)) : NULL;
-		if (m)
-			m->is = (unsigned)json_integer_value(json_array_get(o, 2)) &
-			        (RECEIVED | TAKEN | REFUSED);
 		if (r)
 			return r;
+		struct message *m = find(s, mw_strz(qid), mw_hash64(mw_strz(qid)));
+		const char *again = json_string_value(json_array_get(o, 4));
+		if (!m)
+			continue;
+		m->is = (unsigned)json_integer_value(json_array_get(o, 2)) & MARKS;
+		m->msgid = hex_of(json_array_get(o, 3));
+		if (again && strlen(again) < QID_MAX)
+			(void)snprintf(m->again, sizeof m->again, "%s", again);
 	}
 	return 0;
 }
@@ -400,6 +489,7 @@ mw_untaken_load(struct mw_untaken *u, const json_t *state)
 		clear(s);
 		s->proc = proc;
 		s->host = hex_of(json_object_get(o, "host"));
+		s->sure = json_is_true(json_object_get(o, "sure"));
 		if (load_messages(u, s, json_object_get(o, "messages")))
 			return MW_ENOMEM;
 		if (!ended_us)

@@ -8,11 +8,18 @@
  * and the queue manager names it.
  *
  * Told is only what adds up: the session's beginning and end were seen; each message that
- * smtpd counts as accepted is known by its queue ID to be in the queue, held or
- * discarded; of all that failed, as many are named; and the queue manager went on to take
- * later mail of the same host. Lines that come late (logs read in another order, a clock
- * set back) and sessions that were pushed out say nothing. Mail queued behind a 4xx for
- * all that is seen in the queue later: the caller must take back then what was told.
+ * smtpd counts as accepted is known by its queue ID to be in the queue; of all that
+ * failed, as many are named; and the queue manager went on to take later mail of the same
+ * host. Lines that come late (logs read in another order, a clock set back) and sessions
+ * that were pushed out say nothing. Mail queued behind a 4xx for all that is seen in the
+ * queue later: the caller must take back then what was told.
+ *
+ * And told only when its sender has come with it once more: a later message of the same
+ * Message-ID is in the queue, which the caller compares. Logs lose lines, many at a time
+ * (both rsyslog and journald do under load), and what is left can add up to one session
+ * out of two: then a message that was accepted would look refused, and nobody would put
+ * it back. One of two that are the same is no loss. Senders come again for days; so long
+ * it is waited for them, as far as there is room.
  *
  * Life: mw_untaken_init → mw_untaken_event for each event, in the order of the log →
  * mw_untaken_done. What is open can be kept between runs. Bounded memory, no I/O, one
@@ -40,12 +47,15 @@ struct mw_untaken {
 	size_t n_host;
 };
 
-/* A message that was not taken: it began at begun_us, its session ended at ended_us. */
-typedef int mw_untaken_cb(void *arg, struct mw_str queue_id, int64_t begun_us,
-                          int64_t ended_us);
+/* A message that was not taken: it began at begun_us, its session ended at ended_us; it
+ * may have come again as that other one. 1; 0: that is not the same, another may come;
+ * negative. */
+typedef int mw_untaken_cb(void *arg, struct mw_str queue_id, struct mw_str again,
+                          int64_t begun_us, int64_t ended_us);
 
 int mw_untaken_init(struct mw_untaken *u) MW_CHECK; /* 0 or MW_ENOMEM */
-/* Calls cb for what is known now. 0, MW_ENOMEM, or what cb returned if that is not 0. */
+/* Calls cb for what is known now. 0, MW_ENOMEM, or what cb returned if that is negative.
+ */
 int mw_untaken_event(struct mw_untaken *u, const struct mw_mta_event *e,
                      mw_untaken_cb *cb, void *arg) MW_CHECK;
 /* What is open, as JSON, the caller's; NULL: no memory. */

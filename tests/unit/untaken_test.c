@@ -24,6 +24,11 @@
 	AT(s) "smtpd[11]: disconnect from unknown[192.0.2.1] ehlo=1 mail=1 rcpt=1 " n "\n"
 #define ACTIVE(s, q)                                                                     \
 	AT(s) "qmgr[13]: " q ": from=<w@x.test>, size=320, nrcpt=1 (queue active)\n"
+#define HEADER_ON(t, q)                                                                  \
+	t " mx postfix/cleanup[12]: " q ": message-id=<once@remote.test>\n"
+#define ACTIVE_ON(t, q)                                                                  \
+	t " mx postfix/qmgr[13]: " q                                                     \
+	  ": from=<w@x.test>, size=320, nrcpt=1 (queue active)\n"
 #define FIRST  "4jY3xX0jDpz1h7FF"
 #define SECOND "4jY3xX0jDpz1h7FG"
 #define LATER  "4jY3yh1RGzz1h7G6"
@@ -31,7 +36,10 @@
 	AT("00")                                                                         \
 	"master[9]: warning: process /usr/lib/postfix/sbin/cleanup pid 12 killed by "    \
 	"signal 9\n"
-#define FAILED CONNECT("00") CLIENT("00", FIRST) HEADER("00", FIRST) KILLED
+/* Its sender comes with it once more. */
+#define AGAIN(s, q) HEADER(s, q) ACTIVE(s, q)
+#define OTHER(s, q) AT(s) "cleanup[12]: " q ": message-id=<other@remote.test>\n"
+#define FAILED      CONNECT("00") CLIENT("00", FIRST) HEADER("00", FIRST) KILLED
 
 struct want {
 	const char *name, *log;
@@ -40,93 +48,124 @@ struct want {
 
 static const struct want wants[] = {
     {"cleanup was killed, the sender came again",
-     FAILED BYE("00", "data=0/1 commands=3/4") ACTIVE("10", LATER), FIRST " "},
+     FAILED BYE("00", "data=0/1 commands=3/4") AGAIN("10", LATER), FIRST " "},
     {"nobody came since: the queue may still be read",
      FAILED BYE("00", "data=0/1 commands=3/4"), ""},
-    {"within its second", FAILED BYE("00", "data=0/1 commands=3/4") ACTIVE("00", LATER),
+    {"within its second", FAILED BYE("00", "data=0/1 commands=3/4") AGAIN("00", LATER),
      ""},
     {"later is late enough",
-     FAILED BYE("00", "data=0/1 commands=3/4") ACTIVE("00", LATER) ACTIVE("01", LATER),
+     FAILED BYE("00", "data=0/1 commands=3/4") AGAIN("00", LATER) ACTIVE("01", SECOND),
      FIRST " "},
+    {"others came, its sender did not",
+     FAILED BYE("00", "data=0/1 commands=3/4") OTHER("10", LATER) ACTIVE("10", LATER),
+     ""},
+    {"he came, and was not heard to the end",
+     FAILED BYE("00", "data=0/1 commands=3/4") HEADER("10", LATER) ACTIVE("20", SECOND),
+     ""},
+    {"he came much later",
+     FAILED BYE("00", "data=0/1 commands=3/4") ACTIVE("10", SECOND)
+         HEADER_ON("Nov 22 12:59:00", LATER) ACTIVE_ON("Nov 22 12:59:00", LATER),
+     FIRST " "},
+    {"no Message-ID to know it by",
+     CONNECT("00") CLIENT("00", FIRST)
+         AT("00") "cleanup[12]: " FIRST ": message-id=<>\n" BYE("00",
+                                                                "data=0/1 commands=3/4")
+             AT("10") "cleanup[12]: " LATER ": message-id=<>\n" ACTIVE("10", LATER),
+     ""},
+    {"he came in the same session",
+     FAILED CLIENT("00", SECOND) HEADER("00", SECOND) ACTIVE("00", SECOND)
+         BYE("00", "data=1/2 commands=6/8") OTHER("10", LATER) ACTIVE("10", LATER),
+     FIRST " "},
+    {"the log lost its lines from the one session into the next of that process",
+     FAILED AT("00") "cleanup[12]: " SECOND
+                     ": milter-reject: END-OF-MESSAGE from u[192.0.2.1]: "
+                     "5.7.1 no\n" BYE("00", "data=0/1 commands=3/4") OTHER("10", LATER)
+                         ACTIVE("10", LATER),
+     ""},
+    {"one that was held and failed; of the other the line comes late",
+     FAILED AT("00") "cleanup[12]: " FIRST
+                     ": hold: header X: y from u[192.0.2.1]\n" CLIENT("00", SECOND)
+                         OTHER("00", SECOND) BYE("00", "data=1/2 commands=6/8")
+                             OTHER("10", LATER) ACTIVE("10", LATER),
+     ""},
     {"told once",
-     FAILED BYE("00", "data=0/1 commands=3/4") ACTIVE("10", LATER) ACTIVE("11", LATER),
+     FAILED BYE("00", "data=0/1 commands=3/4") AGAIN("10", LATER) ACTIVE("11", LATER),
      FIRST " "},
     {"the answer was lost, the message not",
-     FAILED BYE("00", "data=0/1 commands=3/4") ACTIVE("00", FIRST) ACTIVE("10", LATER),
+     FAILED BYE("00", "data=0/1 commands=3/4") ACTIVE("00", FIRST) AGAIN("10", LATER),
      ""},
     {"in the queue before the session ends",
-     FAILED ACTIVE("00", FIRST) BYE("00", "data=0/1 commands=3/4") ACTIVE("10", LATER),
+     FAILED ACTIVE("00", FIRST) BYE("00", "data=0/1 commands=3/4") AGAIN("10", LATER),
      ""},
     {"smtpd counts it as accepted",
-     FAILED BYE("00", "data=1 commands=4") ACTIVE("10", LATER), ""},
+     FAILED BYE("00", "data=1 commands=4") AGAIN("10", LATER), ""},
     {"held by cleanup",
      FAILED AT("00") "cleanup[12]: " FIRST ": hold: header X: y from u[192.0.2.1]\n" BYE(
-         "00", "data=0/1 commands=3/4") ACTIVE("10", LATER),
+         "00", "data=0/1 commands=3/4") AGAIN("10", LATER),
      ""},
     {"a delivery is its proof",
      FAILED BYE("00", "data=0/1 commands=3/4")
          AT("01") "lmtp[14]: " FIRST
                   ": to=<a@x.test>, relay=l[/l], delay=1, delays=0/0/0/1, "
-                  "dsn=2.0.0, status=sent (250 Saved)\n" ACTIVE("10", LATER),
+                  "dsn=2.0.0, status=sent (250 Saved)\n" AGAIN("10", LATER),
      ""},
-    {"smtpd was killed too: no count", FAILED ACTIVE("10", LATER), ""},
+    {"smtpd was killed too: no count", FAILED AGAIN("10", LATER), ""},
     {"its process went on to another client",
-     FAILED CONNECT("01") BYE("01", "data=0/1 commands=3/4") ACTIVE("10", LATER), ""},
+     FAILED CONNECT("01") BYE("01", "data=0/1 commands=3/4") AGAIN("10", LATER), ""},
     {"the log begins in the middle of it",
      CLIENT("00", FIRST) HEADER("00", FIRST) BYE("00", "data=0/1 commands=3/4")
-         ACTIVE("10", LATER),
+         AGAIN("10", LATER),
      ""},
     {"an old Postfix counts nothing",
-     FAILED AT("00") "smtpd[11]: disconnect from unknown[192.0.2.1]\n" ACTIVE("10",
-                                                                              LATER),
+     FAILED AT("00") "smtpd[11]: disconnect from unknown[192.0.2.1]\n" AGAIN("10", LATER),
      ""},
     {"a line that was cut",
      FAILED AT("00") "smtpd[11]: disconnect from unknown[192.0.2.1] ehlo=1 data=0/1 "
-                     "comm\n" ACTIVE("10", LATER),
+                     "comm\n" AGAIN("10", LATER),
      ""},
     {"nothing was received",
      CONNECT("00") CLIENT("00", FIRST) BYE("00", "data=0/1 commands=3/4")
-         ACTIVE("10", LATER),
+         AGAIN("10", LATER),
      ""},
     {"the second of two",
      FAILED CLIENT("00", SECOND) HEADER("00", SECOND) ACTIVE("00", FIRST)
-         BYE("00", "data=1/2 commands=6/8") ACTIVE("10", LATER),
+         BYE("00", "data=1/2 commands=6/8") AGAIN("10", LATER),
      SECOND " "},
     {"the first's line comes behind the end",
      FAILED CLIENT("00", SECOND) HEADER("00", SECOND) BYE("00", "data=1/2 commands=6/8")
-         ACTIVE("01", FIRST) ACTIVE("10", LATER),
+         ACTIVE("01", FIRST) AGAIN("10", LATER),
      SECOND " "},
     {"which of two it was is not known: a line is missing",
      FAILED CLIENT("00", SECOND) HEADER("00", SECOND) BYE("00", "data=1/2 commands=6/8")
-         ACTIVE("10", LATER),
+         AGAIN("10", LATER),
      ""},
     {"one of them was never named",
-     FAILED BYE("00", "data=1/2 commands=6/8") ACTIVE("10", LATER), ""},
+     FAILED BYE("00", "data=1/2 commands=6/8") AGAIN("10", LATER), ""},
     {"fewer failed than are missing",
      FAILED CLIENT("00", SECOND) HEADER("00", SECOND) BYE("00", "data=0/1 commands=6/8")
-         ACTIVE("10", LATER),
+         AGAIN("10", LATER),
      ""},
     {"what failed was refused by a filter",
      FAILED CLIENT("00", SECOND) HEADER("00", SECOND)
          AT("00") "cleanup[12]: " SECOND
                   ": milter-reject: END-OF-MESSAGE from u[192.0.2.1]: "
-                  "5.7.1 no\n" BYE("00", "data=0/1 commands=6/8") ACTIVE("10", LATER),
+                  "5.7.1 no\n" BYE("00", "data=0/1 commands=6/8") AGAIN("10", LATER),
      ""},
     {"and by a filter beside",
      FAILED CLIENT("00", SECOND) HEADER("00", SECOND)
          AT("00") "cleanup[12]: " SECOND
                   ": milter-reject: END-OF-MESSAGE from u[192.0.2.1]: "
-                  "5.7.1 no\n" BYE("00", "data=0/2 commands=6/8") ACTIVE("10", LATER),
+                  "5.7.1 no\n" BYE("00", "data=0/2 commands=6/8") AGAIN("10", LATER),
      FIRST " "},
-    {"BDAT, one chunk", FAILED BYE("00", "bdat=0/1 commands=3/4") ACTIVE("10", LATER),
+    {"BDAT, one chunk", FAILED BYE("00", "bdat=0/1 commands=3/4") AGAIN("10", LATER),
      FIRST " "},
     {"BDAT, the last of three: or a fourth that was none of it",
-     FAILED BYE("00", "bdat=2/3 commands=3/4") ACTIVE("10", LATER), ""},
+     FAILED BYE("00", "bdat=2/3 commands=3/4") AGAIN("10", LATER), ""},
     {"BDAT and DATA",
-     FAILED BYE("00", "data=0/1 bdat=0/1 commands=3/4") ACTIVE("10", LATER), ""},
+     FAILED BYE("00", "data=0/1 bdat=0/1 commands=3/4") AGAIN("10", LATER), ""},
     {"another host's process of that number",
      FAILED "Nov 22 12:00:00 my postfix/smtpd[11]: disconnect from u[192.0.2.1] data=0/1 "
-            "commands=3/4\n" ACTIVE("10", LATER),
+            "commands=3/4\n" AGAIN("10", LATER),
      ""},
     {"another host's queue",
      FAILED BYE("00",
@@ -135,23 +174,25 @@ static const struct want wants[] = {
                                          "(queue active)\n",
      ""},
     {"a log that was read behind a younger one",
-     ACTIVE("50", LATER) FAILED BYE("00", "data=0/1 commands=3/4") ACTIVE("10", LATER)
+     ACTIVE("50", LATER) FAILED BYE("00", "data=0/1 commands=3/4") AGAIN("10", LATER)
          ACTIVE("55", LATER),
      ""},
     {"a hostile name",
      FAILED AT("00") "smtpd[11]: warning: disconnect from unknown[192.0.2.1] "
-                     "data=0/1 commands=1\n" ACTIVE("10", LATER),
+                     "data=0/1 commands=1\n" AGAIN("10", LATER),
      ""},
 };
 
 static int
-heard(void *arg, struct mw_str queue_id, int64_t begun_us, int64_t ended_us)
+heard(void *arg, struct mw_str queue_id, struct mw_str again, int64_t begun_us,
+      int64_t ended_us)
 {
 	char *got = arg;
+	assert_true(again.n && !mw_str_eq(again, queue_id));
 	assert_true(begun_us && begun_us <= ended_us);
 	(void)snprintf(got + strlen(got), 200 - strlen(got), "%.*s ", (int)queue_id.n,
 	               queue_id.p);
-	return 0;
+	return 1;
 }
 
 /* keep: after each line, what is open goes through its JSON. */
@@ -251,7 +292,7 @@ bounds(void **state)
 	assert_true(strlen(text) < 500000);
 	free(text);
 	json_decref(saved);
-	feed(&u, BYE("01", "data=0/2000 commands=1/2") ACTIVE("10", LATER), false, got);
+	feed(&u, BYE("01", "data=0/2000 commands=1/2") AGAIN("10", LATER), false, got);
 	assert_string_equal(got, "");
 	for (int i = 1; i <= 1000; i++)
 		session(&u, 20, i, "disconnect from u[::1] data=0/1 commands=1/2", got);
@@ -276,7 +317,7 @@ damaged_state(void **state)
 		assert_non_null(o);
 		assert_int_equal(mw_untaken_init(&u), 0);
 		assert_int_equal(mw_untaken_load(&u, o), 0);
-		feed(&u, FAILED BYE("00", "data=0/1 commands=3/4") ACTIVE("10", LATER),
+		feed(&u, FAILED BYE("00", "data=0/1 commands=3/4") AGAIN("10", LATER),
 		     false, got);
 		assert_string_equal(got, FIRST " ");
 		json_decref(o);
