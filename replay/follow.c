@@ -86,7 +86,20 @@ judge(struct mw_follow *f, const struct mw_run *run, bool first, struct mw_err *
 	return 0;
 }
 
-/* anew: only of mailboxes that are others by now. */
+/* After a run that is done: what the mailboxes are now. 1: they are out of reach, so that
+ * the run counts as not done. */
+static int
+note_boxes(struct mw_follow *f, const struct mw_plan *p,
+           const struct mw_follow_sum *before, struct mw_err *err)
+{
+	int r = mw_follow_boxes_note(f, p, err);
+	if (r != MW_EUNAVAIL && r != MW_ETIMEOUT)
+		return r;
+	f->sum = *before;
+	return 1;
+}
+
+/* anew: only of mailboxes that are others by now. 1: the target is away. */
 static int
 run_span(struct mw_follow *f, const struct mw_span *span, bool first, bool anew,
          struct mw_err *err)
@@ -97,6 +110,7 @@ run_span(struct mw_follow *f, const struct mw_span *span, bool first, bool anew,
 	                     .ledger = f->ledger,
 	                     .report = &rep};
 	struct mw_query q = f->q;
+	const struct mw_follow_sum before = f->sum;
 	const struct mw_plan_opts po = {.cli = f->cli, .query = &q, .target = f->target};
 	int r = mw_report_init(&rep, err);
 	if (r < 0)
@@ -115,7 +129,7 @@ run_span(struct mw_follow *f, const struct mw_span *span, bool first, bool anew,
 	if (r == 0)
 		r = judge(f, &run, first, err);
 	if (r == 0)
-		r = mw_follow_boxes_note(f, run.plan, err);
+		r = note_boxes(f, run.plan, &before, err);
 	mw_plan_free(run.plan);
 	mw_run_done(&run);
 	mw_report_done(&rep);
@@ -340,7 +354,7 @@ mw_follow_run(struct mw_follow *f, struct mw_err *err)
 			r = mw_follow_save(f, err);
 		if (r == 0 && first)
 			note(f, "current", "");
-		first = false;
+		first = first && r != 0;
 		if (r == 0)
 			r = live(f, fd, err);
 		mw_follow_close_sessions(f);

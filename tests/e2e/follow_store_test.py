@@ -11,6 +11,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import listener
 import mailbox
 import rig as rigs
 import tap
@@ -18,6 +19,26 @@ import workload
 from follower import Follower, check
 
 DROP = "virtual_transport = discard:\nmessage_drop_headers ="
+
+
+class Dies(listener.Relay):
+	"""To the standby, which goes away when it is asked for the first time what a mailbox is."""
+
+	asked = away = False
+
+	def serve(self, sock):
+		if self.away:
+			sock.close()
+		else:
+			super().serve(sock)
+
+	def there(self, near, far):
+		while d := near.recv(65536):
+			if not self.asked and b"STATUS INBOX (UIDNEXT" in d:
+				self.asked = self.away = True
+			if self.away:
+				return
+			far.sendall(d)
 
 
 def lose(standby, back=None):
@@ -52,6 +73,22 @@ def stopped(t, main, standby, jobs, done):
 	followed(f)
 	t.equal(f.kinds("replaced"), [], "and knows the new one then")
 	return f
+
+
+def dies(t, main, standby, done):
+	"""All is put, and the standby goes before it is noted what its mailboxes are."""
+	relay = Dies(standby.imap_port)
+	f = Follower(main, standby)
+	f.argv = [a.replace(f":{standby.imap_port}", f":{relay.port}") for a in f.argv]
+	with relay:
+		f.start()
+		f.wait("away")
+		t.ok(relay.asked and not f.kinds("current"), "the standby goes as it was filled", f.lines)
+		relay.away = False
+		f.wait("current")
+		t.ok(len(f.kinds("back")) == 1, "and is told to be current when it is back", f.lines)
+		t.equal(f.end(), 130, "stopped")
+	check(t, standby, done, "nothing is there twice")
 
 
 def beside(t, main, standby, jobs, done, f):
@@ -127,6 +164,7 @@ def main_test(t):
 		jobs = workload.jobs(messages, main.users, main.aliases, 5)
 		done = main.send(jobs[:20])
 		t.need(all(j.code == 250 for j in done), "20 messages captured before it starts")
+		dies(t, main, standby, done)
 		f = stopped(t, main, standby, jobs, done)
 		beside(t, main, standby, jobs, done, f)
 		one_mailbox(t, main, standby, jobs, done)
