@@ -311,5 +311,7 @@ mw_cmd_outcomes(struct mw_cli *cli, int argc, char **argv)
 	if (r < 0)
 		return mw_cli_error(cli, &err);
 	tell(&j);
-	return mw_cli_stopped() && !j.follow ? mw_err_exit(MW_ECANCEL) : 0;
+	if (!mw_cli_stopped())
+		return 0;
+	return mw_cli_flush(&err) < 0 ? mw_cli_error(cli, &err) : mw_err_exit(MW_ECANCEL);
 }
