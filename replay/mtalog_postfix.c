@@ -233,9 +233,26 @@ session_line(struct mw_str s, struct mw_mta_event *e)
 		counters(s, e);
 }
 
+/* "warning: maildrop/NAME: error writing ID: …": it stays there, and pickup comes again
+ * with a new ID. */
+static bool
+not_queued(struct mw_str s, struct mw_mta_event *e)
+{
+	struct mw_str name, id;
+	if (!eat(&s, MW_STR("warning: maildrop/")) || !word(&s, is_alnum, &name) ||
+	    !eat(&s, MW_STR(": error writing ")) || !mw_mtalog_queue_id(&s, &id) ||
+	    !mw_str_starts(s, MW_STR(": ")))
+		return false;
+	e->kind = MW_MTA_REFUSED;
+	e->queue_id = id;
+	return true;
+}
+
 static void
 without_id(struct mw_str s, struct mw_mta_event *e)
 {
+	if (mw_str_eq(e->service, MW_STR("pickup")) && not_queued(s, e))
+		return;
 	bool smtpd = mw_str_eq(e->service, MW_STR("smtpd"));
 	if (mw_str_starts(s, MW_STR("NOQUEUE: discard: ")) && smtpd) {
 		e->kind = MW_MTA_CLIENT_DISCARD;

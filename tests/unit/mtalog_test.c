@@ -110,6 +110,12 @@ static const struct want wants[] = {
     {P "pickup[9621]: 4jXTPG6Y2Gz1cvrY: uid=104 from=<bert@example.test> "
        "orig_id=4jXTPC5Y8Gz1cvpH",
      MW_MTA_PICKUP, 0, "4jXTPG6Y2Gz1cvrY", "bert@example.test", "", "4jXTPC5Y8Gz1cvpH"},
+    {P
+     "pickup[9621]: warning: maildrop/4jY71F5YMxz1djcs: error writing 4jY71F5gc5z1djct: "
+     "queue file write error",
+     MW_MTA_REFUSED, 0, "4jY71F5gc5z1djct", "", "", ""},
+    {P "pickup[9621]: warning: maildrop/4jY71F5YMxz1djcs: error writing a file", 0, 0, "",
+     "", "", ""},
     {P "bounce[9640]: 4jXTPC6177z1cvT1: sender non-delivery notification: "
        "4jXTPC66Lrz1cvRb",
      MW_MTA_NOTICE, 0, "4jXTPC6177z1cvT1", "", "", "4jXTPC66Lrz1cvRb"},
