@@ -507,6 +507,18 @@ run(const char *file, struct mw_conf *conf, bool take_over)
 	return 0;
 }
 
+/* After the last words on standard output: 0, or a status that says that they are lost.
+ */
+static int
+said(void)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return 0;
+	(void)fprintf(stderr, "mailwald: cannot write to standard output: %s\n",
+	              strerror(errno));
+	return EX_IOERR;
+}
+
 static int
 usage(FILE *out, int status)
 {
@@ -542,9 +554,10 @@ main(int argc, char **argv)
 			break;
 		case 'V':
 			(void)printf("mailwald %s\n", MW_VERSION);
-			return 0;
+			return said();
 		case 'h':
-			return usage(stdout, 0);
+			(void)usage(stdout, 0);
+			return said();
 		default:
 			return usage(stderr, EX_USAGE);
 		}
@@ -573,5 +586,5 @@ main(int argc, char **argv)
 		return die(&err);
 	(void)printf("mailwald: the configuration %s is correct\n",
 	             file ? file : "(defaults)");
-	return 0;
+	return said();
 }

@@ -185,6 +185,18 @@ mw_cli_as_self(void)
 }
 
 int
+mw_cli_owner_hint(struct mw_err *err, const char *hint)
+{
+	if (err->code != MW_EPERM || err->hint[0])
+		return err->code;
+	/* the words: where it was the daemon that failed */
+	bool fixed = err->sys_errno == EROFS || strstr(err->msg, strerror(EROFS));
+	return mw_err_hint(err, "%s",
+	                   fixed ? "mount it for writing, or give another journal"
+	                         : hint);
+}
+
+int
 mw_cli_flush(struct mw_err *err)
 {
 	errno = 0;

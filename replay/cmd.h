@@ -110,6 +110,9 @@ void mw_cli_wipe_keys(struct mw_cli *cli);
  * back. 0, or MW_EPERM and the like. */
 int mw_cli_as_owner(const char *dir, struct mw_err *err) MW_CHECK;
 void mw_cli_as_self(void);
+/* After a failure to write to a journal: MW_EPERM gets this hint, unless it has one, or
+ * no right in the world would help. Returns the code. */
+int mw_cli_owner_hint(struct mw_err *err, const char *hint);
 /* After output on stdout: 0, or MW_EIO if it did not get out. */
 int mw_cli_flush(struct mw_err *err) MW_CHECK;
 /* From now on counts the duration_s of a summary that says none itself. */

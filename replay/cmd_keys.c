@@ -190,8 +190,15 @@ keys_list(struct mw_cli *cli, size_t k)
 	MW_AUTOFREE uint64_t *v = NULL;
 	size_t n = 0;
 	int r = mw_store_segments(st, &v, &n, &err);
-	for (size_t i = 0; r == 0 && i < n; i++)
+	size_t all = n;
+	for (size_t i = 0; r == 0 && i < all; i++) {
 		r = mw_store_segment_keys(st, v[i], count_one, &t, &err);
+		if (r == MW_ENOTFOUND) { /* pruned while we looked */
+			mw_err_clear(&err);
+			n--;
+			r = 0;
+		}
+	}
 	if (r < 0)
 		return mw_cli_error(cli, &err);
 	add_current(st, &t);

@@ -4,13 +4,22 @@
 #include "replay/select.h"
 #include "replay/table.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 enum {
-	NAME_MAX_LEN = 100
+	NAME_MAX_LEN = 100,
+	LOCK_MS = 20000, /* for another mark, which takes as long as a sync */
+	POLL_MS = 20
 };
+
+static const char for_whom[] = "marks are for root and the journal's owner";
 
 struct ask {
 	const char *name;
@@ -198,9 +207,36 @@ note(const struct mw_cli *cli, const char *name, enum mw_mark_phase phase,
 		r = mw_control_note(cli->journals[0], MW_TYPE_MARK, m.time_us, cbor.p,
 		                    cbor.n, ret_seq, err);
 	mw_cli_as_self();
-	if (r == MW_EPERM && err && !err->hint[0])
-		return mw_err_hint(err, "marks are for root and the journal's owner");
-	return r;
+	return r < 0 ? mw_cli_owner_hint(err, for_whom) : 0;
+}
+
+/* From the look at what there is until it is written: or two that start a mark at the
+ * same moment would both believe that it is theirs, and the end of the first would be
+ * taken for that of the second. */
+static int
+take_lock(const char *dir, int *ret_fd, struct mw_err *err)
+{
+	char path[PATH_MAX];
+	if (snprintf(path, sizeof path, "%s/mark.lock", dir) >= (int)sizeof path)
+		return mw_fail(err, MW_EUSAGE, "path too long: %s", dir);
+	int r = mw_cli_as_owner(dir, err);
+	MW_AUTOCLOSE int fd =
+	    r < 0 ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+	if (r == 0 && fd < 0)
+		r = mw_fail_errno(err, "cannot open %s", path);
+	mw_cli_as_self();
+	if (r < 0)
+		return mw_cli_owner_hint(err, for_whom);
+	for (int ms = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; ms += POLL_MS) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return mw_fail_errno(err, "cannot lock %s", path);
+		if (ms >= LOCK_MS)
+			return mw_fail(err, MW_ELOCKED, "another mark is at work on %s",
+			               dir);
+		(void)poll(NULL, 0, POLL_MS);
+	}
+	*ret_fd = MW_TAKE_FD(fd);
+	return 0;
 }
 
 static void
@@ -238,7 +274,10 @@ mw_cmd_mark(struct mw_cli *cli, int argc, char **argv)
 	if (!arena)
 		return mw_cli_error(cli,
 		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
-	int r = mw_marks(cli->stores[0], arena, &v, &n, &err);
+	MW_AUTOCLOSE int lock = -1;
+	int r = a.list ? 0 : take_lock(cli->journals[0], &lock, &err);
+	if (r == 0)
+		r = mw_marks(cli->stores[0], arena, &v, &n, &err);
 	if (r == 0 && a.list)
 		r = list(cli, a.name, v, n);
 	if (r < 0 || a.list)

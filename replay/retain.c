@@ -20,9 +20,8 @@ mw_retain_begin(struct mw_cli *cli, bool write, struct mw_retain_job *j,
 	int r = mw_cli_as_owner(cli->journals[0], err);
 	if (r == 0)
 		r = mw_retain_lock(cli->journals[0], &j->lock, err);
-	if (r == MW_EPERM && err && !err->hint[0])
-		return mw_err_hint(err, "this is for root and the journal's owner");
-	return r;
+	return r < 0 ? mw_cli_owner_hint(err, "this is for root and the journal's owner")
+	             : 0;
 }
 
 int

@@ -98,7 +98,7 @@ seek(struct mw_cursor *c, struct mw_err *err)
 	for (size_t i = c->n_list; i > 0; i--) {
 		struct mw_open_seg *o;
 		int r = mw_store_seg(c->st, c->list[i - 1], &o, err);
-		if (r == MW_EDAMAGED)
+		if (r == MW_EDAMAGED || r == MW_ENOTFOUND) /* or pruned while we looked */
 			continue;
 		if (r < 0)
 			return r;

@@ -199,6 +199,28 @@ def line_cut(t, rig, jobs):
 		     f"{got}\n{odd}\n{r}")
 
 
+def fixed(t, rig):
+	"""A journal on a file system that is mounted for reading only."""
+	mount = t.sub("fixed")
+	p = subprocess.run(["mount", "-t", "tmpfs", "none", mount], capture_output=True, check=False)
+	if p.returncode:
+		t.skip("cannot mount a tmpfs: " + p.stderr.decode().strip())
+		return
+	try:
+		journal = os.path.join(mount, "journal")
+		rig.mailwal("init", journal)
+		subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+		for words in (["mark", "begin"], ["hold", "add", "case"], ["prune", "--yes"],
+			      ["erase", "--user", "anna@example.test", "--yes"]):
+			r = rig.mailwal("-j", journal, *words)
+			t.ok(r.rc == 77 and "Read-only" in r.err and "for writing" in r.err
+			     and " root" not in r.err, f"{words[0]}: told why, exit 77", r)
+		r = rig.mailwal("-j", journal, "list", "--all")
+		t.ok(r.rc == 0, "and it can be read", r)
+	finally:
+		subprocess.run(["umount", "-l", mount], check=False)
+
+
 def full_disk(t):
 	"""The journal on a file system of 16 MB."""
 	mount = t.sub("small disk")
@@ -267,6 +289,7 @@ def main(t):
 		configuration(t, rig)
 		journals(t, rig)
 		far(t, rig)
+		fixed(t, rig)
 		permission(t, rig)
 		targets(t, rig)
 		partly(t, rig, jobs)

@@ -17,6 +17,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import rig as rigs
 import tap
 
 BUILD = os.environ.get("MW_BUILD", "build")
@@ -268,6 +269,12 @@ def closed(t, site):
 				   stderr=subprocess.PIPE, check=False, timeout=tap.PATIENCE)
 		t.ok(p.returncode == 74 and b"standard output" in p.stderr,
 		     f"{words[0]} with standard output closed: exit 74", f"{p.returncode} {p.stderr}")
+	for words in (["-t"], ["-V"], ["-h"]):
+		with open("/dev/full", "wb") as full:
+			p = subprocess.run([MAILWALD, "-c", site.conf, *words], stdout=full,
+					   stderr=subprocess.PIPE, check=False, timeout=tap.PATIENCE)
+		t.ok(p.returncode == 74 and b"standard output" in p.stderr,
+		     f"mailwald {words[0]} into a full device: exit 74", f"{p.returncode} {p.stderr}")
 	hit = [f for f in pathlib.Path(site.dir, "journal").rglob("*")
 	       if f.is_file() and b" copies: " in f.read_bytes()]
 	t.equal(hit, [], "nothing that was to be printed is in a file of the journal")
@@ -475,6 +482,30 @@ def holds(t, site):
 		     and got.get("name") == "case-1", f"hold {verb}: who did it", r)
 
 
+def at_once(t, site):
+	"""One of two that start the same mark is told that it has been started."""
+	log, other = (pathlib.Path(site.dir, n) for n in ("mark's calls", "the other's calls"))
+	argv = [MAILWAL, "-c", site.conf, "mark", "at-once"]
+
+	def start(path, *words):
+		return subprocess.Popen(["strace", "-f", "-qq", "-o", path, *words, *argv],
+					stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+	first = start(log, "-e", "trace=connect", "-e", "inject=connect:signal=SIGSTOP:when=1")
+	rigs.wait_for("a mark that is about to be written",
+		      lambda: log.exists() and "stopped by SIGSTOP" in log.read_text(encoding="utf-8"),
+		      tap.PATIENCE)
+	second = start(other, "-e", "trace=flock")
+	rigs.wait_for("another that waits, or has done it", lambda: second.poll() is not None or (
+		other.exists() and "EAGAIN" in other.read_text(encoding="utf-8")), tap.PATIENCE)
+	os.kill(int(log.read_text(encoding="utf-8").split()[0]), signal.SIGCONT)
+	said = sorted((p.communicate(timeout=tap.PATIENCE)[1].decode(), p.returncode)
+		      for p in (first, second))
+	t.ok([rc for _, rc in said] == [0, 64] and "has not ended" in said[1][0],
+	     "a mark that is started twice at the same moment: the second is refused", said)
+	r = site("mark", "at-once", "--failed")
+	t.ok(r.rc == 0, "and it can be ended", r)
+
+
 def marks(t, site):
 	"""Without a selection a replay goes by the last backup that ended well."""
 	to = ["--to", f"eml:{site.dir}/since"]
@@ -587,6 +618,7 @@ def main(t):
 	sets(t, site)
 	kept_out(t, site)
 	marks(t, site)
+	at_once(t, site)
 	holds(t, site)
 	state(t, site)
 	live_store(t, site)

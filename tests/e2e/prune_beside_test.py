@@ -117,6 +117,7 @@ COMMANDS = [
 	(("export", "--all", "--to", "maildir:{box}"), of_maildir),
 	(("replay", "--all", "--to", "maildir:{box}"), of_maildir),
 	(("drill", "run", "--all"), nothing),
+	(("keys", "list"), nothing),
 ]
 
 

@@ -36,6 +36,7 @@ static uint64_t seq[SEGMENTS];
 
 static struct mw_fs bad;
 static const char *_Atomic refuse; /* part of the names that are refused */
+static const char *_Atomic gone;   /* … that are listed, and not there any more */
 /* Of the descriptor by which a settled segment is changed; other threads prepare segments
  * at the same time. A mark is a write of 8 bytes. */
 static atomic_int changed = -1, syncs_to_fail;
@@ -55,9 +56,11 @@ static int
 bad_open(const struct mw_fs *fs, const char *path, int flags)
 {
 	(void)fs;
-	const char *no = refuse;
+	const char *no = refuse, *left = gone;
 	if (no && strstr(path, no) && (flags & MW_OPEN_WRITE))
 		return -EPERM; /* as chattr +i does */
+	if (left && strstr(path, left))
+		return -ENOENT;
 	int fd = mw_fs_posix()->open(mw_fs_posix(), path, flags);
 	if ((flags & MW_OPEN_WRITE) && strstr(path, ".seg"))
 		changed = fd;
@@ -123,7 +126,7 @@ filled(const char *name)
 	bad.sync = bad_sync;
 	bad.pwritev = bad_pwritev;
 	bad.leads_to = bad_leads_to;
-	refuse = NULL;
+	refuse = gone = NULL;
 	syncs_to_fail = 0;
 	leads = 1;
 	(void)snprintf(dir, sizeof dir, "%s/%s", root, name);
@@ -285,6 +288,25 @@ whose_slot_goes_meanwhile(void **state)
 	mw_store_close(st);
 }
 
+/* A file goes between the listing and the look for where to begin. */
+static void
+the_first_goes_while_a_place_is_sought(void **state)
+{
+	(void)state;
+	struct mw_store *st = filled("sought");
+	struct mw_err err = {0};
+	struct mw_record r;
+	struct mw_cursor *c = NULL;
+	MW_STORE_AUTO *reader = open_as(MW_STORE_READ);
+	gone = "0000000000000001.seg";
+	assert_int_equal(mw_cursor_new(reader, seq[0] + 1, &c, &err), 0);
+	assert_int_equal(mw_cursor_next(c, &r, &err), 1);
+	assert_int_equal(r.loc.segment, 2);
+	mw_cursor_free(c);
+	gone = NULL;
+	mw_store_close(st);
+}
+
 /* What the real one says: of a name that is gone, of another file there, and where the
  * question cannot be answered. */
 static void
@@ -358,6 +380,7 @@ main(void)
 	    cmocka_unit_test(a_cut_whose_sync_failed_is_marked_again),
 	    cmocka_unit_test(only_who_is_sure_calls_it_gone),
 	    cmocka_unit_test(whose_slot_goes_meanwhile),
+	    cmocka_unit_test(the_first_goes_while_a_place_is_sought),
 	    cmocka_unit_test(where_a_name_leads),
 	    cmocka_unit_test(a_batch_whose_name_cannot_be_asked_is_refused),
 	};
