@@ -107,7 +107,8 @@ check(struct recover *c)
 		return mw_cli_usage(c->cli, self(),
 		                    "--folder, --dry-run, --queue and --report belong to "
 		                    "--to");
-	if (c->t.folder && mw_target_folder_check(c->t.folder, &err) < 0)
+	if ((c->t.folder && mw_target_folder_check(c->t.folder, &err) < 0) ||
+	    mw_report_check(c->report_file, &err) < 0)
 		return mw_cli_error(c->cli, &err);
 	c->put = c->to && (!c->missing || c->t.folder);
 	bool named = q->any_term || q->all || q->n_id;

@@ -206,6 +206,8 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 		                    "undo takes away what one run put back; a "
 		                    "selection has no meaning there");
 	a->dry = a->dry || a->step == STEP_PLAN || a->step == STEP_VERIFY;
+	if (mw_report_check(a->report, &err) < 0)
+		return mw_cli_error(cli, &err);
 	return by_default(cli, a);
 }
 

@@ -368,6 +368,25 @@ mw_report_print(const struct mw_report *r, bool json)
 	mw_cli_json(o);
 }
 
+static int
+cannot_write(int r, const char *path, struct mw_err *err)
+{
+	if (!r)
+		return 0;
+	errno = -r;
+	if (r == -ENOENT || r == -ENOTDIR || r == -EISDIR)
+		return mw_fail(err, MW_ECREATE, "cannot write the report %s: %s", path,
+		               r == -EISDIR ? "that is a directory"
+		                            : "no such directory");
+	return mw_fail_errno(err, "cannot write the report %s", path);
+}
+
+int
+mw_report_check(const char *path, struct mw_err *err)
+{
+	return path ? cannot_write(mw_fs_may_write_named(path), path, err) : 0;
+}
+
 int
 mw_report_write(const struct mw_report *r, const char *path, struct mw_err *err)
 {
@@ -387,11 +406,5 @@ mw_report_write(const struct mw_report *r, const char *path, struct mw_err *err)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	int q = mw_fs_write_named(path, text, strlen(text));
 	free(text);
-	if (!q)
-		return 0;
-	errno = -q;
-	if (q == -ENOENT || q == -ENOTDIR)
-		return mw_fail(err, MW_ECREATE,
-		               "cannot write the report %s: no such directory", path);
-	return mw_fail_errno(err, "cannot write the report %s", path);
+	return cannot_write(q, path, err);
 }

@@ -335,11 +335,11 @@ mw_fs_write_secret(const struct mw_fs *fs, const char *dir, const char *name,
 	return write_new(fs, dir, name, &v, MW_OPEN_SECRET);
 }
 
-/* What is there stays what it is: a device, say. */
+/* What is there stays what it is: a device, say, or a link, whose file may be missing. */
 static int
 write_through(const char *path, const char *p, size_t n)
 {
-	int fd = open(path, O_WRONLY | O_TRUNC | O_NOCTTY | O_CLOEXEC);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_CLOEXEC, 0640);
 	int r = fd < 0 ? -errno : 0;
 	while (r == 0 && n > 0) {
 		ssize_t w = write(fd, p, n);
@@ -352,28 +352,69 @@ write_through(const char *path, const char *p, size_t n)
 		p += w;
 		n -= (size_t)w;
 	}
+	/* What is no file has nothing to sync. */
+	if (r == 0 && fsync(fd) < 0 && errno != EINVAL && errno != ENOTSUP &&
+	    errno != EROFS)
+		r = -errno;
 	if (fd >= 0 && close(fd) < 0 && r == 0)
 		r = -errno;
 	return r;
+}
+
+/* The directory that the path is in, and its name there; ret_through: it is no file, and
+ * is written to as it is. */
+static int
+parts(const char *path, char dir[PATH_MAX], const char **ret_name, bool *ret_through)
+{
+	struct stat st;
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	size_t len = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
+	if (*name == '\0')
+		return -EISDIR;
+	if (len >= PATH_MAX)
+		return -ENAMETOOLONG;
+	*ret_through = lstat(path, &st) == 0 && !S_ISREG(st.st_mode) &&
+	               (st.st_uid == 0 || st.st_uid == geteuid());
+	memcpy(dir, slash ? path : ".", slash ? len : 1);
+	dir[slash ? len : 1] = '\0';
+	*ret_name = name;
+	return 0;
 }
 
 int
 mw_fs_write_named(const char *path, const void *p, size_t n)
 {
 	char dir[PATH_MAX];
+	const char *name;
+	bool through;
+	int r = parts(path, dir, &name, &through);
+	if (r < 0)
+		return r;
+	return through ? write_through(path, p, n)
+	               : mw_fs_write_file(mw_fs_posix(), dir, name, p, n);
+}
+
+int
+mw_fs_may_write_named(const char *path)
+{
+	char dir[PATH_MAX];
+	const char *name;
 	struct stat st;
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	size_t len = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
-	if (*name == '\0')
+	bool through;
+	int r = parts(path, dir, &name, &through);
+	if (r < 0)
+		return r;
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
 		return -EISDIR;
-	if (len >= sizeof dir)
-		return -ENAMETOOLONG;
-	if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) &&
-	    (st.st_uid == 0 || st.st_uid == geteuid()))
-		return write_through(path, p, n);
-	memcpy(dir, slash ? path : ".", slash ? len : 1);
-	dir[slash ? len : 1] = '\0';
-	return mw_fs_write_file(mw_fs_posix(), dir, name, p, n);
+	if (through && access(path, W_OK) == 0)
+		return 0;
+	if (through) /* what a link leads to may be made */
+		return errno == ENOENT ? 0 : -errno;
+	if (stat(dir, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		return -ENOTDIR;
+	return access(dir, W_OK | X_OK) < 0 ? -errno : 0;
 }
 
 int

@@ -83,6 +83,8 @@ int mw_fs_write_secret(const struct mw_fs *fs, const char *dir, const char *name
  * root or to us is kept and written to; what somebody else laid there is replaced.
  * -EISDIR for a path that ends with a slash. */
 int mw_fs_write_named(const char *path, const void *p, size_t n);
+/* Would that be possible, as far as can be seen? 0, or why not. Nothing is written. */
+int mw_fs_may_write_named(const char *path);
 /* Reads a whole file of at most max bytes into a malloc'd, NUL-terminated buffer;
  * *ret_n without the NUL. Negative errno; -EFBIG beyond max. */
 int mw_fs_read_file(const struct mw_fs *fs, const char *path, size_t max, void **ret,

@@ -313,6 +313,27 @@ def written(t, site):
 			     f"{words[0]} into an mbox that is none", r)
 
 
+def nowhere(t, site):
+	"""A report that cannot be written is told before anything else is done."""
+	into, there = os.path.join(site.dir, "nowhere"), os.path.join(site.dir, "a directory")
+	os.mkdir(there)
+	for words in (["export", "--all"], ["replay", "--all"], ["replay", "plan", "--all"],
+		      ["recover", "--user", ALICE, "--all"]):
+		for name in (f"{into} at all/report", f"{site.conf}/report", there, f"{there}/"):
+			r = site(*words, "--to", f"eml:{into}", "--report", name)
+			t.ok(r.rc == 73 and name in r.err and not os.path.exists(into),
+			     f"{' '.join(words[:2])}: {name}", r)
+		r = site(*words, "--to", f"eml:{into}", "--report", f"{there}/report")
+		t.ok(r.rc == 0 and os.path.exists(f"{there}/report"), f"{' '.join(words[:2])}: a report", r)
+		os.symlink("linked", f"{there}/link")
+		r = site(*words, "--to", f"eml:{into}", "--report", f"{there}/link")
+		t.ok(r.rc == 0 and os.path.islink(f"{there}/link") and os.path.getsize(f"{there}/linked"),
+		     f"{' '.join(words[:2])}: a link to what is not there yet", r)
+		for name in ("report", "link", "linked"):
+			os.remove(f"{there}/{name}")
+		shutil.rmtree(into, ignore_errors=True)
+
+
 def locked(t, site):
 	"""Without the key nothing of an encrypted journal is told, and that is said, once."""
 	where = os.path.join(site.dir, "locked")
@@ -614,6 +635,7 @@ def main(t):
 	selections(t, site)
 	closed(t, site)
 	written(t, site)
+	nowhere(t, site)
 	locked(t, site)
 	sets(t, site)
 	kept_out(t, site)
