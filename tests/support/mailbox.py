@@ -48,7 +48,8 @@ def login(rig, user):
 
 def master_login(rig, user):
 	c = imaplib.IMAP4("127.0.0.1", rig.imap_port)
-	c.login(f"{user}*replayer", rig.master_password)
+	word = f"\0{user}*replayer\0{rig.master_password}".encode()
+	c.authenticate("PLAIN", lambda _: word)  # LOGIN of imaplib speaks ASCII alone
 	return c
 
 
