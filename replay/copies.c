@@ -36,6 +36,17 @@ lowered(struct mw_str s, struct mw_buf *b)
 	return mw_buf_str(b);
 }
 
+/* Of a domain that no one has said how to write: one form, whichever a mail came with.
+ * Mail in A-labels is the common one, and letters belong with letters before the @. */
+static struct mw_str
+one_form(struct mw_str local, struct mw_str domain, struct mw_buf *b)
+{
+	if (!mw_domain_has_forms(domain))
+		return domain;
+	return mw_is_ascii(local) ? mw_domain_key(domain, b)
+	                          : mw_domain_letters(domain, b);
+}
+
 const char *
 mw_mailbox_name(const struct mw_conf *conf, struct mw_str addr, struct mw_arena *a)
 {
@@ -47,8 +58,9 @@ mw_mailbox_name(const struct mw_conf *conf, struct mw_str addr, struct mw_arena 
 	/* as the site writes it */
 	MW_BUF_AUTO low_local = {0};
 	MW_BUF_AUTO low_domain = {0};
-	domain = ours ? mw_strz(ours) : lowered(domain, &low_domain);
-	addr = whole(lowered(mw_addr_plain(local), &low_local), domain, a);
+	local = lowered(mw_addr_plain(local), &low_local);
+	domain = ours ? mw_strz(ours) : one_form(local, domain, &low_domain);
+	addr = whole(local, domain, a);
 	if (!addr.p || low_local.failed || low_domain.failed)
 		return NULL;
 	local = mw_str(addr.p, addr.n - (domain.n ? domain.n + 1 : 0));

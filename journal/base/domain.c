@@ -249,6 +249,30 @@ mw_domain_of(char *const *v, size_t n, struct mw_str domain)
 	return NULL;
 }
 
+struct mw_str
+mw_domain_letters(struct mw_str domain, struct mw_buf *b)
+{
+	MW_BUF_AUTO labels = {0};
+	char *letters = NULL;
+	size_t from = b->n;
+	struct mw_str key = mw_domain_key(domain, &labels);
+	fail_as(b, &labels);
+	if (b->failed || key.p == domain.p)
+		return b->failed ? mw_str("", 0) : domain;
+	int r =
+	    idn2_to_unicode_8z8z(mw_buf_cstr(&labels), &letters, IDN2_NONTRANSITIONAL);
+	if (r == IDN2_MALLOC || labels.failed) {
+		b->failed = true;
+		b->why = MW_ENOMEM;
+	}
+	if (r == IDN2_OK)
+		mw_buf_puts(b, letters);
+	else
+		mw_buf_putstr(b, key);
+	idn2_free(letters);
+	return b->failed ? mw_str("", 0) : mw_str((char *)b->p + from, b->n - from);
+}
+
 /* Adds it to the n that are there, unless it is one of them; how many, or MW_ENOMEM. */
 static int
 add_form(struct mw_str s, struct mw_arena *a, struct mw_str *v, int n)

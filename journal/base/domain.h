@@ -40,6 +40,10 @@ struct mw_str mw_domain_key(struct mw_str domain, struct mw_buf *b);
 struct mw_str mw_local_key(struct mw_str local, struct mw_buf *b);
 struct mw_str mw_addr_key(struct mw_str addr, struct mw_buf *b);
 
+/* The domain in letters, to be read: one in A-labels, or in another case; else as it is.
+ */
+struct mw_str mw_domain_letters(struct mw_str domain, struct mw_buf *b);
+
 /* The same of the form that tells two persons apart: what mw_addr_eq compares. */
 struct mw_str mw_local_own(struct mw_str local, struct mw_buf *b);
 struct mw_str mw_addr_own(struct mw_str addr, struct mw_buf *b);

@@ -194,6 +194,33 @@ mailbox_patterns(void **state)
 	    {"%x%", "a@b", "%x%"},
 	    {"", "a@b", "a@b"},
 	    {"%u", "alice", "alice"},
+	    /* a domain in any form, which nobody said how to write */
+	    {"%u", "k@xn--bcher-kva.example", "k@xn--bcher-kva.example"},
+	    {"%u",
+	     "K@B\xc3\xbc"
+	     "cher.Example",
+	     "k@xn--bcher-kva.example"},
+	    {"%d/%n",
+	     "\"k\"@BU\xcc\x88"
+	     "CHER.example",
+	     "xn--bcher-kva.example/k"},
+	    {"%u", "\xc3\x96@XN--bcher-kva.example",
+	     "\xc3\xb6@b\xc3\xbc"
+	     "cher.example"},
+	    {"%u",
+	     "\xc3\x96@B\xc3\x9c"
+	     "CHER.example",
+	     "\xc3\xb6@b\xc3\xbc"
+	     "cher.example"},
+	    {"%u",
+	     "k@stra\xc3\x9f"
+	     "e.de",
+	     "k@xn--strae-oqa.de"},
+	    {"%u", "k@strasse.de", "k@strasse.de"},
+	    {"%u", "k@\xef\xbd\x98.de", "k@x.de"},
+	    {"%u", "\xc3\xb6@\xef\xbd\x98.de", "\xc3\xb6@x.de"},
+	    {"%u", "k@b\xfc.de", "k@b\xfc.de"},
+	    {"%u", "\xc3\xb6@xn--ls8h.la", "\xc3\xb6@xn--ls8h.la"},
 	};
 	for (size_t i = 0; i < MW_COUNT(cases); i++) {
 		char pattern[32];
@@ -478,6 +505,12 @@ one_domain_one_mailbox(void **state)
 		assert_true(mw_query_is_user(&q, box[0]));
 		assert_false(mw_query_is_user(&q, r[5].addr));
 	}
+	/* where none is named, all are one still */
+	conf.local_domains.n = 0;
+	assert_int_equal(mw_copies(&conf, &m, arena, &c, &n, NULL), 0);
+	assert_int_equal(n, 3);
+	assert_true(has(c, n, "kurt@xn--bcher-kva.example", false));
+	assert_true(has(c, n, "kurt@xn--bcher-kva.example", true));
 	/* where both are named, each is its own */
 	conf.local_domains.n = 2;
 	m.auth_user = mw_str("", 0);
