@@ -133,12 +133,17 @@ take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
 	e->login = 0;
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		struct mw_rcpt *p = &m->rcpt[i];
-		bool addr = mw_query_is_user(&e->q, p->addr);
+		int addr = mw_query_is_user(&e->q, p->addr);
 		size_t k = 0, had = p->n_mailbox;
+		if (addr < 0)
+			return mw_fail(e->err, addr, "out of memory");
 		if (addr && r == 0)
 			r = mw_erase_name_address(&e->l, st, &e->q, p->addr, e->err);
 		for (size_t b = 0; b < had; b++) {
-			if (!mw_query_is_user(&e->q, p->mailbox[b]))
+			int his = mw_query_is_user(&e->q, p->mailbox[b]);
+			if (his < 0)
+				return mw_fail(e->err, his, "out of memory");
+			if (!his)
 				p->mailbox[k++] = p->mailbox[b];
 			else if (r == 0)
 				r = mw_erase_name_address(&e->l, st, &e->q, p->mailbox[b],
@@ -149,7 +154,10 @@ take_out(struct erase *e, struct mw_store *st, struct mw_mail *m)
 			m->rcpt[n++] = *p;
 	}
 	m->n_rcpt = n;
-	if (mw_query_is_login(&e->q, m)) {
+	int login = mw_query_is_login(&e->q, m);
+	if (login < 0)
+		return mw_fail(e->err, login, "out of memory");
+	if (login) {
 		if (r == 0)
 			r = mw_erase_name_login(&e->l, st, m->auth_user, &e->login,
 			                        e->err);
@@ -219,8 +227,10 @@ on_restore(void *arg, const struct mw_record *r)
 		on_bad(e, &why);
 		return 0;
 	}
-	return mw_query_is_user(&e->q, x.user) ? mw_erase_take_whole(&e->l, r, e->err)
-	                                       : 0;
+	k = mw_query_is_user(&e->q, x.user);
+	if (k < 0)
+		return mw_fail(e->err, k, "out of memory");
+	return k ? mw_erase_take_whole(&e->l, r, e->err) : 0;
 }
 
 /* ---- by ID: nothing needs to be read, so no key is needed ---- */

@@ -32,7 +32,7 @@ struct list {
 	struct mw_senders senders;
 	enum format format;
 	bool header;
-	bool (*take)(void *arg, const struct mw_item *it);
+	int (*take)(void *arg, const struct mw_item *it);
 	void *arg;
 	uint64_t limit; /* 0: none */
 	bool newest;    /* the limit counts from the end */
@@ -168,8 +168,9 @@ static int
 on_item(void *arg, const struct mw_item *it)
 {
 	struct list *l = arg;
-	if (l->take && !l->take(l->arg, it))
-		return 0;
+	int taken = l->take ? l->take(l->arg, it) : 1;
+	if (taken <= 0)
+		return taken;
 	if (keeps(l))
 		return keep(l, it);
 	int r = print_item(l, it);

@@ -218,11 +218,11 @@ check_ids(struct recover *c, struct mw_err *err)
 
 /* ---- listing ---- */
 
-static bool
+static int
 take_copy(void *arg, const struct mw_item *it)
 {
 	struct recover *c = arg;
-	return mw_recover_has_copy(c->cli->conf, &it->mail, c->user.mailbox, c->tmp) > 0;
+	return mw_recover_has_copy(c->cli->conf, &it->mail, c->user.mailbox, c->tmp);
 }
 
 static int
@@ -237,7 +237,7 @@ struct gone { /* sequence numbers of what is missing, by journal, ascending */
 	size_t *n;
 };
 
-static bool
+static int
 take_gone(void *arg, const struct mw_item *it)
 {
 	const struct gone *g = arg;

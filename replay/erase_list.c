@@ -104,7 +104,10 @@ mw_erase_name_address(struct mw_erase_listed *l, const struct mw_store *st,
 	int r = add_token(l, st, key, err);
 	if (r == 0)
 		r = add_token(l, st, addr, err);
-	if (r < 0 || !mw_query_is_user(q, own))
+	int his_too = r < 0 ? 0 : mw_query_is_user(q, own);
+	if (his_too < 0)
+		return mw_fail(err, his_too, "out of memory");
+	if (!his_too)
 		return r;
 	r = add_token(l, st, without, err);
 	return r == 0 && then.n ? add_token(l, st, then, err) : r;

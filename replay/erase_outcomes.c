@@ -179,15 +179,19 @@ names(const struct mw_query *q, struct mw_str text)
 	return yes || b.failed;
 }
 
-static void
+static int
 take_out(const struct mw_query *q, struct mw_outcome *o)
 {
 	size_t k = 0;
 	for (size_t i = 0; i < o->n_rcpt; i++) {
 		struct mw_outcome_rcpt r = o->rcpt[i];
-		if (mw_query_is_user(q, r.addr))
+		int addr = mw_query_is_user(q, r.addr);
+		int original = mw_query_is_user(q, r.original);
+		if (addr < 0 || original < 0)
+			return MW_ENOMEM;
+		if (addr)
 			continue;
-		if (mw_query_is_user(q, r.original))
+		if (original)
 			r.original = mw_str("", 0);
 		if (names(q, r.text))
 			r.text = mw_str("", 0);
@@ -196,6 +200,7 @@ take_out(const struct mw_query *q, struct mw_outcome *o)
 		o->rcpt[k++] = r;
 	}
 	o->n_rcpt = k;
+	return 0;
 }
 
 static int
@@ -213,8 +218,8 @@ prepare(struct prepare *p, const struct mw_erase_list *list, const struct mw_que
 		r = mw_store_find(p->st, MW_KEY_TYPE, mw_str(&type, 1), on_record, p,
 		                  p->err);
 	for (size_t i = 0; r == 0 && i < p->w->n_mail; i++)
-		if (p->w->mail[i].part)
-			take_out(q, &p->w->mail[i].o);
+		if (p->w->mail[i].part && take_out(q, &p->w->mail[i].o) < 0)
+			r = no_memory(p->err);
 	return r;
 }
 

@@ -221,7 +221,10 @@ add_copies(struct step *s, size_t journal, const struct mw_record *rec,
 		                    &n_twin, err);
 	for (size_t i = 0; i < n && r == 0; i++) {
 		const char *box;
-		if (!mw_plan_named(f->cli->conf, &f->q, &c[i], s->tmp))
+		int named = mw_plan_named(f->cli->conf, &f->q, &c[i], s->tmp);
+		if (named < 0)
+			return mw_fail(err, named, "out of memory");
+		if (!named)
 			continue;
 		struct mw_err why = {0};
 		if (mw_target_box(f->target, c[i].mailbox, s->arena, &box, &why) < 0) {
@@ -272,8 +275,10 @@ take_record(struct step *s, size_t journal, const struct mw_record *rec,
 		f->sum.unreadable += r != MW_EERASED;
 		return 0;
 	}
-	return mw_query_match(&f->q, &s->mail, rec->id) ? add_copies(s, journal, rec, err)
-	                                                : 0;
+	r = mw_query_match(&f->q, &s->mail, rec->id);
+	if (r < 0)
+		return mw_fail(err, r, "out of memory");
+	return r ? add_copies(s, journal, rec, err) : 0;
 }
 
 /* The next one of a journal, or the one that was left waiting. */

@@ -10,8 +10,9 @@ struct mw_list_opts {
 	struct mw_query q;
 	bool tsv, header;
 	uint64_t limit; /* 0: none; the newest, unless the query says since when */
-	/* Only items that it takes, asked in the order of the walk; NULL: all. */
-	bool (*take)(void *arg, const struct mw_item *it);
+	/* Only items that it takes (1; 0, or an error that ends it), asked in the order
+	 * of the walk; NULL: all. */
+	int (*take)(void *arg, const struct mw_item *it);
 	void *arg;
 };
 

@@ -49,7 +49,9 @@ is_plain(struct mw_str local)
 	return mw_is_ascii(local) && !(local.n && local.p[0] == '"');
 }
 
-static bool
+/* These are 1, 0 or MW_ENOMEM: what cannot be compared is not said to be another's. */
+
+static int
 local_is(struct mw_str local, struct mw_str want, const char *delimiter)
 {
 	MW_BUF_AUTO x = {0};
@@ -59,18 +61,19 @@ local_is(struct mw_str local, struct mw_str want, const char *delimiter)
 		want = mw_local_own(want, &y);
 	}
 	if (x.failed || y.failed)
-		return false;
+		return MW_ENOMEM;
 	return mw_str_ieq(local, want) ||
 	       mw_str_ieq(mw_str(local.p, base_length(local, delimiter)), want);
 }
 
-bool
+int
 mw_addr_is(struct mw_str addr, struct mw_str want, const char *delimiter)
 {
 	struct mw_str local = mw_addr_local(want);
-	return local_is(mw_addr_local(addr), local, delimiter) &&
-	       (local.n == want.n ||
-	        mw_domain_eq(mw_addr_domain(addr), mw_addr_domain(want)));
+	int r = local_is(mw_addr_local(addr), local, delimiter);
+	if (r == 1 && local.n < want.n)
+		r = mw_domain_same(mw_addr_domain(addr), mw_addr_domain(want));
+	return r;
 }
 
 struct mw_str
@@ -80,13 +83,13 @@ mw_query_domain(const struct mw_query *q, size_t k)
 	return d.n && d.p[0] == '@' ? mw_str(d.p + 1, d.n - 1) : d;
 }
 
-bool
+int
 mw_query_is_user(const struct mw_query *q, struct mw_str addr)
 {
-	for (size_t k = 0; k < q->n_user; k++)
-		if (addr.n && mw_addr_is(addr, mw_strz(q->user[k]), q->delimiter))
-			return true;
-	return false;
+	int r = 0;
+	for (size_t k = 0; k < q->n_user && addr.n && r == 0; k++)
+		r = mw_addr_is(addr, mw_strz(q->user[k]), q->delimiter);
+	return r;
 }
 
 void
@@ -96,86 +99,88 @@ mw_query_site(struct mw_query *q, const struct mw_conf *conf)
 	q->only_domain = conf->local_domains.n == 1 ? conf->local_domains.v[0] : NULL;
 }
 
-bool
+static int
+login_is(const struct mw_query *q, const struct mw_mail *m, struct mw_str want)
+{
+	struct mw_str local = mw_addr_local(m->auth_user), of = mw_addr_domain(want);
+	bool bare = m->auth_user.n == local.n;
+	int r = mw_addr_same(m->auth_user, want);
+	if (r != 0)
+		return r;
+	r = local_is(local, mw_addr_local(want), NULL);
+	if (r <= 0 || of.n == 0)
+		return r;
+	r = bare && q->only_domain ? mw_domain_same(of, mw_strz(q->only_domain)) : 0;
+	return r ? r
+	         : mw_domain_same(mw_addr_domain(bare ? m->sender : m->auth_user), of);
+}
+
+int
 mw_query_is_login(const struct mw_query *q, const struct mw_mail *m)
 {
-	struct mw_str local = mw_addr_local(m->auth_user), domain = m->auth_user;
-	domain = mw_addr_domain(domain.n == local.n ? m->sender : domain);
-	for (size_t k = 0; m->auth_user.n && k < q->n_user; k++) {
-		struct mw_str want = mw_strz(q->user[k]), of = mw_addr_domain(want);
-		if (mw_addr_eq(m->auth_user, want))
-			return true;
-		bool only = m->auth_user.n == local.n && q->only_domain &&
-		            mw_domain_eq(of, mw_strz(q->only_domain));
-		if (local_is(local, mw_addr_local(want), NULL) &&
-		    (of.n == 0 || only || mw_domain_eq(domain, of)))
-			return true;
-	}
-	return false;
+	int r = 0;
+	for (size_t k = 0; m->auth_user.n && k < q->n_user && r == 0; k++)
+		r = login_is(q, m, mw_strz(q->user[k]));
+	return r;
 }
 
-static bool
-rcpt_is(const struct mw_query *q, const struct mw_rcpt *r, struct mw_str want)
+static int
+rcpt_is(const struct mw_query *q, const struct mw_rcpt *rcpt, struct mw_str want)
 {
-	if (r->flags & MW_RCPT_REFUSED)
-		return false;
 	bool whole = mw_addr_domain(want).n > 0;
-	if (!whole && !(r->flags & MW_RCPT_LOCAL))
-		return false;
-	if (mw_addr_is(r->addr, want, q->delimiter))
-		return true;
-	for (size_t k = 0; k < r->n_mailbox; k++)
-		if (mw_addr_is(r->mailbox[k], want, q->delimiter))
-			return true;
-	return false;
+	if ((rcpt->flags & MW_RCPT_REFUSED) || (!whole && !(rcpt->flags & MW_RCPT_LOCAL)))
+		return 0;
+	int r = mw_addr_is(rcpt->addr, want, q->delimiter);
+	for (size_t k = 0; k < rcpt->n_mailbox && r == 0; k++)
+		r = mw_addr_is(rcpt->mailbox[k], want, q->delimiter);
+	return r;
 }
 
-static bool
+static int
 match_user(const struct mw_query *q, const struct mw_mail *m)
 {
-	if (mw_query_is_login(q, m))
-		return true;
-	for (size_t k = 0; k < q->n_user; k++) {
-		struct mw_str want = mw_strz(q->user[k]);
-		for (size_t i = 0; i < m->n_rcpt; i++)
-			if (rcpt_is(q, &m->rcpt[i], want))
-				return true;
-	}
-	return false;
+	int r = mw_query_is_login(q, m);
+	for (size_t k = 0; k < q->n_user && r == 0; k++)
+		for (size_t i = 0; i < m->n_rcpt && r == 0; i++)
+			r = rcpt_is(q, &m->rcpt[i], mw_strz(q->user[k]));
+	return r;
 }
 
-static bool
+static int
+rcpt_is_of(const struct mw_rcpt *rcpt, struct mw_str domain)
+{
+	if (rcpt->flags & MW_RCPT_REFUSED)
+		return 0;
+	int r = mw_domain_same(mw_addr_domain(rcpt->addr), domain);
+	for (size_t b = 0; b < rcpt->n_mailbox && r == 0; b++)
+		r = mw_domain_same(mw_addr_domain(rcpt->mailbox[b]), domain);
+	return r;
+}
+
+static int
 match_domain(const struct mw_query *q, const struct mw_mail *m)
 {
-	for (size_t k = 0; k < q->n_domain; k++) {
+	int r = 0;
+	for (size_t k = 0; k < q->n_domain && r == 0; k++) {
 		struct mw_str want = mw_query_domain(q, k);
-		if (mw_domain_eq(mw_addr_domain(m->sender), want))
-			return true;
-		for (size_t i = 0; i < m->n_rcpt; i++) {
-			const struct mw_rcpt *r = &m->rcpt[i];
-			if (r->flags & MW_RCPT_REFUSED)
-				continue;
-			if (mw_domain_eq(mw_addr_domain(r->addr), want))
-				return true;
-			for (size_t b = 0; b < r->n_mailbox; b++)
-				if (mw_domain_eq(mw_addr_domain(r->mailbox[b]), want))
-					return true;
-		}
+		r = mw_domain_same(mw_addr_domain(m->sender), want);
+		for (size_t i = 0; i < m->n_rcpt && r == 0; i++)
+			r = rcpt_is_of(&m->rcpt[i], want);
 	}
-	return false;
+	return r;
 }
 
-static bool
+static int
 match_sender(const struct mw_query *q, const struct mw_mail *m)
 {
-	for (size_t k = 0; k < q->n_sender; k++) {
+	int r = 0;
+	for (size_t k = 0; k < q->n_sender && r == 0; k++) {
 		struct mw_str want = mw_strz(q->sender[k]);
 		if (mw_str_eq(want, MW_STR("<>")))
 			want = mw_str("", 0);
-		if (mw_addr_eq(m->sender, want))
-			return true;
+		r = mw_addr_same(m->sender, want);
 	}
-	return false;
+	return r;
 }
 
 static struct mw_str
@@ -227,21 +232,27 @@ match_header(struct mw_str raw, const char *const *v, const struct mw_str *needl
 	       (needle ? mw_search_folded(raw, needle, n) : mw_search_header(raw, v, n));
 }
 
-bool
+int
 mw_query_match(const struct mw_query *q, const struct mw_mail *m,
                const uint8_t id[MW_ID_LEN])
 {
 	if (m->time_us < q->since_us || m->time_us >= q->until_us)
-		return false;
+		return 0;
 	if (q->directions && !(q->directions & 1U << m->direction))
-		return false;
+		return 0;
 	if ((q->larger && m->size <= q->larger) || (q->smaller && m->size >= q->smaller))
-		return false;
-	return (!q->n_id || match_id(q, m, id)) &&
-	       (!q->n_queue_id || match_queue_id(q, m)) &&
-	       (!q->n_message_id || match_message_id(q, m)) &&
-	       (!q->n_sender || match_sender(q, m)) && (!q->n_user || match_user(q, m)) &&
-	       (!q->n_domain || match_domain(q, m)) &&
-	       match_header(m->subject, q->subject, q->subject_needle, q->n_subject) &&
+		return 0;
+	if ((q->n_id && !match_id(q, m, id)) ||
+	    (q->n_queue_id && !match_queue_id(q, m)) ||
+	    (q->n_message_id && !match_message_id(q, m)))
+		return 0;
+	int r = q->n_sender ? match_sender(q, m) : 1;
+	if (r == 1 && q->n_user)
+		r = match_user(q, m);
+	if (r == 1 && q->n_domain)
+		r = match_domain(q, m);
+	if (r != 1)
+		return r;
+	return match_header(m->subject, q->subject, q->subject_needle, q->n_subject) &&
 	       match_header(m->from, q->from, q->from_needle, q->n_from);
 }

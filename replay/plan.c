@@ -119,47 +119,58 @@ get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
 
 /* Is it u's, by its mailbox or (but in Sent) by an address that it came to? ub is u
  * without an extension, which says nothing of whose mailbox it is. */
-static bool
+static int
 is_of(const struct mw_conf *conf, const struct mw_copy *c, struct mw_str u,
       struct mw_str ub, struct mw_arena *tmp)
 {
 	const char *delimiter = conf->recipient_delimiter;
 	struct mw_str box = mw_strz(c->mailbox);
 	const char *login = mw_mailbox_name(conf, ub, tmp);
-	return (login && mw_addr_eq(box, mw_strz(login))) || mw_addr_is(box, u, NULL) ||
-	       (!c->sent && (mw_addr_is(c->rcpt, u, delimiter) ||
-	                     mw_addr_is(c->rcpt, ub, delimiter) ||
-	                     mw_addr_is(c->addr, ub, delimiter)));
+	int r = login ? mw_addr_same(box, mw_strz(login)) : MW_ENOMEM;
+	if (r == 0)
+		r = mw_addr_is(box, u, NULL);
+	if (r == 0 && !c->sent)
+		r = mw_addr_is(c->rcpt, u, delimiter);
+	if (r == 0 && !c->sent)
+		r = mw_addr_is(c->rcpt, ub, delimiter);
+	if (r == 0 && !c->sent)
+		r = mw_addr_is(c->addr, ub, delimiter);
+	return r;
 }
 
-bool
+static int
+is_in(const struct mw_copy *c, struct mw_str domain)
+{
+	int r = mw_domain_same(mw_addr_domain(mw_strz(c->mailbox)), domain);
+	if (r == 0)
+		r = mw_domain_same(mw_addr_domain(c->rcpt), domain);
+	return r ? r : mw_domain_same(mw_addr_domain(c->addr), domain);
+}
+
+int
 mw_plan_named(const struct mw_conf *conf, const struct mw_query *q,
               const struct mw_copy *c, struct mw_arena *tmp)
 {
-	bool named = q->n_user == 0;
-	for (size_t i = 0; i < q->n_user && !named; i++) {
+	int r = q->n_user == 0;
+	for (size_t i = 0; i < q->n_user && r == 0; i++) {
 		struct mw_str u = mw_strz(q->user[i]);
 		struct mw_str ub = mw_addr_base(u, conf->recipient_delimiter, tmp);
-		named = is_of(conf, c, u, ub, tmp);
+		r = ub.p ? is_of(conf, c, u, ub, tmp) : MW_ENOMEM;
 	}
-	if (!named || q->n_domain == 0)
-		return named;
-	named = false;
-	for (size_t i = 0; i < q->n_domain && !named; i++) {
-		struct mw_str d = mw_query_domain(q, i);
-		named = mw_domain_eq(mw_addr_domain(mw_strz(c->mailbox)), d) ||
-		        mw_domain_eq(mw_addr_domain(c->rcpt), d) ||
-		        mw_domain_eq(mw_addr_domain(c->addr), d);
-	}
-	return named;
+	if (r <= 0 || q->n_domain == 0)
+		return r;
+	r = 0;
+	for (size_t i = 0; i < q->n_domain && r == 0; i++)
+		r = is_in(c, mw_query_domain(q, i));
+	return r;
 }
 
-static bool
+static int
 copy_named(struct walk *w, const struct mw_copy *c)
 {
-	if (w->o->mailbox)
-		return mw_addr_eq(mw_strz(c->mailbox), mw_strz(w->o->mailbox));
-	return mw_plan_named(w->cli->conf, &w->q, c, w->tmp);
+	int r = w->o->mailbox ? mw_addr_same(mw_strz(c->mailbox), mw_strz(w->o->mailbox))
+	                      : mw_plan_named(w->cli->conf, &w->q, c, w->tmp);
+	return r < 0 ? mw_fail(w->err, r, "out of memory") : r;
 }
 
 /* The folder of imported mail, kept once for all that follow each other from it. One that
@@ -282,7 +293,10 @@ on_selected(void *arg, const struct mw_item *it)
 	mw_arena_reset(w->tmp);
 	int r = mw_copies(w->cli->conf, &it->mail, w->tmp, &c, &n, w->err);
 	for (size_t i = 0; i < n && !r; i++) {
-		if (!copy_named(w, &c[i]))
+		int named = copy_named(w, &c[i]);
+		if (named < 0)
+			return named;
+		if (!named)
 			continue;
 		any = true;
 		r = get_box(w, c[i].mailbox, &b);
@@ -363,9 +377,12 @@ on_any(void *arg, const struct mw_item *it)
 	bool sent_apart = mw_target_has_sent(w->t);
 	for (size_t i = 0; i < n && !r; i++) {
 		struct mw_plan_box *b;
-		bool wanted = chosen && copy_named(w, &c[i]);
+		int named = copy_named(w, &c[i]);
+		if (named < 0)
+			return named;
+		bool wanted = chosen && named;
 		if (w->o->mailbox) {
-			if (!mw_addr_eq(mw_strz(c[i].mailbox), mw_strz(w->o->mailbox)))
+			if (!named)
 				continue;
 			c[i].mailbox = w->o->mailbox;
 			chosen = chosen && !wanted; /* its first copy stands for it */

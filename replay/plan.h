@@ -101,8 +101,9 @@ struct mw_plan_opts {
 int mw_plan_make(const struct mw_plan_opts *o, struct mw_plan **ret,
                  struct mw_err *err) MW_CHECK;
 void mw_plan_free(struct mw_plan *p); /* NULL ok */
-/* Is the copy itself one that --user or --domain names? (Other terms choose messages.) */
-bool mw_plan_named(const struct mw_conf *conf, const struct mw_query *q,
-                   const struct mw_copy *c, struct mw_arena *tmp);
+/* Is the copy itself one that --user or --domain names: 1, 0 or MW_ENOMEM? (Other terms
+ * choose messages.) */
+int mw_plan_named(const struct mw_conf *conf, const struct mw_query *q,
+                  const struct mw_copy *c, struct mw_arena *tmp) MW_CHECK;
 
 #endif

@@ -180,7 +180,10 @@ on_item(void *arg, const struct mw_item *it)
 		struct mw_str box = mw_strz(c[i].mailbox);
 		struct mw_str base =
 		    mw_addr_base(c[i].rcpt, w->conf->recipient_delimiter, w->tmp);
-		if (w->login && mw_addr_eq(box, mw_strz(w->login))) {
+		int same = w->login ? mw_addr_same(box, mw_strz(w->login)) : 0;
+		if (same < 0)
+			return mw_fail(w->err, same, "out of memory");
+		if (same) {
 			w->exact = true;
 			return 1;
 		}
@@ -333,8 +336,7 @@ mw_recover_has_copy(const struct mw_conf *conf, const struct mw_mail *m,
 	size_t n;
 	mw_arena_reset(tmp);
 	int r = mw_copies(conf, m, tmp, &c, &n, &err);
-	for (size_t i = 0; i < n && r == 0; i++)
-		if (mw_addr_eq(mw_strz(c[i].mailbox), mw_strz(mailbox)))
-			return 1;
-	return r < 0 ? MW_ENOMEM : 0;
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = mw_addr_same(mw_strz(c[i].mailbox), mw_strz(mailbox));
+	return r < 0 ? MW_ENOMEM : r;
 }

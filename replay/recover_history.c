@@ -112,8 +112,9 @@ on_record(void *arg, const struct mw_record *r)
 		h->bad_code = h->bad_code ? h->bad_code : k;
 		return 0;
 	}
-	if (h->q.n_user && !mw_query_is_user(&h->q, x.user))
-		return 0;
+	k = h->q.n_user ? mw_query_is_user(&h->q, x.user) : 1;
+	if (k <= 0)
+		return k;
 	if (!h->cli->json)
 		return print_row(h, &x);
 	print_json(&x, r);

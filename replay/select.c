@@ -114,8 +114,9 @@ consider(struct walk *w, const struct mw_record *r)
 		report(w, &err);
 		return 0;
 	}
-	if (!mw_query_match(&w->q, &w->it.mail, r->id))
-		return 0;
+	int fits = mw_query_match(&w->q, &w->it.mail, r->id);
+	if (fits <= 0)
+		return fits; /* no memory: none is left out unsaid */
 	int inside = match_content(w, r, &err);
 	if (inside == MW_ECANCEL || inside == MW_ENOMEM)
 		return inside;

@@ -84,19 +84,21 @@ struct mw_item {
 	struct mw_mail mail; /* valid during the callback */
 };
 
-/* Does this mail match (time, user, domain, …; not since_mark, attachment and body)?
+/* Does this mail match: 1, 0, or MW_ENOMEM? (time, user, domain, …; not since_mark,
+ * attachment and body.)
  * --user matches an accepted envelope recipient (with or without its extension), an
  * expanded mailbox and the SASL login; without '@' the local part of a local recipient or
  * mailbox, or of the SASL login. Case is folded everywhere but in queue and message IDs.
  */
-bool mw_query_match(const struct mw_query *q, const struct mw_mail *m,
-                    const uint8_t id[MW_ID_LEN]);
+int mw_query_match(const struct mw_query *q, const struct mw_mail *m,
+                   const uint8_t id[MW_ID_LEN]) MW_CHECK;
 
-/* Is this address, with or without its extension, one of the --user terms? */
-bool mw_query_is_user(const struct mw_query *q, struct mw_str addr);
+/* Is this address, with or without its extension, one of the --user terms? 1, 0 or
+ * MW_ENOMEM, as of the others here. */
+int mw_query_is_user(const struct mw_query *q, struct mw_str addr) MW_CHECK;
 /* Was it sent under the login of one of them? A login without domain has the sender's, or
  * the only local one; a term without one is the local part of the login. */
-bool mw_query_is_login(const struct mw_query *q, const struct mw_mail *m);
+int mw_query_is_login(const struct mw_query *q, const struct mw_mail *m) MW_CHECK;
 
 /* Calls cb for each match until it returns non-zero, which is returned. Damage and
  * unreadable records met on the way are passed to bad (may be NULL) and counted in
@@ -133,7 +135,7 @@ const char *mw_mailbox_name(const struct mw_conf *conf, struct mw_str addr,
 struct mw_str mw_addr_base(struct mw_str addr, const char *delimiter, struct mw_arena *a);
 /* Is it the wanted one, as it is or without its extension? Without '@' in the wanted one
  * its local part is. Domains are compared in any form (journal/base/domain.h). */
-bool mw_addr_is(struct mw_str addr, struct mw_str want, const char *delimiter);
+int mw_addr_is(struct mw_str addr, struct mw_str want, const char *delimiter) MW_CHECK;
 /* The k-th --domain, without an '@' before it. */
 struct mw_str mw_query_domain(const struct mw_query *q, size_t k);
 

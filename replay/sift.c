@@ -47,7 +47,7 @@ look(struct worker *w, struct mw_sift_ref *ref, struct mw_arena *a)
 	if (mw_store_get(w->st, ref->loc, &rec, NULL) < 0 || rec.type != MW_TYPE_MAIL ||
 	    mw_record_mail(w->st, &rec, a, &m, NULL) < 0)
 		return;
-	ref->out = !mw_query_match(w->s->q, &m, rec.id);
+	ref->out = mw_query_match(w->s->q, &m, rec.id) == 0;
 	w->out += ref->out;
 }
 

@@ -203,31 +203,42 @@ mw_addr_bare(struct mw_str key, const char *delimiter, struct mw_buf *b)
 	return b->failed ? mw_str("", 0) : mw_str((char *)b->p + from, b->n - from);
 }
 
-/* With memory at its end two forms are two names. */
-static bool
+static int
 same_key(struct mw_str (*key)(struct mw_str, struct mw_buf *), struct mw_str a,
          struct mw_str b)
 {
 	MW_BUF_AUTO x = {0};
 	MW_BUF_AUTO y = {0};
 	struct mw_str i = key(a, &x), k = key(b, &y);
-	return !x.failed && !y.failed && mw_str_ieq(i, k);
+	return x.failed || y.failed ? MW_ENOMEM : mw_str_ieq(i, k);
+}
+
+int
+mw_domain_same(struct mw_str a, struct mw_str b)
+{
+	if (mw_str_ieq(a, b))
+		return 1;
+	if (!mw_domain_has_forms(a) && !mw_domain_has_forms(b))
+		return 0;
+	return same_key(mw_domain_key, a, b);
+}
+
+int
+mw_addr_same(struct mw_str a, struct mw_str b)
+{
+	return mw_str_ieq(a, b) ? 1 : same_key(mw_addr_own, a, b);
 }
 
 bool
 mw_domain_eq(struct mw_str a, struct mw_str b)
 {
-	if (mw_str_ieq(a, b))
-		return true;
-	if (!mw_domain_has_forms(a) && !mw_domain_has_forms(b))
-		return false;
-	return same_key(mw_domain_key, a, b);
+	return mw_domain_same(a, b) == 1;
 }
 
 bool
 mw_addr_eq(struct mw_str a, struct mw_str b)
 {
-	return mw_str_ieq(a, b) || same_key(mw_addr_own, a, b);
+	return mw_addr_same(a, b) == 1;
 }
 
 const char *

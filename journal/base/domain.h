@@ -29,6 +29,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* 1, 0 or MW_ENOMEM. */
+int mw_domain_same(struct mw_str a, struct mw_str b) MW_CHECK;
+int mw_addr_same(struct mw_str a, struct mw_str b) MW_CHECK;
+/* The same where to find none the same does no harm: with memory at its end two forms are
+ * two names. */
 bool mw_domain_eq(struct mw_str a, struct mw_str b);
 bool mw_addr_eq(struct mw_str a, struct mw_str b);
 

@@ -201,7 +201,8 @@ mailbox_patterns(void **state)
 	     "cher.Example",
 	     "k@xn--bcher-kva.example"},
 	    {"%d/%n",
-	     "\"k\"@BU\xcc\x88"
+	     "\"k\"@B"
+	     "U\xcc\x88"
 	     "CHER.example",
 	     "xn--bcher-kva.example/k"},
 	    {"%u", "\xc3\x96@XN--bcher-kva.example",
