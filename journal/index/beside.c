@@ -135,10 +135,49 @@ mw_beside_path(const char *dir, uint64_t number, char out[PATH_MAX])
 }
 
 void
+mw_beside_new_path(const char *dir, uint64_t number, char out[PATH_MAX])
+{
+	(void)!snprintf(out, PATH_MAX, "%.4000s/%08llx.mdb.new", dir,
+	                (unsigned long long)number);
+}
+
+int
+mw_beside_keep(const char *dir, uint64_t number)
+{
+	char path[PATH_MAX];
+	mw_beside_path(dir, number, path);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+void
+mw_beside_unlink_new(const char *dir, uint64_t number)
+{
+	char path[PATH_MAX];
+	mw_beside_new_path(dir, number, path);
+	(void)unlink(path);
+}
+
+int
+mw_beside_take(const char *dir, uint64_t number)
+{
+	char from[PATH_MAX], path[PATH_MAX], lock[PATH_MAX];
+	int fd = hold(dir, LOCK_EX);
+	mw_beside_new_path(dir, number, from);
+	mw_beside_path(dir, number, path);
+	if (snprintf(lock, sizeof lock, "%s-lock", path) < (int)sizeof lock)
+		(void)unlink(lock);
+	int r = rename(from, path) < 0 ? MW_EIO : 0;
+	if (fd >= 0)
+		(void)close(fd);
+	return r;
+}
+
+void
 mw_beside_unlink(const char *dir, uint64_t number)
 {
 	char path[PATH_MAX], lock[PATH_MAX];
 	int fd = hold(dir, LOCK_EX);
+	mw_beside_unlink_new(dir, number);
 	mw_beside_path(dir, number, path);
 	(void)unlink(path);
 	if (snprintf(lock, sizeof lock, "%s-lock", path) < (int)sizeof lock)

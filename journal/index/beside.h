@@ -32,6 +32,13 @@ int mw_beside_lock(const char *dir, bool wait, int *ret, struct mw_err *err) MW_
 int mw_beside_files(const char *dir, bool alone);
 void mw_beside_path(const char *dir, uint64_t number, char out[PATH_MAX]);
 void mw_beside_unlink(const char *dir, uint64_t number);
+/* A descriptor of its pages, with which they go on; -1: there are none, or it failed. */
+int mw_beside_keep(const char *dir, uint64_t number) MW_CHECK;
+/* One that is being made, by one process alone and without LMDB's locks; nobody else
+ * looks at it until it has its name. mw_beside_unlink removes that, too. */
+void mw_beside_new_path(const char *dir, uint64_t number, char out[PATH_MAX]);
+void mw_beside_unlink_new(const char *dir, uint64_t number);
+int mw_beside_take(const char *dir, uint64_t number) MW_CHECK;    /* 0, or MW_EIO */
 int mw_beside_wipe(const char *dir, struct mw_err *err) MW_CHECK; /* all of them */
 
 #endif

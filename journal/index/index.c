@@ -465,12 +465,35 @@ mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
 	return 0;
 }
 
-void
+int
 mw_index_forget(const char *dir, uint64_t segment)
 {
 	char sub[PATH_MAX];
 	(void)!snprintf(sub, sizeof sub, "%.4000s/index", dir);
+	int fd = mw_beside_keep(sub, part_of(segment));
 	mw_beside_unlink(sub, part_of(segment));
+	return fd;
+}
+
+int
+mw_index_salvage(struct mw_index *ix, uint64_t segment,
+                 const struct mw_index_salvage *how, struct mw_err *err)
+{
+	return told(err, index_salvage(ix->dir, ix->journal, part_of(segment), how, err));
+}
+
+int
+mw_index_take(struct mw_index *ix, uint64_t segment)
+{
+	uint64_t number = part_of(segment);
+	uint64_t *v = reallocarray(ix->whole, ix->n_whole + 1, sizeof *v);
+	if (!v)
+		return MW_ENOMEM;
+	ix->whole = v;
+	int r = mw_beside_take(ix->dir, number);
+	if (r == 0) /* each piece was looked at on the way */
+		v[ix->n_whole++] = number;
+	return r;
 }
 
 int

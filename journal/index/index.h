@@ -75,7 +75,26 @@ int mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err) MW_
 int mw_index_wipe(struct mw_index *ix, struct mw_err *err) MW_CHECK;
 /* Removes the file of a partition of the journal in dir at once, whoever has it open:
  * before records in it are wiped, so that no end of the process leaves their tokens. The
- * writer's handle has to drop it later. */
-void mw_index_forget(const char *dir, uint64_t segment);
+ * writer's handle has to drop it later. What was removed can be read by the descriptor
+ * that is returned, the caller's to close; -1: there was none, or it cannot. */
+int mw_index_forget(const char *dir, uint64_t segment) MW_CHECK;
+/* Makes a partition again out of such a file, but for what it has of some segments: that
+ * is read from the log again. Between begin and end. It is put in place by mw_index_take,
+ * and is none before. 1; 0 or negative: nothing can be saved (garbled, or stopped). */
+struct mw_index_salvage {
+	int from;
+	const uint64_t *segment; /* those that changed or went */
+	size_t n;
+	/* The entries that the log has from that place (which may be gone) up to
+	 * last_seq; they last until the next call. */
+	int (*again)(void *arg, const struct mw_index_hit *first, uint64_t last_seq,
+	             const struct mw_index_entry **ret, size_t *ret_n,
+	             struct mw_err *err);
+	bool (*stopped)(void *arg);
+	void *arg;
+};
+int mw_index_salvage(struct mw_index *ix, uint64_t segment,
+                     const struct mw_index_salvage *how, struct mw_err *err) MW_CHECK;
+int mw_index_take(struct mw_index *ix, uint64_t segment) MW_CHECK;
 
 #endif

@@ -1,4 +1,4 @@
-/* index_int.h - what index.c and state.c share. Nobody else includes it. */
+/* index_int.h - what index.c, salvage.c and state.c share. Nobody else includes it. */
 #ifndef MW_INDEX_INDEX_INT_H
 #define MW_INDEX_INDEX_INT_H
 
@@ -19,5 +19,9 @@ int index_state_get(struct mw_kv_txn *t, const uint8_t journal[MW_ID_LEN],
                     struct index_state *ret) MW_CHECK;
 int index_state_put(struct mw_kv_txn *t, const uint8_t journal[MW_ID_LEN],
                     const struct index_state *s) MW_CHECK;
+
+/* salvage.c: of partition `number` of the index in dir; see mw_index_salvage. */
+int index_salvage(const char *dir, const uint8_t journal[MW_ID_LEN], uint64_t number,
+                  const struct mw_index_salvage *how, struct mw_err *err) MW_CHECK;
 
 #endif

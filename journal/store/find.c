@@ -50,6 +50,7 @@ scan(struct find *f, const struct mw_index_point *from, uint64_t last, struct mw
 	if (r < 0)
 		return r;
 	mw_cursor_seen(c);
+	mw_cursor_ahead(c);
 	for (;;) {
 		struct mw_record rec;
 		r = mw_cursor_next(c, &rec, err);

@@ -32,27 +32,34 @@ flush(struct mw_index *ix, struct chunk *c, const struct mw_index_point *point,
 	return r;
 }
 
-static int
-add(struct mw_store *st, struct chunk *c, const struct mw_record *rec, struct mw_err *err)
+int
+mw_index_entry_of(struct mw_store *st, const struct mw_record *rec, struct mw_buf *tokens,
+                  struct mw_index_entry *ret, struct mw_err *err)
 {
-	size_t before = c->tokens.n;
-	int r = mw_record_tokens(st, rec, &c->tokens, err);
+	size_t before = tokens->n;
+	int r = mw_record_tokens(st, rec, tokens, err);
 	if (r < 0 && r != MW_EDAMAGED)
 		return r; /* it may pass: what was not read is not called indexed */
 	if (r < 0) {      /* its slot is damaged: verify tells; it has no tokens */
 		mw_err_clear(err);
-		c->tokens.n = before;
-		c->tokens.failed = false;
+		tokens->n = before;
+		tokens->failed = false;
 	}
-	c->at[c->n] = before;
-	c->e[c->n] =
-	    (struct mw_index_entry){.seq = rec->seq,
-	                            .segment = rec->loc.segment,
-	                            .offset = rec->loc.offset,
-	                            .n_tokens = (uint32_t)((c->tokens.n - before) /
-	                                                   MW_TOKEN_LEN)};
-	c->n++;
+	*ret = (struct mw_index_entry){.seq = rec->seq,
+	                               .segment = rec->loc.segment,
+	                               .offset = rec->loc.offset,
+	                               .n_tokens = (uint32_t)((tokens->n - before) /
+	                                                      MW_TOKEN_LEN)};
 	return 0;
+}
+
+static int
+add(struct mw_store *st, struct chunk *c, const struct mw_record *rec, struct mw_err *err)
+{
+	c->at[c->n] = c->tokens.n;
+	int r = mw_index_entry_of(st, rec, &c->tokens, &c->e[c->n], err);
+	c->n += r == 0;
+	return r;
 }
 
 /* A writer that ends does not wait for an index that lacks all of a large log: what is
@@ -78,6 +85,8 @@ index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
 	int r = mw_cursor_at(st, &from, &cur, err);
 	if (r == 0 && limit_seq != UINT64_MAX)
 		mw_cursor_limit(cur, limit_seq);
+	if (r == 0)
+		mw_cursor_ahead(cur);
 	struct mw_index_point point = from;
 	bool whole = false;
 	while (r == 0 && !time_is_up(st)) {
@@ -163,56 +172,6 @@ mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
 
 /* ---- the thread ---- */
 
-void
-mw_index_redo(struct mw_store *st, uint64_t segment)
-{
-	if (!st->have_indexer)
-		return;
-	(void)pthread_mutex_lock(&st->mu);
-	bool known = false;
-	for (size_t i = 0; i < st->n_redo; i++)
-		known = known || (st->redo[i] - 1) / MW_INDEX_SPAN ==
-		                     (segment - 1) / MW_INDEX_SPAN;
-	if (!known && st->n_redo == st->cap_redo) {
-		size_t cap = st->cap_redo ? 2 * st->cap_redo : 16;
-		uint64_t *v = reallocarray(st->redo, cap, sizeof *v);
-		if (v) {
-			st->redo = v;
-			st->cap_redo = cap;
-		} else {
-			st->redo_all = true;
-		}
-	}
-	if (!known && st->n_redo < st->cap_redo)
-		st->redo[st->n_redo++] = segment;
-	(void)pthread_cond_signal(&st->index_cv);
-	(void)pthread_mutex_unlock(&st->mu);
-}
-
-/* Free pages of a map keep old keys, so a partition with wiped records goes whole. The
- * reader's open files go too: one of them may have been unlinked. */
-static bool
-redo(struct mw_store *st, struct mw_index *ix)
-{
-	uint64_t v[64];
-	(void)pthread_mutex_lock(&st->mu);
-	size_t n = MW_MIN(st->n_redo, MW_COUNT(v));
-	bool all = st->redo_all;
-	for (size_t i = 0; i < n; i++)
-		v[i] = st->redo[--st->n_redo];
-	st->redo_all = false;
-	(void)pthread_mutex_unlock(&st->mu);
-	if (n == 0 && !all)
-		return false;
-	mw_store_segs_close(st->ix_reader);
-	st->ix_reader->index_done = 0;
-	if (all)
-		(void)!mw_index_wipe(ix, NULL);
-	for (size_t i = 0; i < n; i++)
-		(void)!mw_index_drop(ix, v[i], NULL);
-	return true;
-}
-
 static void *
 indexer(void *arg)
 {
@@ -224,18 +183,18 @@ indexer(void *arg)
 	(void)pthread_mutex_lock(&st->mu);
 	for (;;) {
 		uint64_t limit = st->durable_seq;
-		bool stop = st->stop, again = st->n_redo > 0 || st->redo_all;
+		bool stop = st->stop;
 		(void)pthread_mutex_unlock(&st->mu);
-		if (limit != seen || stop || again) {
+		if (limit != seen || stop || mw_redo_waits(st)) {
 			struct mw_err err = {0};
 			int r = ix ? 0 : mw_index_open(st->dir, st->id, 1, &ix, &err);
 			if (r == 0)
 				r = mw_index_begin(ix, false, &err);
 			if (r == 1)
 				st->ix_reader->index_done = 0;
-			if (r >= 0) {
-				while (redo(st, ix))
-					;
+			if (r >= 0 && !mw_redo_run(st, ix)) {
+				r = MW_ELOCKED; /* some of it is being changed */
+			} else if (r >= 0) {
 				r = mw_index_catch_up(st->ix_reader, ix, limit, NULL,
 				                      &err);
 				mw_store_segs_newest(st->ix_reader);
@@ -275,6 +234,7 @@ mw_index_start(struct mw_store *st, struct mw_err *err)
 	int r = mw_store_again(st, NULL, &st->ix_reader, err);
 	if (r < 0)
 		return r;
+	st->ix_reader->loading_gone = true; /* it is not asked why something is gone */
 	if (pthread_create(&st->indexer, NULL, indexer, st) != 0)
 		return mw_fail(err, MW_ENOMEM, "cannot start the index thread");
 	st->have_indexer = true;

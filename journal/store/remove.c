@@ -59,7 +59,8 @@ static int
 finish_one(struct mw_store *st, uint64_t number)
 {
 	char path[PATH_MAX], added[PATH_MAX];
-	mw_index_forget(st->dir, number);
+	mw_redo_begin(st, number);
+	mw_redo_end(st, number); /* it has left the log already */
 	doomed_path(st, number, path);
 	mw_added_path(st, number, added);
 	int r = overwrite(st->fs, path, HEADERS);
@@ -158,7 +159,7 @@ mw_store_remove(struct mw_store *st, const uint64_t *segment, size_t n,
 		return r;
 	segments_path(st, dir);
 	for (size_t i = 0; i < n; i++) {
-		mw_index_forget(st->dir, segment[i]);
+		mw_redo_begin(st, segment[i]);
 		forget_mail(st, segment[i]);
 		mw_seg_path(path, sizeof path, st->dir, segment[i]);
 		doomed_path(st, segment[i], last);
@@ -171,6 +172,6 @@ mw_store_remove(struct mw_store *st, const uint64_t *segment, size_t n,
 		r = mw_fail_errno(err, "cannot remove segments in %s", dir);
 	}
 	for (size_t i = 0; i < n; i++)
-		mw_index_redo(st, segment[i]);
+		mw_redo_end(st, segment[i]);
 	return r;
 }

@@ -38,6 +38,7 @@ init_sync(struct mw_store *st)
 		return MW_ENOMEM;
 	(void)pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
 	int bad = pthread_mutex_init(&st->mu, NULL) != 0 ||
+	          pthread_mutex_init(&st->redo_mu, NULL) != 0 ||
 	          pthread_cond_init(&st->work, &a) != 0 ||
 	          pthread_cond_init(&st->idle, &a) != 0 ||
 	          pthread_cond_init(&st->arrived, &a) != 0 ||
@@ -163,7 +164,8 @@ mw_store_close(struct mw_store *st)
 	mw_store_unlock(st);
 	mw_aead_done(&st->host_aead);
 	mw_store_keys_done(st);
-	free(st->redo);
+	mw_redo_free(st);
+	(void)pthread_mutex_destroy(&st->redo_mu);
 	(void)pthread_mutex_destroy(&st->mu);
 	(void)pthread_cond_destroy(&st->work);
 	(void)pthread_cond_destroy(&st->idle);

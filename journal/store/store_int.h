@@ -94,6 +94,15 @@ struct mw_read_dict { /* reader's cache */
 	uint64_t used;
 };
 
+struct mw_redo { /* a partition of the index of which segments change, or went */
+	uint64_t part;
+	uint64_t *segment;
+	size_t n;
+	int old;           /* what it was: a file without a name; -1: none */
+	unsigned changing; /* so many are at it */
+	uint64_t revision;
+};
+
 struct mw_store {
 	char dir[PATH_MAX];
 	const struct mw_fs *fs;
@@ -168,8 +177,9 @@ struct mw_store {
 	pthread_cond_t prepare_cv, index_cv;
 	struct mw_spiller spiller; /* guards itself */
 	bool want_prepare;
-	uint64_t *redo; /* guarded by mu: segments whose index partition is rebuilt */
-	size_t n_redo, cap_redo;
+	pthread_mutex_t redo_mu; /* guards the block up to `redo_all`; not with mu */
+	struct mw_redo *redo;    /* partitions of the index to be made again */
+	size_t n_redo;
 	bool redo_all;              /* there was no memory to say which */
 	bool loading_gone;          /* reading: what went is being gathered */
 	struct mw_gone *gone;       /* reading: what went, as far as it was asked for */
@@ -318,9 +328,20 @@ int mw_store_hole_known(struct mw_store *st, uint64_t first, uint64_t last,
 /* reindex.c */
 int mw_index_start(struct mw_store *st, struct mw_err *err) MW_CHECK;
 void mw_index_stop(struct mw_store *st);
-/* Has the index thread throw the partition of that segment away and build it again. */
-void mw_index_redo(struct mw_store *st, uint64_t segment);
+/* An entry without its tokens, which are appended to `tokens`. */
+int mw_index_entry_of(struct mw_store *st, const struct mw_record *rec,
+                      struct mw_buf *tokens, struct mw_index_entry *ret,
+                      struct mw_err *err) MW_CHECK;
 int mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
                       uint64_t *ret_records, struct mw_err *err) MW_CHECK;
+
+/* redo.c: before a segment of a writer's is changed or removed, and after it: its part of
+ * the index is gone at once, and made again by the index thread. */
+void mw_redo_begin(struct mw_store *st, uint64_t segment);
+void mw_redo_end(struct mw_store *st, uint64_t segment);
+bool mw_redo_waits(struct mw_store *st);
+/* The index thread's, between begin and end: does what waits; true: nothing does now. */
+bool mw_redo_run(struct mw_store *st, struct mw_index *ix);
+void mw_redo_free(struct mw_store *st);
 
 #endif

@@ -110,6 +110,7 @@ check_places(struct mw_seg *s, const struct mw_wipe_at *p, size_t n, struct mw_e
 struct changing {
 	struct mw_seg *s;
 	int fd;
+	bool begun; /* its part of the index is gone */
 };
 
 /* The segment, found to have these records, opened for writing. */
@@ -119,7 +120,7 @@ change(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p, size_t
 {
 	char path[PATH_MAX];
 	mw_assert(st->o.mode == MW_STORE_WRITE);
-	*g = (struct changing){NULL, -1};
+	*g = (struct changing){NULL, -1, false};
 	int r = mw_seg_open(st->fs, st->dir, segment, st->id, &g->s, err);
 	if (r == 0)
 		r = check_settled(st, segment, g->s, err);
@@ -134,7 +135,8 @@ change(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p, size_t
 		return mw_fail_errno(err, "cannot open %s for wiping", path);
 	}
 	/* now: who knows whether this process lives on */
-	mw_index_forget(st->dir, segment);
+	mw_redo_begin(st, segment);
+	g->begun = true;
 	return 0;
 }
 
@@ -160,7 +162,8 @@ changed(struct mw_store *st, uint64_t segment, struct changing *g)
 	if (g->fd >= 0)
 		(void)st->fs->close(st->fs, g->fd);
 	mw_seg_free(g->s);
-	mw_index_redo(st, segment);
+	if (g->begun)
+		mw_redo_end(st, segment);
 }
 
 /* ---- whole slots ---- */

@@ -370,7 +370,7 @@ static int64_t
 slot_pread(const struct mw_fs *f, int fd, void *p, size_t n, uint64_t off)
 {
 	(void)f;
-	if (off == slot_at && atomic_load(&slot_fails))
+	if (off <= slot_at && slot_at - off < n && atomic_load(&slot_fails))
 		return -EIO;
 	return mw_fs_posix()->pread(mw_fs_posix(), fd, p, n, off);
 }
