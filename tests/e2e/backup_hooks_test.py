@@ -55,7 +55,7 @@ def ends(t, h):
 	status, said = h.run("none", "/no/such/program")
 	t.ok(status == 127 and h.marks("none")[-1:] == ["failed"], "no such program: failed", said)
 	p = h.start("cut", "sleep", "600")
-	rigs.wait_for("its start", lambda: h.marks("cut"))
+	rigs.wait_for("its start", lambda: h.marks("cut") and stores.children(p.pid, "sleep"))
 	status, said = h.run("cut", "true")
 	t.ok(status == 75 and len(h.marks("cut")) == 1, "a second run at once is refused", said)
 	p.send_signal(signal.SIGTERM)

@@ -33,7 +33,7 @@ class Lmtp(smtp.Client):
 	"""The same for LMTP: as many replies at the end as there are recipients."""
 
 	def __init__(self, port):
-		self.sock = socket.create_connection(("127.0.0.1", port), 30)
+		self.sock = socket.create_connection(("127.0.0.1", port), tap.PATIENCE)
 		self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 		self.buf = b""
 		self.want(220, self.reply(), "banner")
@@ -233,8 +233,8 @@ def lmtp_outcomes(t, rig, port):
 	def outcomes():
 		shown = rig.mailwal("--json", "show", record).lines[0]
 		return {o["recipient"]: o["outcome"] for o in shown.get("outcomes", [])}
-	rigs.wait_for("the outcome's record", outcomes)
-	t.equal(outcomes(), {ANNA: "delivered", BERT: "delivered"}, "outcomes on record")
+	t.comes(lambda: outcomes() == {ANNA: "delivered", BERT: "delivered"}, "outcomes on record",
+		outcomes)
 
 
 def main(t):

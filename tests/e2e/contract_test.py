@@ -399,7 +399,8 @@ def selections(t, site):
 	mail = time.strftime("%a, %d %b %Y %H:%M:%S +0100", at)
 	wrong = time.strftime("%a", time.gmtime(time.mktime(at) + 86400)) + mail[3:]
 	site.refused(64, [wrong], "list", "--since", wrong)
-	for text in (mail, time.strftime("%A %Y-%m-%d", at), "Mon 10:00", "Monday"):
+	past = time.strftime("%A", time.gmtime(time.time() - 3 * 86400))  # not today: it may be 10:00
+	for text in (mail, time.strftime("%A %Y-%m-%d", at), f"{past[:3]} 10:00", past):
 		r = site("--json", "list", "--since", text)
 		t.ok(r.rc == 0 and len(r.json() or []) == 4, f"--since '{text}'", r)
 	log = pathlib.Path(site.dir, "mail.log")

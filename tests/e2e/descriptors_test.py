@@ -52,7 +52,7 @@ def scarce(t, rig, engine):
 	log = os.path.join(rig.dir, "mailwald.log")
 	size = os.path.getsize(log) if os.path.exists(log) else 0
 	p = rig.spawn("mailwald", ["prlimit", f"--nofile={LIMIT}", rig.mailwald_bin, "-c", rig.conf])
-	rigs.wait_for("mailwald's socket", lambda: rigs.connects(rig.milter_sock), alive=p)
+	rigs.wait_for("mailwald to be there", lambda: "event=start " in said(log, size), alive=p)
 	first = milterclient.Conn(where)
 	t.ok(mail(first, f"{engine}A") == b"c", f"{engine}: a message before")
 	idle = [milterclient.connect(where) for _ in range(CLIENTS)]

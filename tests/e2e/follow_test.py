@@ -160,7 +160,7 @@ def latency(t, main, f, jobs, done):
 	t.note(f"stored after capture: median {delays[len(delays) // 2] * 1000:.1f} ms, "
 	       f"p95 {p95 * 1000:.1f} ms, most {delays[-1] * 1000:.1f} ms")
 	# A busy machine must not fail this; the figure proper is the bench's.
-	t.ok(delays[len(delays) // 2] < 10 and p95 < 60,
+	t.ok(delays[len(delays) // 2] < 60 and p95 < tap.PATIENCE,
 	     "from capture to stored: without waiting for anything", delays)
 
 

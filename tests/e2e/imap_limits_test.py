@@ -393,6 +393,7 @@ def follow(t, site, rig):
 			finally:
 				p.send_signal(signal.SIGINT)
 				out = p.communicate(timeout=tap.PATIENCE)[0].decode()
+			rigs.wait_for("its last command", lambda: not s.running())
 			bad = differs(s, want + others, BERT)
 			t.ok(p.returncode in (0, 130) and not bad and bool(others) == busy, f"{what}: {len(want)} messages, each "
 			     "once", f"{p.returncode} {bad} {len(others)}\n{out[-1500:]}")

@@ -55,7 +55,10 @@ def put_history(rig, user, messages, folder=None):
 		os.utime(p, (OLD + 60 * i, OLD + 60 * i))
 	top = pathlib.Path(rig.run) / "store"
 	for p in [top, *top.rglob("*")]:
-		shutil.chown(p, rigs.MAIL_USER)
+		try:
+			shutil.chown(p, rigs.MAIL_USER)
+		except FileNotFoundError:
+			pass  # a temporary file of the server's
 
 
 def history(n, tag):

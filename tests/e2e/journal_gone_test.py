@@ -60,10 +60,8 @@ def moved(t, rig, send, what):
 
 def copied(t, rig, send):
 	"""Removed, and put back from a copy, as from a backup."""
-	shutil.copytree(rig.journal, rig.dir + "/copy",
-			ignore=shutil.ignore_patterns("*.sock", "*.tmp"))
-	while os.path.exists(rig.journal):  # mailwald prepares segments there meanwhile
-		shutil.rmtree(rig.journal, ignore_errors=True)
+	rigs.copy_journal(rig.journal, rig.dir + "/copy")
+	rigs.remove_live(rig.journal)  # mailwald prepares segments there meanwhile
 	t.equal(send(), 451, "the journal is removed")
 	shutil.copytree(rig.dir + "/copy", rig.journal)
 	send.until_taken()
@@ -102,7 +100,7 @@ def continued(t, rig, send):
 
 
 def index(t, rig, send):
-	shutil.rmtree(rig.journal + "/index")
+	rigs.remove_live(rig.journal + "/index")
 	t.equal(send(), 250, "the index is removed: mail is taken")
 	t.equal(held(rig, send), ([], []), "and listed")
 	r = rig.mailwal("reindex")

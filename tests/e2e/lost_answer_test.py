@@ -59,8 +59,8 @@ class Killer(Witness):
 			except OSError:
 				continue
 			if name.split("(", 1)[1] in names and int(rest.split()[1]) == self.master:
+				self.killed += 1  # before anybody sees that it is gone
 				os.kill(int(pid), signal.SIGKILL)
-				self.killed += 1
 
 
 def post(port, name):
@@ -166,7 +166,7 @@ def undecided(t, rig, port, killer):
 def in_pieces(t, rig):
 	"""The log as it grew, but for one line that was lost: outcomes goes on where the last
 	run ended, in the midst of sessions."""
-	whole, part = rig.maillog(), f"{t.dir}/maillog"
+	whole, part = rig.whole_maillog(), f"{t.dir}/maillog"
 	lost = list(FAILED.finditer(whole))[2]
 	log = (whole[:lost.start()] + whole[lost.end():]).splitlines(keepends=True)
 	for i in range(0, len(log), 3):

@@ -89,10 +89,11 @@ def plain(t, a, to):
 def stopped(t, a, to):
 	def stop(fd, text, sent=[]):  # pylint: disable=dangerous-default-value
 		m = LINE.findall(text)
-		if m and int(m[-1][0]) > 50 and not sent:
+		if m and int(m[-1][0]) > 20 and not sent:
 			sent.append(os.write(fd, b"\x03"))
 
-	rc, seen = on_terminal(argv(a, "--to", f"maildir:{to}/%u"), stop)
+	# A rate at which it would take a minute: it is at work whenever that comes.
+	rc, seen = on_terminal(argv(a, "--to", f"maildir:{to}/%u", "--rate", "20"), stop)
 	there = sum(len(f) for d, _, f in os.walk(to) if d.endswith(("/new", "/cur")))
 	t.ok(rc == 130 and 0 < there < MAILS, "Ctrl-C: exit 130, some are there",
 	     (rc, there, seen[-2:]))

@@ -290,14 +290,15 @@ def lmtp(t):
 
 		def waiting():
 			return [r["address"] for q in rig.queue() for r in q["recipients"]]
-		# The reply comes before Postfix has taken the others off.
-		rigs.wait_for("the queue", lambda: len(waiting()) == 1)
-		t.equal(waiting(), [to[1]], "only the one that failed waits in the queue")
-		first = rig.journaled("--queue-id", qid)
-		t.equal([o["recipients"] for o in first], [to], "recipients of the record")
-		rigs.wait_for("the outcome's record", lambda: outcomes(rig, first[0]["id"]))
-		t.equal(outcomes(rig, first[0]["id"]), dict(zip(to, ("delivered", "deferred", "delivered"))),
-			"outcomes on record")
+		# The reply comes before Postfix has taken the others off, and a message that is
+		# tried again may be in no list for a moment.
+		t.comes(lambda: waiting() == [to[1]], "only the one that failed waits in the queue",
+			waiting)
+		first = rig.journaled("--queue-id", qid)  # Postfix may have tried again by now
+		t.equal(first[0]["recipients"], to, "recipients of the record")
+		want = dict(zip(to, ("delivered", "deferred", "delivered")))
+		t.comes(lambda: outcomes(rig, first[0]["id"]) == want, "outcomes on record",
+			lambda: outcomes(rig, first[0]["id"]))
 		os.unlink(broken)
 		rig.flush()
 		rig.wait_queue()
@@ -548,7 +549,7 @@ def one_after_another(t):
 def limits(t):
 	"""Clients that say nothing, or a byte at a time; more of them than session_limit."""
 	sink = Sink()
-	rig, port = relay_rig(t, "limits", sink, "proxy_timeout = 8s\nsession_limit = 3\n")
+	rig, port = relay_rig(t, "limits", sink, "proxy_timeout = 15s\nsession_limit = 3\n")
 	with rig:
 		pid = rig.procs["mailwald"].pid
 		smtp.Client(port).quit()
@@ -607,7 +608,7 @@ def stop(t, rig, port, sink):
 		rc = rig.end("mailwald", signal.SIGTERM)
 		took = time.monotonic() - start
 		th.join(tap.PATIENCE)
-		t.ok(rc == 0 and took < 30 and results["term"][0] == 250,
+		t.ok(rc == 0 and took < 60 and results["term"][0] == 250,
 		     "SIGTERM: the message at its end is answered", (rc, took, results))
 		t.equal(idle.reply()[0], 421, "an idle client is told")
 

@@ -2,6 +2,7 @@
 """A user purges mail and gets it back: search, --missing, put back into a folder once, on
 record, into a real Dovecot; aliases, Sent mail, a Maildir, an encrypted journal, erasure."""
 
+import calendar
 import os
 import signal
 import subprocess
@@ -186,7 +187,7 @@ def put_back(t, rig):
 	new = after.get((ANNA, UTF7), [])
 	raw = rig.raw(by_subject["number 1"])
 	row = next(o for o in rig.journaled() if o["id"] == by_subject["number 1"])
-	at = time.mktime(time.strptime(row["time"][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
+	at = calendar.timegm(time.strptime(row["time"][:19], "%Y-%m-%dT%H:%M:%S"))
 	t.ok(len(new) == 1 and new[0].data == raw and abs(new[0].date - at) <= 1,
 	     "exact bytes, its own date", f"{after.keys()} {new}")
 	c = mailbox.login(rig, ANNA)

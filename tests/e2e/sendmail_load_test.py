@@ -78,6 +78,11 @@ def main(t):
 		bad = [j.sender for j in told if hashlib.sha256(j.data).hexdigest()
 		       not in [o["sha256"] for o in rows.get(j.queue_id, [])]]
 		t.equal(bad, [], "with other bytes")
+
+		def logged():  # it answers first
+			log = rig.maillog()
+			return all(j.queue_id in log for j in told)
+		rigs.wait_for("Sendmail's log", logged)
 		r = rig.mailwal("--json", "audit", f"{rig.run}/maillog")
 		t.ok(r.rc == 0 and r.summary["accepted"] >= len(told) and r.summary["holes"] == 0,
 		     "the audit counts what was acknowledged, and finds no hole", r)

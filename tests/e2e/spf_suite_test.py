@@ -195,7 +195,7 @@ def deadline(t, program):
 	"""One record that asks for 111 answers, a slow one each."""
 	zone = os.path.join(t.dir, "many")
 	with open(zone, "w", encoding="ascii") as f:
-		f.write("@latency 100\nmany.test TXT v=spf1" + "".join(f"%20mx:m{i}.test" for i in range(10))
+		f.write("@latency 1000\nmany.test TXT v=spf1" + "".join(f"%20mx:m{i}.test" for i in range(10))
 			+ "%20-all\n")
 		for i in range(10):
 			f.write("".join(f"m{i}.test MX h{k}.m{i}.test\nh{k}.m{i}.test A 198.51.100.1\n"
@@ -204,7 +204,7 @@ def deadline(t, program):
 		began = time.monotonic()
 		a = h.ask("192.0.2.1", "x.test", "a@many.test", ms=1500)
 		took = time.monotonic() - began
-		t.ok(a["result"] == b"temperror" and 1.4 < took < 10,
+		t.ok(a["result"] == b"temperror" and 1.4 < took < 60,
 		     "a check ends when its time is over", (a, took))
 
 

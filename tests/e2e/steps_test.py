@@ -124,12 +124,12 @@ def store_back(t, rig):
 	c.expunge()
 	c.logout()
 	saved = f"{rig.dir}/store-before"
-	subprocess.run(["cp", "-aT", rig.store, saved], check=True)
+	rig._copy_tree(rig.store + "/.", saved)
 	r = step(rig, "run", "--all")
 	summary(t, r, "one message is put back", 0, restored=1)
 	run = (r.summary or {}).get("run", "")
 	uid = uids(rig)[-1]
-	shutil.rmtree(rig.store + "/example.test/anna")
+	rigs.remove_live(rig.store + "/example.test/anna")
 	subprocess.run(["cp", "-a", f"{saved}/example.test/anna", f"{rig.store}/example.test/"],
 		       check=True)
 	c = mailbox.login(rig, ANNA)

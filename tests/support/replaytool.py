@@ -12,6 +12,7 @@ def empty(rig, users=None):
 			if int(c.select(f'"{f}"')[1][0] or 0):
 				c.store("1:*", "+FLAGS", "\\Deleted")
 				c.expunge()
+				c.close()  # else the server may still write when it has said BYE
 		c.logout()
 
 

@@ -93,6 +93,26 @@ def wait_for(what, test, seconds=PATIENCE, alive=None):
 		time.sleep(0.01)
 
 
+def remove_live(path):
+	"""Removes a directory into which a server may still write."""
+	wait_for(f"{path} to go",
+		 lambda: shutil.rmtree(path, ignore_errors=True) or not os.path.exists(path))
+
+
+def copy_journal(src, dst):
+	"""A copy of a journal, also of one at work: where files of its index went while they
+	were copied, it is made anew."""
+	end = time.monotonic() + PATIENCE
+	while True:
+		shutil.rmtree(dst, ignore_errors=True)
+		try:
+			shutil.copytree(src, dst, ignore=shutil.ignore_patterns("*.sock", "*.tmp"))
+			return
+		except (shutil.Error, FileNotFoundError):
+			if time.monotonic() > end:
+				raise
+
+
 def connects(addr):
 	"""A listener answers at that unix path or port."""
 	s = socket.socket(socket.AF_UNIX if isinstance(addr, str) else socket.AF_INET)
@@ -505,15 +525,19 @@ queue_command = {self.queue_command()}
 
 	@staticmethod
 	def _copy_tree(src, dst):
-		"""cp -a that lives with files moving under it (Maildir new/ → cur/)."""
-		p = subprocess.run(["cp", "-a", "--", src, dst], capture_output=True, check=False)
-		if p.returncode and b"No such file" not in p.stderr:
+		"""cp -a that lives with files moving under it (Maildir new/ → cur/, an index written
+		anew)."""
+		p = subprocess.run(["cp", "-a", "--", src, dst], capture_output=True, check=False,
+				   env=dict(os.environ, LC_ALL="C"))
+		bad = [x for x in p.stderr.splitlines() if b"No such file" not in x
+		       and b"replaced while being copied" not in x]
+		if p.returncode and (bad or not p.stderr):
 			raise RigError(f"cp -a: {p.stderr.decode()}")
 
 	def destroy_store(self):
 		"""The disk is gone."""
 		for e in os.scandir(self.store):
-			shutil.rmtree(e.path) if e.is_dir() else os.unlink(e.path)
+			remove_live(e.path) if e.is_dir() else os.unlink(e.path)
 
 	def restore(self):
 		"""The backup comes back."""

@@ -426,13 +426,15 @@ burst(void **state)
 		N = 50
 	};
 	struct rig r;
+	struct mw_store_stats s;
 	int fd[N];
 	uint64_t before = mails();
 	rig_start(&r);
 	for (int i = 0; i < N; i++)
 		assert_true((fd[i] = dial()) >= 0);
-	atomic_store(&slow_sync_ms, 100);
-	int64_t t = now_ms();
+	mw_store_stats(store, &s);
+	uint64_t commits = s.batches;
+	atomic_store(&slow_sync_ms, 300);
 	for (int i = 0; i < N; i++)
 		say_message(fd[i]);
 	for (int i = 0; i < N; i++) {
@@ -440,10 +442,9 @@ burst(void **state)
 		assert_int_equal(hear(fd[i], PATIENCE_MS), 'c');
 		assert_int_equal(hear(fd[i], PATIENCE_MS), 'c');
 	}
-	t = now_ms() - t;
 	atomic_store(&slow_sync_ms, 0);
-	if (t > 1500) /* a few commits of 100 ms; one by one it would be 5 s */
-		fail_msg("%lld ms", (long long)t);
+	mw_store_stats(store, &s);
+	assert_true(s.batches - commits < N / 2); /* a few; on a busy machine some more */
 	assert_int_equal(mails(), before + N);
 	for (int i = 0; i < N; i++)
 		(void)close(fd[i]);

@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#define IN_TIME_US INT64_C(60000000) /* for what answers; the machine may be busy */
+
 static char dir[64];
 
 static const char *
@@ -57,7 +59,7 @@ site_open(struct site *s, const char *table, const char *domain, const char *del
 	}
 	(void)snprintf(s->delims, sizeof s->delims, "%s", delims);
 	s->conf.recipient_delimiter = s->delims;
-	s->conf.identities_timeout = 1000000;
+	s->conf.identities_timeout = IN_TIME_US;
 	struct mw_identity *id = NULL;
 	struct mw_err err = {0};
 	if (mw_identity_open(&s->conf, &id, &err) < 0)
@@ -105,7 +107,7 @@ resolve_in(struct mw_identity *id, const char *addr, int64_t timeout_us,
 static const char *
 resolve(struct mw_identity *id, const char *addr)
 {
-	return resolve_in(id, addr, 1000000, NULL);
+	return resolve_in(id, addr, IN_TIME_US, NULL);
 }
 
 static const char virtual_text[] =
@@ -408,7 +410,7 @@ network_tables(void **state)
 		assert_true(mw_identity_network(id));
 		assert_string_equal(resolve(id, "info@y.test"), "ann@y.test,bob@y.test");
 		assert_string_equal(resolve(id, "zoe@y.test"), "zoe@y.test");
-		assert_string_equal(resolve_in(id, "fail@y.test", 1000000, &flags),
+		assert_string_equal(resolve_in(id, "fail@y.test", IN_TIME_US, &flags),
 		                    "?unavail");
 		assert_true(flags & MW_MAIL_TABLES_FAILED);
 		server_stop(&srv);
@@ -437,10 +439,11 @@ network_trouble(void **state)
 		                   : "tcp:127.0.0.1:%u",
 		               srv.port);
 		struct mw_identity *id = site_open(&s, spec, NULL, "+");
-		int64_t t = c->mono_us(c);
-		assert_string_equal(resolve_in(id, "info@y.test", 200000, NULL),
+		int64_t t = c->mono_us(c),
+		        most = cases[i / 2].how == SILENT ? 200000 : IN_TIME_US;
+		assert_string_equal(resolve_in(id, "info@y.test", most, NULL),
 		                    cases[i / 2].want);
-		assert_true(c->mono_us(c) - t < 20000000);
+		assert_true(c->mono_us(c) - t < IN_TIME_US);
 		site_close(&s, id);
 		server_stop(&srv);
 	}
@@ -470,7 +473,7 @@ one_deadline(void **state)
 	assert_int_equal(mw_identity_resolve(id, a, &m,
 	                                     &(struct mw_until){t + 200000, NULL}, NULL),
 	                 MW_ETIMEOUT);
-	assert_true(c->mono_us(c) - t < 20000000);
+	assert_true(c->mono_us(c) - t < IN_TIME_US);
 	for (int i = 0; i < N; i++)
 		assert_int_equal(r[i].flags, MW_RCPT_UNDECIDED);
 	site_close(&s, id);

@@ -74,7 +74,7 @@ static struct mw_checkpoint
 await(const char *path, int64_t since_us)
 {
 	struct mw_checkpoint c;
-	for (int i = 0; i < 3000; i++) {
+	for (int i = 0; i < 12000; i++) {
 		if (load(path, &c) && c.time_us > since_us)
 			return c;
 		(void)usleep(10000);
