@@ -150,20 +150,30 @@ mw_conf_default_file(void)
 	return access(MW_CONF_FILE, F_OK) == 0 ? MW_CONF_FILE : NULL;
 }
 
+/* libmilter hears of it before it runs, and no more. */
+static bool
+for_libmilter(const struct mw_conf *old, const struct mw_conf_opt *o)
+{
+	return old->milter_engine == 1 && strcmp(o->name, "milter_idle_timeout") == 0;
+}
+
 int
 mw_conf_reloadable(const struct mw_conf *old, const struct mw_conf *new,
                    struct mw_err *err)
 {
+	MW_BUF_AUTO names = {0};
 	for (size_t i = 0; i < MW_CONF_N_OPTS; i++) {
 		const struct mw_conf_opt *o = &mw_conf_opts[i];
-		if ((o->flags & MW_CONF_RELOAD) || mw_conf_value_equal(old, new, o))
+		if (mw_conf_value_equal(old, new, o) ||
+		    ((o->flags & MW_CONF_RELOAD) && !for_libmilter(old, o)))
 			continue;
-		(void)mw_fail(err, MW_ECONF,
-		              "%s cannot change while mailwald runs; all settings stay "
-		              "as they were",
-		              o->name);
-		(void)mw_err_hint(err, "restart mailwald, or take the change back");
-		return MW_ECONF;
+		mw_buf_printf(&names, "%s%s", names.n ? ", " : "", o->name);
 	}
-	return 0;
+	if (names.n == 0 && !names.failed)
+		return 0;
+	(void)mw_fail(err, MW_ECONF,
+	              "%s cannot change while mailwald runs; all settings stay as they "
+	              "were",
+	              mw_buf_cstr(&names));
+	return mw_err_hint(err, "restart mailwald, or take the change back");
 }

@@ -4,6 +4,7 @@
 
 #include "journal/base/clock.h"
 #include "journal/base/domain.h"
+#include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "milter/identity_int.h"
 
@@ -135,6 +136,15 @@ mw_identity_check(struct mw_identity *id, struct mw_err *err)
 		t->kind->end(t->t, &u);
 	}
 	return 0;
+}
+
+void
+mw_identity_look(struct mw_identity *id)
+{
+	struct mw_err err = {0};
+	if (id && mw_identity_check(id, &err) < 0)
+		mw_log(MW_LOG_WARN, NULL, "event=alias_table_unusable reason=\"%s\"",
+		       err.msg);
 }
 
 /* ---- one look-up ---- */

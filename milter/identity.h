@@ -41,6 +41,8 @@ int mw_identity_open(const struct mw_conf *conf, struct mw_identity **ret,
 void mw_identity_close(struct mw_identity *id); /* NULL ok */
 /* 0, or the first table that cannot be used now. */
 int mw_identity_check(struct mw_identity *id, struct mw_err *err) MW_CHECK;
+/* Logs it: capture goes on. NULL ok. */
+void mw_identity_look(struct mw_identity *id);
 bool mw_identity_network(const struct mw_identity *id);
 /* Sets mailbox[] and MW_RCPT_EXPANDED of every recipient that the MTA took, memory from
  * a. What fails gets MW_RCPT_UNDECIDED, and MW_MAIL_TABLES_FAILED if a table is the

@@ -336,11 +336,7 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 	if (r < 0)
 		return r;
 	atomic_store(&d->cap.expand, expand);
-	struct mw_err tables = {0};
-	if (d->cap.settings->identity &&
-	    mw_identity_check(d->cap.settings->identity, &tables) < 0)
-		mw_log(MW_LOG_WARN, NULL, "event=alias_table_unusable reason=\"%s\"",
-		       tables.msg);
+	mw_identity_look(d->cap.settings->identity);
 	struct mw_control_hooks hooks = {on_handover, d};
 	r = mw_control_start(&d->cap, &hooks, &d->control, err);
 	if (r == 0)
@@ -408,6 +404,29 @@ log_report(struct mw_buf *report)
 	}
 }
 
+/* Takes conf over in any case. */
+static int
+take_settings(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
+{
+	struct mw_settings *s = mw_capture_settings(&d->cap);
+	int r = mw_conf_reloadable(s->conf, conf, err);
+	mw_settings_unref(s);
+	if (r == 0)
+		r = mw_capture_reload(&d->cap, conf, err);
+	if (r < 0) {
+		mw_conf_free(conf);
+		return r;
+	}
+	s = mw_capture_settings(&d->cap);
+	mw_log_level((enum mw_level)(MW_LOG_ERR + s->conf->log_level));
+	mw_store_set_min_free(d->store, s->conf->min_free);
+	mw_store_set_gather(d->store, s->conf->commit_gather);
+	mw_store_set_delimiter(d->store, s->conf->recipient_delimiter);
+	mw_identity_look(s->identity);
+	mw_settings_unref(s);
+	return 0;
+}
+
 static void
 reload(struct daemon *d)
 {
@@ -416,33 +435,17 @@ reload(struct daemon *d)
 	struct mw_conf *conf = NULL;
 	(void)sd_notify(0, "RELOADING=1");
 	int r = mw_conf_load(d->file, &conf, &report, &err);
-	if (r == 0) {
-		struct mw_settings *s = mw_capture_settings(&d->cap);
-		r = mw_conf_reloadable(s->conf, conf, &err);
-		mw_settings_unref(s);
-		if (r == 0) {
-			int level = conf->log_level;
-			uint64_t floor = conf->min_free;
-			int64_t gather = conf->commit_gather;
-			r = mw_capture_reload(&d->cap, conf, &err);
-			if (r == 0) {
-				mw_log_level((enum mw_level)(MW_LOG_ERR + level));
-				mw_store_set_min_free(d->store, floor);
-				mw_store_set_gather(d->store, gather);
-			}
-		}
-		if (r < 0)
-			mw_conf_free(conf);
-	}
+	if (r == 0)
+		r = take_settings(d, conf, &err);
 	atomic_store(&d->cap.reload_refused, r < 0);
 	if (r == 0)
 		atomic_store(&d->cap.loaded_us, d->cap.clock->now_us(d->cap.clock));
 	if (r < 0) {
 		log_report(&report);
 		mw_log(MW_LOG_ERR, NULL,
-		       "event=reload_refused error=%s reason=\"%s\" "
-		       "hint=\"the settings from before stay in force\"",
-		       mw_err_name(r), err.msg);
+		       "event=reload_refused error=%s reason=\"%s\" hint=\"%s\"",
+		       mw_err_name(r), err.msg,
+		       err.hint[0] ? err.hint : "the settings from before stay in force");
 	} else {
 		mw_log(MW_LOG_NOTICE, NULL, "event=reloaded");
 	}

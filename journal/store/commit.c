@@ -102,8 +102,11 @@ make_room(struct mw_store *st, uint64_t bytes, struct mw_err *err)
 	int r = enough_space(st, bytes, err);
 	if (r < 0)
 		return r;
-	if (st->seg && st->seg_records > 0 &&
-	    (st->seg->at + bytes > st->o.segment_size || segment_old(st)))
+	bool other =
+	    st->seg && st->seg->h.delimiter && st->seg->h.delimiter != st->delimiter_crc;
+	if (st->seg &&
+	    (other || (st->seg_records > 0 &&
+	               (st->seg->at + bytes > st->o.segment_size || segment_old(st)))))
 		(void)!mw_segment_close(st, NULL); /* failed: abandoned, said so */
 	return st->seg ? 0 : mw_segment_start(st, err);
 }
@@ -174,10 +177,29 @@ count(struct mw_store *st, const struct mw_entry *list, int code)
 	(void)pthread_mutex_unlock(&st->mu);
 }
 
+/* A segment says by which characters its records' extensions are parted. Those that were
+ * made before and after a reload may come together, and in either order. */
+static void
+note_delimiter(struct mw_store *st, const struct mw_entry *list)
+{
+	bool first = true;
+	for (const struct mw_entry *e = list; e; e = e->next) {
+		if (!e->parted)
+			continue;
+		if (!first && st->delimiter_crc != e->delimiter) {
+			st->delimiter_crc = 0;
+			return;
+		}
+		st->delimiter_crc = e->delimiter;
+		first = false;
+	}
+}
+
 static void
 do_batch(struct mw_store *st, struct mw_entry *list, uint64_t bytes)
 {
 	struct mw_err err = {0};
+	note_delimiter(st, list);
 	int r = make_room(st, bytes, &err);
 	if (r == 0)
 		r = mw_commit_batch(st, list, &err);
@@ -486,6 +508,14 @@ void
 mw_store_set_gather(struct mw_store *st, int64_t us)
 {
 	atomic_store(&st->gather_us, us);
+}
+
+void
+mw_store_set_delimiter(struct mw_store *st, const char *z)
+{
+	(void)pthread_mutex_lock(&st->mu);
+	(void)snprintf(st->delimiter, sizeof st->delimiter, "%s", z);
+	(void)pthread_mutex_unlock(&st->mu);
 }
 
 void

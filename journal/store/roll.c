@@ -28,7 +28,7 @@ mw_segment_start(struct mw_store *st, struct mw_err *err)
 	    .prev_batch = st->last_batch,
 	    .prev_end = st->last_end,
 	    .prev_open = st->last_open,
-	    .delimiter = mw_crc32c(0, st->delimiter, strlen(st->delimiter)),
+	    .delimiter = st->delimiter_crc,
 	};
 	memcpy(h.journal, st->id, MW_ID_LEN);
 	memcpy(h.chain, st->chain, MW_HASH_LEN);

@@ -1,5 +1,6 @@
 #include "journal/store/store.h"
 
+#include "journal/base/bytes.h"
 #include "journal/base/log.h"
 #include "journal/base/util.h"
 #include "journal/store/store_int.h"
@@ -24,6 +25,7 @@ defaults(struct mw_store *st, const struct mw_store_opts *o)
 	st->lock_fd = -1;
 	if (o->delimiter)
 		(void)snprintf(st->delimiter, sizeof st->delimiter, "%s", o->delimiter);
+	st->delimiter_crc = mw_crc32c(0, st->delimiter, strlen(st->delimiter));
 	st->o.delimiter = NULL;
 	atomic_store(&st->min_free, st->o.min_free);
 	atomic_store(&st->gather_us, st->o.gather_us);

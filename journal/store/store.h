@@ -194,6 +194,8 @@ int64_t mw_store_waiting_us(struct mw_store *st);
 /* New values, at any time (a reload). */
 void mw_store_set_min_free(struct mw_store *st, uint64_t bytes);
 void mw_store_set_gather(struct mw_store *st, int64_t us);
+/* For records that are described from now on. */
+void mw_store_set_delimiter(struct mw_store *st, const char *z);
 /* Group commit's hint: so many more (or, negative, fewer) entries are on their way, each
  * counted from when its end can be foreseen until it is submitted or given up (taken off
  * just after the submit, so that it shares the commit). While eight or more are, a commit

@@ -66,6 +66,8 @@ struct mw_entry {
 	uint8_t sha256[MW_SHA256_LEN], digest[MW_SHA256_LEN];
 	bool body_done, finished, imported;
 	struct mw_buf tokens;
+	bool parted;        /* it has tokens of recipients … */
+	uint32_t delimiter; /* … without extension, as these characters part it: CRC */
 	/* commit */
 	struct mw_entry *next;
 	uint8_t *head; /* frame header and slot */
@@ -121,7 +123,6 @@ struct mw_store {
 	bool can_sign, has_public;
 	uint8_t host_key[MW_AEAD_KEY];
 	uint8_t recovery[MW_KEYS_MOST][32]; /* public */
-	char delimiter[16];                 /* o.delimiter */
 	size_t n_recovery;
 	uint8_t *secret; /* n_secret private keys of 32 bytes */
 	size_t n_secret;
@@ -144,6 +145,7 @@ struct mw_store {
 	struct mw_entry *head, **tail;
 	int64_t
 	    batch_us; /* when the oldest of the batch at work was submitted; 0: none */
+	char delimiter[16]; /* o.delimiter, which a reload changes */
 	bool stop, want_roll, busy;
 	int roll_code;
 	uint64_t rolls_done;
@@ -165,6 +167,9 @@ struct mw_store {
 	bool last_open;                             /* … was left without a trailer */
 	uint64_t last_number, last_batch, last_end; /* of the segment before */
 	uint64_t segments_before; /* the newest one that this writer found */
+	/* Whose tokens a new segment has (segment.h): of the last batch with such tokens,
+	 * 0 if they were not all made by the same. */
+	uint32_t delimiter_crc;
 	uint64_t next_seq, next_batch;
 	uint8_t chain[MW_HASH_LEN];
 	struct mw_dicts *dicts; /* NULL: none wanted; guards itself */

@@ -1,9 +1,11 @@
 /* What a record is found by (FORMAT.md §4): tokens beside its key slot. */
+#include "journal/base/bytes.h"
 #include "journal/base/domain.h"
 #include "journal/base/util.h"
 #include "journal/store/store_int.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 void
 mw_store_token(const struct mw_store *st, enum mw_key kind, struct mw_str value,
@@ -94,7 +96,8 @@ add_key(struct mw_entry *e, enum mw_key kind, struct mw_str key, const struct mw
 }
 
 static void
-add_address(struct mw_entry *e, enum mw_key kind, struct mw_str addr)
+add_address(struct mw_entry *e, enum mw_key kind, struct mw_str addr,
+            const char *delimiter)
 {
 	MW_BUF_AUTO b = {0};
 	struct mw_str key = mw_addr_key(addr, &b);
@@ -105,7 +108,7 @@ add_address(struct mw_entry *e, enum mw_key kind, struct mw_str addr)
 		return;
 	/* A recipient is found by its address with and without extension. */
 	MW_BUF_AUTO bare = {0};
-	struct mw_str without = mw_addr_bare(key, e->st->delimiter, &bare);
+	struct mw_str without = mw_addr_bare(key, delimiter, &bare);
 	add_key(e, kind, without, &bare);
 }
 
@@ -178,13 +181,19 @@ rule_tokens(struct mw_entry *e, const struct mw_mail *m)
 static void
 people_tokens(struct mw_entry *e, const struct mw_mail *m)
 {
-	add_address(e, MW_KEY_SENDER, m->sender);
-	add_address(e, MW_KEY_OWNER, m->auth_user);
+	char by[sizeof e->st->delimiter];
+	(void)pthread_mutex_lock(&e->st->mu);
+	memcpy(by, e->st->delimiter, sizeof by);
+	(void)pthread_mutex_unlock(&e->st->mu);
+	e->parted = true;
+	e->delimiter = mw_crc32c(0, by, strlen(by));
+	add_address(e, MW_KEY_SENDER, m->sender, by);
+	add_address(e, MW_KEY_OWNER, m->auth_user, by);
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		const struct mw_rcpt *r = &m->rcpt[i];
-		add_address(e, MW_KEY_RCPT, r->addr);
+		add_address(e, MW_KEY_RCPT, r->addr, by);
 		for (size_t k = 0; k < r->n_mailbox; k++)
-			add_address(e, MW_KEY_RCPT, r->mailbox[k]);
+			add_address(e, MW_KEY_RCPT, r->mailbox[k], by);
 	}
 	rule_tokens(e, m);
 }

@@ -287,6 +287,30 @@ reload_refuses_what_needs_a_restart(void **state)
 	assert_int_equal(mw_conf_load("d", &b, NULL, NULL), 0);
 	assert_int_equal(mw_conf_reloadable(a, b, &err), MW_ECONF);
 	assert_non_null(strstr(err.msg, "journal_dir cannot change while mailwald runs"));
+	assert_non_null(strstr(err.hint, "restart mailwald"));
+	mw_conf_free(b);
+	put("e", "segment_size = 8M\njournal_dir = /b\nlog_level = debug\n");
+	assert_int_equal(mw_conf_load("e", &b, NULL, NULL), 0);
+	assert_int_equal(mw_conf_reloadable(a, b, &err), MW_ECONF);
+	assert_non_null(
+	    strstr(err.msg, "journal_dir, segment_size cannot change while mailwald"));
+	mw_conf_free(a);
+	mw_conf_free(b);
+}
+
+static void
+reload_refuses_what_libmilter_does_not_hear_of(void **state)
+{
+	struct mw_conf *a = NULL, *b = NULL;
+	struct mw_err err = {0};
+
+	(void)state;
+	put("a", "milter_engine = libmilter\n");
+	put("b", "milter_engine = libmilter\nmilter_idle_timeout = 5s\n");
+	assert_int_equal(mw_conf_load("a", &a, NULL, NULL), 0);
+	assert_int_equal(mw_conf_load("b", &b, NULL, NULL), 0);
+	assert_int_equal(mw_conf_reloadable(a, b, &err), MW_ECONF);
+	assert_non_null(strstr(err.msg, "milter_idle_timeout cannot change"));
 	mw_conf_free(a);
 	mw_conf_free(b);
 }
@@ -368,6 +392,7 @@ main(void)
 	    cmocka_unit_test(the_sample_uncommented_loads),
 	    cmocka_unit_test(explain_knows_settings_and_near_misses),
 	    cmocka_unit_test(reload_refuses_what_needs_a_restart),
+	    cmocka_unit_test(reload_refuses_what_libmilter_does_not_hear_of),
 	    cmocka_unit_test(notes_name_what_is_not_set),
 	    cmocka_unit_test(a_secret_that_others_can_read_is_seen),
 	    cmocka_unit_test(the_environment_names_the_file),

@@ -17,7 +17,8 @@
 
 enum {
 	MAILS = 400,
-	WRITERS = 8
+	WRITERS = 8,
+	RELOADS = 60
 };
 
 static const char *const locals[] = {"a",      "b",         "A+x",         "a+y",
@@ -110,6 +111,40 @@ put(struct mw_store *st, int64_t when)
 		expand_later(st, id, c.seq, a);
 }
 
+/* A writer whose delimiters change while it runs, by reloads: an entry that was described
+ * before one may come to the log after records that were described later. */
+static void
+put_over_reloads(void)
+{
+	static const char text[] = "Subject: x\r\n\r\nsome text\r\n";
+	struct mw_err err = {0};
+	struct mw_store_opts o = {.dir = dir,
+	                          .mode = MW_STORE_WRITE,
+	                          .segment_size = 1 << 20,
+	                          .delimiter = "+"};
+	struct mw_store *st;
+	assert_int_equal(mw_store_open(&o, &st, &err), 0);
+	for (unsigned k = 0; k < RELOADS; k++) {
+		MW_ARENA_AUTO *a = mw_arena_new(1 << 20);
+		MW_ENTRY_AUTO *late = NULL;
+		struct mw_rcpt r = {.addr = address(a)};
+		struct mw_mail m = {.time_us = INT64_C(1700000001000000) + k,
+		                    .front = MW_STR("milter"),
+		                    .sender = address(a),
+		                    .rcpt = &r,
+		                    .n_rcpt = 1};
+		assert_int_equal(mw_entry_new(st, MW_TYPE_MAIL, &late, &err), 0);
+		assert_int_equal(mw_entry_body(late, text, sizeof text - 1, &err), 0);
+		assert_int_equal(mw_entry_describe(late, &m, &err), 0);
+		assert_int_equal(mw_entry_finish_mail(late, &m, &err), 0);
+		mw_store_set_delimiter(st, delimiters[dice(MW_COUNT(delimiters))]);
+		for (size_t n = dice(3); n; n--)
+			put(st, INT64_C(1700000001000000) + k);
+		assert_int_equal(mw_store_append(st, late, NULL, &err), 0);
+	}
+	mw_store_close(st);
+}
+
 static int
 setup(void **state)
 {
@@ -129,6 +164,7 @@ setup(void **state)
 			put(st, INT64_C(1700000000000000) + w * 1000 + k);
 		mw_store_close(st);
 	}
+	put_over_reloads();
 	return 0;
 }
 
@@ -142,7 +178,7 @@ teardown(void **state)
 }
 
 struct seen {
-	uint64_t seq[MAILS * 2];
+	uint64_t seq[MAILS * 3];
 	size_t n;
 };
 
