@@ -122,7 +122,7 @@ def preload(name="preload"):
 	base.mkdir(parents=True, exist_ok=True)
 	lib = base / f"{name}.so"
 	if not lib.exists() or lib.stat().st_mtime < src.stat().st_mtime:
-		new = base / f"{name}.{os.getpid()}.so"
+		new = base / f"{name}.{os.getpid()}.{threading.get_ident()}.so"
 		subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", "-o", new, src,
 				"-ldl"], check=True)
 		os.replace(new, lib)
