@@ -24,6 +24,8 @@ struct fact {
 	enum mw_fact fact;
 	int64_t time_us;
 	uint32_t next; /* of the same message, plus 1 */
+	/* of the login that addr leads to, of addr and of original (name_hash) */
+	uint64_t login_hash, addr_hash, original_hash;
 };
 
 struct about {
@@ -31,7 +33,8 @@ struct about {
 	enum mw_fact whole;
 	int64_t whole_us;
 	bool done, freed;
-	uint32_t first; /* fact, plus 1 */
+	uint32_t first;               /* fact, plus 1 */
+	const struct mw_conf *hashed; /* its facts have hashes, by that; NULL: none yet */
 };
 
 struct mw_known {
@@ -214,31 +217,78 @@ add(struct tally *t, const struct about *a, const struct fact *f)
 	t->newest_us = MW_MAX(t->newest_us, f->time_us);
 }
 
+static const char *
+login_of(const struct mw_conf *conf, const struct fact *f, struct mw_arena *tmp)
+{
+	struct mw_str base = mw_addr_base(f->addr, conf->recipient_delimiter, tmp);
+	return base.p ? mw_mailbox_name(conf, base, tmp) : NULL;
+}
+
 static bool
 delivers_to(const struct mw_conf *conf, const struct fact *f, const char *mailbox,
             struct mw_arena *tmp)
 {
-	struct mw_str base = mw_addr_base(f->addr, conf->recipient_delimiter, tmp);
-	const char *login = base.p ? mw_mailbox_name(conf, base, tmp) : NULL;
+	const char *login = login_of(conf, f, tmp);
 	return login && mw_addr_eq(mw_strz(login), mw_strz(mailbox));
+}
+
+/* Equal for what mw_addr_eq takes for one name; 0: not known. A message to thousands has
+ * as many copies as facts. */
+static uint64_t
+name_hash(struct mw_str s)
+{
+	MW_BUF_AUTO b = {0};
+	struct mw_str own = mw_addr_own(s, &b);
+	uint64_t h = UINT64_C(14695981039346656037);
+	for (size_t i = 0; i < own.n; i++) {
+		char c = own.p[i];
+		h ^= (uint8_t)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+		h *= UINT64_C(1099511628211);
+	}
+	return b.failed || !h ? 0 : h;
+}
+
+static bool
+may_be(uint64_t a, uint64_t b)
+{
+	return !a || !b || a == b;
+}
+
+static void
+hash_facts(struct mw_known *k, const struct mw_conf *conf, struct about *a,
+           struct mw_arena *tmp)
+{
+	for (uint32_t i = a->hashed == conf ? 0 : a->first; i; i = k->fact[i - 1].next) {
+		struct fact *f = &k->fact[i - 1];
+		const char *login = login_of(conf, f, tmp);
+		f->login_hash = login ? name_hash(mw_strz(login)) : 0;
+		f->addr_hash = name_hash(f->addr);
+		f->original_hash = name_hash(f->original);
+	}
+	a->hashed = conf;
 }
 
 /* The facts about the copy's mailbox; where none names it, those about the recipient that
  * it comes from. */
 static void
-gather(const struct mw_known *k, const struct mw_conf *conf, const struct about *a,
+gather(struct mw_known *k, const struct mw_conf *conf, struct about *a,
        const struct mw_copy *c, struct mw_arena *tmp, struct tally *t)
 {
+	uint64_t box = name_hash(mw_strz(c->mailbox)), rcpt = name_hash(c->rcpt);
+	hash_facts(k, conf, a, tmp);
 	for (uint32_t i = a->first; i; i = k->fact[i - 1].next)
-		if (delivers_to(conf, &k->fact[i - 1], c->mailbox, tmp))
+		if (may_be(k->fact[i - 1].login_hash, box) &&
+		    delivers_to(conf, &k->fact[i - 1], c->mailbox, tmp))
 			add(t, a, &k->fact[i - 1]);
 	for (uint32_t i = a->first; i && !t->n; i = k->fact[i - 1].next)
-		if (mw_addr_eq(k->fact[i - 1].addr, c->rcpt))
+		if (may_be(k->fact[i - 1].addr_hash, rcpt) &&
+		    mw_addr_eq(k->fact[i - 1].addr, c->rcpt))
 			add(t, a, &k->fact[i - 1]);
 	if (t->n)
 		return;
 	for (uint32_t i = a->first; i; i = k->fact[i - 1].next)
-		if (mw_addr_eq(k->fact[i - 1].original, c->rcpt))
+		if (may_be(k->fact[i - 1].original_hash, rcpt) &&
+		    mw_addr_eq(k->fact[i - 1].original, c->rcpt))
 			add(t, a, &k->fact[i - 1]);
 }
 
@@ -262,10 +312,10 @@ of_whole(const struct mw_known *k, const struct about *a)
 }
 
 enum mw_known_class
-mw_known_copy(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
+mw_known_copy(struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
               const struct mw_copy *c, int64_t mark_us, struct mw_arena *tmp)
 {
-	const struct about *a = k ? &k->v[slot(k, seq)] : NULL;
+	struct about *a = k ? &k->v[slot(k, seq)] : NULL;
 	struct tally t = {.newest_us = INT64_MIN};
 	if (!a || !a->seq)
 		return MW_KNOWN_NOTHING;
@@ -289,10 +339,10 @@ mw_known_copy(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq
 }
 
 bool
-mw_known_may_wait(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
+mw_known_may_wait(struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
                   const struct mw_copy *c, struct mw_arena *tmp)
 {
-	const struct about *a = k ? &k->v[slot(k, seq)] : NULL;
+	struct about *a = k ? &k->v[slot(k, seq)] : NULL;
 	struct tally t = {.newest_us = INT64_MIN};
 	if (c->sent || !a || !a->seq)
 		return !c->sent;
@@ -314,10 +364,10 @@ mw_known_not_taken(const struct mw_known *k, uint64_t seq)
 }
 
 int64_t
-mw_known_newest(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
+mw_known_newest(struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
                 const struct mw_copy *c, struct mw_arena *tmp)
 {
-	const struct about *a = k ? &k->v[slot(k, seq)] : NULL;
+	struct about *a = k ? &k->v[slot(k, seq)] : NULL;
 	struct tally t = {.newest_us = INT64_MIN};
 	if (a && a->seq && !c->sent)
 		gather(k, conf, a, c, tmp, &t);

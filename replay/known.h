@@ -33,12 +33,12 @@ int mw_known_new(const struct mw_outcome *v, size_t n, bool fresh, struct mw_kno
 void mw_known_free(struct mw_known *k); /* NULL ok */
 
 /* mark_us: when the backup began whose copy the target holds; INT64_MIN: none. */
-enum mw_known_class mw_known_copy(const struct mw_known *k, const struct mw_conf *conf,
+enum mw_known_class mw_known_copy(struct mw_known *k, const struct mw_conf *conf,
                                   uint64_t seq, const struct mw_copy *c, int64_t mark_us,
                                   struct mw_arena *tmp);
 /* May the MTA have it still, by what the logs said last, however long ago? False for what
  * was sent: a copy in Sent is in no queue. k NULL: nothing is known. */
-bool mw_known_may_wait(const struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
+bool mw_known_may_wait(struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
                        const struct mw_copy *c, struct mw_arena *tmp);
 /* Is anything known of it? */
 bool mw_known_told(const struct mw_known *k, uint64_t seq);
@@ -47,8 +47,8 @@ bool mw_known_told(const struct mw_known *k, uint64_t seq);
 bool mw_known_not_taken(const struct mw_known *k, uint64_t seq);
 /* The newest stamp of what is known of that copy, in whole seconds with some servers; it
  * was not delivered before. INT64_MIN: nothing is known. */
-int64_t mw_known_newest(const struct mw_known *k, const struct mw_conf *conf,
-                        uint64_t seq, const struct mw_copy *c, struct mw_arena *tmp);
+int64_t mw_known_newest(struct mw_known *k, const struct mw_conf *conf, uint64_t seq,
+                        const struct mw_copy *c, struct mw_arena *tmp);
 /* Records before a sequence number of which something was delivered or handed on at
  * mark_us or later, or was still to be when the logs were read: the backup may lack them.
  * Sorted, malloc'd; NULL when there are none. */

@@ -316,7 +316,7 @@ known_of(struct walk *w, const struct mw_item *it, const struct mw_copy *c)
 {
 	if (w->o->mailbox) /* whoever runs the plan asks for it */
 		return MW_KNOWN_NOTHING;
-	const struct mw_known *known = w->known.known[it->journal];
+	struct mw_known *known = w->known.known[it->journal];
 	const struct mw_conf *conf = w->cli->conf;
 	enum mw_known_class k = mw_known_copy(known, conf, it->rec.seq, c,
 	                                      w->known.mark_us[it->journal], w->tmp);

@@ -350,6 +350,43 @@ late(void **state)
 	free(o);
 }
 
+/* A message to everybody: the memory that it takes grows with them, not with their
+ * square. */
+static void
+many(void **state)
+{
+	(void)state;
+	enum {
+		N = 5000
+	};
+	struct mw_outcome_rcpt *r = calloc(N, sizeof *r);
+	char(*name)[40] = calloc(N, sizeof *name);
+	MW_ARENA_AUTO *a = mw_arena_new(8U << 20);
+	struct mw_known *k;
+	struct mw_err err;
+	assert_true(r && name && a);
+	for (size_t i = 0; i < N; i++) {
+		(void)snprintf(name[i], sizeof name[i], "user%zu@example.test", i);
+		r[i] = (struct mw_outcome_rcpt){.addr = mw_strz(name[i]),
+		                                .original = A("all"),
+		                                .fact = i % 5 ? MW_FACT_DELIVERED
+		                                              : MW_FACT_BOUNCED,
+		                                .time_us = 900 * S};
+	}
+	struct mw_outcome o = {.seq = 7, .rcpt = r, .n_rcpt = N};
+	assert_int_equal(mw_known_new(&o, 1, true, &k, &err), 0);
+	for (size_t i = 0; i < N; i++) {
+		struct mw_copy c = {.mailbox = name[i], .rcpt = A("all")};
+		if (mw_known_copy(k, conf, 7, &c, MARK, a) !=
+		    (i % 5 ? MW_KNOWN_OLD : MW_KNOWN_BOUNCED))
+			fail_msg("%s", name[i]);
+		assert_false(mw_known_may_wait(k, conf, 7, &c, a));
+	}
+	mw_known_free(k);
+	free(r);
+	free(name);
+}
+
 int
 main(void)
 {
@@ -372,6 +409,7 @@ main(void)
 	    cmocka_unit_test(classes),
 	    cmocka_unit_test(newest),
 	    cmocka_unit_test(late),
+	    cmocka_unit_test(many),
 	};
 	r = cmocka_run_group_tests(tests, NULL, NULL);
 	mw_conf_free(conf);
