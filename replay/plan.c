@@ -475,11 +475,14 @@ by_digest(const void *x, const void *y)
 static int
 mark_twins(struct mw_plan *p, struct mw_err *err)
 {
-	size_t n = 0;
+	size_t n = 0, silent = 0;
 	for (size_t b = 0; b < p->n_box; b++)
-		for (size_t i = 0; i < p->box[b].n; i++)
-			n += p->box[b].v[i].told;
-	if (!n || n == p->n_wanted)
+		for (size_t i = 0; i < p->box[b].n; i++) {
+			const struct mw_plan_copy *c = &p->box[b].v[i];
+			n += c->told;
+			silent += c->wanted && !c->told;
+		}
+	if (!n || !silent)
 		return 0;
 	MW_AUTOFREE struct told *v = calloc(n, sizeof *v);
 	if (!v)

@@ -192,7 +192,9 @@ static int
 write_one(const char *tmp, const struct mw_put *p, const struct mw_put_io *io,
           const char *text, struct mw_err *err)
 {
-	MW_AUTOCLOSE int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+	(void)unlink(
+	    tmp); /* of a dead run; or what somebody laid there, for root to follow */
+	MW_AUTOCLOSE int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
 	MW_AUTOFREE struct mw_files_out *o = calloc(1, sizeof *o);
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot make %s", tmp);

@@ -270,9 +270,13 @@ mw_files_mkdirs(const char *path, struct mw_err *err)
 	mode_t mode = st.st_mode & 07770; /* others have no business in mail */
 	if (st.st_mode & S_ISVTX)         /* below /tmp and the like: ours alone */
 		mode = 0700;
-	if (geteuid() == 0 && chown(path, st.st_uid, st.st_gid) < 0)
+	/* By its descriptor: whose directory it lies in may lay a link there now. */
+	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return mw_fail_errno(err, "cannot open %s", path);
+	if (geteuid() == 0 && fchown(fd, st.st_uid, st.st_gid) < 0)
 		return mw_fail_errno(err, "cannot set the owner of %s", path);
-	if (chmod(path, mode | 0700) < 0)
+	if (fchmod(fd, mode | 0700) < 0)
 		return mw_fail_errno(err, "cannot set the mode of %s", path);
 	return mw_files_sync_dir(parent, err);
 }

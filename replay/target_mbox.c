@@ -1,3 +1,4 @@
+#include "replay/target_mbox.h"
 #include "replay/target_files.h"
 
 #include "journal/base/buf.h"
@@ -22,8 +23,6 @@
  * torn end is cut off by the next. */
 
 enum {
-	LOCK_TRIES = 50,
-	LOCK_NAP_MS = 200,
 	BATCH = 64
 };
 
@@ -34,8 +33,8 @@ struct span {                   /* one message, From_ line excluded */
 
 struct mbox {
 	char *path;
-	char lock[PATH_MAX];
-	int fd, lock_fd;
+	struct mw_mbox_lock lock;
+	int fd;
 	struct span *v;
 	size_t n, cap;
 	uint64_t scanned; /* file size at the scan */
@@ -51,89 +50,10 @@ mbox_free(struct mw_target *t)
 		return;
 	if (m->fd >= 0)
 		(void)close(m->fd); /* fcntl locks end here */
-	if (m->lock_fd >= 0) {
-		(void)unlink(m->lock);
-		(void)close(m->lock_fd);
-	}
+	mw_mbox_unlock(&m->lock);
 	free(m->v);
 	free(m->path);
 	free(m);
-}
-
-/* "mailwal PID HOST SIZE": where a torn append of ours would begin. */
-static int
-lock_note(struct mbox *m, uint64_t size, struct mw_err *err)
-{
-	char text[400], host[200] = "localhost";
-	(void)gethostname(host, sizeof host - 1);
-	int n = snprintf(text, sizeof text, "mailwal %d %s %llu\n", (int)getpid(), host,
-	                 (unsigned long long)size);
-	if (pwrite(m->lock_fd, text, (size_t)n, 0) != n || ftruncate(m->lock_fd, n) < 0 ||
-	    fdatasync(m->lock_fd) < 0)
-		return mw_fail_errno(err, "cannot write %s", m->lock);
-	return 0;
-}
-
-/* A lock file of a dead mailwal on this host: cut what it left half-written, drop it. */
-static bool
-break_dead_lock(struct mbox *m)
-{
-	char text[400] = "", host[200] = "", mine[200] = "localhost";
-	int pid = 0;
-	unsigned long long size = 0;
-	(void)gethostname(mine, sizeof mine - 1);
-	MW_AUTOCLOSE int fd = open(m->lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0 || read(fd, text, sizeof text - 1) <= 0)
-		return false;
-	if (sscanf(text, "mailwal %d %199s %llu", &pid, host, &size) != 3 || pid <= 0 ||
-	    strcmp(host, mine) != 0 || kill(pid, 0) == 0 || errno != ESRCH)
-		return false;
-	struct stat st;
-	if (stat(m->path, &st) == 0 && (unsigned long long)st.st_size > size &&
-	    truncate(m->path, (off_t)size) < 0)
-		return false;
-	return unlink(m->lock) == 0;
-}
-
-static int
-dotlock(struct mw_target *t, struct mbox *m, struct mw_err *err)
-{
-	for (int i = 0; i < LOCK_TRIES; i++) {
-		m->lock_fd = open(m->lock, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		if (m->lock_fd >= 0)
-			return 0;
-		if (errno != EEXIST)
-			return errno == ENOENT || errno == ENOTDIR
-			           ? mw_fail(err, MW_ECREATE,
-			                     "cannot make %s: no such directory", m->lock)
-			           : mw_fail_errno(err, "cannot make %s", m->lock);
-		if (break_dead_lock(m))
-			continue;
-		if (t->o.stopped && t->o.stopped())
-			return mw_fail(err, MW_ECANCEL, "interrupted");
-		(void)poll(NULL, 0, LOCK_NAP_MS);
-	}
-	mw_fail(err, MW_ELOCKED, "%s is locked", m->path);
-	return mw_err_hint(err, "%s is there; delete it if nobody uses the mbox",
-	                   m->lock);
-}
-
-/* The directory that the mbox and its lock file lie in. */
-static int
-make_parent(struct mw_target *t, const struct mbox *m, struct mw_err *err)
-{
-	char dir[PATH_MAX];
-	(void)snprintf(dir, sizeof dir, "%s", m->path);
-	char *slash = strrchr(dir, '/');
-	if (!slash || slash == dir || access(dir, F_OK) == 0)
-		return 0;
-	*slash = '\0';
-	if (access(dir, F_OK) == 0 || errno != ENOENT)
-		return 0; /* what is wrong with it the lock file tells */
-	if (t->o.create)
-		return mw_files_mkdirs(dir, err);
-	(void)mw_fail(err, MW_ECREATE, "%s: no such directory", dir);
-	return mw_err_hint(err, "--create makes it");
 }
 
 static int
@@ -146,30 +66,26 @@ mbox_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	if (!m)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	t->own = m;
-	m->fd = m->lock_fd = -1;
+	m->fd = m->lock.fd = -1;
 	m->dry = dry;
 	m->path = strdup(box);
-	(void)snprintf(m->lock, sizeof m->lock, "%.4000s.lock", box);
 	int r = m->path ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 	struct stat st;
 	if (!r && stat(box, &st) == 0 && !S_ISREG(st.st_mode))
 		r = mw_fail(err, MW_ECREATE, "%s is there and no file", box);
 	if (!r && !dry)
-		r = make_parent(t, m, err);
-	if (!r && !dry)
-		r = dotlock(t, m, err);
-	if (!r)
-		m->fd =
-		    open(box, dry ? O_RDONLY | O_CLOEXEC : O_RDWR | O_CREAT | O_CLOEXEC,
-		         0600);
-	if (!r && m->fd < 0 && !(dry && errno == ENOENT))
-		r = mw_fail_errno(err, "cannot open %s", box);
+		r = mw_mbox_lock(&m->lock, t, box, err);
+	if (!r) {
+		m->fd = mw_mbox_open(box, dry ? O_RDONLY : O_RDWR | O_CREAT, err);
+		r = dry && m->fd == MW_ENOTFOUND ? 0 : MW_MIN(m->fd, 0);
+		m->fd = MW_MAX(m->fd, -1);
+	}
 	if (!r && !dry && fcntl(m->fd, F_SETLK, &fl) < 0)
 		r = mw_fail(err, MW_ELOCKED, "%s is locked by another program", box);
 	if (!r && !dry && fstat(m->fd, &st) < 0)
 		r = mw_fail_errno(err, "cannot look at %s", box);
 	if (!r && !dry)
-		r = lock_note(m, (uint64_t)st.st_size, err);
+		r = mw_mbox_lock_note(&m->lock, (uint64_t)st.st_size, err);
 	if (r)
 		mbox_free(t);
 	return r;
@@ -300,7 +216,8 @@ to_buf(void *arg, const void *p, size_t n)
 static FILE *
 reader(const struct mbox *m)
 {
-	int fd = open(m->path, O_RDONLY | O_CLOEXEC);
+	struct mw_err why;
+	int fd = mw_mbox_open(m->path, O_RDONLY, &why);
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	if (!f && fd >= 0)
 		(void)close(fd);
@@ -533,14 +450,14 @@ mbox_put(struct mw_target *t, const struct mw_put *v, size_t n,
 			k = 0;
 			start = lseek(m->fd, 0, SEEK_END);
 			if (!r)
-				r = lock_note(m, (uint64_t)start, err);
+				r = mw_mbox_lock_note(&m->lock, (uint64_t)start, err);
 		}
 	}
 	if (start < 0)
 		return mw_fail_errno(err, "cannot append to %s", m->path);
 	int q = end_batch(m, batch, k, start, io);
 	if (!r && !q)
-		q = lock_note(m, (uint64_t)lseek(m->fd, 0, SEEK_END), err);
+		q = mw_mbox_lock_note(&m->lock, (uint64_t)lseek(m->fd, 0, SEEK_END), err);
 	return r ? r : q;
 }
 

@@ -313,6 +313,31 @@ def written(t, site):
 			     f"{words[0]} into an mbox that is none", r)
 
 
+def others(t, site):
+	"""In a directory of somebody else root writes to nothing that he laid there."""
+	there, precious = os.path.join(site.dir, "of another"), os.path.join(site.dir, "precious")
+	r = site("export", "--all", "--to", f"eml:{there}")
+	names = [n for n in os.listdir(there) if n.endswith(".eml")]
+	t.need(r.rc == 0 and names, "files of an export, to know their names", r)
+	shutil.rmtree(there)
+	os.mkdir(there, 0o755)
+	pathlib.Path(precious).write_bytes(b"precious")
+	for n in names:
+		os.symlink(precious, os.path.join(there, n.replace(".eml", ".tmp")))
+	os.symlink(precious, f"{there}/box")
+	for n in [".", *os.listdir(there)]:
+		os.chown(os.path.join(there, n), 65534, 65534, follow_symlinks=False)
+	r = site("export", "--all", "--to", f"eml:{there}")
+	t.ok(r.rc == 0 and pathlib.Path(precious).read_bytes() == b"precious"
+	     and all(os.path.getsize(os.path.join(there, n)) for n in names),
+	     "eml: links in the place of its temporary files", r)
+	for words in (["export"], ["export", "-n"]):
+		r = site(*words, "--all", "--to", f"mbox:{there}/box")
+		t.ok(r.rc == 77 and "a link that somebody else laid" in r.err
+		     and pathlib.Path(precious).read_bytes() == b"precious",
+		     f"{' '.join(words)}: mbox: a link in its place", r)
+
+
 def nowhere(t, site):
 	"""A report that cannot be written is told before anything else is done."""
 	into, there = os.path.join(site.dir, "nowhere"), os.path.join(site.dir, "a directory")
@@ -636,6 +661,8 @@ def main(t):
 	selections(t, site)
 	closed(t, site)
 	written(t, site)
+	if os.geteuid() == 0:
+		others(t, site)
 	nowhere(t, site)
 	locked(t, site)
 	sets(t, site)
