@@ -26,7 +26,8 @@ struct erase {
 	int64_t newest_us;         /* of those selected; INT64_MIN: none */
 	size_t n_held;             /* of those selected */
 	size_t unknown;            /* records that could not be read, at least */
-	bool no_key;               /* some of them for want of a key */
+	bool more;                 /* … of the last ones it is not known how many */
+	struct mw_err no_key;      /* the first for want of a key; code 0: none */
 	struct mw_seq_range *lost; /* which, where that is known */
 	size_t n_lost, cap_lost;
 	struct mw_buf names; /* of holds that cover some */
@@ -42,8 +43,13 @@ on_bad(void *arg, const struct mw_err *err)
 	struct mw_seq_range *v = NULL;
 	if (err->code == MW_EERASED)
 		return;
+	if (err->code == MW_EKEY) { /* ends the command, which tells it */
+		if (!e->no_key.code)
+			e->no_key = *err;
+		return;
+	}
 	(void)mw_cli_error(e->cli, err);
-	e->no_key = e->no_key || err->code == MW_EKEY;
+	e->more = e->more || !whole;
 	e->unknown += err->first_seq && whole ? err->last_seq - err->first_seq + 1 : 1;
 	if (err->first_seq)
 		v = mw_arena_grow(e->q.arena, e->lost, &e->cap_lost, e->n_lost + 1,
@@ -312,6 +318,7 @@ unchoose(struct erase *e)
 {
 	mw_erase_list_clear(&e->l);
 	e->n_mail = e->n_held = e->unknown = e->n_lost = 0;
+	e->more = false;
 	e->newest_us = INT64_MIN;
 	mw_buf_clear(&e->names);
 }
@@ -379,9 +386,10 @@ tell_lost(const struct erase *e)
 	MW_BUF_AUTO b = {0};
 	put_lost(e, &b);
 	fprintf(stderr,
-	        "mailwal: warning: %zu record%s cannot be read and may be this person's: "
-	        "not judged, not erased%s%s\n",
-	        e->unknown, e->unknown == 1 ? "" : "s", b.n ? ": records " : "",
+	        "mailwal: warning: %zu %srecord%s cannot be read and may be this "
+	        "person's: not judged, not erased%s%s\n",
+	        e->unknown, e->more ? "or more " : "",
+	        e->unknown == 1 && !e->more ? "" : "s", b.n ? ": records " : "",
 	        mw_buf_cstr(&b));
 }
 
@@ -434,16 +442,21 @@ gather_outcomes(struct erase *e)
 static int
 refuse(struct erase *e)
 {
-	if (e->unknown && (e->no_key || !e->despite)) {
-		(void)
-		    mw_fail(e->err, MW_EKEY,
-		            "%zu message%s could not be read, so nobody knows whose mail "
-		            "that is; nothing was erased",
-		            e->unknown, e->unknown == 1 ? "" : "s");
-		return e->no_key
-		           ? mw_err_hint(e->err, "give --key FILE")
-		           : mw_err_hint(e->err, "--despite-damage erases the rest, and "
-		                                 "names what cannot be judged");
+	if (e->no_key.code) {
+		(void)mw_fail(e->err, MW_EKEY,
+		              "%s, so nobody knows whose mail is there; nothing was "
+		              "erased",
+		              e->no_key.msg);
+		return mw_err_hint(e->err, "give --key FILE");
+	}
+	if (e->unknown && !e->despite) {
+		(void)mw_fail(e->err, MW_EKEY,
+		              "%zu %srecord%s cannot be read, so nobody knows whose mail "
+		              "that is; nothing was erased",
+		              e->unknown, e->more ? "or more " : "",
+		              e->unknown == 1 && !e->more ? "" : "s");
+		return mw_err_hint(e->err, "--despite-damage erases the rest, and "
+		                           "names what cannot be judged");
 	}
 	if (e->n_held == 0)
 		return e->despite ? 0 : mw_retain_no_hold_lost(e->cli, e->err);

@@ -102,6 +102,8 @@ mail_time(struct mw_store *st, uint64_t from, bool last)
 	int damage = 0;
 	if (mw_cursor_new(st, from, &c, NULL) < 0)
 		return 0;
+	if (last) /* the first is soon found */
+		mw_cursor_ahead(c);
 	for (;;) {
 		int k = mw_cursor_next(c, &r, NULL);
 		if (k == 0 || (k < 0 && ++damage > 1000))
@@ -132,44 +134,13 @@ first_seq(struct mw_store *st)
 	return 0;
 }
 
-/* Is there a record numbered `from` or later? Damage in the way is passed. */
-static bool
-reaches(struct mw_store *st, uint64_t from)
-{
-	MW_CURSOR_AUTO *c = NULL;
-	struct mw_record r;
-	int k = -1;
-	if (mw_cursor_new(st, from, &c, NULL) < 0)
-		return false;
-	for (int tries = 0; k < 0 && tries < 1000; tries++)
-		k = mw_cursor_next(c, &r, NULL);
-	return k > 0;
-}
-
-/* The last record's number, by halving: a reader is not told, and a walk over the whole
- * log would take long. */
-static uint64_t
-last_seq(struct mw_store *st, uint64_t first)
-{
-	uint64_t low = first, step = 1;
-	while (reaches(st, low + step)) {
-		low += step;
-		step *= 2;
-	}
-	for (uint64_t high = low + step; high - low > 1;) {
-		uint64_t middle = low + (high - low) / 2;
-		if (reaches(st, middle))
-			low = middle;
-		else
-			high = middle;
-	}
-	return low;
-}
-
 /* Back from the end in growing steps, until there is a mail among them. */
 static int64_t
-newest_mail(struct mw_store *st, uint64_t first, uint64_t last)
+newest_mail(struct mw_store *st, uint64_t first, const struct mw_record *newest)
 {
+	uint64_t last = newest->seq;
+	if (newest->type == MW_TYPE_MAIL && !newest->imported)
+		return newest->time_us;
 	for (uint64_t back = 16;; back *= 16) {
 		bool all = back > last - first;
 		int64_t us = mail_time(st, all ? first : last + 1 - back, true);
@@ -182,7 +153,10 @@ int64_t
 mw_status_newest_mail(struct mw_store *st)
 {
 	uint64_t first = first_seq(st);
-	return first ? newest_mail(st, first, last_seq(st, first)) : 0;
+	struct mw_record newest;
+	return first && mw_store_last(st, UINT64_MAX, &newest, NULL) == 1
+	           ? newest_mail(st, first, &newest)
+	           : 0;
 }
 
 static void
@@ -220,7 +194,10 @@ ask_log(struct mw_status *s, struct mw_store *st)
 		add(s, 1, "%s", err.msg);
 		return;
 	}
-	uint64_t last = last_seq(st, first);
+	struct mw_record newest = {.seq = first};
+	if (mw_store_last(st, UINT64_MAX, &newest, &err) < 0)
+		add(s, 1, "%s", err.msg);
+	uint64_t last = newest.seq;
 	mw_gone_tally(gone, first, last, &removed, &s->erased);
 	s->records = last - first + 1 - removed;
 	/* The index knows every record that is not mail; the rest is mail, but for what
@@ -236,7 +213,7 @@ ask_log(struct mw_status *s, struct mw_store *st)
 	other.n += s->erased;
 	s->mails = s->records > other.n ? s->records - other.n : 0;
 	s->oldest_us = mail_time(st, first, false);
-	s->newest_us = s->mails ? newest_mail(st, first, last) : 0;
+	s->newest_us = s->mails ? newest_mail(st, first, &newest) : 0;
 	ask_prune(s, st, &other.prune);
 }
 

@@ -40,20 +40,22 @@ mw_lost_sort(struct mw_lost *l)
 	l->n = k;
 }
 
-/* What of l is in v, too, goes from l to both (NULL: nowhere). Both are ascending. */
+/* What of l is in v, too, goes from l to both (NULL: nowhere). All are ascending, apart;
+ * each is walked once. */
 static int
 take_out(struct mw_lost *l, const struct mw_seq_range *v, size_t n, struct mw_arena *a,
          struct mw_lost *both)
 {
 	struct mw_lost left = {.n = 0};
+	size_t from_k = 0;
 	int r = 0;
 	for (size_t i = 0; r == 0 && i < l->n; i++) {
 		uint64_t at = l->v[i].first, last = l->v[i].last;
-		for (size_t k = 0; r == 0 && k < n && at <= last; k++) {
+		while (from_k < n && v[from_k].last < at)
+			from_k++;
+		for (size_t k = from_k; r == 0 && k < n && v[k].first <= last; k++) {
 			uint64_t from = MW_MAX(at, v[k].first);
 			uint64_t to = MW_MIN(last, v[k].last);
-			if (from > to)
-				continue;
 			if (from > at)
 				r = mw_lost_add(&left, a, at, from - 1);
 			if (r == 0 && both)
@@ -72,14 +74,30 @@ int
 mw_lost_settle(struct mw_lost *l, const struct mw_audit *x, struct mw_arena *a,
                struct mw_lost *ret_settled)
 {
+	struct mw_lost gone = {.n = 0};
 	int r = 0;
 	mw_lost_sort(l);
-	for (size_t i = 0; x && r == 0 && i < x->n_gone; i++) {
-		struct mw_seq_range gone = {x->gone[i].first_seq, x->gone[i].last_seq};
-		r = take_out(l, &gone, 1, a, NULL);
-	}
+	for (size_t i = 0; x && r == 0 && i < x->n_gone; i++)
+		r = mw_lost_add(&gone, a, x->gone[i].first_seq, x->gone[i].last_seq);
+	mw_lost_sort(&gone); /* an audit from elsewhere may have it otherwise */
+	if (x && r == 0)
+		r = take_out(l, gone.v, gone.n, a, NULL);
 	if (x && r == 0)
 		r = take_out(l, x->settled, x->n_settled, a, ret_settled);
+	return r;
+}
+
+int
+mw_lost_told(const struct mw_lost *l, struct mw_arena *a, struct mw_lost *ret)
+{
+	struct mw_lost told = {.n = 0};
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < MW_MIN(l->n, (size_t)MW_LOST_TOLD); i++)
+		r = mw_lost_add(&told, a, l->v[i].first, l->v[i].last);
+	if (r == 0 && told.n < l->n)
+		told.v[told.n - 1].last = l->v[l->n - 1].last;
+	if (r == 0)
+		*ret = told;
 	return r;
 }
 

@@ -11,6 +11,15 @@ int mw_lost_add(struct mw_lost *l, struct mw_arena *a, uint64_t first,
 void mw_lost_sort(struct mw_lost *l);
 int mw_lost_settle(struct mw_lost *l, const struct mw_audit *x, struct mw_arena *a,
                    struct mw_lost *ret_settled) MW_CHECK;
+enum {
+	/* Ranges in one audit record, which must fit into a request to mailwald. */
+	MW_LOST_TOLD = 10000,
+	MW_SETTLED_MOST = 40000
+};
+/* As much of l as an audit record tells: the last of too many ranges goes on to the end.
+ */
+int mw_lost_told(const struct mw_lost *l, struct mw_arena *a,
+                 struct mw_lost *ret) MW_CHECK;
 
 struct mw_target_rec {
 	uint64_t segment, offset, seq;

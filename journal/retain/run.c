@@ -427,10 +427,22 @@ audit(struct mw_retain_owner *o, const struct files *f, struct mw_retain_done *r
 			return mw_fail(err, MW_ENOMEM,
 			               "out of memory for an audit record");
 	mw_lost_sort(&settled);
+	if (settled.n > MW_SETTLED_MOST) {
+		(void)mw_fail(
+		    err, MW_ELIMIT,
+		    "there are %zu places that cannot be read, more than one audit "
+		    "record tells of (%d)",
+		    settled.n, MW_SETTLED_MOST);
+		return mw_err_hint(err, "this log can be read and replayed, not pruned: "
+		                        "begin a new journal");
+	}
+	struct mw_lost lost = {.n = 0};
+	if (!l->settle && mw_lost_told(&l->lost, l->arena, &lost) < 0)
+		return mw_fail(err, MW_ENOMEM, "out of memory for an audit record");
 	x.settled = settled.v;
 	x.n_settled = settled.n;
-	x.lost = l->lost.v;
-	x.n_lost = l->settle ? 0 : l->lost.n;
+	x.lost = lost.v;
+	x.n_lost = lost.n;
 	for (size_t i = 0; i < l->n_seg; i++) {
 		x.segments += f->drop[i];
 		x.freed += f->drop[i] ? l->seg[i].bytes : 0;

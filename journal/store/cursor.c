@@ -489,6 +489,8 @@ last_from(struct mw_store *st, const struct mw_index_point *at, uint64_t below,
 	struct mw_record r;
 	bool found = false;
 	int k = mw_cursor_at(st, at, &c, err);
+	if (k == 0)
+		mw_cursor_ahead(c);
 	while (k == 0) {
 		k = mw_cursor_next(c, &r, err);
 		if (k == MW_EDAMAGED || k == MW_EFORMAT || k == MW_EVERSION) {

@@ -219,6 +219,8 @@ erase_encrypted(void **state)
 	make(pk);
 	write_conf("");
 	want(77, "erase --user alice@example.org --yes"); /* no key: nobody can tell */
+	assert_true(says("is encrypted, so nobody knows whose mail is there"));
+	assert_false(says("1 message"));
 	assert_true(token_is_left("4XA07q"));
 	want(0, "erase 4XA07q --yes"); /* an ID needs none */
 	assert_false(token_is_left("4XA07q"));
