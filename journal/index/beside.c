@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -110,19 +111,37 @@ mw_beside_lock(const char *dir, bool wait, int *ret, struct mw_err *err)
 	return r;
 }
 
+/* Who has the lock needs it for an instant only, unless he was stopped. */
 static int
-hold(const char *dir, int how)
+hold(const char *dir, int how, int most_ms, int *ret, struct mw_err *err)
 {
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	while (fd >= 0 && flock(fd, how) < 0 && errno == EINTR)
-		;
-	return fd;
+	enum {
+		POLL_MS = 10
+	};
+	MW_AUTOCLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	*ret = -1;
+	for (int ms = 0; fd >= 0 && flock(fd, how | LOCK_NB) < 0; ms += POLL_MS) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			break; /* this file system has no locks */
+		if (ms >= most_ms) {
+			(void)mw_fail(err, MW_ELOCKED,
+			              "index: another process was stopped while it "
+			              "opened %s",
+			              dir);
+			(void)mw_err_hint(err, "let it go on, or end it: 'fuser -v %s'",
+			                  dir);
+			return MW_ELOCKED;
+		}
+		(void)poll(NULL, 0, POLL_MS);
+	}
+	*ret = MW_TAKE_FD(fd);
+	return 0;
 }
 
 int
-mw_beside_files(const char *dir, bool alone)
+mw_beside_files(const char *dir, bool alone, int most_ms, int *ret, struct mw_err *err)
 {
-	return hold(dir, alone ? LOCK_EX : LOCK_SH);
+	return hold(dir, alone ? LOCK_EX : LOCK_SH, most_ms, ret, err);
 }
 
 /* ---- the maps ---- */
@@ -161,48 +180,63 @@ int
 mw_beside_take(const char *dir, uint64_t number)
 {
 	char from[PATH_MAX], path[PATH_MAX], lock[PATH_MAX];
-	int fd = hold(dir, LOCK_EX);
+	MW_AUTOCLOSE int fd = -1;
+	int r = hold(dir, LOCK_EX, MW_BESIDE_MS, &fd, NULL);
+	if (r < 0)
+		return r;
 	mw_beside_new_path(dir, number, from);
 	mw_beside_path(dir, number, path);
 	if (snprintf(lock, sizeof lock, "%s-lock", path) < (int)sizeof lock)
 		(void)unlink(lock);
-	int r = rename(from, path) < 0 ? MW_EIO : 0;
-	if (fd >= 0)
-		(void)close(fd);
-	return r;
+	return rename(from, path) < 0 ? MW_EIO : 0;
 }
 
-void
-mw_beside_unlink(const char *dir, uint64_t number)
+/* Shared with those that only read: one of them that has opened the locks finds no pages
+ * then, and none are made as long as it is at it. So the pages go first. */
+int
+mw_beside_unlink(const char *dir, uint64_t number, struct mw_err *err)
 {
 	char path[PATH_MAX], lock[PATH_MAX];
-	int fd = hold(dir, LOCK_EX);
+	MW_AUTOCLOSE int fd = -1;
+	int r = hold(dir, LOCK_SH, MW_BESIDE_MS, &fd, err);
+	if (r < 0)
+		return r;
 	mw_beside_unlink_new(dir, number);
 	mw_beside_path(dir, number, path);
 	(void)unlink(path);
 	if (snprintf(lock, sizeof lock, "%s-lock", path) < (int)sizeof lock)
 		(void)unlink(lock);
-	if (fd >= 0)
-		(void)close(fd);
+	return 0;
 }
 
-int
-mw_beside_wipe(const char *dir, struct mw_err *err)
+/* All whose names end like that. */
+static int
+unlink_all(const char *dir, const char *end, struct mw_err *err)
 {
 	DIR *d = opendir(dir);
 	if (!d)
 		return errno == ENOENT ? 0 : mw_fail_errno(err, "cannot list %s", dir);
-	int fd = hold(dir, LOCK_EX);
 	for (struct dirent *e; (e = readdir(d));) {
 		char path[PATH_MAX];
-		if (!strstr(e->d_name, ".mdb"))
+		size_t n = strlen(e->d_name), k = strlen(end);
+		if (n < k || strcmp(e->d_name + n - k, end) != 0)
 			continue;
 		if (snprintf(path, sizeof path, "%s/%s", dir, e->d_name) <
 		    (int)sizeof path)
 			(void)unlink(path);
 	}
-	if (fd >= 0)
-		(void)close(fd);
 	(void)closedir(d);
 	return 0;
+}
+
+int
+mw_beside_wipe(const char *dir, struct mw_err *err)
+{
+	MW_AUTOCLOSE int fd = -1;
+	int r = hold(dir, LOCK_SH, MW_BESIDE_MS, &fd, err);
+	if (r == 0)
+		r = unlink_all(dir, ".mdb.new", err);
+	if (r == 0)
+		r = unlink_all(dir, ".mdb", err);
+	return r == 0 ? unlink_all(dir, ".mdb-lock", err) : r;
 }

@@ -26,19 +26,28 @@ void mw_beside_clean(const char *dir);
  * is another's, and wait was not asked for. */
 int mw_beside_lock(const char *dir, bool wait, int *ret, struct mw_err *err) MW_CHECK;
 
+enum {
+	MW_BESIDE_MS = 5000 /* for others, in which they get through whatever they do */
+};
+
 /* A map is two files, its pages and LMDB's locks, which must belong together: so a pair
- * is made or removed by one process alone. Open one while this descriptor is held, alone
- * if it may have to be made, and close it at once; -1: there is no directory yet. */
-int mw_beside_files(const char *dir, bool alone);
+ * is made by one process alone, and removed while none is made. Open one while this
+ * descriptor is held, alone if it may have to be made, and close it at once; -1: there is
+ * no directory yet. MW_ELOCKED: somebody keeps us from it for longer than most_ms, since
+ * he was stopped (SIGSTOP, a debugger). */
+int mw_beside_files(const char *dir, bool alone, int most_ms, int *ret,
+                    struct mw_err *err) MW_CHECK;
 void mw_beside_path(const char *dir, uint64_t number, char out[PATH_MAX]);
-void mw_beside_unlink(const char *dir, uint64_t number);
+/* MW_ELOCKED, as above: it is there still. */
+int mw_beside_unlink(const char *dir, uint64_t number, struct mw_err *err) MW_CHECK;
 /* A descriptor of its pages, with which they go on; -1: there are none, or it failed. */
 int mw_beside_keep(const char *dir, uint64_t number) MW_CHECK;
 /* One that is being made, by one process alone and without LMDB's locks; nobody else
  * looks at it until it has its name. mw_beside_unlink removes that, too. */
 void mw_beside_new_path(const char *dir, uint64_t number, char out[PATH_MAX]);
 void mw_beside_unlink_new(const char *dir, uint64_t number);
-int mw_beside_take(const char *dir, uint64_t number) MW_CHECK;    /* 0, or MW_EIO */
+/* 0, MW_EIO, or MW_ELOCKED as above. */
+int mw_beside_take(const char *dir, uint64_t number) MW_CHECK;
 int mw_beside_wipe(const char *dir, struct mw_err *err) MW_CHECK; /* all of them */
 
 #endif

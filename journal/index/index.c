@@ -36,6 +36,7 @@ struct mw_index {
 	uint64_t *whole; /* a writer: partitions that were looked through */
 	size_t n_whole;
 	bool unsynced; /* a sync failed: what is on disk, nobody knows */
+	bool kept_out; /* by a process that was stopped */
 };
 
 static uint64_t
@@ -95,7 +96,7 @@ part_done(struct mw_index *ix, struct part *p)
 	part_close(p);
 	if (bad) {
 		ix->unsynced = true;
-		mw_beside_unlink(ix->dir, p->number);
+		(void)!mw_beside_unlink(ix->dir, p->number, NULL); /* as noted */
 	}
 }
 
@@ -200,11 +201,16 @@ part_get(struct mw_index *ix, uint64_t number, struct part **ret, struct mw_err 
 	part_done(ix, slot);
 	char path[PATH_MAX];
 	mw_beside_path(ix->dir, number, path);
-	int files = mw_beside_files(ix->dir, ix->writable);
-	int r =
-	    mw_kv_open(path, ix->writable ? MW_KV_CREATE : MW_KV_READ, &slot->kv, err);
+	MW_AUTOCLOSE int files = -1;
+	/* Who waited once for nothing does not again, until it goes by itself. */
+	int r = mw_beside_files(ix->dir, ix->writable, ix->kept_out ? 0 : MW_BESIDE_MS,
+	                        &files, err);
+	ix->kept_out = r == MW_ELOCKED;
+	if (r < 0)
+		return r;
+	r = mw_kv_open(path, ix->writable ? MW_KV_CREATE : MW_KV_READ, &slot->kv, err);
 	if (files >= 0)
-		(void)close(files);
+		(void)close(MW_TAKE_FD(files));
 	if (r == MW_ENOTFOUND && !ix->writable)
 		return 0;
 	if (r == 0)
@@ -453,7 +459,6 @@ not_whole(struct mw_index *ix, uint64_t number)
 int
 mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
 {
-	(void)err;
 	if (!ix->writable)
 		return 0;
 	uint64_t number = part_of(segment);
@@ -461,18 +466,19 @@ mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err)
 		if (ix->open[i].kv && ix->open[i].number == number)
 			part_close(&ix->open[i]);
 	not_whole(ix, number);
-	mw_beside_unlink(ix->dir, number);
-	return 0;
+	return mw_beside_unlink(ix->dir, number, err);
 }
 
 int
-mw_index_forget(const char *dir, uint64_t segment)
+mw_index_forget(const char *dir, uint64_t segment, int *ret_fd, struct mw_err *err)
 {
 	char sub[PATH_MAX];
 	(void)!snprintf(sub, sizeof sub, "%.4000s/index", dir);
-	int fd = mw_beside_keep(sub, part_of(segment));
-	mw_beside_unlink(sub, part_of(segment));
-	return fd;
+	MW_AUTOCLOSE int fd = mw_beside_keep(sub, part_of(segment));
+	int r = mw_beside_unlink(sub, part_of(segment), err);
+	if (r == 0)
+		*ret_fd = MW_TAKE_FD(fd);
+	return r;
 }
 
 int

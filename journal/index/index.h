@@ -75,9 +75,11 @@ int mw_index_drop(struct mw_index *ix, uint64_t segment, struct mw_err *err) MW_
 int mw_index_wipe(struct mw_index *ix, struct mw_err *err) MW_CHECK;
 /* Removes the file of a partition of the journal in dir at once, whoever has it open:
  * before records in it are wiped, so that no end of the process leaves their tokens. The
- * writer's handle has to drop it later. What was removed can be read by the descriptor
- * that is returned, the caller's to close; -1: there was none, or it cannot. */
-int mw_index_forget(const char *dir, uint64_t segment) MW_CHECK;
+ * writer's handle has to drop it later. What was removed can be read by *ret_fd, the
+ * caller's to close; -1: there was none, or it cannot. MW_ELOCKED: it is there still,
+ * since a process that makes files of the index was stopped. */
+int mw_index_forget(const char *dir, uint64_t segment, int *ret_fd,
+                    struct mw_err *err) MW_CHECK;
 /* Makes a partition again out of such a file, but for what it has of some segments: that
  * is read from the log again. Between begin and end. It is put in place by mw_index_take,
  * and is none before. 1; 0 or negative: nothing can be saved (garbled, or stopped). */

@@ -5,9 +5,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -229,6 +232,34 @@ open_env(struct mw_kv *kv, const char *path, int flags, struct mw_err *err)
 	return rc ? lmdb_fail(err, rc, path) : 0;
 }
 
+/* LMDB waits for ever for one who was stopped while he set up the locks. To be called
+ * when the file is not open in this process: closing any descriptor of a file lets go of
+ * the process's locks. */
+static int
+await_others(const char *path, struct mw_err *err)
+{
+	enum {
+		MOST_MS = 5000,
+		POLL_MS = 10
+	};
+	char name[PATH_MAX];
+	if (snprintf(name, sizeof name, "%s-lock", path) >= (int)sizeof name)
+		return mw_fail(err, MW_EUSAGE, "path too long: %s", path);
+	MW_AUTOCLOSE int fd = open(name, O_RDONLY | O_CLOEXEC);
+	for (int ms = 0; fd >= 0; ms += POLL_MS) {
+		struct flock l = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
+		if (fcntl(fd, F_GETLK, &l) < 0 || l.l_type == F_UNLCK)
+			break;
+		if (ms >= MOST_MS)
+			return mw_fail(err, MW_ELOCKED,
+			               "index: process %ld was stopped while it opened "
+			               "%s",
+			               (long)l.l_pid, path);
+		(void)poll(NULL, 0, POLL_MS);
+	}
+	return 0;
+}
+
 int
 mw_kv_open(const char *path, int flags, struct mw_kv **ret, struct mw_err *err)
 {
@@ -242,7 +273,9 @@ mw_kv_open(const char *path, int flags, struct mw_kv **ret, struct mw_err *err)
 		return r;
 	}
 	sigjmp_buf here;
-	const int listed = flags & MW_KV_FOREIGN ? 0 : list_in(kv, path, err);
+	const int listed = flags & MW_KV_FOREIGN        ? 0
+	                   : list_in(kv, path, err) < 0 ? MW_ELOCKED
+	                                                : await_others(path, err);
 	int r;
 	if (listed < 0) {
 		r = listed;

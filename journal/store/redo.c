@@ -63,12 +63,17 @@ add(struct mw_redo *p, uint64_t segment)
 	return 0;
 }
 
-void
-mw_redo_begin(struct mw_store *st, uint64_t segment)
+int
+mw_redo_begin(struct mw_store *st, uint64_t segment, struct mw_err *err)
 {
+	int old = -1;
 	(void)pthread_mutex_lock(&st->redo_mu);
-	int old = mw_index_forget(st->dir, segment);
+	int r = mw_index_forget(st->dir, segment, &old, err);
 	struct mw_redo *p = NULL;
+	if (r < 0) {
+		(void)pthread_mutex_unlock(&st->redo_mu);
+		return r;
+	}
 	if (st->have_indexer)
 		p = find_or_add(st, part_of(segment));
 	if (p && add(p, segment) == 0) {
@@ -84,6 +89,7 @@ mw_redo_begin(struct mw_store *st, uint64_t segment)
 	if (old >= 0)
 		(void)close(old);
 	(void)pthread_mutex_unlock(&st->redo_mu);
+	return 0;
 }
 
 void
@@ -308,10 +314,15 @@ mw_redo_run(struct mw_store *st, struct mw_index *ix)
 	/* one of the files that the reader has open may have been unlinked */
 	mw_store_segs_close(st->ix_reader);
 	st->ix_reader->index_done = 0;
-	if (all)
-		(void)!mw_index_wipe(ix, NULL);
+	if (all && mw_index_wipe(ix, NULL) < 0) { /* once more, in a moment */
+		(void)pthread_mutex_lock(&st->redo_mu);
+		st->redo_all = true;
+		(void)pthread_mutex_unlock(&st->redo_mu);
+		return false;
+	}
 	for (size_t i = 0; i < n; i++) {
-		(void)!mw_index_drop(ix, part[i] * MW_INDEX_SPAN + 1, NULL);
+		if (mw_index_drop(ix, part[i] * MW_INDEX_SPAN + 1, NULL) < 0)
+			return false;
 		(void)redo_part(st, ix, part[i]);
 	}
 	return !mw_redo_waits(st);

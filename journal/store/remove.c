@@ -59,7 +59,8 @@ static int
 finish_one(struct mw_store *st, uint64_t number)
 {
 	char path[PATH_MAX], added[PATH_MAX];
-	mw_redo_begin(st, number);
+	if (mw_redo_begin(st, number, NULL) < 0)
+		return -EAGAIN;
 	mw_redo_end(st, number); /* it has left the log already */
 	doomed_path(st, number, path);
 	mw_added_path(st, number, added);
@@ -88,6 +89,8 @@ finish_all(struct mw_store *st, struct mw_err *err)
 	for (size_t i = 0; r == 0 && i < n; i++) { /* one that fails keeps no other */
 		int k = finish_one(st, v[i]);
 		bad = bad ? bad : k;
+		if (k == -EAGAIN) /* nor would the next one */
+			break;
 		if (k == 0)
 			mw_store_say(st, MW_LOG_INFO, "event=segment-removed seg=%llu",
 			             (unsigned long long)v[i]);
@@ -159,7 +162,12 @@ mw_store_remove(struct mw_store *st, const uint64_t *segment, size_t n,
 		return r;
 	segments_path(st, dir);
 	for (size_t i = 0; i < n; i++) {
-		mw_redo_begin(st, segment[i]);
+		r = mw_redo_begin(st, segment[i], err);
+		if (r < 0) { /* what was renamed is finished by the next run */
+			while (i > 0)
+				mw_redo_end(st, segment[--i]);
+			return r;
+		}
 		forget_mail(st, segment[i]);
 		mw_seg_path(path, sizeof path, st->dir, segment[i]);
 		doomed_path(st, segment[i], last);

@@ -342,7 +342,8 @@ int mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_s
 
 /* redo.c: before a segment of a writer's is changed or removed, and after it: its part of
  * the index is gone at once, and made again by the index thread. */
-void mw_redo_begin(struct mw_store *st, uint64_t segment);
+int mw_redo_begin(struct mw_store *st, uint64_t segment,
+                  struct mw_err *err) MW_CHECK; /* MW_ELOCKED: mw_index_forget */
 void mw_redo_end(struct mw_store *st, uint64_t segment);
 bool mw_redo_waits(struct mw_store *st);
 /* The index thread's, between begin and end: does what waits; true: nothing does now. */

@@ -135,9 +135,9 @@ change(struct mw_store *st, uint64_t segment, const struct mw_wipe_at *p, size_t
 		return mw_fail_errno(err, "cannot open %s for wiping", path);
 	}
 	/* now: who knows whether this process lives on */
-	mw_redo_begin(st, segment);
-	g->begun = true;
-	return 0;
+	r = mw_redo_begin(st, segment, err);
+	g->begun = r == 0;
+	return r;
 }
 
 static int

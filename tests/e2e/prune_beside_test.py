@@ -3,10 +3,11 @@
 files that stay. Each is stopped at one read after another, the prune runs to its end, and
 it goes on. What expired may be told or left out; nothing else is missing, nothing is
 called damaged, and nothing fails."""
-# MW_TEST_COST 12
+# MW_TEST_COST 30
 
 import email
 import email.policy
+import fcntl
 import json
 import os
 import pathlib
@@ -29,6 +30,7 @@ retain junk { match = class:junk; keep = 1s }
 retain rest { keep = 10d }
 """
 STOPS = int(os.environ.get("MW_STOPS", "9"))
+FIRST = "0000000000000001.seg"
 SPREAD = 12  # messages of a segment, of which two thirds are behind its first 128 KiB
 
 
@@ -78,7 +80,7 @@ class Stopped:
 		return self.p.returncode, out.decode(), err.decode()
 
 
-def reads(site, *args):
+def reads(site, *args, what=".seg>"):
 	"""Which of its reads are of the log, when nobody disturbs it."""
 	log = site.dir / "strace"
 	p = subprocess.run(["strace", "-f", "-qq", "-y", "-o", log, "-e", "trace=pread64",
@@ -86,7 +88,7 @@ def reads(site, *args):
 			    *map(str, args)], capture_output=True, check=False)
 	assert p.returncode == 0, p
 	lines = [x for x in log.read_text().splitlines() if "pread64(" in x]
-	return [i + 1 for i, x in enumerate(lines) if ".seg>" in x]
+	return [i + 1 for i, x in enumerate(lines) if what in x]
 
 
 def of_list(_site, out):
@@ -153,12 +155,44 @@ def beside(t, site, keep):
 	t.equal(site.mailwal("verify")[0], 0, "nothing is wrong with what is left")
 
 
+def in_the_index(t, site, whole):
+	"""Readers and writers that stopped while they had the files of the index locked."""
+	user = ("--json", "list", "--user", "anna@example.test")
+	copy(whole, site.journal)
+	n = reads(site, *user, what=".mdb>")
+	t.need(n, "the index is read")
+	r = Stopped(site, n[0], *user)
+	pruned = site.mailwal("prune", "--yes")
+	t.ok(pruned[0] == 0 and len(files(site.journal)) <= 5,
+	     "a prune beside a reader that stopped while it opened the index", pruned)
+	rc, out, err = r.go()
+	t.ok(rc == 0 and not err and len(of_list(site, out)) >= SPREAD,
+	     "which goes on", (rc, out[-500:], err))
+	copy(whole, site.journal)
+	index = os.open(site.journal / "index", os.O_RDONLY)
+	try:
+		fcntl.flock(index, fcntl.LOCK_EX) # as a writer that makes a file
+		rc, out, err = site.mailwal("--key", site.key, *user)
+		t.ok(rc == 0 and len(of_list(site, out)) == 4 * SPREAD,
+		     "a list beside a writer that stopped there", (rc, out[-500:], err))
+		rc, out, err = site.mailwal("prune", "--yes")
+		t.ok(rc == 75 and "index" in err and (site.journal / "segments" / FIRST).exists(),
+		     "a prune beside it removes nothing, and says so: 75", (rc, out, err))
+	finally:
+		os.close(index)
+	rc, out, err = site.mailwal("prune", "--yes")
+	t.ok(rc == 0 and not (site.journal / "segments" / FIRST).exists(), "and the next one does",
+	     (rc, out, err))
+	t.equal(site.mailwal("verify")[0], 0, "nothing is wrong with what is left")
+
+
 def main(t):
 	with retention.Site(t.dir) as site:
 		keep = fill(site)
 		site.proc.send_signal(signal.SIGTERM)
 		site.proc.wait(tap.PATIENCE)
 		beside(t, site, keep)
+		in_the_index(t, site, site.dir / "whole")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ one_segment(bool stays)
 	put_all(ix);
 	struct mw_index_salvage how = {
 	    .segment = changed, .n = 2, .again = half, .stopped = no, .arg = &p};
-	how.from = mw_index_forget(dir, 1);
+	how.from = -1;
+	assert_int_equal(mw_index_forget(dir, 1, &how.from, NULL), 0);
 	how.arg = stays ? &p : NULL;
 	assert_true(how.from >= 0);
 	asked = 0;
@@ -216,7 +217,8 @@ garbled(void **state)
 		                               .n = 1,
 		                               .again = half,
 		                               .stopped = no};
-		how.from = mw_index_forget(dir, 1);
+		how.from = -1;
+		assert_int_equal(mw_index_forget(dir, 1, &how.from, NULL), 0);
 		int r = mw_index_salvage(ix, 1, &how, NULL);
 		(void)close(how.from);
 		bad += r != 1;
