@@ -51,24 +51,44 @@ is_local(int fd)
 /* ---- one address after the other ---- */
 
 static void
+let_go(struct mw_lookup *u)
+{
+	if (--u->refs > 0)
+		return;
+	if (u->list)
+		freeaddrinfo(u->list);
+	free(u);
+}
+
+static void
 forget_addresses(struct mw_proxy_conn *c)
 {
 	c->dialing = false;
 	c->addr = NULL;
 	if (c->found)
-		freeaddrinfo(c->found);
+		let_go(c->found);
 	c->found = NULL;
+}
+
+static void
+wait_no_more(struct mw_proxy_conn *c)
+{
+	struct mw_lookup *u = c->lookup;
+	if (!u)
+		return;
+	c->lookup = NULL;
+	TAILQ_REMOVE(&u->waiting, c, waits);
+	if (!TAILQ_EMPTY(&u->waiting))
+		return;
+	LIST_REMOVE(u, asking);
+	atomic_store(&u->given_up, true);
 }
 
 void
 mw_proxy_hang_up(struct mw_proxy_conn *c)
 {
 	mw_proxy_close(c->loop, &c->next);
-	if (c->lookup) {
-		atomic_store(&c->lookup->given_up, true);
-		c->lookup->conn = NULL;
-		c->lookup = NULL;
-	}
+	wait_no_more(c);
 	forget_addresses(c);
 }
 
@@ -189,40 +209,58 @@ look_up(void *arg)
 void
 mw_proxy_found(struct mw_lookup *u)
 {
-	struct mw_proxy_conn *c = u->conn;
-	struct addrinfo *list = u->list;
-	int error = u->error;
-	free(u);
-	if (!c) {
-		if (list)
-			freeaddrinfo(list);
-		return;
+	struct mw_proxy_conn *c;
+	u->refs = 1;
+	if (!TAILQ_EMPTY(&u->waiting))
+		LIST_REMOVE(u, asking);
+	while ((c = TAILQ_FIRST(&u->waiting))) {
+		TAILQ_REMOVE(&u->waiting, c, waits);
+		c->lookup = NULL;
+		c->found = u;
+		c->addr = u->list;
+		u->refs++;
+		if (u->error)
+			failed(c, "cannot resolve", gai_strerror(u->error));
+		else
+			try_addresses(c, EADDRNOTAVAIL);
+		mw_proxy_conn_turn(c);
 	}
-	c->lookup = NULL;
-	c->found = list;
-	c->addr = list;
-	if (error)
-		failed(c, "cannot resolve", gai_strerror(error));
-	else
-		try_addresses(c, EADDRNOTAVAIL);
-	mw_proxy_conn_turn(c);
+	let_go(u);
+}
+
+/* The one that is under way, or one that begins. NULL: it cannot. */
+static struct mw_lookup *
+ask(struct mw_proxy_loop *l, const struct mw_way *w)
+{
+	struct mw_lookup *u;
+	LIST_FOREACH(u, &l->asking, asking)
+	if (u->way == w)
+		return u;
+	u = calloc(1, sizeof *u);
+	if (!u)
+		return NULL;
+	*u = (struct mw_lookup){.loop = l, .way = w};
+	u->job = (struct mw_job){.fn = look_up, .arg = u};
+	TAILQ_INIT(&u->waiting);
+	if (!mw_pool_run(l->proxy->pool, &u->job)) {
+		free(u);
+		return NULL;
+	}
+	LIST_INSERT_HEAD(&l->asking, u, asking);
+	return u;
 }
 
 static void
 find(struct mw_proxy_conn *c)
 {
-	struct mw_lookup *u = calloc(1, sizeof *u);
-	if (u) {
-		*u = (struct mw_lookup){.loop = c->loop, .conn = c, .way = c->way};
-		u->job = (struct mw_job){.fn = look_up, .arg = u};
-		c->lookup = u;
-		c->dialing = true;
-		if (mw_pool_run(c->proxy->pool, &u->job))
-			return;
-		c->lookup = NULL;
-		free(u);
+	struct mw_lookup *u = ask(c->loop, c->way);
+	if (!u) {
+		failed(c, "cannot resolve", "no memory, or no thread to be had");
+		return;
 	}
-	failed(c, "cannot resolve", "no memory, or no thread to be had");
+	c->lookup = u;
+	c->dialing = true;
+	TAILQ_INSERT_TAIL(&u->waiting, c, waits);
 }
 
 void

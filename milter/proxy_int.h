@@ -51,15 +51,17 @@ struct mw_kept { /* a connection to a next server */
 	bool local;   /* the next server is on this host */
 };
 
-struct mw_lookup { /* of a next server's name */
+struct mw_lookup { /* of a next server's name: one at a time of each, for a loop */
 	struct mw_job job;
-	struct mw_lookup *next; /* in loop->found */
+	struct mw_lookup *next;       /* in loop->found */
+	LIST_ENTRY(mw_lookup) asking; /* in loop->asking, while somebody waits */
 	struct mw_proxy_loop *loop;
-	struct mw_proxy_conn *conn; /* the loop's; NULL: nobody waits for it any more */
+	TAILQ_HEAD(, mw_proxy_conn) waiting; /* the loop's */
 	const struct mw_way *way;
 	atomic_bool given_up;
 	int error; /* of getaddrinfo */
 	struct addrinfo *list;
+	unsigned refs; /* the loop's: connections that go by the list */
 };
 
 struct mw_proxy_conn {
@@ -69,13 +71,14 @@ struct mw_proxy_conn {
 	struct mw_proxy_loop *loop;
 	const struct mw_way *way;
 	struct mw_watch client, next;
-	char peer[64];               /* the client's address */
-	bool dialing;                /* next is being connected */
-	bool lingering;              /* the client's end is awaited, and nothing else */
-	bool over;                   /* in loop->over */
-	struct mw_lookup *lookup;    /* under way; NULL */
-	struct addrinfo *found;      /* owned; NULL */
-	const struct addrinfo *addr; /* the one that is tried, while dialing */
+	char peer[64];            /* the client's address */
+	bool dialing;             /* next is being connected */
+	bool lingering;           /* the client's end is awaited, and nothing else */
+	bool over;                /* in loop->over */
+	struct mw_lookup *lookup; /* under way; NULL */
+	TAILQ_ENTRY(mw_proxy_conn) waits; /* in lookup->waiting */
+	struct mw_lookup *found;          /* done; NULL */
+	const struct addrinfo *addr;      /* the one that is tried, while dialing */
 	int64_t dial_until_us, linger_us; /* while dialing; while lingering */
 	struct mw_kept *kept; /* where `next` comes from; NULL: made for this one */
 	struct mw_dialog dialog;
@@ -92,12 +95,13 @@ struct mw_proxy_loop {
 	int ep;
 	struct mw_watch wake;
 	struct mw_proxy_conns conns;
-	struct mw_proxy_conns over;   /* to be freed when no event can name them */
-	int64_t look_at_us;           /* no deadline of a connection is before that */
-	bool listening, deaf;         /* deaf: for good */
-	int64_t listen_at_us;         /* not before */
-	int stop;                     /* as its connections know it */
-	char *scratch;                /* of MW_PROXY_READ */
+	struct mw_proxy_conns over; /* to be freed when no event can name them */
+	int64_t look_at_us;         /* no deadline of a connection is before that */
+	bool listening, deaf;       /* deaf: for good */
+	int64_t listen_at_us;       /* not before */
+	int stop;                   /* as its connections know it */
+	char *scratch;              /* of MW_PROXY_READ */
+	LIST_HEAD(, mw_lookup) asking;
 	atomic_uint_fast64_t n_conns; /* its own, with those in fresh */
 	pthread_mutex_t lock;         /* guards what follows */
 	struct mw_proxy_conn *done;   /* their records' fate is known */
@@ -191,7 +195,7 @@ void mw_proxy_dialed(struct mw_proxy_conn *c);
 void mw_proxy_dial_late(struct mw_proxy_conn *c);
 /* Closes c->next, connected or not. */
 void mw_proxy_hang_up(struct mw_proxy_conn *c);
-/* A look-up is done: tells its connection, and frees it. */
+/* A look-up is done: tells those who wait for it, and frees it after the last. */
 void mw_proxy_found(struct mw_lookup *u);
 /* Notes in w where the next server is, when it is given by address. */
 void mw_proxy_where(struct mw_way *w);

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """A next server whose name has an address on this host and one elsewhere: a password goes in
-clear to the first only, also when a connection that served others is made anew."""
+clear to the first only, also when a connection that served others is made anew. And one whose
+name is looked up slowly: clients who wait for it share the answer."""
 
 import fcntl
 import json
@@ -20,6 +21,7 @@ import smtp
 import tap
 
 SPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+CLIENTS, LOOPS = 40, 4
 HERE, THERE, PORT = "127.0.0.1", "192.0.2.1", 2525
 
 
@@ -75,12 +77,68 @@ def network(work):
 	subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
 
 
+class Names:
+	"""A name server that answers when it is told to. asked: (number, type) of its queries."""
+
+	def __init__(self):
+		self.asked, self.go = set(), threading.Event()
+		self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+		self.sock.bind((HERE, 53))
+		threading.Thread(target=self._read, daemon=True).start()
+
+	def _read(self):
+		while True:
+			q, peer = self.sock.recvfrom(512)
+			kind = struct.unpack(">H", q[q.index(b"\0", 12) + 1:][:2])[0]
+			self.asked.add((q[:2], kind))
+			threading.Thread(target=self._answer, args=(q, peer, kind), daemon=True).start()
+
+	def _answer(self, q, peer, kind):
+		self.go.wait()
+		end = q.index(b"\0", 12) + 5
+		n = 1 if kind == 1 else 0
+		head = q[:2] + struct.pack(">HHHHH", 0x8180, 1, n, 0, 0) + q[12:end]
+		self.sock.sendto(head + n * (b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 0, 4)
+					     + socket.inet_aton(HERE)), peer)
+
+
+def slow(work, pid, port):
+	"""Many clients who wait for the name. How many got a greeting, and how often it was asked for."""
+	names = Names()
+	for name, text in (("resolv.conf", f"nameserver {HERE}\noptions timeout:30\n"),
+			   ("nsswitch.conf", "hosts: files dns\n")):
+		pathlib.Path(work, name).write_text(text, encoding="ascii")
+		subprocess.run(["mount", "--bind", f"{work}/{name}", f"/etc/{name}"], check=True)
+	sockets = lambda: sum("socket:" in str(x) for x in links(pid))
+	before, clients = sockets(), []
+	for _ in range(CLIENTS):
+		clients.append(socket.create_connection((HERE, port)))
+	rigs.wait_for("all of them to be there", lambda: sockets() >= before + CLIENTS, tap.PATIENCE)
+	rigs.wait_for("the name to be asked for", lambda: names.asked, tap.PATIENCE)
+	names.go.set()
+	greeted = 0
+	for c in clients:
+		c.settimeout(tap.PATIENCE)
+		greeted += c.recv(3) == b"220"
+		c.close()
+	return {"greeted": greeted, "asked": sum(kind == 1 for _, kind in names.asked)}
+
+
+def links(pid):
+	for name in os.listdir(f"/proc/{pid}/fd"):
+		try:
+			yield os.readlink(f"/proc/{pid}/fd/{name}")
+		except OSError:
+			pass
+
+
 def inside(work):
 	network(work)
 	here, there = Next(HERE), Next(THERE)
 	rig = rigs.Rig(work)
-	port = rigs.free_ports(1)[0]
+	port, other = rigs.free_ports(2)
 	rig.configure(conf=f"proxy_listen = smtp:inet:{HERE}:{port}->inet:next.test:{PORT}\n"
+			   f"proxy_listen = smtp:inet:{HERE}:{other}->inet:slow.test:{PORT}\n"
 			   "proxy_keep_next = 30s\n")
 	rig.mailwal("init", rig.journal)
 	with rig:
@@ -95,8 +153,11 @@ def inside(work):
 			rigs.wait_for("the other address", lambda: "EHLO" in there.heard)
 			c.send(b"AUTH PLAIN AGEAc2VjcmV0\r\n")
 			told = c.reply()[0]
-	print(json.dumps({"first": first, "here": here.heard, "offered": offered, "told": told,
-			  "there": there.heard}))
+		heard, again = here.heard, Next(HERE)
+		late = slow(work, p.pid, other)
+		again.close()
+	print(json.dumps({"first": first, "here": heard, "offered": offered, "told": told,
+			  "there": there.heard, "late": late}))
 
 
 def main(t):
@@ -111,6 +172,9 @@ def main(t):
 	t.ok(seen["offered"], "and here AUTH is offered in clear", seen)
 	t.equal((seen["told"], "AUTH" in seen["there"]), (538, False),
 		"not elsewhere, by the connection that takes its place")
+	late = seen["late"]
+	t.ok(late["greeted"] == CLIENTS and 0 < late["asked"] <= LOOPS,
+	     f"{CLIENTS} clients wait for one name: each loop asks once", late)
 
 
 if sys.argv[1:2] == ["--inside"]:
