@@ -265,14 +265,16 @@ took(const struct whose *w, struct mw_str addr)
 	return false;
 }
 
-static bool
-in_box(struct hops *h, const struct mw_copy *c, const char *box)
+/* NULL: none, or it is a copy in Sent. */
+static const char *
+box_of(struct hops *h, const struct mw_copy *c)
 {
 	const char *name;
 	struct mw_err why;
 	return !c->sent &&
-	       mw_target_box(h->t, c->mailbox, h->over->arena, &name, &why) == 0 &&
-	       strcmp(name, box) == 0;
+	               mw_target_box(h->t, c->mailbox, h->over->arena, &name, &why) == 0
+	           ? name
+	           : NULL;
 }
 
 /* What was wanted of the alias is wanted of the people behind it. False: not all of them
@@ -286,10 +288,11 @@ want_those(struct hops *h, const struct whose *w, uint32_t rec, struct mw_str rc
 	for (size_t i = 0; i < w->n; i++) {
 		if (w->v[i].sent || !mw_str_ieq(w->v[i].rcpt, rcpt))
 			continue;
+		const char *name = box_of(h, &w->v[i]); /* once: there may be thousands */
 		bool there = false;
 		for (size_t k = first_of(o, rec); k < o->n && o->v[k].rec == rec; k++) {
 			struct mw_plan_box *b = &h->p->box[o->v[k].box];
-			if (!in_box(h, &w->v[i], b->box))
+			if (!name || strcmp(name, b->box) != 0)
 				continue;
 			there = true;
 			if (wanted)
@@ -298,6 +301,36 @@ want_those(struct hops *h, const struct whose *w, uint32_t rec, struct mw_str rc
 		all = all && there;
 	}
 	return all;
+}
+
+static bool
+leads_to(struct hops *h, struct mw_str addr, const char *box)
+{
+	const struct mw_conf *conf = h->cli->conf;
+	struct mw_arena *a = h->over->arena;
+	struct mw_str base = mw_addr_base(addr, conf->recipient_delimiter, a);
+	struct mw_copy c = {.mailbox = mw_mailbox_name(conf, base, a)};
+	const char *name = c.mailbox ? box_of(h, &c) : NULL;
+	return !name || strcmp(name, box) == 0;
+}
+
+/* Is there a recipient of that box whom the later host was not given? Two may share it,
+ * and the one may be on his way still. */
+static bool
+some_left(struct hops *h, const struct whose *later, const struct mw_mail *m,
+          const char *box)
+{
+	const unsigned none = MW_RCPT_REFUSED | MW_RCPT_EXCLUDED;
+	for (size_t i = 0; i < m->n_rcpt; i++) {
+		const struct mw_rcpt *r = &m->rcpt[i];
+		size_t n = r->n_mailbox ? r->n_mailbox : 1;
+		for (size_t k = 0; k < n && !(r->flags & none); k++) {
+			struct mw_str addr = r->n_mailbox ? r->mailbox[k] : r->addr;
+			if (!took(later, addr) && leads_to(h, addr, box))
+				return true;
+		}
+	}
+	return false;
 }
 
 /* Copies of the earlier record go whose recipients the later host took as its own,
@@ -313,10 +346,15 @@ replace(struct hops *h, uint32_t later, uint32_t earlier)
 		r = load_whose(h, earlier, &e);
 	if (r <= 0)
 		return r;
-	for (size_t k = first_of(o, earlier); k < o->n && o->v[k].rec == earlier; k++) {
-		struct mw_plan_box *b = &h->p->box[o->v[k].box];
-		for (size_t i = 0; i < e.n && !o->v[k].gone; i++) {
-			if (!in_box(h, &e.v[i], b->box) || !took(&l, e.v[i].addr))
+	for (size_t i = 0; i < e.n; i++) {
+		const char *name = box_of(h, &e.v[i]);
+		if (!name || !took(&l, e.v[i].addr))
+			continue;
+		for (size_t k = first_of(o, earlier); k < o->n && o->v[k].rec == earlier;
+		     k++) {
+			struct mw_plan_box *b = &h->p->box[o->v[k].box];
+			if (o->v[k].gone || strcmp(name, b->box) != 0 ||
+			    some_left(h, &l, &e.mail, b->box))
 				continue;
 			o->v[k].gone = want_those(h, &l, later, e.v[i].addr,
 			                          b->v[o->v[k].at].wanted);
