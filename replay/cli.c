@@ -147,6 +147,15 @@ mw_cli_unknown(const struct mw_cli *cli, const struct mw_cmd *cmd, const char *a
 }
 
 int
+mw_cli_begin(struct mw_cli *cli)
+{
+	if (cli->begun || !cli->begin)
+		return 0;
+	cli->begun = true;
+	return cli->begin(cli);
+}
+
+int
 mw_cli_open(const struct mw_cli *cli, size_t k, struct mw_store **ret, struct mw_err *err)
 {
 	struct mw_store_opts o = {.dir = cli->journals[k],

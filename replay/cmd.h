@@ -2,7 +2,8 @@
  *
  * A command is a function over the parsed globals and its own arguments; it returns an
  * exit status (0, 1, 3, sysexits or 130) and prints errors through mw_cli_error. What it
- * needs is in the table, so that main opens and refuses in one place.
+ * needs is in the table, so that main opens and refuses in one place: when the command
+ * calls mw_cli_begin, its arguments looked at.
  */
 #ifndef MW_REPLAY_CMD_H
 #define MW_REPLAY_CMD_H
@@ -35,6 +36,9 @@ struct mw_cli {
 	size_t n_secret;
 	bool json, quiet;
 	int verbose;
+	/* What mw_cli_begin does; NULL: nothing is left to do. */
+	int (*begin)(struct mw_cli *cli);
+	bool begun;
 };
 
 struct mw_cmd {
@@ -97,6 +101,10 @@ bool mw_cli_bundled(const struct mw_cmd *cmd, const char *arg);
  * The command's function still looks at what they mean. */
 int mw_cli_check(const struct mw_cli *cli, const struct mw_cmd *cmd, int argc,
                  char **argv);
+/* Every command calls it when it knows that its arguments are right, and before it uses
+ * the configuration, keys or journals: reads and opens what the table says it needs. 0,
+ * or an exit status, which is said. A second call does nothing. */
+int mw_cli_begin(struct mw_cli *cli) MW_CHECK;
 /* Opens journal k of the set for reading: 0 or the store's error. */
 int mw_cli_open(const struct mw_cli *cli, size_t k, struct mw_store **ret,
                 struct mw_err *err) MW_CHECK;

@@ -432,6 +432,8 @@ mw_cmd_audit(struct mw_cli *cli, int argc, char **argv)
 	if (!log)
 		return mw_err_exit(MW_ENOMEM);
 	int status = parse(&j, argc, argv, log, &n_log);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	if (status)
 		return status;
 	int r = work(&j, log, n_log, &err);

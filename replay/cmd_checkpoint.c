@@ -52,6 +52,9 @@ mw_cmd_checkpoint(struct mw_cli *cli, int argc, char **argv)
 		if (r == 0)
 			return mw_cli_unknown(cli, mw_cmd_find("checkpoint"), argv[i]);
 	}
+	int status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
 	struct mw_store *st = cli->stores[0];
 	struct mw_record rec;
 	MW_BUF_AUTO note = {0};

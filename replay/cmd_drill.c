@@ -124,6 +124,9 @@ parse_run(struct mw_drill *d, struct args *a, int argc, char **argv)
 		return mw_cli_error(cli, &err);
 	if (!d->to)
 		d->to = "scratch";
+	if (strcmp(d->to, "scratch") != 0 && strcmp(d->to, "dovecot") != 0 &&
+	    mw_target_check(d->to, &err) < 0)
+		return mw_cli_error(cli, &err);
 	if (strncasecmp(d->to, "lmtp:", 5) == 0 || strncasecmp(d->to, "smtp:", 5) == 0)
 		return mw_cli_usage(
 		    cli, self(),
@@ -213,9 +216,12 @@ drill_run(struct mw_cli *cli, int argc, char **argv)
 	if (!arena || mw_drill_init(&d, cli, &err))
 		return mw_err_exit(MW_ENOMEM);
 	mw_query_init(&a.q, arena);
-	mw_query_site(&a.q, cli->conf);
 	int status = parse_run(&d, &a, argc, argv);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	if (status == 0) {
+		d.st = cli->stores[0];
+		mw_query_site(&a.q, cli->conf);
 		(void)signal(SIGPIPE, SIG_IGN);
 		d.operator_name = operator_of(&a, room);
 		d.t.sent_folder = cli->conf->sent_folder;
@@ -286,9 +292,11 @@ drill_list(struct mw_cli *cli, int argc, char **argv)
 	MW_ARENA_AUTO *a = mw_arena_new(16U << 20);
 	const char **v = NULL;
 	size_t n = 0;
-	int status = 0;
 	if (argc > 2)
 		return mw_cli_unknown(cli, self(), argv[2]);
+	int status = mw_cli_begin(cli);
+	if (status)
+		return status;
 	struct mw_table *t = mw_table_new(cols, MW_COUNT(cols), true);
 	if (!a || !t || mw_drill_names(cli->stores[0], a, &v, &n, &err) < 0)
 		status = err.code ? mw_cli_error(cli, &err) : mw_err_exit(MW_ENOMEM);
@@ -326,6 +334,9 @@ drill_report(struct mw_cli *cli, int argc, char **argv)
 	if (!text && !html && !note && strcmp(form, "json") != 0)
 		return mw_cli_usage(cli, self(),
 		                    "-o: '%s' is not text, html, json or note", form);
+	int status = mw_cli_begin(cli);
+	if (status)
+		return status;
 	if (mw_drill_find(cli->stores[0], name, &k, &err) < 0)
 		return mw_cli_error(cli, &err);
 	if (text)
@@ -337,7 +348,6 @@ drill_report(struct mw_cli *cli, int argc, char **argv)
 	else
 		mw_cli_json(json_incref(k.o));
 	(void)fwrite(b.p ? b.p : (const uint8_t *)"", 1, b.n, stdout);
-	int status = 0;
 	if (!k.signed_here) {
 		(void)mw_fail(&err, MW_EDAMAGED,
 		              "the report %s is not signed by this journal's key, or was "
@@ -393,6 +403,9 @@ drill_verify(struct mw_cli *cli, int argc, char **argv)
 	struct mw_drill_kept k;
 	if (argc > 3 || (argc == 3 && argv[2][0] == '-'))
 		return mw_cli_unknown(cli, self(), argv[argc - 1]);
+	int status = mw_cli_begin(cli);
+	if (status)
+		return status;
 	int r = open_report(cli->stores[0], argc == 3 ? argv[2] : NULL, &k, &err);
 	if (r == MW_EFORMAT) {
 		(void)mw_cli_error(cli, &err);
@@ -405,7 +418,6 @@ drill_verify(struct mw_cli *cli, int argc, char **argv)
 		            "it is not signed by this journal's key, or was altered");
 	else
 		r = mw_drill_fits(cli->stores[0], k.o, &err);
-	int status = 0;
 	if (r == 0 || r == MW_EDAMAGED || r == MW_EFORMAT) {
 		verify_says(cli, &k, &err);
 		status = r != 0;

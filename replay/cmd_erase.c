@@ -495,6 +495,8 @@ run(struct erase *e, struct mw_retain_job *j)
 static int
 add_id(struct mw_query *q, const char *id, struct mw_err *err)
 {
+	if (*id == '\0')
+		return mw_fail(err, MW_EUSAGE, "an ID is empty");
 	const char **v = mw_arena_alloc(q->arena, (q->n_id + 1) * sizeof *v);
 	if (!v)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -550,6 +552,8 @@ mw_cmd_erase(struct mw_cli *cli, int argc, char **argv)
 		return mw_err_exit(MW_ENOMEM);
 	mw_query_init(&e.q, arena);
 	int status = parse(&e, argc, argv);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	if (status != 0)
 		return status;
 	mw_cli_catch_signals();

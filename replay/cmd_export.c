@@ -57,6 +57,8 @@ mw_cmd_export(struct mw_cli *cli, int argc, char **argv)
 		return mw_err_exit(MW_ENOMEM);
 	mw_query_init(&a.q, arena);
 	int status = parse(cli, &a, argc, argv);
+	if (!status)
+		status = mw_cli_begin(cli);
 	if (status) {
 		mw_report_done(&report);
 		return status;

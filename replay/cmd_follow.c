@@ -66,6 +66,8 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 		return mw_cli_error(cli, &err);
 	if (!a->to)
 		return mw_cli_usage(cli, self(), "--to TARGET is missing");
+	if (mw_target_check(a->to, &err) < 0)
+		return mw_cli_error(cli, &err);
 	if (a->q.n_body || a->q.n_attachment || a->q.n_id)
 		return mw_cli_usage(cli, self(),
 		                    "follow selects by envelope, header and time, not by "
@@ -161,6 +163,8 @@ mw_cmd_follow(struct mw_cli *cli, int argc, char **argv)
 		return mw_err_exit(MW_ENOMEM);
 	mw_query_init(&a.q, arena);
 	int status = parse(cli, &a, argc, argv);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	if (status == 0) {
 		(void)signal(SIGPIPE, SIG_IGN);
 		mw_cli_catch_signals();

@@ -283,9 +283,10 @@ add_or_rm(struct mw_cli *cli, struct ask *a)
 		r = check_terms(&a->q, &err);
 	if (r == 0 && !rm)
 		r = fill(a, &h, &err);
-	if (r == 0)
-		r = change(cli, a, &h, &err);
-	if (r < 0)
+	int status = r == 0 ? mw_cli_begin(cli) : mw_cli_error(cli, &err);
+	if (status != 0)
+		return status;
+	if (change(cli, a, &h, &err) < 0)
 		return mw_cli_error(cli, &err);
 	if (cli->json) {
 		json_t *o = hold_json(&h);
@@ -343,6 +344,9 @@ mw_cmd_hold(struct mw_cli *cli, int argc, char **argv)
 		return mw_cli_usage(cli, cmd, "a selection belongs to add");
 	if (!is_list)
 		return add_or_rm(cli, &a);
+	int status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
 	mw_cli_catch_signals();
 	int r = mw_holds_load(cli->stores[0], &holds, &err);
 	if (r == 0)

@@ -80,6 +80,8 @@ parse(struct job *j, int argc, char **argv)
 	}
 	if (!j->src.text)
 		return mw_cli_usage(j->cli, self(), "import from where? maildir:DIR, …");
+	if (mw_target_check(j->src.text, &err) < 0)
+		return mw_cli_error(j->cli, &err);
 	return 0;
 }
 
@@ -306,6 +308,8 @@ mw_cmd_import(struct mw_cli *cli, int argc, char **argv)
 	struct mw_err err = {0};
 	j.src.cli = cli;
 	int status = parse(&j, argc, argv);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	if (status)
 		return status;
 	(void)signal(SIGPIPE, SIG_IGN);

@@ -33,12 +33,15 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 			return mw_cli_unknown(cli, cmd, argv[i]);
 		a->dir = argv[i];
 	}
+	if (a->dir && a->dir[0] == '\0')
+		return mw_cli_usage(cli, cmd, "the directory's name is empty");
+	int status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
 	if (!a->dir && cli->n_journals > 1)
 		return mw_cli_usage(cli, cmd, "one journal at a time");
 	if (!a->dir)
 		a->dir = cli->journals[0];
-	if (a->dir[0] == '\0')
-		return mw_cli_usage(cli, cmd, "the directory's name is empty");
 	return 0;
 }
 

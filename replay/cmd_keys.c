@@ -80,6 +80,9 @@ keys_new(struct mw_cli *cli, const struct ask *a)
 	char id[2 * MW_KEY_ID_LEN + 1];
 	if (!a->out || a->n_file)
 		return usage(cli, "keys new needs --out FILE and nothing else");
+	int status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
 	if (captures_here(cli) && !a->here) {
 		(void)
 		    mw_fail(&err, MW_EPERM,
@@ -231,10 +234,13 @@ keys_rotate(struct mw_cli *cli, const struct ask *a)
 	struct mw_err err = {0};
 	MW_BUF_AUTO pk = {0};
 	MW_BUF_AUTO reply = {.max = 4096};
-	const char *dir = cli->journals[0];
 	if (a->n_file == 0 || a->out)
 		return usage(
 		    cli, "keys rotate needs the public key files of all recovery keys");
+	int status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
+	const char *dir = cli->journals[0];
 	if (cli->n_journals != 1)
 		return usage(cli, "works on one journal at a time");
 	int r = mw_store_load_recovery(a->file, a->n_file, &pk, &err);
@@ -327,9 +333,12 @@ keys_rewrap(struct mw_cli *cli, const struct ask *a)
 	MW_BUF_AUTO pk = {0};
 	MW_AUTOCLOSE int lock = -1;
 	struct rewrapped w = {0};
-	if (a->n_file == 0 || a->out || cli->n_secret == 0)
+	if (a->n_file == 0 || a->out || cli->n_keys == 0)
 		return usage(cli, "keys rewrap needs an old private key (--key FILE) and "
 		                  "the new public key files");
+	int status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
 	if (cli->n_journals != 1)
 		return usage(cli, "works on one journal at a time");
 	mw_cli_catch_signals();
@@ -369,6 +378,7 @@ mw_cmd_keys(struct mw_cli *cli, int argc, char **argv)
 		return usage(cli, "new, list, rotate or rewrap?");
 	if (a.n_file || a.out)
 		return usage(cli, "keys list takes nothing more");
+	status = mw_cli_begin(cli);
 	for (size_t k = 0; status == 0 && k < cli->n_journals; k++) {
 		struct mw_err err = {0};
 		if (!cli->stores[k] && mw_cli_open(cli, k, &cli->stores[k], &err) < 0)

@@ -347,5 +347,7 @@ mw_cmd_list(struct mw_cli *cli, int argc, char **argv)
 		                    (mw_fail(&err, MW_ENOMEM, "out of memory"), &err));
 	mw_query_init(&o.q, words);
 	int status = parse(&o, argc, argv);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	return status ? status : mw_list_run(&o, NULL);
 }

@@ -269,6 +269,8 @@ mw_cmd_mark(struct mw_cli *cli, int argc, char **argv)
 	size_t n = 0;
 	uint64_t seq = 0;
 	int status = parse(cli, argc, argv, &a);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	if (status != 0)
 		return status;
 	if (!arena)

@@ -303,6 +303,8 @@ mw_cmd_outcomes(struct mw_cli *cli, int argc, char **argv)
 	if (!log)
 		return mw_err_exit(MW_ENOMEM);
 	int status = parse(&j, argc, argv);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	if (status)
 		return status;
 	int r = work(&j, &err);

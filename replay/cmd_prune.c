@@ -300,11 +300,14 @@ mw_cmd_prune(struct mw_cli *cli, int argc, char **argv)
 		if (r == 0)
 			return mw_cli_unknown(cli, mw_cmd_find("prune"), argv[i]);
 	}
+	int status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
 	mw_cli_catch_signals();
 	int r = run(&p, &err);
 	if (r < 0 && !err.code)
 		(void)mw_fail(&err, r, "%s", mw_err_text(r));
-	int status = r < 0 ? mw_cli_error(cli, &err) : clock_answer(&p);
+	status = r < 0 ? mw_cli_error(cli, &err) : clock_answer(&p);
 	if (r == 0) {
 		status |= damage_answer(&p);
 		summary(&p);

@@ -48,6 +48,8 @@ self(void)
 static int
 add_id(struct mw_query *q, const char *id, struct mw_err *err)
 {
+	if (*id == '\0')
+		return mw_fail(err, MW_EUSAGE, "an ID is empty");
 	/* Room doubles at powers of two, so that no capacity need be kept. */
 	if ((q->n_id & (q->n_id - 1)) == 0) {
 		size_t cap = q->n_id;
@@ -107,7 +109,8 @@ check(struct recover *c)
 		return mw_cli_usage(c->cli, self(),
 		                    "--folder, --dry-run, --queue and --report belong to "
 		                    "--to");
-	if ((c->t.folder && mw_target_folder_check(c->t.folder, &err) < 0) ||
+	if ((c->to && mw_target_check(c->to, &err) < 0) ||
+	    (c->t.folder && mw_target_folder_check(c->t.folder, &err) < 0) ||
 	    mw_report_check(c->report_file, &err) < 0)
 		return mw_cli_error(c->cli, &err);
 	c->put = c->to && (!c->missing || c->t.folder);
@@ -483,6 +486,8 @@ mw_cmd_recover(struct mw_cli *cli, int argc, char **argv)
 	c.run.cli = cli;
 	c.run.report = &c.report;
 	int status = parse(&c, argc, argv);
+	if (!status)
+		status = mw_cli_begin(cli);
 	if (!status)
 		status = c.history ? mw_restore_history(cli, c.who) : work(&c);
 	mw_target_free(c.run.target);

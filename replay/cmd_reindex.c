@@ -40,8 +40,11 @@ mw_cmd_reindex(struct mw_cli *cli, int argc, char **argv)
 	if (argc > 1)
 		return mw_cli_unknown(cli, mw_cmd_find("reindex"), argv[1]);
 	uint64_t all = 0;
+	int status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
 	for (size_t k = 0; k < cli->n_journals; k++) {
-		int status = reindex(cli, k, &all);
+		status = reindex(cli, k, &all);
 		if (status != 0)
 			return status;
 	}

@@ -206,9 +206,9 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 		                    "undo takes away what one run put back; a "
 		                    "selection has no meaning there");
 	a->dry = a->dry || a->step == STEP_PLAN || a->step == STEP_VERIFY;
-	if (mw_report_check(a->report, &err) < 0)
+	if (mw_target_check(a->to, &err) < 0 || mw_report_check(a->report, &err) < 0)
 		return mw_cli_error(cli, &err);
-	return by_default(cli, a);
+	return 0;
 }
 
 /* Imported mail is not in any MTA's queue, and what put it where it is kept its date.
@@ -366,6 +366,10 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 		return mw_err_exit(MW_ENOMEM);
 	mw_query_init(&a.q, arena);
 	int status = parse(cli, &a, argc, argv);
+	if (!status)
+		status = mw_cli_begin(cli);
+	if (!status)
+		status = by_default(cli, &a);
 	if (status) {
 		mw_report_done(&report);
 		return status;

@@ -47,6 +47,14 @@ quiet_option(int argc, char **argv, int *i, struct ask *a, struct mw_err *err)
 	return 0;
 }
 
+static bool
+is_port(const char *text)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+	return *text >= '0' && *text <= '9' && !*end && n >= 1 && n <= 65535;
+}
+
 /* What an operator is to put somewhere, as it is. */
 static void
 print_text(const struct mw_cli *cli, const char *server, struct mw_buf *text)
@@ -67,10 +75,6 @@ print_quiet(const struct mw_cli *cli, const struct ask *a)
 	struct mw_quiet q = {config, a->quiet_dir ? a->quiet_dir : "/run/mailwal-quiet",
 	                     a->sink ? a->sink : MW_SINK_DEFAULT,
 	                     a->port ? (unsigned)strtoul(a->port, NULL, 10) : 12143};
-	if (q.dir[0] != '/' || !strrchr(q.sink, ':') || q.port < 1 || q.port > 65535)
-		return mw_cli_usage(cli, mw_cmd_find("setup"),
-		                    "--dir is a path from /, --sink HOST:PORT, --port a "
-		                    "number");
 	if (mw_setup_quiet(&q, &text, &err))
 		return mw_cli_error(cli, &err);
 	print_text(cli, a->server, &text);
@@ -135,6 +139,11 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 	if ((a->quiet_dir || a->sink || a->port) && !a->quiet)
 		return mw_cli_usage(cli, cmd,
 		                    "--dir, --port and --sink go with --quiet-instance");
+	if ((a->quiet_dir && a->quiet_dir[0] != '/') ||
+	    (a->sink && !strchr(a->sink, ':')) || (a->port && !is_port(a->port)))
+		return mw_cli_usage(cli, cmd,
+		                    "--dir is a path from /, --sink HOST:PORT, --port a "
+		                    "number");
 	if (!postfix && a->dir)
 		return mw_cli_usage(cli, cmd, "--postfix-config goes with postfix");
 	if ((a->test.address || a->test.via || a->test.wait) &&
@@ -145,6 +154,8 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 	if (!postfix && !sendmail && a->test.address)
 		return mw_cli_usage(cli, cmd,
 		                    "--send-test goes with postfix and sendmail");
+	if (a->test.address && mw_probe_check(&a->test, &err) < 0)
+		return mw_cli_error(cli, &err);
 	if (a->file && (!sendmail || !(a->check || a->apply)))
 		return mw_cli_usage(cli, cmd,
 		                    "--sendmail-config goes with sendmail --check or "
@@ -374,6 +385,8 @@ mw_cmd_setup(struct mw_cli *cli, int argc, char **argv)
 	struct mw_err err = {0};
 	struct mw_postfix p;
 	int status = parse(cli, argc, argv, &a);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	if (status != 0)
 		return status;
 	if (!arena)

@@ -365,7 +365,7 @@ parse(struct mw_cli *cli, int argc, char **argv, enum what *what, const char **r
 			return mw_cli_unknown(cli, cmd, argv[i]);
 		*ret_id = argv[i];
 	}
-	if (!*ret_id)
+	if (!*ret_id || !**ret_id)
 		return mw_cli_usage(cli, cmd, "which message? give its ID or queue ID");
 	if (cli->json && *what != SUMMARY)
 		return mw_cli_usage(cli, cmd, "--json or %s, not both", names[*what]);
@@ -383,6 +383,8 @@ mw_cmd_show(struct mw_cli *cli, int argc, char **argv)
 	struct mw_query q;
 	struct mw_err err = {0};
 	int status = parse(cli, argc, argv, &what, &id);
+	if (status == 0)
+		status = mw_cli_begin(cli);
 	if (status != 0)
 		return status;
 	if (!a)

@@ -428,6 +428,9 @@ mw_cmd_status(struct mw_cli *cli, int argc, char **argv)
 	if (nagios && cli->json)
 		return mw_cli_usage(cli, mw_cmd_find("status"),
 		                    "--nagios or --json, not both");
+	status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
 	for (size_t k = 0; ack && k < cli->n_journals; k++) {
 		struct mw_err err = {0};
 		if (mw_status_acknowledge(cli->journals[k], &err) < 0)

@@ -328,6 +328,9 @@ mw_cmd_verify(struct mw_cli *cli, int argc, char **argv)
 			return mw_cli_usage(cli, cmd,
 			                    "--sample: '%s' is no share such as 5%%", v);
 	}
+	status = mw_cli_begin(cli);
+	if (status != 0)
+		return status;
 	for (size_t k = 0; k < cli->n_journals; k++) {
 		int s = verify(cli, k, &a, &total);
 		if (s > 1)

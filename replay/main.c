@@ -26,7 +26,8 @@ mw_cmd_find(const char *name)
 }
 
 struct globals {
-	struct mw_cli cli;
+	struct mw_cli cli; /* the first: begin() */
+	const struct mw_cmd *cmd;
 	char **conf_files;
 	size_t n_conf_files;
 	struct mw_conf **confs; /* [0] is cli.conf */
@@ -218,26 +219,37 @@ nagios_status(const struct mw_cmd *cmd, int argc, char **argv, int status)
 	return status;
 }
 
+/* mw_cli_begin: what the command needs by its row of the table. */
+static int
+begin(struct mw_cli *cli)
+{
+	struct globals *g = (struct globals *)cli;
+	unsigned needs = g->cmd->needs;
+	int status = needs ? load_confs(g) : 0;
+	if (status == 0 && (needs & MW_NEED_ONE_JOURNAL) && cli->n_journals != 1)
+		status = mw_cli_usage(cli, g->cmd, "works on one journal at a time");
+	if (status == 0)
+		status = load_keys(g);
+	if (status == 0 && (needs & (MW_NEED_JOURNAL | MW_NEED_ONE_JOURNAL)))
+		status = open_journals(g);
+	if (status == 0 && (needs & MW_NEED_SET))
+		status = check_set(g);
+	if (status == 0)
+		mw_cli_catch_signals();
+	return status;
+}
+
 static int
 run(struct globals *g, const struct mw_cmd *cmd, int argc, char **argv)
 {
-	int status = 0;
 	if (g->n_conf_files)
 		g->cli.conf_file = g->conf_files[0];
-	status = mw_cli_check(&g->cli, cmd, argc, argv);
-	if (status == 0 && cmd->needs)
-		status = load_confs(g);
-	if (status == 0 && (cmd->needs & MW_NEED_ONE_JOURNAL) && g->cli.n_journals != 1)
-		status = mw_cli_usage(&g->cli, cmd, "works on one journal at a time");
-	if (status == 0)
-		status = load_keys(g);
-	if (status == 0 && (cmd->needs & (MW_NEED_JOURNAL | MW_NEED_ONE_JOURNAL)))
-		status = open_journals(g);
-	if (status == 0 && (cmd->needs & MW_NEED_SET))
-		status = check_set(g);
+	g->cmd = cmd;
+	g->cli.begin = begin;
+	int status = mw_cli_check(&g->cli, cmd, argc, argv);
 	if (status == 0) {
-		mw_cli_catch_signals();
 		status = cmd->fn(&g->cli, argc, argv);
+		mw_assert(status != 0 || g->cli.begun || !cmd->needs);
 	}
 	status = nagios_status(cmd, argc, argv, status);
 	struct mw_err err = {0};

@@ -210,6 +210,8 @@ struct mw_probe_opts {
 };
 struct mw_probe;
 
+/* Are the options right? 0 or MW_EUSAGE. */
+int mw_probe_check(const struct mw_probe_opts *o, struct mw_err *err) MW_CHECK;
 /* MW_EUSAGE, or why a journal cannot be read. */
 int mw_probe_new(struct mw_cli *cli, const struct mw_probe_opts *o, struct mw_probe **ret,
                  struct mw_err *err) MW_CHECK;

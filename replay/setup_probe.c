@@ -137,6 +137,22 @@ mw_probe_free(struct mw_probe *p)
 	free(p);
 }
 
+static int
+take_options(struct mw_probe *p, const struct mw_probe_opts *o, struct mw_err *err)
+{
+	int r = take_address(p, o->address, err);
+	if (r == 0)
+		r = take_via(p, o->via ? o->via : "127.0.0.1:25", err);
+	return r == 0 && o->wait ? take_wait(p, o->wait, err) : r;
+}
+
+int
+mw_probe_check(const struct mw_probe_opts *o, struct mw_err *err)
+{
+	struct mw_probe p = {.cli = NULL};
+	return take_options(&p, o, err);
+}
+
 int
 mw_probe_new(struct mw_cli *cli, const struct mw_probe_opts *o, struct mw_probe **ret,
              struct mw_err *err)
@@ -153,11 +169,7 @@ mw_probe_new(struct mw_cli *cli, const struct mw_probe_opts *o, struct mw_probe 
 			r = mw_fail(err, MW_ENOMEM, "out of memory");
 	}
 	if (r == 0)
-		r = take_address(p, o->address, err);
-	if (r == 0)
-		r = take_via(p, o->via ? o->via : "127.0.0.1:25", err);
-	if (r == 0 && o->wait)
-		r = take_wait(p, o->wait, err);
+		r = take_options(p, o, err);
 	if (r == 0)
 		r = open_journals(p, err);
 	if (r < 0) {

@@ -139,6 +139,15 @@ parse_target(const char *text, struct mw_url *u, struct mw_err *err)
 	return wrong(err, text, "unknown kind of target");
 }
 
+int
+mw_target_check(const char *text, struct mw_err *err)
+{
+	struct mw_url u = {0};
+	int r = parse_target(text, &u, err);
+	free(u.host);
+	return r;
+}
+
 /* A file that holds secrets: warned about when others may read it. */
 static int
 read_secret(struct mw_target *t, const char *path, char **ret, struct mw_err *err)

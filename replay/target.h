@@ -65,6 +65,8 @@ struct mw_target_opts {
 	void *note_arg;
 };
 
+/* Is text a target by its form? Nothing is opened. 0 or MW_EUSAGE. */
+int mw_target_check(const char *text, struct mw_err *err) MW_CHECK;
 /* Parses TARGET (grammar: mw_target_usage) and reads the password files; connects to
  * nothing. MW_EUSAGE with the grammar as hint; MW_EPERM, MW_ENOTFOUND for the files. */
 int mw_target_new(const char *text, const struct mw_target_opts *o,

@@ -153,6 +153,155 @@ values(void **state)
 	expect(0, "", "-j @/j", "list -S -2h --sender=--nonsense");
 }
 
+/* What a command does not take, wherever it is asked. */
+static void
+wrong_arguments(void **state)
+{
+	(void)state;
+	static const char *const lines[] = {
+	    "init ''",
+	    "setup",
+	    "setup exim",
+	    "setup postfix --check --apply",
+	    "setup postfix --quiet-instance",
+	    "setup dovecot --quiet-instance --port x",
+	    "setup dovecot --quiet-instance --port 143x",
+	    "setup dovecot --quiet-instance --dir x",
+	    "setup postfix --check --send-test a@b --wait x",
+	    "list --since never",
+	    "list --until 2026-13-01",
+	    "list --since now --until yesterday",
+	    "list --larger x",
+	    "list --smaller -1",
+	    "list --direction up",
+	    "list --overlap x --since-mark m",
+	    "list -o csv",
+	    "list --limit x",
+	    "show",
+	    "show ''",
+	    "show x --raw --headers",
+	    "export --all",
+	    "export --all --to nonsense",
+	    "export --all --to imap://h",
+	    "export --all --to eml:%u",
+	    "export --to eml:x --since never",
+	    "replay --all",
+	    "replay --all --to nonsense",
+	    "replay --all --to maildir:%z",
+	    "replay --all --to maildir:",
+	    "replay --all --to imap://",
+	    "replay --all --to imap://h:0x",
+	    "replay --all --to eml:x --fresh --resume",
+	    "replay --all --to eml:x --jobs x",
+	    "replay --all --to eml:x --rate x",
+	    "replay --all --to eml:x --uid-gap x",
+	    "replay --all --to eml:x --filing x",
+	    "replay --all --to eml:x --auth-style x",
+	    "replay --all --larger x --to eml:x",
+	    "replay undo --to eml:x",
+	    "replay undo r1 --user a --to eml:x",
+	    "drill",
+	    "drill nonsense",
+	    "drill run --sample x",
+	    "drill run --seed x",
+	    "drill run --to lmtp:h:1",
+	    "drill run --to nonsense",
+	    "drill run --since never",
+	    "drill report -o csv",
+	    "recover",
+	    "recover --all",
+	    "recover --user a --since never",
+	    "recover --user a --missing",
+	    "recover --user a --folder x",
+	    "recover --user a --to eml:x",
+	    "recover --user a --all --to nonsense",
+	    "recover --user a --history --all",
+	    "recover --user a --limit x",
+	    "recover --user a '' --to eml:x",
+	    "mark",
+	    "mark ''",
+	    "mark m --complete --failed",
+	    "mark m --list --complete",
+	    "outcomes",
+	    "audit",
+	    "audit --since never log",
+	    "hold",
+	    "hold nonsense",
+	    "hold add",
+	    "hold add h --subject x",
+	    "hold add h --since never",
+	    "hold rm",
+	    "hold rm h --all",
+	    "hold list h",
+	    "erase",
+	    "erase --all",
+	    "erase --since yesterday",
+	    "erase --user a --since never",
+	    "erase ''",
+	    "follow",
+	    "follow --to nonsense",
+	    "follow --to eml:x --larger x",
+	    "follow --to eml:x --rate x",
+	    "follow --to eml:x --body x",
+	    "import",
+	    "import nonsense:x",
+	    "import maildir:",
+	    "verify --sample x",
+	    "verify --sample 200%",
+	    "keys",
+	    "keys nonsense",
+	    "keys new",
+	    "keys rotate",
+	    "keys rewrap x.pub",
+	    "keys list x",
+	    "config",
+	    "config nonsense",
+	    "config explain",
+	};
+	size_t k;
+	json_t *o;
+	for (size_t i = 0; i < MW_COUNT(lines); i++)
+		everywhere("", lines[i]);
+	/* Every command that can be called wrongly but for its options is among them. */
+	static const char *const never[] = {"checkpoint", "reindex", "prune",
+	                                    "version",    "help",    "status"};
+	json_array_foreach(commands, k, o)
+	{
+		const char *name = json_string_value(json_object_get(o, "command"));
+		bool found = false;
+		for (size_t i = 0; i < MW_COUNT(never); i++)
+			found = found || strcmp(never[i], name) == 0;
+		for (size_t i = 0; i < MW_COUNT(lines); i++)
+			found = found || (strncmp(lines[i], name, strlen(name)) == 0);
+		if (!found)
+			fail_msg("%s", name);
+	}
+}
+
+/* The daemon, too. */
+static void
+daemon_arguments(void **state)
+{
+	(void)state;
+	static const char *const lines[] = {"--nonsense", "-Z",   "-c",
+	                                    "-t one",     "one",  "-c @/none.conf one",
+	                                    "-t -c",      "-t=1", "-c @/none.conf -Z"};
+	for (size_t i = 0; i < MW_COUNT(lines); i++) {
+		char args[200], command[900];
+		int n = (int)strcspn(lines[i], "@");
+		(void)snprintf(args, sizeof args, "%.*s%s%s", n, lines[i],
+		               lines[i][n] ? root : "",
+		               lines[i][n] ? lines[i] + n + 1 : "");
+		(void)snprintf(command, sizeof command,
+		               "timeout 60 %s/milter/mailwald %s >/dev/null 2>&1",
+		               MW_BINARY_DIR, args);
+		int status = system(command);
+		status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+		if (status != 64)
+			fail_msg("mailwald %s: exit %d", args, status);
+	}
+}
+
 /* Several letters in one word, as getopt(3) has it. */
 static void
 letters_in_one(void **state)
@@ -201,6 +350,8 @@ main(void)
 	    cmocka_unit_test(unknown_options),
 	    cmocka_unit_test(too_many),
 	    cmocka_unit_test(values),
+	    cmocka_unit_test(wrong_arguments),
+	    cmocka_unit_test(daemon_arguments),
 	    cmocka_unit_test(letters_in_one),
 	    cmocka_unit_test(class_options_are_explained),
 	};
