@@ -395,9 +395,15 @@ def idle(t, s):
 	t.ok(kept.open() and client.cmd(b"NOOP")[0] == 250,
 	     "milter_idle_timeout, proxy_timeout: idle connections stay")
 	t.ok(s.reload("milter_idle_timeout = 1s\nproxy_timeout = 1s\n"), "idle: reload")
-	late = smtp.Client(s.proxy)
+
+	def late():
+		try:
+			with smtp.Client(s.proxy) as c:
+				return c.reply()[0]
+		except smtp.SmtpError as e:  # on a busy machine before it has said EHLO
+			return e.code
 	t.comes(lambda: not kept.open(), "milter_idle_timeout: an idle connection is closed")
-	t.equal(late.reply()[0], 421, "proxy_timeout: an idle client is told")
+	t.comes(lambda: late() == 421, "proxy_timeout: an idle client is told")
 	t.equal(client.cmd(b"NOOP")[0], 250, "and one that was there keeps its own")
 	client.close()
 	t.ok(s.reload(""), "idle: reload")
