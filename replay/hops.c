@@ -2,6 +2,7 @@
 
 #include "journal/base/util.h"
 #include "journal/store/later.h"
+#include "replay/plan_place.h"
 #include "replay/profile.h"
 
 #include <stdlib.h>
@@ -277,6 +278,14 @@ box_of(struct hops *h, const struct mw_copy *c)
 	           : NULL;
 }
 
+/* The same by its name, or, where some were found to be so, one place through links. */
+static bool
+is_box(const struct hops *h, const char *name, const struct mw_plan_box *b)
+{
+	return strcmp(name, b->box) == 0 ||
+	       (b->shared && mw_target_is_files(h->t) && mw_plan_one_place(name, b->box));
+}
+
 /* What was wanted of the alias is wanted of the people behind it. False: not all of them
  * are in the plan, since the selection leaves somebody out. */
 static bool
@@ -292,7 +301,7 @@ want_those(struct hops *h, const struct whose *w, uint32_t rec, struct mw_str rc
 		bool there = false;
 		for (size_t k = first_of(o, rec); k < o->n && o->v[k].rec == rec; k++) {
 			struct mw_plan_box *b = &h->p->box[o->v[k].box];
-			if (!name || strcmp(name, b->box) != 0)
+			if (!name || !is_box(h, name, b))
 				continue;
 			there = true;
 			if (wanted)
@@ -304,21 +313,21 @@ want_those(struct hops *h, const struct whose *w, uint32_t rec, struct mw_str rc
 }
 
 static bool
-leads_to(struct hops *h, struct mw_str addr, const char *box)
+leads_to(struct hops *h, struct mw_str addr, const struct mw_plan_box *b)
 {
 	const struct mw_conf *conf = h->cli->conf;
 	struct mw_arena *a = h->over->arena;
 	struct mw_str base = mw_addr_base(addr, conf->recipient_delimiter, a);
 	struct mw_copy c = {.mailbox = mw_mailbox_name(conf, base, a)};
 	const char *name = c.mailbox ? box_of(h, &c) : NULL;
-	return !name || strcmp(name, box) == 0;
+	return !name || is_box(h, name, b);
 }
 
 /* Is there a recipient of that box whom the later host was not given? Two may share it,
  * and the one may be on his way still. */
 static bool
 some_left(struct hops *h, const struct whose *later, const struct mw_mail *m,
-          const char *box)
+          const struct mw_plan_box *b)
 {
 	const unsigned none = MW_RCPT_REFUSED | MW_RCPT_EXCLUDED;
 	for (size_t i = 0; i < m->n_rcpt; i++) {
@@ -326,7 +335,7 @@ some_left(struct hops *h, const struct whose *later, const struct mw_mail *m,
 		size_t n = r->n_mailbox ? r->n_mailbox : 1;
 		for (size_t k = 0; k < n && !(r->flags & none); k++) {
 			struct mw_str addr = r->n_mailbox ? r->mailbox[k] : r->addr;
-			if (!took(later, addr) && leads_to(h, addr, box))
+			if (!took(later, addr) && leads_to(h, addr, b))
 				return true;
 		}
 	}
@@ -353,8 +362,8 @@ replace(struct hops *h, uint32_t later, uint32_t earlier)
 		for (size_t k = first_of(o, earlier); k < o->n && o->v[k].rec == earlier;
 		     k++) {
 			struct mw_plan_box *b = &h->p->box[o->v[k].box];
-			if (o->v[k].gone || strcmp(name, b->box) != 0 ||
-			    some_left(h, &l, &e.mail, b->box))
+			if (o->v[k].gone || !is_box(h, name, b) ||
+			    some_left(h, &l, &e.mail, b))
 				continue;
 			o->v[k].gone = want_those(h, &l, later, e.v[i].addr,
 			                          b->v[o->v[k].at].wanted);

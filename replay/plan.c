@@ -4,6 +4,7 @@
 #include "journal/base/util.h"
 #include "replay/hops.h"
 #include "replay/known.h"
+#include "replay/plan_place.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ struct walk {
 	struct mw_known_set known;
 	struct mw_target *t;
 	struct mw_plan *plan;
+	struct mw_plan_places places;
 	struct mw_arena *tmp; /* of one message */
 	struct chosen *chosen;
 	size_t n_chosen, cap_chosen;
@@ -78,6 +80,23 @@ rehash(struct mw_plan *p)
 	return 0;
 }
 
+/* A new box that is the place of another is only a name of that one. */
+static int
+meet(struct walk *w, struct mw_plan_box *b, struct mw_plan_box **ret)
+{
+	struct mw_plan *p = w->plan;
+	size_t own = (size_t)(b - p->box), at = own;
+	if (!mw_target_is_files(w->t))
+		return 0;
+	if (mw_plan_place(&w->places, b->box, own, &at))
+		return mw_fail(w->err, MW_ENOMEM, "out of memory");
+	if (at != own)
+		b->same = at + 1;
+	*ret = &p->box[at];
+	(*ret)->shared |= at != own;
+	return 0;
+}
+
 /* The box of a mailbox; made in the first walk only. NULL with r 0: not concerned. */
 static int
 get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
@@ -97,6 +116,8 @@ get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
 	size_t i = find_slot(p, name);
 	if (p->slot[i]) {
 		*ret = &p->box[p->slot[i] - 1];
+		if ((*ret)->same)
+			*ret = &p->box[(*ret)->same - 1];
 		(*ret)->shared |= strcmp((*ret)->mailbox, mailbox) != 0;
 		return 0;
 	}
@@ -114,7 +135,7 @@ get_box(struct walk *w, const char *mailbox, struct mw_plan_box **ret)
 	p->slot[i] = ++p->n_box;
 	*ret = b;
 	w->first = p->n_box == 1 && !bad ? b : NULL;
-	return 0;
+	return bad ? 0 : meet(w, b, ret);
 }
 
 /* Is it u's, by its mailbox or (but in Sent) by an address that it came to? ub is u
@@ -293,10 +314,8 @@ on_selected(void *arg, const struct mw_item *it)
 	mw_arena_reset(w->tmp);
 	int r = mw_copies(w->cli->conf, &it->mail, w->tmp, &c, &n, w->err);
 	for (size_t i = 0; i < n && !r; i++) {
-		int named = copy_named(w, &c[i]);
-		if (named < 0)
-			return named;
-		if (!named)
+		r = copy_named(w, &c[i]);
+		if (r <= 0)
 			continue;
 		any = true;
 		r = get_box(w, c[i].mailbox, &b);
@@ -445,6 +464,7 @@ by_mailbox(const void *x, const void *y)
 static void
 sort_all(struct mw_plan *p)
 {
+	mw_plan_drop_names(p);
 	sort_rec = p->rec;
 	for (size_t i = 0; i < p->n_box; i++)
 		if (p->box[i].n)
@@ -553,6 +573,7 @@ mw_plan_make(const struct mw_plan_opts *o, struct mw_plan **ret, struct mw_err *
 	if (!r && !o->export && !o->mailbox)
 		r = mark_twins(p, err);
 	free(w.chosen);
+	mw_plan_places_done(&w.places);
 	mw_known_set_done(&w.known);
 	mw_arena_free(w.tmp);
 	if (r) {

@@ -65,6 +65,7 @@ struct mw_plan_box {
 	bool again;    /* to be scanned once more: copies left the queue meanwhile */
 	bool bad_name; /* the mailbox cannot be a place of this target */
 	bool shared;   /* of several mailboxes: a report names the place */
+	size_t same;   /* while it is made: the box that this is a name of, + 1 */
 };
 
 struct mw_plan {

@@ -316,6 +316,13 @@ mw_target_name(const struct mw_target *t)
 }
 
 bool
+mw_target_is_files(const struct mw_target *t)
+{
+	return t->ops == &mw_target_maildir || t->ops == &mw_target_mbox ||
+	       t->ops == &mw_target_eml;
+}
+
+bool
 mw_target_readable(const struct mw_target *t)
 {
 	return t->ops->readable;

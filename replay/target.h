@@ -82,6 +82,8 @@ bool mw_target_readable(const struct mw_target *t);    /* can say what it holds 
 bool mw_target_brief(const struct mw_target *t);
 /* Is that target's text one of those that cannot be read back (LMTP, SMTP)? */
 bool mw_target_write_only(const char *text);
+/* Is a box's name a path of this host? */
+bool mw_target_is_files(const struct mw_target *t);
 
 /* The box of a mailbox: copies of one message that meet in one box are one. The text
  * lives in the arena. MW_EUSAGE for a mailbox name that cannot be a path. */

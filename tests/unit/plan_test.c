@@ -165,12 +165,60 @@ of_a_user(void **state)
 	assert_int_equal(named(&other, "--user", "kurt@" ALABEL), 2);
 }
 
+/* Two mailboxes that are one directory, since one domain's is a link to the other's: one
+ * box, also where the mailbox is still to be made. */
+static void
+one_directory(void **state)
+{
+	struct scratch own;
+	struct mw_store *st = scratch_make(&own);
+	struct reading r;
+	struct mw_target *target;
+	struct mw_plan *p = NULL;
+	struct mw_query q;
+	struct mw_err err = {0};
+	char where[100];
+	(void)state;
+	put(st, "anna@example.org", NULL, NULL);
+	put(st, "anna@example.net", NULL, NULL);
+	put(st, "otto@example.net", NULL, NULL);
+	put(st, "otto@example.org", NULL, NULL);
+	put(st, "otto@example.com", NULL, NULL);
+	mw_store_close(st);
+	shell("mkdir -p %s/mail/example.org/otto %s/mail/example.com && "
+	      "ln -s example.org %s/mail/example.net",
+	      own.root, own.root, own.root);
+	reading_begin(&r, &own);
+	r.conf.mailbox_name = whole;
+	mw_query_init(&q, r.arena);
+	q.all = true;
+	(void)snprintf(where, sizeof where, "maildir:%s/mail/%%d/%%n", own.root);
+	assert_int_equal(mw_target_new(where, &(struct mw_target_opts){.create = true},
+	                               &target, &err),
+	                 0);
+	const struct mw_plan_opts opts = {.cli = &r.cli, .query = &q, .target = target};
+	if (mw_plan_make(&opts, &p, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(p->n_wanted, 5);
+	assert_int_equal(p->n_box, 3);
+	for (size_t i = 0; i < p->n_box; i++) {
+		bool com = strstr(p->box[i].box, "example.com") != NULL;
+		assert_int_equal(p->box[i].shared, !com);
+		assert_int_equal(p->box[i].n, com ? 1 : 2);
+	}
+	mw_plan_free(p);
+	mw_target_free(target);
+	reading_end(&r);
+	(void)scratch_remove(&own);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(of_a_domain),
 	    cmocka_unit_test(of_a_user),
+	    cmocka_unit_test(one_directory),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
