@@ -160,6 +160,51 @@ def expanded(t):
 			"zoe@example.test"]), f"replay puts them where they went then: {rc} {err}")
 
 
+def by_queue_id(t):
+	"""The queue ID names the mail that came to the alias: it is listed with whom it led
+	to, exported once, and put back into each of their mailboxes, and nobody else's."""
+	with Site(t.sub("by_queue_id")) as s:
+		s.send("TEAM", "team@example.test")
+		s.send("BOSS", "boss+x@example.test")
+		s.send("AWAY", "out@example.test")
+		s.send("OTHER", "zoe@example.test")
+		s.settled(4)
+		s.table.table.clear()
+		want = {"TEAM": ["anna@example.test", "berta@example.test"],
+			"BOSS": ["anna@example.test"], "AWAY": []}
+		for again in ("", ", after the index was built anew"):
+			for name, boxes in want.items():
+				rows = [o for o in s.lines("list", "--queue-id", name)
+					if "queue_id" in o]
+				t.ok(len(rows) == 1 and rows[0]["queue_id"] == name and
+				     rows[0]["mailboxes"] == boxes,
+				     f"list --queue-id {name} has whom it led to{again}", rows)
+				out = f"{t.dir}/q-{name}{bool(again)}"
+				s.mailwal("replay", "--queue-id", name, "--to",
+					  f"maildir:{out}/%u", "--create")
+				t.equal(stored(out) if os.path.exists(out) else [], boxes,
+					f"replay --queue-id {name}{again}")
+				s.mailwal("export", "--queue-id", name, "--to", f"maildir:{out}-e")
+				t.equal(len(stored(f"{out}-e")), 1, f"export --queue-id {name}{again}")
+			out = f"{t.dir}/q-one{bool(again)}"
+			s.mailwal("replay", "--queue-id", "TEAM", "--user", "berta@example.test",
+				  "--to", f"maildir:{out}/%u", "--create")
+			t.equal(stored(out), ["berta@example.test"],
+				f"with --user into that mailbox only{again}")
+			t.equal(found(s, "--queue-id", "TEAM", "--queue-id", "BOSS"), ["BOSS", "TEAM"],
+				f"two are both{again}")
+			t.equal(found(s, "--queue-id", "TEAM", "--user", "zoe@example.test"), [],
+				f"not another's{again}")
+			t.equal(s.mailwal("reindex")[0], 0, "reindex")
+		for cmd in (["replay", "--queue-id", "NONE", "--to", f"eml:{t.dir}/none"],
+			    ["export", "--queue-id", "team", "--to", f"eml:{t.dir}/none"],
+			    ["replay", "--queue-id", "AWAY", "--to", f"eml:{t.dir}/none/%u"]):
+			rc, out, err = s.mailwal("--json", *cmd)
+			o = json.loads(out.splitlines()[-1]) if out else {}
+			t.ok(rc == 0 and o.get("selected") == 0, f"{' '.join(cmd[:3])}: nothing",
+			     (rc, out, err))
+
+
 def erased(t):
 	with Site(t.sub("erased")) as s:
 		s.send("TEAM", "team@example.test")
@@ -316,6 +361,7 @@ def followed(t):
 
 def main(t):
 	expanded(t)
+	by_queue_id(t)
 	erased(t)
 	unread(t)
 	slow(t)
