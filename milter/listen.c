@@ -373,8 +373,9 @@ mw_listen_close(struct mw_listeners *l)
 	l->n = 0;
 }
 
-bool
-mw_listen_crowded(int fd)
+/* How many descriptors there are, and how many of them are kept. */
+static bool
+limits(rlim_t *ret_all, rlim_t *ret_kept)
 {
 	enum {
 		KEEP = 64
@@ -382,10 +383,28 @@ mw_listen_crowded(int fd)
 	struct rlimit r;
 	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
 		return false;
+	*ret_all = r.rlim_cur;
+	*ret_kept = MW_MIN(r.rlim_cur / 4, (rlim_t)KEEP);
+	return true;
+}
+
+bool
+mw_listen_crowded(int fd)
+{
+	rlim_t all, kept;
+	if (!limits(&all, &kept))
+		return false;
 	/* A new descriptor has the lowest number that is free. */
 	int lowest = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (lowest < 0)
 		return errno == EMFILE;
 	(void)close(lowest);
-	return (rlim_t)lowest >= r.rlim_cur - MW_MIN(r.rlim_cur / 4, (rlim_t)KEEP);
+	return (rlim_t)lowest >= all - kept;
+}
+
+bool
+mw_listen_too_far(int fd)
+{
+	rlim_t all, kept;
+	return limits(&all, &kept) && (rlim_t)fd >= all - kept / 2;
 }

@@ -53,6 +53,9 @@ bool mw_listen_survives(const struct mw_listeners *l);
  * 256 a quarter) for themselves: sessions that took them all could not be served. fd: any
  * descriptor. Any thread; cheap. */
 bool mw_listen_crowded(int fd);
+/* Is fd, which a session in progress has just opened, among the last 32 (half) of them?
+ * Many may have been let in while none had all that it needs. */
+bool mw_listen_too_far(int fd);
 /* Somebody else has this one too: its path stays when we close it. */
 void mw_listen_leave(struct mw_listener *l);
 /* Stops listening; removes our unix sockets. */

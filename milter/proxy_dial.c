@@ -120,6 +120,10 @@ try_address(struct mw_proxy_conn *c, const struct sockaddr *sa, socklen_t n)
 	    socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -1;
+	if (mw_listen_too_far(fd)) {
+		errno = EMFILE;
+		return -1;
+	}
 	int r = connect(fd, sa, n) < 0;
 	/* EAGAIN: a unix socket with a full queue, which cannot be waited for */
 	if (r && errno != EINPROGRESS)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+import resource
 import socket
 import struct
 import subprocess
@@ -21,7 +22,7 @@ import smtp
 import tap
 
 SPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-CLIENTS, LOOPS = 40, 4
+CLIENTS, LOOPS, FILES = 60, 4, 128
 HERE, THERE, PORT = "127.0.0.1", "192.0.2.1", 2525
 
 
@@ -111,17 +112,23 @@ def slow(work, pid, port):
 		subprocess.run(["mount", "--bind", f"{work}/{name}", f"/etc/{name}"], check=True)
 	sockets = lambda: sum("socket:" in str(x) for x in links(pid))
 	before, clients = sockets(), []
+	resource.prlimit(pid, resource.RLIMIT_NOFILE, (FILES, FILES))
 	for _ in range(CLIENTS):
 		clients.append(socket.create_connection((HERE, port)))
 	rigs.wait_for("all of them to be there", lambda: sockets() >= before + CLIENTS, tap.PATIENCE)
 	rigs.wait_for("the name to be asked for", lambda: names.asked, tap.PATIENCE)
 	names.go.set()
-	greeted = 0
+	greeted, refused = 0, 0
 	for c in clients:
 		c.settimeout(tap.PATIENCE)
-		greeted += c.recv(3) == b"220"
+		said = c.recv(3)
+		greeted += said == b"220"
+		refused += said == b"421"
+	last = max(map(int, os.listdir(f"/proc/{pid}/fd")))
+	for c in clients:
 		c.close()
-	return {"greeted": greeted, "asked": sum(kind == 1 for _, kind in names.asked)}
+	return {"greeted": greeted, "refused": refused, "last": last,
+		"asked": sum(kind == 1 for _, kind in names.asked)}
 
 
 def links(pid):
@@ -173,8 +180,10 @@ def main(t):
 	t.equal((seen["told"], "AUTH" in seen["there"]), (538, False),
 		"not elsewhere, by the connection that takes its place")
 	late = seen["late"]
-	t.ok(late["greeted"] == CLIENTS and 0 < late["asked"] <= LOOPS,
+	t.ok(late["greeted"] + late["refused"] == CLIENTS and 0 < late["asked"] <= LOOPS,
 	     f"{CLIENTS} clients wait for one name: each loop asks once", late)
+	t.ok(late["greeted"] > 4 and late["refused"] and late["last"] < FILES - 16,
+	     "those who would take the journal's descriptors are told to come again", late)
 
 
 if sys.argv[1:2] == ["--inside"]:
