@@ -116,7 +116,7 @@ open_eml(const struct eml *m, size_t i)
 {
 	char path[PATH_MAX];
 	(void)snprintf(path, sizeof path, "%.3000s/%s", m->path, m->name[i]);
-	return open(path, O_RDONLY | O_CLOEXEC);
+	return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* it may be a pipe */
 }
 
 static int

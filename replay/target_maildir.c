@@ -209,7 +209,9 @@ open_message(const struct mw_mdir *m, const struct mw_mdir_message *msg)
 	if (snprintf(path, sizeof path, "%s/%s/%s", dir, msg->in_new ? "new" : "cur",
 	             msg->name) >= (int)sizeof path)
 		return -1;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	/* A pipe that somebody laid there is not waited for. */
+	const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+	int fd = open(path, flags);
 	if (fd >= 0 || errno != ENOENT)
 		return fd;
 	DIR *d;
@@ -221,8 +223,7 @@ open_message(const struct mw_mdir *m, const struct mw_mdir_message *msg)
 	while (fd < 0 && (e = readdir(d)))
 		if (strncmp(e->d_name, msg->name, base) == 0 &&
 		    (e->d_name[base] == ':' || !e->d_name[base]))
-			fd = openat(dirfd(d), e->d_name,
-			            O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+			fd = openat(dirfd(d), e->d_name, flags);
 	(void)closedir(d);
 	return fd;
 }

@@ -338,6 +338,17 @@ def others(t, site):
 		     f"{' '.join(words)}: mbox: a link in its place", r)
 
 
+def pipe_among(t, site):
+	"""A pipe among the messages that are there is not waited for."""
+	for to, name in (("eml", "a.eml"), ("maildir", "cur/1.x.y:2,")):
+		there = os.path.join(site.dir, f"a pipe in {to}")
+		r = site("export", "--all", "--to", f"{to}:{there}")
+		os.mkfifo(f"{there}/{name}")
+		again = site("export", "--all", "--to", f"{to}:{there}")
+		t.ok(r.rc == 0 and again.rc == 0 and " 0 written" in again.out,
+		     f"{to}: a pipe among the messages", again)
+
+
 def nowhere(t, site):
 	"""A report that cannot be written is told before anything else is done."""
 	into, there = os.path.join(site.dir, "nowhere"), os.path.join(site.dir, "a directory")
@@ -663,6 +674,7 @@ def main(t):
 	written(t, site)
 	if os.geteuid() == 0:
 		others(t, site)
+	pipe_among(t, site)
 	nowhere(t, site)
 	locked(t, site)
 	sets(t, site)
