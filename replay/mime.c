@@ -125,6 +125,59 @@ string_of(struct mw_str s, size_t max)
 	return z;
 }
 
+/* The encoded word in base64 that z begins with: its payload, and where that ends; NULL
+ * where there is none such, or none that is well formed. */
+static const char *
+base64_word(const char *z, const char **ret_end)
+{
+	static const char of_base64[] =
+	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	size_t charset = strncmp(z, "=?", 2) == 0 ? strcspn(z + 2, "? \t\r\n=") : 0;
+	const char *p = z + 2 + charset;
+	if (!charset || p[0] != '?' || (p[1] | 0x20) != 'b' || p[2] != '?')
+		return NULL;
+	p += 3;
+	const char *end = p + strspn(p, of_base64);
+	end += strspn(end, "=");
+	*ret_end = end;
+	return strncmp(end, "?=", 2) == 0 ? p : NULL;
+}
+
+/* GMime takes words of one charset that follow each other for one, as a character may lie
+ * in both, and ends it where the base64 of the first ends with "=": the others were lost.
+ * In quoted printable they are not. Frees z. */
+static char *
+base64_to_quoted(char *z)
+{
+	GString *out = NULL;
+	const char *done = z, *end;
+	for (const char *p = strstr(z, "=?"); p; p = strstr(p, "=?")) {
+		const char *text = base64_word(p, &end);
+		gint state = 0;
+		guint save = 0;
+		if (!text) {
+			p += 2;
+			continue;
+		}
+		gsize n = (gsize)(end - text);
+		guchar *raw = g_malloc(n + 4);
+		n = g_base64_decode_step(text, n, raw, &state, &save);
+		out = out ? out : g_string_new(NULL);
+		g_string_append_len(out, done, text - 2 - done);
+		g_string_append(out, "Q?");
+		for (gsize i = 0; i < n; i++)
+			g_string_append_printf(out, "=%02X", raw[i]);
+		g_free(raw);
+		done = end;
+		p = end + 2;
+	}
+	if (!out)
+		return z;
+	g_string_append(out, done);
+	g_free(z);
+	return g_string_free(out, FALSE);
+}
+
 bool
 mw_mime_header_plain(struct mw_str raw)
 {
@@ -144,7 +197,7 @@ mw_mime_header(struct mw_str raw, struct mw_buf *out)
 	}
 	/* One thread at a time: iconv loads its charsets under locks of its own. */
 	static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
-	char *z = string_of(raw, MW_MIME_FIELD);
+	char *z = base64_to_quoted(string_of(raw, MW_MIME_FIELD));
 	(void)pthread_mutex_lock(&mu);
 	char *text = g_mime_utils_header_decode_text(options(), z);
 	(void)pthread_mutex_unlock(&mu);
@@ -318,7 +371,7 @@ is_safe_charset(const char *s)
 static void
 read_type(struct mw_str type, struct mw_mime_part *ret, struct mw_buf *name)
 {
-	char *z = string_of(type, MW_MIME_FIELD);
+	char *z = base64_to_quoted(string_of(type, MW_MIME_FIELD));
 	GMimeContentType *t = g_mime_content_type_parse(options(), z);
 	g_free(z);
 	if (!t)
@@ -357,7 +410,7 @@ read_type(struct mw_str type, struct mw_mime_part *ret, struct mw_buf *name)
 static void
 read_disposition(struct mw_str value, struct mw_buf *name)
 {
-	char *z = string_of(value, MW_MIME_FIELD);
+	char *z = base64_to_quoted(string_of(value, MW_MIME_FIELD));
 	GMimeContentDisposition *d = g_mime_content_disposition_parse(options(), z);
 	g_free(z);
 	if (!d)

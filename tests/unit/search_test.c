@@ -67,6 +67,17 @@ header_words(void **state)
 	    {"=?gb2312?B?1tDOxA==?=", "\xe4\xb8\xad\xe6\x96\x87", true},
 	    /* a character cut between two words */
 	    {"=?utf-8?B?w7xiZXLD?= =?utf-8?B?vGJlcg==?=", "uberuber", true},
+	    /* whole ones, so that the first word ends with "=" */
+	    {"=?utf-8?B?w4Q=?= =?utf-8?B?cGZlbA==?= =?UTF-8?b?IQ==?= x", "apfel! x",
+	     true},
+	    {"=?ISO-2022-JP?B?GyRCJDMkcxsoQg==?=\r\n =?ISO-2022-JP?B?GyRCJEskQRsoQg==?=",
+	     "\xe3\x81\x93\xe3\x82\x93\xe3\x81\xab\xe3\x81\xa1", true},
+	    {"=?utf-8?B?w4Q=?= and =?utf-8?B?cGZlbA==?=", "a and pfel", true},
+	    {"=?utf-8?B?w4Q=?= =?utf-8?Q?pfel?=", "apfel", true},
+	    {"=?utf-8?B?w4Q*=?= =?utf-8?B?w4", "=?utf-8?b?w4", true},
+	    {"=?utf-8?B?"
+	     "?= =?utf-8?B?cGZlbA==?=",
+	     "pfel", true},
 	    {"=?utf-8?Q?two?= =?utf-8?Q?_words?=", "TWO WORDS", true},
 	    {"R\xe9sum\xe9", "resume", true}, /* windows-1252 in the raw */
 	    {"R\xc3\xa9sum\xc3\xa9", "RESUME", true},
@@ -177,6 +188,9 @@ attachment_names(void **state)
 	} t[] = {
 	    {"Content-Disposition: attachment; filename=\"Rechnung M\xc3\xa4rz.pdf\"",
 	     "rechnung marz.PDF", true},
+	    {"Content-Disposition: attachment;\r\n"
+	     " filename=\"=?utf-8?B?w4Q=?=\r\n =?utf-8?B?cGZlbC5wZGY=?=\"",
+	     "apfel.pdf", true},
 	    {"Content-Disposition: attachment; filename*=UTF-8''R%C3%A9sum%C3%A9.doc",
 	     "resume.doc", true},
 	    {"Content-Disposition: attachment;\r\n filename*0*=iso-8859-1''Fa%E7;\r\n"
