@@ -12,6 +12,10 @@ enum requires {
 	REQUIRES_MARKED
 };
 
+enum {
+	LOOK_LEAST = 200000 /* mails that are worth to be passed over */
+};
+
 struct prune {
 	struct mw_cli *cli;
 	bool dry, yes, despite;
@@ -110,6 +114,16 @@ table(const struct prune *p)
 	return r;
 }
 
+/* Messages that were passed over. */
+static uint64_t
+young(const struct prune *p)
+{
+	uint64_t n = 0;
+	for (size_t i = 0; i < p->log->quiet.n; i++)
+		n += p->log->quiet.seg[i].mails;
+	return n;
+}
+
 static void
 reasons(const struct prune *p)
 {
@@ -127,6 +141,11 @@ reasons(const struct prune *p)
 		printf("%llu places cannot be read, their segments stay: see 'mailwal "
 		       "verify'\n",
 		       (unsigned long long)p->log->damaged);
+	if (p->log->quiet.n)
+		printf("%llu messages in %zu segments were not looked at: they are "
+		       "younger than "
+		       "any rule lets go ('prune -n' counts them, too)\n",
+		       (unsigned long long)young(p), p->log->quiet.n);
 	if (p->sum.pending)
 		printf("%llu records of an earlier run are not wiped yet\n",
 		       (unsigned long long)p->sum.pending);
@@ -157,6 +176,8 @@ summary(const struct prune *p)
 		(void)json_object_set_new(o, "message_type", json_string("summary"));
 		(void)json_object_set_new(o, "dry_run", json_boolean(p->dry));
 		(void)json_object_set_new(o, "holds_lost", mw_lost_json(&p->log->lost));
+		(void)json_object_set_new(o, "not_looked_at",
+		                          json_integer((json_int_t)young(p)));
 		(void)json_object_set_new(o, "clock_trusted",
 		                          json_boolean(!p->sum.clock_bad));
 		(void)json_object_set_new(o, "removed",
@@ -198,24 +219,27 @@ make_plan(struct prune *p, const struct mw_retain_owner *o, struct mw_err *err)
 	int r = mw_rules_new(st, conf, &rules, err);
 	if (r == 0)
 		r = mw_holds_load(st, &holds, err);
-	if (r == 0)
-		r = mw_retain_gather(st, rules, holds, mw_cli_stopped, &p->log, err);
+	struct mw_retain_limits l = {.rule = conf->retain,
+	                             .n_rule = conf->n_retain,
+	                             .floor_us = conf->prune_floor,
+	                             .now_us = o->now_us,
+	                             .need_mark = conf->prune_requires == REQUIRES_MARKED,
+	                             .look_least = LOOK_LEAST};
+	if (r == 0) /* a dry run is there for its table */
+		r = mw_retain_gather_for(st, rules, holds, p->dry ? NULL : &l,
+		                         mw_cli_stopped, &p->log, err);
 	mw_rules_free(rules);
 	mw_holds_free(holds);
 	if (r < 0)
 		return r;
 	const struct mw_audit *a = p->log->audit;
 	p->log->floor_us = conf->prune_floor;
-	struct mw_retain_limits l = {.rule = conf->retain,
-	                             .n_rule = conf->n_retain,
-	                             .floor_us = conf->prune_floor,
-	                             .now_us = o->now_us,
-	                             .need_mark = conf->prune_requires == REQUIRES_MARKED,
-	                             .marked_seq = p->log->marked_seq,
-	                             .gone = a ? a->gone : NULL,
-	                             .n_gone = a ? a->n_gone : 0,
-	                             .damaged = p->log->damaged > 0,
-	                             .lost = p->log->lost.n > 0 && !p->despite};
+	l.marked_seq = p->log->marked_seq;
+	l.gone = a ? a->gone : NULL;
+	l.n_gone = a ? a->n_gone : 0;
+	l.quiet = &p->log->quiet;
+	l.damaged = p->log->damaged > 0;
+	l.lost = p->log->lost.n > 0 && !p->despite;
 	p->log->settle = p->despite;
 	for (size_t i = p->log->n_seg; i > 0 && !p->log->seg[i - 1].settled; i--)
 		l.open_seg = p->log->seg[i - 1].number;

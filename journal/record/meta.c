@@ -196,3 +196,27 @@ mw_recovery_decode(const void *p, size_t n, struct mw_recovery *ret, struct mw_e
 		*ret = v;
 	return r;
 }
+
+#define ROW(k, t, member)                                                                \
+	.key = (k), .type = MW_FIELD_##t, .at = offsetof(struct mw_close, member)
+static const struct mw_field close_rows[] = {
+    {ROW("first", U64, first), .required = true},
+    {ROW("last", U64, last), .required = true},
+    {ROW("records", U64, records), .required = true},
+    {ROW("mails", U64, mails), .required = true},
+    {ROW("tmin", INT, tmin_us)},
+    {ROW("tmax", INT, tmax_us)},
+};
+#undef ROW
+static const struct mw_fields close_fields = {"closing record", close_rows,
+                                              MW_COUNT(close_rows)};
+
+int
+mw_close_decode(const void *p, size_t n, struct mw_close *ret, struct mw_err *err)
+{
+	struct mw_close v = {0};
+	int r = mw_fields_decode(&close_fields, mw_str(p, n), NULL, &v, err);
+	if (r == 0)
+		*ret = v;
+	return r;
+}

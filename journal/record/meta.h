@@ -136,6 +136,15 @@ struct mw_recovery {
 	uint32_t damaged;    /* 0: torn tail; 1: "torn or damaged", undecidable */
 };
 
+/* What a CLOSE record says of its segment. */
+struct mw_close {
+	uint64_t first, last, records, mails;
+	int64_t tmin_us, tmax_us; /* of the mails */
+};
+
+int mw_close_decode(const void *p, size_t n, struct mw_close *ret,
+                    struct mw_err *err) MW_CHECK;
+
 int mw_recovery_encode(const struct mw_recovery *r, struct mw_buf *out) MW_CHECK;
 int mw_recovery_decode(const void *p, size_t n, struct mw_recovery *ret,
                        struct mw_err *err) MW_CHECK;

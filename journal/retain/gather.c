@@ -146,12 +146,14 @@ take(struct walk *w, const struct mw_record *r)
 	return 0;
 }
 
+/* From one record until before another. */
 static int
-walk(struct walk *w, bool (*stopped)(void))
+walk_from(struct walk *w, uint64_t from, uint64_t to, bool (*stopped)(void))
 {
 	MW_CURSOR_AUTO *c = NULL;
 	unsigned failures = 0;
-	int r = mw_cursor_new(w->st, 1, &c, w->err);
+	size_t before = w->l->n;
+	int r = mw_cursor_new(w->st, from, &c, w->err);
 	if (r == 0)
 		mw_cursor_ahead(c);
 	while (r == 0) {
@@ -160,7 +162,7 @@ walk(struct walk *w, bool (*stopped)(void))
 		if (stopped && stopped())
 			return mw_fail(w->err, MW_ECANCEL, "interrupted");
 		r = mw_cursor_next(c, &rec, &e);
-		if (r == 0)
+		if (r == 0 || (r > 0 && rec.seq >= to))
 			return 0;
 		if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
 			w->l->damaged++;
@@ -171,10 +173,30 @@ walk(struct walk *w, bool (*stopped)(void))
 			if (w->err)
 				*w->err = e;
 		} else {
+			/* a hole where we came in is one, too */
+			w->l->damaged += from > 1 && w->l->n == before && rec.seq > from;
 			r = take(w, &rec);
 		}
 	}
 	return r;
+}
+
+/* All of the log, and of quiet segments what is no mail. */
+static int
+walk(struct walk *w, bool (*stopped)(void))
+{
+	const struct mw_quiet *q = &w->l->quiet;
+	uint64_t from = 1;
+	size_t k = 0;
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < q->n; i++) {
+		if (from < q->seg[i].first_seq)
+			r = walk_from(w, from, q->seg[i].first_seq, stopped);
+		for (; r == 0 && k < q->n_rec && q->rec[k].seq <= q->seg[i].last_seq; k++)
+			r = take(w, &q->rec[k]);
+		from = q->seg[i].last_seq + 1;
+	}
+	return r == 0 ? walk_from(w, from, UINT64_MAX, stopped) : r;
 }
 
 /* ---- expansions ---- */
@@ -259,11 +281,22 @@ take_lost(struct walk *w)
 {
 	struct mw_retain_log *l = w->l;
 	uint64_t next = 1, end = 1;
+	size_t k = 0;
 	int r = 0;
-	for (size_t i = 0; r == 0 && i < l->n; i++) {
-		if (l->rec[i].seq > next)
-			r = lose(w, next, l->rec[i].seq - 1);
-		next = MW_MAX(next, l->rec[i].seq + 1);
+	for (size_t i = 0; r == 0 && i <= l->n; i++) {
+		uint64_t seq = i < l->n ? l->rec[i].seq : UINT64_MAX;
+		for (; r == 0 && k < l->quiet.n && l->quiet.seg[k].first_seq <= seq;
+		     k++) {
+			const struct mw_quiet_seg *q = &l->quiet.seg[k];
+			if (q->first_seq > next) /* all that is in it is known */
+				r = lose(w, next, q->first_seq - 1);
+			next = MW_MAX(next, q->last_seq + 1);
+		}
+		if (r < 0 || i == l->n)
+			break;
+		if (seq > next)
+			r = lose(w, next, seq - 1);
+		next = MW_MAX(next, seq + 1);
 	}
 	for (size_t i = 0; i < l->n_seg; i++)
 		end = MW_MAX(end, l->seg[i].last_seq + 1);
@@ -274,36 +307,67 @@ take_lost(struct walk *w)
 	return r;
 }
 
+/* lim: NULL: nothing is passed over. 1; 0: something is left open, look at all. */
+static int
+gather(struct walk *w, const struct mw_retain_limits *lim, bool (*stopped)(void))
+{
+	struct mw_retain_log *l = w->l;
+	int r = mw_gone_load(w->st, &w->gone, w->err);
+	if (r == 0)
+		r = mw_store_segment_info(w->st, &l->seg, &l->n_seg, w->err);
+	if (r == 0 && lim) {
+		r = mw_quiet_find(w->st, lim, l->seg, l->n_seg, w->gone, stopped,
+		                  &l->quiet);
+		if (r < 0)
+			r = mw_fail(w->err, r,
+			            r == MW_ENOMEM ? "out of memory" : "interrupted");
+	}
+	if (r == 0)
+		r = walk(w, stopped);
+	if (r == 0)
+		r = take_expansions(w);
+	mw_gone_free(w->gone);
+	for (size_t k = 0; r == 0 && k < l->n_note; k++)
+		if (l->note[k].type == MW_TYPE_AUDIT)
+			l->audit = &l->note[k].audit;
+	if (r == 0)
+		r = take_lost(w);
+	if (r == 0)
+		r = l->quiet.n ? mw_quiet_notes(w->st, l) : 1;
+	return r == MW_ENOMEM ? no_memory(w) : r;
+}
+
+int
+mw_retain_gather_for(struct mw_store *st, const struct mw_rules *rules,
+                     const struct mw_holds *holds, const struct mw_retain_limits *lim,
+                     bool (*stopped)(void), struct mw_retain_log **ret,
+                     struct mw_err *err)
+{
+	for (;;) {
+		struct walk w = {.st = st, .rules = rules, .holds = holds, .err = err};
+		w.l = calloc(1, sizeof *w.l);
+		if (!w.l || !(w.l->arena = mw_arena_new(0))) {
+			free(w.l);
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+		}
+		int r = gather(&w, lim, stopped);
+		if (r == 1) {
+			*ret = w.l;
+			return 0;
+		}
+		mw_retain_free(w.l);
+		if (r < 0)
+			return r;
+		lim = NULL;
+	}
+}
+
 int
 mw_retain_gather(struct mw_store *st, const struct mw_rules *rules,
                  const struct mw_holds *holds, bool (*stopped)(void),
                  struct mw_retain_log **ret, struct mw_err *err)
 {
-	struct walk w = {.st = st, .rules = rules, .holds = holds, .err = err};
-	w.l = calloc(1, sizeof *w.l);
-	if (!w.l || !(w.l->arena = mw_arena_new(0))) {
-		free(w.l);
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	}
-	int r = mw_gone_load(st, &w.gone, err);
-	if (r == 0)
-		r = mw_store_segment_info(st, &w.l->seg, &w.l->n_seg, err);
-	if (r == 0)
-		r = walk(&w, stopped);
-	if (r == 0)
-		r = take_expansions(&w);
-	mw_gone_free(w.gone);
-	for (size_t k = 0; r == 0 && k < w.l->n_note; k++)
-		if (w.l->note[k].type == MW_TYPE_AUDIT)
-			w.l->audit = &w.l->note[k].audit;
-	if (r == 0)
-		r = take_lost(&w);
-	if (r < 0) {
-		mw_retain_free(w.l);
-		return r;
-	}
-	*ret = w.l;
-	return 0;
+	return mw_retain_gather_for(st, rules, holds, NULL, stopped, ret, err);
 }
 
 void
@@ -312,6 +376,7 @@ mw_retain_free(struct mw_retain_log *l)
 	if (!l)
 		return;
 	mw_arena_free(l->arena);
+	mw_quiet_free(&l->quiet);
 	free(l->rec);
 	free(l->seg);
 	free(l);

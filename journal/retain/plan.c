@@ -1,21 +1,58 @@
 /* The plan: which records may go. Pure functions over what was gathered. */
 #include "journal/base/util.h"
-#include "journal/retain/retain.h"
+#include "journal/retain/retain_int.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+/* Goes on over what has no records here: segments that were removed, and quiet ones. */
+static void
+advance(struct mw_log_clock *c, uint64_t seq)
+{
+	for (;;) {
+		bool gone = c->n_gone && c->gone->last_seq < seq;
+		bool quiet = c->n_quiet && c->quiet->last_seq < seq;
+		if (gone && !(quiet && c->quiet->last_seq < c->gone->last_seq)) {
+			c->running = true;
+			c->cur_us = c->gone->clock_us;
+			c->seen_us += MW_MAX(c->gone->took_us, 0);
+			c->gone++;
+			c->n_gone--;
+		} else if (quiet) {
+			c->seen_us += MW_MAX(c->quiet->close_us - c->cur_us, 0);
+			c->cur_us = MW_MAX(c->cur_us, c->quiet->close_us);
+			c->quiet++;
+			c->n_quiet--;
+		} else {
+			return;
+		}
+	}
+}
+
+bool
+mw_log_clock_pass(struct mw_log_clock *c, const struct mw_quiet_seg *q)
+{
+	int64_t d;
+	advance(c, q->first_seq);
+	/* Whatever times it has, each is near the latest before it. */
+	if (!c->running ||
+	    __builtin_sub_overflow(MW_MAX(c->cur_us, q->close_us),
+	                           MW_MIN(c->cur_us, q->tmin_us), &d) ||
+	    d > MW_RETAIN_JUMP_US)
+		return false;
+	c->quiet = q;
+	c->n_quiet = 1;
+	advance(c, q->last_seq + 1);
+	return true;
+}
 
 void
 mw_log_clock_step(struct mw_log_clock *c, uint64_t seq, int64_t time_us, bool imported)
 {
 	int64_t d;
-	for (; c->n_gone && c->gone->last_seq < seq; c->gone++, c->n_gone--) {
-		c->running = true;
-		c->cur_us = c->gone->clock_us;
-		c->seen_us += MW_MAX(c->gone->took_us, 0);
-	}
+	advance(c, seq);
 	c->from_us = c->seen_us;
-	if (imported)
+	if (imported || (c->n_quiet && c->quiet->first_seq <= seq))
 		return;
 	if (c->running && !__builtin_sub_overflow(time_us, c->cur_us, &d) &&
 	    d <= MW_RETAIN_JUMP_US && d >= -MW_RETAIN_JUMP_US) {
@@ -34,10 +71,16 @@ log_time(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t n,
 {
 	struct mw_log_clock c = {.gone = l->gone, .n_gone = l->n_gone};
 	int64_t d = 0;
+	if (l->quiet) {
+		c.quiet = l->quiet->seg;
+		c.n_quiet = l->quiet->n;
+	}
 	for (size_t i = 0; i < n; i++) {
 		mw_log_clock_step(&c, rec[i].seq, rec[i].time_us, rec[i].imported);
 		rec[i].seen_us = c.seen_us;
 	}
+	if (c.n_quiet)
+		advance(&c, c.quiet[c.n_quiet - 1].last_seq + 1);
 	if (!c.running)
 		c.cur_us = l->now_us;
 	sum->newest_us = c.cur_us;
@@ -46,8 +89,8 @@ log_time(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t n,
 	return sum->clock_bad ? c.seen_us : c.seen_us + MW_MAX(d, 0);
 }
 
-static bool
-is_note(uint8_t type)
+bool
+mw_retain_is_note(uint8_t type)
 {
 	return type == MW_TYPE_OUTCOME || type == MW_TYPE_EXPANSION ||
 	       type == MW_TYPE_SPF || type == MW_TYPE_RESTORE;
@@ -107,7 +150,7 @@ judge_notes(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t 
 {
 	size_t kept = 0, notes = 0;
 	for (size_t i = 0; i < n; i++)
-		notes += is_note(rec[i].type);
+		notes += mw_retain_is_note(rec[i].type);
 	if (notes == 0)
 		return;
 	MW_AUTOFREE uint8_t(*tokens)[8] = calloc(n + 1, 8);
@@ -119,10 +162,10 @@ judge_notes(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t 
 		qsort(tokens, kept, 8, by_token);
 	for (size_t i = 0; i < n; i++) {
 		struct mw_retain_rec *r = &rec[i];
-		if (!is_note(r->type))
+		if (!mw_retain_is_note(r->type))
 			continue;
-		bool needed = !tokens || l->damaged || sum->clock_bad || r->broken ||
-		              now - r->seen_us < l->floor_us;
+		bool needed = r->young || !tokens || l->damaged || sum->clock_bad ||
+		              r->broken || now - r->seen_us < l->floor_us;
 		for (uint32_t k = 0; !needed && k < r->n_tokens; k++)
 			needed = kept && bsearch(r->tokens + 8 * (size_t)k, tokens, kept,
 			                         8, by_token);
@@ -152,7 +195,7 @@ judge_dicts(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t 
 		bool grows = l->open_seg && r->segment >= l->open_seg;
 		if (r->gone)
 			r->verdict = MW_REMOVED;
-		else if (!l->damaged && !grows && !dict_needed(rec, n, i))
+		else if (!r->young && !l->damaged && !grows && !dict_needed(rec, n, i))
 			r->verdict = MW_REMOVE;
 	}
 }

@@ -98,6 +98,21 @@ struct mw_retain_rec {
 	bool imported;
 	bool expanded; /* a mail whose rules are those of its expansion */
 	bool uncut;    /* a tombstone names tokens of it that it still has */
+	bool young;    /* refers to a mail in a quiet segment, or serves such */
+};
+
+/* A segment of which each mail is younger than any rule wants it gone: these are not
+ * looked at. */
+struct mw_quiet_seg {
+	uint64_t number, first_seq, last_seq;
+	int64_t tmin_us, close_us; /* its earliest and its last time */
+	uint64_t mails, bytes;     /* bytes of its file */
+};
+struct mw_quiet {
+	struct mw_quiet_seg *seg; /* malloc'd; ascending */
+	size_t n;
+	struct mw_record *rec; /* malloc'd: what is no mail in them, in log order */
+	size_t n_rec;
 };
 
 struct mw_retain_limits {
@@ -111,6 +126,9 @@ struct mw_retain_limits {
 	bool damaged;      /* part of the log could not be read */
 	bool lost;         /* … and what it was is not known: it may be a hold */
 	uint64_t open_seg; /* the first segment that may still grow; 0: none */
+	const struct mw_quiet *quiet; /* NULL: none */
+	uint64_t
+	    look_least; /* gathering: quiet segments with fewer mails are looked at */
 };
 
 struct mw_retain_row { /* of one rule; a mail counts with the first that has a say */
@@ -139,6 +157,8 @@ struct mw_retain_sum {
 struct mw_log_clock {
 	const struct mw_gone_segs *gone; /* those still ahead */
 	size_t n_gone;
+	const struct mw_quiet_seg *quiet; /* likewise */
+	size_t n_quiet;
 	bool running;
 	int64_t cur_us;  /* the time of day it goes by */
 	int64_t seen_us; /* what has passed since the first record */
@@ -147,6 +167,9 @@ struct mw_log_clock {
 /* imported: an older mail brought in; its time moves nothing. */
 void mw_log_clock_step(struct mw_log_clock *c, uint64_t seq, int64_t time_us,
                        bool imported);
+
+/* A quiet segment at once: as far as its steps would. False: who knows how far. */
+bool mw_log_clock_pass(struct mw_log_clock *c, const struct mw_quiet_seg *q);
 
 /* Sets seen_us and verdict of n records in log order, and sums up. Pure. */
 void mw_retain_plan(const struct mw_retain_limits *l, struct mw_retain_rec *rec, size_t n,
@@ -176,11 +199,19 @@ struct mw_retain_log {
 	uint64_t marked_seq;  /* of the newest completed mark's start; 0: none */
 	const struct mw_audit *audit; /* the newest, or NULL */
 	int64_t floor_us; /* set by the caller: younger marks keep their segment */
+	struct mw_quiet quiet;
 };
 
 int mw_retain_gather(struct mw_store *st, const struct mw_rules *rules,
                      const struct mw_holds *holds, bool (*stopped)(void),
                      struct mw_retain_log **ret, struct mw_err *err) MW_CHECK;
+/* The same for a plan with these limits (rules and now_us): quiet segments are passed
+ * over, what is no mail in them excepted. The plan is the same, but their mails are not
+ * in its rows. NULL: nothing is passed over. */
+int mw_retain_gather_for(struct mw_store *st, const struct mw_rules *rules,
+                         const struct mw_holds *holds, const struct mw_retain_limits *lim,
+                         bool (*stopped)(void), struct mw_retain_log **ret,
+                         struct mw_err *err) MW_CHECK;
 void mw_retain_free(struct mw_retain_log *l); /* NULL ok */
 
 /* ---- doing it ---- */

@@ -4,6 +4,17 @@
 
 #include "journal/retain/retain.h"
 
+/* quiet.c: MW_ENOMEM, MW_ECANCEL or 0; ret may be empty. */
+int mw_quiet_find(struct mw_store *st, const struct mw_retain_limits *lim,
+                  const struct mw_segment_info *seg, size_t n, const struct mw_gone *gone,
+                  bool (*stopped)(void), struct mw_quiet *ret) MW_CHECK;
+void mw_quiet_free(struct mw_quiet *q);
+bool mw_quiet_has(const struct mw_quiet *q, uint64_t seq);
+/* Marks what refers to mails in these segments. 1; 0 that is left open; MW_ENOMEM. */
+int mw_quiet_notes(struct mw_store *st, struct mw_retain_log *l) MW_CHECK;
+/* plan.c: of a type that refers to mails? */
+bool mw_retain_is_note(uint8_t type);
+
 /* lost.c: MW_ENOMEM or 0. One more; and, when all are there, in order, without what the
  * newest audit (or NULL) explains; ret_settled gets what it names as settled. */
 int mw_lost_add(struct mw_lost *l, struct mw_arena *a, uint64_t first,

@@ -380,7 +380,9 @@ gone_now(const struct files *f, struct mw_gone_segs *out)
 {
 	const struct mw_retain_log *l = f->l;
 	struct mw_log_clock c = {.gone = l->audit ? l->audit->gone : NULL,
-	                         .n_gone = l->audit ? l->audit->n_gone : 0};
+	                         .n_gone = l->audit ? l->audit->n_gone : 0,
+	                         .quiet = l->quiet.seg,
+	                         .n_quiet = l->quiet.n};
 	size_t n = 0, at = 0;
 	for (size_t i = 0; i < l->n_seg; i++) {
 		const struct mw_segment_info *s = &l->seg[i];

@@ -301,6 +301,16 @@ mw_store_find_name(struct mw_store *st, enum mw_key key, struct mw_str name,
 }
 
 int
+mw_store_find_token(struct mw_store *st, const uint8_t token[8],
+                    int (*cb)(void *arg, const struct mw_record *r), void *arg,
+                    struct mw_err *err)
+{
+	struct find f = {.st = st, .cb = cb, .arg = arg, .before = UINT64_MAX};
+	memcpy(f.token, token, sizeof f.token);
+	return find_token(&f, err);
+}
+
+int
 mw_store_find(struct mw_store *st, enum mw_key key, struct mw_str value,
               int (*cb)(void *arg, const struct mw_record *r), void *arg,
               struct mw_err *err)

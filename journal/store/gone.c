@@ -187,6 +187,24 @@ mw_gone_record(const struct mw_gone *g, uint64_t seq)
 	return in_ranges(g->whole, g->n_whole, seq);
 }
 
+static bool
+touches(const struct mw_seq_range *v, size_t n, uint64_t first, uint64_t last)
+{
+	for (size_t i = 0; i < n; i++)
+		if (v[i].first <= last && v[i].last >= first)
+			return true;
+	return false;
+}
+
+bool
+mw_gone_touches(const struct mw_gone *g, uint64_t first, uint64_t last)
+{
+	bool yes = touches(g->whole, g->n_whole, first, last);
+	for (size_t i = 0; !yes && i < g->n_person; i++)
+		yes = touches(g->person[i].range, g->person[i].n_range, first, last);
+	return yes;
+}
+
 bool
 mw_gone_copies(const struct mw_gone *g, uint64_t seq)
 {

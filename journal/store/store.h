@@ -365,6 +365,10 @@ int mw_store_find_before(struct mw_store *st, enum mw_key key, struct mw_str val
 int mw_store_each_unparted(struct mw_store *st, const char *delimiter,
                            int (*cb)(void *arg, const struct mw_record *r), void *arg,
                            struct mw_err *err) MW_CHECK;
+/* By a token as it stands in a slot. */
+int mw_store_find_token(struct mw_store *st, const uint8_t token[8],
+                        int (*cb)(void *arg, const struct mw_record *r), void *arg,
+                        struct mw_err *err) MW_CHECK;
 /* All records below *ret_seq are in the index; what is beyond, a look-up walks over. */
 int mw_store_indexed(struct mw_store *st, uint64_t *ret_seq, struct mw_err *err) MW_CHECK;
 /* A record by ID text or unique prefix: 0, MW_ENOTFOUND, or MW_EUSAGE if ambiguous. */
@@ -457,6 +461,8 @@ void mw_gone_free(struct mw_gone *g); /* NULL ok */
 int mw_store_gone(struct mw_store *st, uint64_t seq, struct mw_err *err) MW_CHECK;
 /* Does a tombstone name this whole record? */
 bool mw_gone_record(const struct mw_gone *g, uint64_t seq);
+/* Does one name anything of the records first … last? */
+bool mw_gone_touches(const struct mw_gone *g, uint64_t first, uint64_t last);
 /* Does one name copies in it? */
 bool mw_gone_copies(const struct mw_gone *g, uint64_t seq);
 /* Are the copies of the address or login with this token (8 bytes) erased from it? */

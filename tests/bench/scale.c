@@ -17,6 +17,7 @@
 #include <ftw.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,7 +145,9 @@ append(struct mw_store *st, unsigned long k, int64_t time_us)
 	                    .front = MW_STR("milter"),
 	                    .rcpt = &r,
 	                    .n_rcpt = 1};
-	lie_us = time_us;
+	for (int64_t was = lie_us; was < time_us;) /* a clock does not go back */
+		if (atomic_compare_exchange_weak(&lie_us, &was, time_us))
+			break;
 	must(mw_entry_new(st, MW_TYPE_MAIL, &e, NULL) == 0 &&
 	         mw_entry_body(e, body, n, NULL) == 0 &&
 	         mw_entry_describe(e, &m, NULL) == 0 &&
