@@ -541,6 +541,10 @@ mw_mime_text_put(struct mw_mime_text *t, const void *p, size_t n, struct mw_buf 
 void
 mw_mime_text_end(struct mw_mime_text *t, struct mw_buf *out)
 {
+	/* Base64 that ends without its "=", or was cut: what it says is taken still. */
+	unsigned open = (unsigned)t->enc.state & 0xff;
+	if (!t->identity && t->enc.encoding == GMIME_CONTENT_ENCODING_BASE64 && open >= 2)
+		mw_mime_text_put(t, "==", 4 - MW_MIN(open, 3U), out);
 	if (!t->identity && mw_buf_reserve(&t->plain, 64) == 0)
 		t->plain.n += g_mime_encoding_flush(&t->enc, "", 0,
 		                                    (char *)t->plain.p + t->plain.n);

@@ -143,6 +143,12 @@ bodies(void **state)
 	    {"Content-Type: text/plain; charset=utf-16le\r\n"
 	     "Content-Transfer-Encoding: base64\r\n\r\ncwBlAGMAcgBlAHQA\r\n",
 	     "secret", true},
+	    /* without its "=", or cut */
+	    {"Content-Transfer-Encoding: base64\r\n\r\nc2VjcmU\r\n", "secre", true},
+	    {"Content-Transfer-Encoding: base64\r\n\r\nc2VjcmV0cw", "secrets", true},
+	    {"Content-Transfer-Encoding: base64\r\n\r\nc2VjcmV0c", "secret", true},
+	    {"Content-Transfer-Encoding: base64\r\n\r\nc2VjcmV0cw==\r\n", "secrets",
+	     true},
 	    {"Content-Type: text/html\r\n\r\n<style>p{x:hidden}</style><p>im<b>por</b>"
 	     "tant</p><p>caf&eacute; &#233;t&#xE9; &amp;co",
 	     "important cafe ete &co", true},
