@@ -66,6 +66,7 @@ struct mw_plan_box {
 	bool bad_name; /* the mailbox cannot be a place of this target */
 	bool shared;   /* of several mailboxes: a report names the place */
 	size_t same;   /* while it is made: the box that this is a name of, + 1 */
+	bool in_use;   /* counted as that (run_live.c) */
 };
 
 struct mw_plan {

@@ -173,6 +173,7 @@ summary(const struct mw_report *r)
 	    {"unreadable", r->unreadable}, {"mailboxes", r->mailboxes},
 	    {"bytes", r->bytes},           {"held_back", r->held_back},
 	    {"raised", r->raised},         {"not_raised", r->not_raised},
+	    {"look_in_use", r->in_use},
 	};
 	(void)json_object_set_new(o, "message_type", json_string("summary"));
 	(void)json_object_set_new(o, "command", json_string(r->command));

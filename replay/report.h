@@ -39,6 +39,7 @@ struct mw_report {
 	uint64_t mailboxes, bytes;
 	uint64_t held_back;          /* what scripts would have sent out */
 	uint64_t raised, not_raised; /* folders */
+	uint64_t in_use;             /* mailboxes of what looks like a store in use */
 	struct mw_report_raise *raise;
 	size_t n_raise, cap_raise;
 	int64_t start_us, duration_us;

@@ -103,9 +103,9 @@ void mw_run_done(struct mw_run *r);
 /* One box (run_box.c). 0; MW_ECANCEL; MW_ENOMEM; else why the box failed as a whole. */
 int mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_CHECK;
 
-/* run_live.c: before the first copy is put into a box. 0, or MW_ECANCEL: no. */
-int mw_run_may_put(struct mw_run *r, const struct mw_plan_box *b,
-                   struct mw_err *err) MW_CHECK;
+/* run_live.c: before the first copy is put into a box, or said to be by a dry run, which
+ * is never asked. 0, or MW_ECANCEL: no. */
+int mw_run_may_put(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_CHECK;
 /* Before copies are put: raises UIDNEXT and HIGHESTMODSEQ where they will go, or says
  * so in a dry run. The box's open copies are the missing ones. */
 int mw_run_raise(struct mw_run *r, const struct mw_plan_box *b,

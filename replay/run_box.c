@@ -293,7 +293,9 @@ attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_er
 	if (q || !left)
 		return q;
 	if (r->dry) {
-		q = mw_run_raise(r, b, err);
+		q = mw_run_may_put(r, b, err);
+		if (!q)
+			q = mw_run_raise(r, b, err);
 		if (q)
 			return q;
 		for (size_t i = 0; i < b->n && !q; i++)

@@ -41,7 +41,7 @@ ask(void)
 }
 
 int
-mw_run_may_put(struct mw_run *r, const struct mw_plan_box *b, struct mw_err *err)
+mw_run_may_put(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 {
 	struct mw_run_shared *sh = r->shared;
 	size_t newer, missing;
@@ -52,8 +52,11 @@ mw_run_may_put(struct mw_run *r, const struct mw_plan_box *b, struct mw_err *err
 	if (newer < ENOUGH || newer <= missing)
 		return 0;
 	(void)pthread_mutex_lock(&sh->mu);
+	r->report->in_use += !b->in_use; /* it may be tried again */
+	b->in_use = true;
 	bool first = sh->live == MW_LIVE_NOT_ASKED;
-	bool terminal = isatty(STDIN_FILENO) == 1 && isatty(STDERR_FILENO) == 1;
+	bool terminal =
+	    !r->dry && isatty(STDIN_FILENO) == 1 && isatty(STDERR_FILENO) == 1;
 	if (first && (terminal || !r->cli->quiet)) {
 		MW_BUF_AUTO name = {0};
 		mw_text_safe(mw_strz(b->shared ? b->box : b->mailbox), false, &name);
@@ -64,6 +67,10 @@ mw_run_may_put(struct mw_run *r, const struct mw_plan_box *b, struct mw_err *err
 		        "  That is how a store in use looks, not one that was restored: "
 		        "what is missing may be what its users removed.\n",
 		        mw_buf_cstr(&name), newer, missing);
+		if (!terminal && !r->dry)
+			fputs("  It is put back all the same, since nobody can be asked; "
+			      "'mailwal replay undo' takes it away again.\n",
+			      stderr);
 	}
 	if (first)
 		sh->live = !terminal || ask() ? MW_LIVE_GO_ON : MW_LIVE_STOP;

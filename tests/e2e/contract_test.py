@@ -647,9 +647,13 @@ def live_store(t, site):
 	rc, said, asked = on_terminal(site, b"n", *args, "--yes")
 	t.ok(rc == 0 and not asked and len(names()) == 12, "--yes does not ask", f"{rc} {said}")
 	remove()
-	r = site(*args)
-	t.ok(r.rc == 0 and "in use" in r.err and len(names()) == 12,
-	     "without a terminal it is a warning", r)
+	r = site("--json", *args, "-n")
+	t.ok(r.rc == 0 and "in use" in r.err and r.json()[-1]["look_in_use"] == 1
+	     and len(names()) == 11, "a dry run warns", r)
+	r = site("--json", *args)
+	t.ok(r.rc == 0 and "in use" in r.err and "replay undo" in r.err
+	     and r.json()[-1]["look_in_use"] == 1 and len(names()) == 12,
+	     "without a terminal it is a warning, counted in the summary", r)
 	for n in names()[6:]:
 		os.remove(n)
 	rc, said, asked = on_terminal(site, b"n", *args)
