@@ -6,9 +6,39 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+/* Is each link on the way root's or our own? Who laid another may turn it elsewhere
+ * before anything is put, and would have what is others'. As root a Maildir's own name is
+ * no link at all (mw_mdir_no_links), and would take the mail of its other names with it.
+ */
+static bool
+links_stay(const char *path)
+{
+	char part[PATH_MAX];
+	struct stat st;
+	int n = snprintf(part, sizeof part, "%s", path);
+	while (n > 1 &&
+	       part[n - 1] == '/') /* a link's own name, and not what it leads to */
+		part[--n] = '\0';
+	for (char *slash = strchr(part + 1, '/');; slash = strchr(slash + 1, '/')) {
+		if (slash)
+			*slash = '\0';
+		if (lstat(part, &st) < 0)
+			return true; /* from here on it is to be made */
+		bool link = S_ISLNK(st.st_mode);
+		if (link && st.st_uid != 0 && st.st_uid != geteuid())
+			return false;
+		if (!slash)
+			return !link || geteuid() != 0 || stat(part, &st) < 0 ||
+			       !S_ISDIR(st.st_mode);
+		*slash = '/';
+	}
+}
 
 /* The place by what is there of its path: device and inode, and what is to be made below
  * it. False: nothing is. */
@@ -18,7 +48,7 @@ look(const char *path, struct mw_plan_place *ret)
 	char part[PATH_MAX];
 	struct stat st;
 	size_t n = strlen(path);
-	if (path[0] != '/' || n >= sizeof part)
+	if (path[0] != '/' || n >= sizeof part || !links_stay(path))
 		return false;
 	memcpy(part, path, n + 1);
 	while (stat(part, &st) < 0) {

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -212,6 +213,66 @@ one_directory(void **state)
 	(void)scratch_remove(&own);
 }
 
+/* The boxes of a replay to maildir:ROOT/mail/%d/%n of a message to
+ * each of the two; script lays links in ROOT, where there are joe and eve of a.test. */
+static size_t
+boxes_of(const char *one, const char *other, const char *script)
+{
+	struct scratch own;
+	struct mw_store *st = scratch_make(&own);
+	struct reading r;
+	struct mw_target *target;
+	struct mw_plan *p = NULL;
+	struct mw_query q;
+	struct mw_err err = {0};
+	char where[100];
+	put(st, one, NULL, NULL);
+	put(st, other, NULL, NULL);
+	mw_store_close(st);
+	shell("cd %s && mkdir -p mail/a.test/joe mail/a.test/eve && %s", own.root,
+	      script);
+	reading_begin(&r, &own);
+	r.conf.mailbox_name = whole;
+	mw_query_init(&q, r.arena);
+	q.all = true;
+	(void)snprintf(where, sizeof where, "maildir:%s/mail/%%d/%%n", own.root);
+	assert_int_equal(mw_target_new(where, &(struct mw_target_opts){.create = true},
+	                               &target, &err),
+	                 0);
+	const struct mw_plan_opts opts = {.cli = &r.cli, .query = &q, .target = target};
+	if (mw_plan_make(&opts, &p, &err) < 0)
+		fail_msg("%s", err.msg);
+	size_t n = p->n_box;
+	mw_plan_free(p);
+	mw_target_free(target);
+	reading_end(&r);
+	(void)scratch_remove(&own);
+	return n;
+}
+
+/* A link that its owner may turn elsewhere makes two boxes no one place, nor does, as
+ * root, one in the place of a mailbox, which is refused. */
+static void
+whose_link(void **state)
+{
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(boxes_of("joe@a.test", "joe@b.test", "ln -s a.test mail/b.test"),
+	                 1);
+	assert_int_equal(boxes_of("joe@a.test", "joe@b.test",
+	                          "ln -s a.test mail/b.test && "
+	                          "chown -h 65534 mail/b.test"),
+	                 2);
+	assert_int_equal(boxes_of("joe@a.test", "eve@a.test",
+	                          "rmdir mail/a.test/eve && ln -s joe mail/a.test/eve && "
+	                          "chown -h 65534 mail/a.test/eve"),
+	                 2);
+	assert_int_equal(boxes_of("joe@a.test", "support@a.test",
+	                          "ln -s joe mail/a.test/support"),
+	                 2);
+}
+
 int
 main(void)
 {
@@ -219,6 +280,7 @@ main(void)
 	    cmocka_unit_test(of_a_domain),
 	    cmocka_unit_test(of_a_user),
 	    cmocka_unit_test(one_directory),
+	    cmocka_unit_test(whose_link),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
