@@ -333,7 +333,8 @@ some_left(struct hops *h, const struct whose *later, const struct mw_mail *m,
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		const struct mw_rcpt *r = &m->rcpt[i];
 		size_t n = r->n_mailbox ? r->n_mailbox : 1;
-		for (size_t k = 0; k < n && !(r->flags & none); k++) {
+		bool ours = (r->flags & (none | MW_RCPT_LOCAL)) == MW_RCPT_LOCAL;
+		for (size_t k = 0; k < n && ours; k++) {
 			struct mw_str addr = r->n_mailbox ? r->mailbox[k] : r->addr;
 			if (!took(later, addr) && leads_to(h, addr, b))
 				return true;

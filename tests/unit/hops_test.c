@@ -26,6 +26,7 @@ enum harm {
 	FINE,
 	TEAM,    /* none; but it goes to team@ as well */
 	BEHIND,  /* … and that is bert, this host knows */
+	AWAY,    /* as TEAM; and to a recipient who is not ours, of a box like no other */
 	TWO,     /* none; but it goes to team@ and team+x@, and to nobody else */
 	ONE,     /* to team@ alone, and that is bert */
 	DAMAGED, /* its content, behind the header */
@@ -113,7 +114,8 @@ put(struct mw_store *st, const char *dir, const struct mail *x)
 	                       .flags = MW_RCPT_LOCAL | (behind ? MW_RCPT_EXPANDED : 0),
 	                       .mailbox = behind ? &bert : NULL,
 	                       .n_mailbox = behind},
-	                      {.addr = MW_STR("team+x@x.test"), .flags = MW_RCPT_LOCAL}};
+	                      {.addr = MW_STR("team+x@x.test"), .flags = MW_RCPT_LOCAL},
+	                      {.addr = MW_STR("a/b@far.test")}};
 	struct mw_mail m = {
 	    .time_us = INT64_C(1700000000000000) + x->second * 1000000,
 	    .queue_id = mw_strz(x->queue),
@@ -122,6 +124,10 @@ put(struct mw_store *st, const char *dir, const struct mail *x)
 	    .direction = MW_DIR_IN,
 	    .rcpt = x->harm == ONE || x->harm == TWO ? r + 1 : r,
 	    .n_rcpt = x->harm == TEAM || x->harm == BEHIND || x->harm == TWO ? 2 : 1};
+	if (x->harm == AWAY) {
+		r[2] = r[3];
+		m.n_rcpt = 3;
+	}
 	for (size_t i = 0; i < MW_COUNT(x->via) && x->via[i]; i++)
 		mw_buf_printf(&text,
 		              "Received: from far.test (far.test [192.0.2.5])\r\n"
@@ -343,6 +349,10 @@ an_alias_goes_for_the_people_behind_it(void **state)
 	static const struct mail part[MOST] = {{0, "QA", {NULL}, "x", 1, TWO},
 	                                       {1, "QB", {"QA"}, "x", 9, ONE}};
 	plan_for(part, 0, 0, NULL, " 9* 1*");
+	/* One of another site is on his way to no mailbox of ours. */
+	static const struct mail away[MOST] = {{0, "QA", {NULL}, "x", 1, AWAY},
+	                                       {1, "QB", {"QA"}, "x", 9, BEHIND}};
+	plan_for(away, 0, 0, NULL, " 9* 9*");
 }
 
 int
