@@ -346,15 +346,16 @@ int
 mw_follow_run(struct mw_follow *f, struct mw_err *err)
 {
 	MW_AUTOCLOSE int fd = watch(f); /* before the first look: nothing is missed */
-	bool first = true;
+	bool first = true, told = false;
 	int r;
 	for (;;) {
 		r = catch_up(f, first, err);
 		if (r == 0)
 			r = mw_follow_save(f, err);
-		if (r == 0 && first)
+		if (r == 0 && !told)
 			note(f, "current", "");
-		first = first && r != 0;
+		told = told || r == 0;
+		first = false;
 		if (r == 0)
 			r = live(f, fd, err);
 		mw_follow_close_sessions(f);

@@ -8,6 +8,7 @@
 
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
+#include "replay/plan_place.h"
 #include "replay/run.h"
 
 #include <errno.h>
@@ -367,13 +368,25 @@ mw_follow_boxes_anew(const struct mw_follow *f, struct mw_buf *ret)
 	return n > 0;
 }
 
+/* By its name, or by that of another that is the same place (plan_place.h): the plan has
+ * one name of those that the table has. */
+static bool
+is_anew(const struct mw_follow *f, const char *box)
+{
+	const struct mw_follow_box *b = find(f, box);
+	bool anew = b && b->anew;
+	for (size_t i = 0; i < f->n_box && !b && !anew; i++)
+		anew = f->box[i].anew && mw_target_is_files(f->target) &&
+		       mw_plan_one_place(f->box[i].box, box);
+	return anew;
+}
+
 void
 mw_follow_boxes_only_anew(const struct mw_follow *f, struct mw_plan *p)
 {
 	size_t k = 0;
 	for (size_t i = 0; i < p->n_box; i++) {
-		const struct mw_follow_box *b = find(f, p->box[i].box);
-		if (b && b->anew) {
+		if (is_anew(f, p->box[i].box)) {
 			p->box[k++] = p->box[i];
 			continue;
 		}

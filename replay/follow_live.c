@@ -1,5 +1,6 @@
 /* follow_live.c - new records, as they come, over sessions that stay open. */
 #include "replay/follow.h"
+#include "replay/plan_place.h"
 
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
@@ -236,8 +237,10 @@ add_copies(struct step *s, size_t journal, const struct mw_record *rec,
 		/* One file for all: what meets in a box is one copy. */
 		for (size_t k = s->n; k-- > 0 && s->v[k].rec.seq == rec->seq &&
 		                      s->v[k].journal == journal;)
-			twice = twice ||
-			        (s->v[k].sent == sent && strcmp(s->v[k].box, box) == 0);
+			twice = twice || (s->v[k].sent == sent &&
+			                  (strcmp(s->v[k].box, box) == 0 ||
+			                   (mw_target_is_files(f->target) &&
+			                    mw_plan_one_place(s->v[k].box, box))));
 		if (twice)
 			continue;
 		s->v = mw_arena_grow(s->arena, s->v, &s->cap, s->n + 1, sizeof *s->v);

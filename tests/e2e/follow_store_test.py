@@ -155,6 +155,23 @@ def files(t, main, done):
 		"Maildirs that were made anew are filled again")
 
 
+def refused(t, main, standby, done):
+	"""The first look at the target fails for all of its mail: told as failed, not for ever."""
+	user = next(j.owners[0] for j in done if j.owners)
+	name, _, domain = user.partition("@")
+	box = f"{standby.store}/{domain}/{name}"
+	mode = os.stat(box).st_mode & 0o777
+	f = Follower(main, standby)
+	f.argv += ["--user", user]
+	os.chmod(box, 0)
+	f.start()
+	f.wait("failed")
+	f.wait("current")
+	os.chmod(box, mode)
+	t.equal(f.end(), 130, "a mailbox that is refused is told, and others' mail is waited for")
+	t.ok(len(f.kinds("current")) == 1, "once", f.lines)
+
+
 def main_test(t):
 	messages, _ = workload.bulk(60, seed=12, largest=30000)
 	with rigs.Rig(t.sub("main"), postfix=DROP) as main, \
@@ -170,6 +187,7 @@ def main_test(t):
 		one_mailbox(t, main, standby, jobs, done)
 		older(t, main, standby, jobs, done, f)
 		deleted(t, main, standby, jobs, done, f)
+		refused(t, main, standby, done)
 		files(t, main, done)
 
 
