@@ -230,6 +230,8 @@ take_lock(const char *dir, int *ret_fd, struct mw_err *err)
 	for (int ms = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; ms += POLL_MS) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return mw_fail_errno(err, "cannot lock %s", path);
+		if (mw_cli_stopped())
+			return mw_fail(err, MW_ECANCEL, "interrupted");
 		if (ms >= LOCK_MS)
 			return mw_fail(err, MW_ELOCKED, "another mark is at work on %s",
 			               dir);

@@ -492,6 +492,8 @@ walk_set(struct walk *w, const struct begin *b, struct mw_err *err)
 		r = walk_store(w, err);
 		if (r == MW_ECANCEL && err && err->code != MW_ECANCEL)
 			(void)mw_fail(err, MW_ECANCEL, "interrupted");
+		if (r == MW_ENOMEM && err && err->code != MW_ENOMEM)
+			(void)mw_fail(err, MW_ENOMEM, "out of memory");
 	}
 	return r;
 }

@@ -134,9 +134,13 @@ eml_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *), void *
 		r = list(m, "Sent/", err);
 	for (size_t i = 0; i < m->n && !r; i++) {
 		MW_AUTOCLOSE int fd = open_eml(m, i);
+		if (fd < 0 && (errno == ENOENT || errno == ENXIO))
+			continue; /* it went, or a link leads nowhere; a socket */
 		if (fd < 0 || fstat(fd, &st) < 0)
 			return mw_fail_errno(err, "cannot read %s/%s", m->path,
 			                     m->name[i]);
+		if (!S_ISREG(st.st_mode))
+			continue;
 		r = mw_files_header(fd, &header, err);
 		struct mw_found f = {i, (uint64_t)st.st_size,
 		                     (int64_t)st.st_mtime * 1000000,
@@ -153,11 +157,12 @@ eml_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
           int (*cb)(void *, uint64_t, struct mw_profile *), void *arg, struct mw_err *err)
 {
 	struct eml *m = t->own;
+	struct stat st;
 	int r = 0;
 	for (size_t i = 0; i < n && !r; i++) {
 		struct mw_profile *p;
 		MW_AUTOCLOSE int fd = open_eml(m, (size_t)keys[i]);
-		if (fd < 0)
+		if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 			continue;
 		r = mw_files_profile(fd, &p, err);
 		if (!r)

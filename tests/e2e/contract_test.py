@@ -347,6 +347,13 @@ def pipe_among(t, site):
 		again = site("export", "--all", "--to", f"{to}:{there}")
 		t.ok(r.rc == 0 and again.rc == 0 and " 0 written" in again.out,
 		     f"{to}: a pipe among the messages", again)
+		if to == "eml":
+			os.symlink("/nonexistent", f"{there}/b.eml")
+		held = os.open(f"{there}/{name}", os.O_RDWR)  # by a writer
+		again = site("export", "--all", "--to", f"{to}:{there}")
+		os.close(held)
+		t.ok(again.rc == 0 and " 0 written" in again.out,
+		     f"{to}: one that has a writer, and beside it a link that leads nowhere", again)
 
 
 def nowhere(t, site):
@@ -562,6 +569,18 @@ def at_once(t, site):
 	     "a mark that is started twice at the same moment: the second is refused", said)
 	r = site("mark", "at-once", "--failed")
 	t.ok(r.rc == 0, "and it can be ended", r)
+	lock = f"{site.dir}/journal/mark.lock"
+	with open(lock, "rb") as held:
+		fcntl.flock(held, fcntl.LOCK_EX)
+		with subprocess.Popen([MAILWAL, "-c", site.conf, "mark", "late"], stderr=subprocess.PIPE) as p:
+			def opened():
+				there = f"/proc/{p.pid}/fd"
+				return any(os.path.realpath(f"{there}/{n}") == os.path.realpath(lock)
+					   for n in os.listdir(there))
+			rigs.wait_for("a mark that waits", opened, tap.PATIENCE, p)
+			p.send_signal(signal.SIGINT)
+			said = p.communicate(timeout=tap.PATIENCE)[1].decode()
+	t.equal(p.returncode, 130, f"a mark that waits for another is stopped by a signal: {said}")
 
 
 def marks(t, site):
