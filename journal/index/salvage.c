@@ -246,6 +246,8 @@ index_salvage(const char *dir, const uint8_t journal[MW_ID_LEN], uint64_t number
 	int r = open_both(&v, dir, number, how->from);
 	if (r == 1) {
 		r = each_run(&v);
+		if (r >= 0)
+			r = mw_kv_sync(v.new, err);
 		r = r < 0 ? r : 1;
 	}
 	index_state_free(&v.s);

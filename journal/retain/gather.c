@@ -146,6 +146,18 @@ take(struct walk *w, const struct mw_record *r)
 	return 0;
 }
 
+/* Did all of these go with their segments, as the newest audit says? */
+static bool
+all_gone(const struct mw_gone *g, uint64_t first, uint64_t last)
+{
+	size_t n;
+	const struct mw_gone_segs *v = mw_gone_segments(g, &n);
+	for (size_t i = 0; i < n && first <= last; i++)
+		if (v[i].first_seq <= first && v[i].last_seq >= first)
+			first = v[i].last_seq + 1;
+	return first > last;
+}
+
 /* From one record until before another. */
 static int
 walk_from(struct walk *w, uint64_t from, uint64_t to, bool (*stopped)(void))
@@ -174,7 +186,8 @@ walk_from(struct walk *w, uint64_t from, uint64_t to, bool (*stopped)(void))
 				*w->err = e;
 		} else {
 			/* a hole where we came in is one, too */
-			w->l->damaged += from > 1 && w->l->n == before && rec.seq > from;
+			if (from > 1 && w->l->n == before && rec.seq > from)
+				w->l->damaged += !all_gone(w->gone, from, rec.seq - 1);
 			r = take(w, &rec);
 		}
 	}

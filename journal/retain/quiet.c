@@ -151,7 +151,8 @@ find_others(struct look *k, const struct mw_gone *gone)
 /* ---- the log's clock ---- */
 
 static int
-walk_clock(const struct look *k, size_t i, struct mw_log_clock *c, bool (*stopped)(void))
+walk_clock(struct look *k, size_t i, size_t last, struct mw_log_clock *c,
+           bool (*stopped)(void))
 {
 	MW_CURSOR_AUTO *cur = NULL;
 	struct mw_err e = {0};
@@ -167,8 +168,10 @@ walk_clock(const struct look *k, size_t i, struct mw_log_clock *c, bool (*stoppe
 			r = 0;
 			continue;
 		}
-		if (r <= 0 || rec.loc.segment > k->seg[i].number)
+		if (r <= 0 || rec.loc.segment > k->seg[last].number)
 			break;
+		while (i < last && k->seg[i].number < rec.loc.segment)
+			k->v[++i].from_us = c->seen_us;
 		r = stopped && stopped() ? MW_ECANCEL : 0;
 		mw_log_clock_step(c, rec.seq, rec.time_us, rec.imported);
 	}
@@ -177,8 +180,8 @@ walk_clock(const struct look *k, size_t i, struct mw_log_clock *c, bool (*stoppe
 
 /* How far it was before each segment, and is now. */
 static int
-run_clock(const struct look *k, const struct mw_retain_limits *lim,
-          const struct mw_gone *gone, bool (*stopped)(void), int64_t *ret_now)
+run_clock(struct look *k, const struct mw_retain_limits *lim, const struct mw_gone *gone,
+          bool (*stopped)(void), int64_t *ret_now)
 {
 	struct mw_log_clock c = {.n_gone = 0};
 	int64_t d;
@@ -188,8 +191,13 @@ run_clock(const struct look *k, const struct mw_retain_limits *lim,
 		struct summary *s = &k->v[i];
 		s->from_us = c.seen_us;
 		s->fits = s->fits && mw_log_clock_pass(&c, &s->q);
+		size_t last = i; /* one walk for all that come together */
+		while (!s->fits && k->seg[i].first_seq && last + 1 < k->n &&
+		       !k->v[last + 1].fits)
+			last++;
 		if (!s->fits)
-			r = walk_clock(k, i, &c, stopped);
+			r = walk_clock(k, i, last, &c, stopped);
+		i = last;
 	}
 	if (r < 0)
 		return r;

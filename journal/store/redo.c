@@ -5,6 +5,7 @@
 #include "journal/base/util.h"
 #include "journal/store/store_int.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -66,30 +67,32 @@ add(struct mw_redo *p, uint64_t segment)
 int
 mw_redo_begin(struct mw_store *st, uint64_t segment, struct mw_err *err)
 {
-	int old = -1;
+	int old = -1, r = 0;
 	(void)pthread_mutex_lock(&st->redo_mu);
-	int r = mw_index_forget(st->dir, segment, &old, err);
+	size_t known = st->n_redo;
 	struct mw_redo *p = NULL;
-	if (r < 0) {
-		(void)pthread_mutex_unlock(&st->redo_mu);
-		return r;
-	}
-	if (st->have_indexer)
+	if (st->have_indexer) { /* room for it before anything is done */
 		p = find_or_add(st, part_of(segment));
-	if (p && add(p, segment) == 0) {
+		r = p ? add(p, segment) : MW_ENOMEM;
+		if (r < 0)
+			(void)mw_fail(err, r, "out of memory for the index");
+	}
+	if (r == 0)
+		r = mw_index_forget(st->dir, segment, &old, err);
+	if (r < 0 && p && st->n_redo > known)
+		drop(st, p);
+	if (r == 0 && p) {
 		p->changing++;
 		p->revision++;
 		if (p->old < 0) { /* else this one was begun anew since: it has less */
 			p->old = old;
 			old = -1;
 		}
-	} else if (st->have_indexer) {
-		st->redo_all = true;
 	}
 	if (old >= 0)
 		(void)close(old);
 	(void)pthread_mutex_unlock(&st->redo_mu);
-	return 0;
+	return r;
 }
 
 void
@@ -111,9 +114,21 @@ bool
 mw_redo_waits(struct mw_store *st)
 {
 	(void)pthread_mutex_lock(&st->redo_mu);
-	bool any = st->n_redo > 0 || st->redo_all;
+	bool any = st->n_redo > 0;
 	(void)pthread_mutex_unlock(&st->redo_mu);
 	return any;
+}
+
+void
+mw_redo_let_go(struct mw_store *st)
+{
+	(void)pthread_mutex_lock(&st->redo_mu);
+	for (size_t i = 0; i < st->n_redo; i++) {
+		if (st->redo[i].old >= 0)
+			(void)close(st->redo[i].old);
+		st->redo[i].old = -1;
+	}
+	(void)pthread_mutex_unlock(&st->redo_mu);
 }
 
 void
@@ -143,6 +158,8 @@ static bool
 has_changed(void *arg)
 {
 	const struct again *a = arg;
+	if (mw_index_time_is_up(a->reader))
+		return true;
 	(void)pthread_mutex_lock(&a->st->redo_mu);
 	const struct mw_redo *p = find(a->st, a->part);
 	bool yes = !p || p->revision != a->revision;
@@ -228,7 +245,7 @@ read_again(void *arg, const struct mw_index_hit *first, uint64_t last_seq,
 		}
 		if (r <= 0 || rec.seq > last_seq)
 			break;
-		r = take(a, &rec, err);
+		r = has_changed(a) ? MW_ECANCEL : take(a, &rec, err);
 	}
 	for (size_t i = 0; i < a->n; i++)
 		a->e[i].tokens = a->tokens.p + a->at[i];
@@ -277,7 +294,7 @@ redo_part(struct mw_store *st, struct mw_index *ix, uint64_t part)
 		for (; changed && n < p->n; n++)
 			changed[n] = p->segment[n];
 		if (changed && p->old >= 0)
-			old = dup(p->old);
+			old = fcntl(p->old, F_DUPFD_CLOEXEC, 0);
 	}
 	(void)pthread_mutex_unlock(&st->redo_mu);
 	if (!now)
@@ -304,22 +321,14 @@ mw_redo_run(struct mw_store *st, struct mw_index *ix)
 	uint64_t part[64];
 	(void)pthread_mutex_lock(&st->redo_mu);
 	size_t n = MW_MIN(st->n_redo, MW_COUNT(part));
-	bool all = st->redo_all;
 	for (size_t i = 0; i < n; i++)
 		part[i] = st->redo[i].part;
-	st->redo_all = false;
 	(void)pthread_mutex_unlock(&st->redo_mu);
-	if (n == 0 && !all)
+	if (n == 0)
 		return true;
 	/* one of the files that the reader has open may have been unlinked */
 	mw_store_segs_close(st->ix_reader);
 	st->ix_reader->index_done = 0;
-	if (all && mw_index_wipe(ix, NULL) < 0) { /* once more, in a moment */
-		(void)pthread_mutex_lock(&st->redo_mu);
-		st->redo_all = true;
-		(void)pthread_mutex_unlock(&st->redo_mu);
-		return false;
-	}
 	for (size_t i = 0; i < n; i++) {
 		if (mw_index_drop(ix, part[i] * MW_INDEX_SPAN + 1, NULL) < 0)
 			return false;

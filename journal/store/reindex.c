@@ -64,8 +64,8 @@ add(struct mw_store *st, struct chunk *c, const struct mw_record *rec, struct mw
 
 /* A writer that ends does not wait for an index that lacks all of a large log: what is
  * done is kept, and the next one goes on from there. */
-static bool
-time_is_up(struct mw_store *st)
+bool
+mw_index_time_is_up(struct mw_store *st)
 {
 	int64_t until = atomic_load(&st->index_until);
 	return until && st->clock->mono_us(st->clock) >= until;
@@ -89,7 +89,7 @@ index_part(struct mw_store *st, struct mw_index *ix, struct mw_index_point from,
 		mw_cursor_ahead(cur);
 	struct mw_index_point point = from;
 	bool whole = false;
-	while (r == 0 && !time_is_up(st)) {
+	while (r == 0 && !mw_index_time_is_up(st)) {
 		struct mw_record rec;
 		r = mw_cursor_next(cur, &rec, err);
 		if (r == MW_EDAMAGED || r == MW_EFORMAT || r == MW_EVERSION) {
@@ -130,7 +130,7 @@ mw_index_catch_up(struct mw_store *st, struct mw_index *ix, uint64_t limit_seq,
 	int r = mw_seg_list(st->fs, st->dir, &v, &n, err);
 	while (i < n && v[i] < st->index_done) /* complete, and seen to be */
 		i++;
-	while (r == 0 && i < n && !time_is_up(st)) {
+	while (r == 0 && i < n && !mw_index_time_is_up(st)) {
 		struct mw_index_point point;
 		uint64_t last = ((v[i] - 1) / MW_INDEX_SPAN + 1) * MW_INDEX_SPAN;
 		r = mw_index_point(ix, v[i], &point, err);
@@ -192,6 +192,8 @@ indexer(void *arg)
 				r = mw_index_begin(ix, false, &err);
 			if (r == 1)
 				st->ix_reader->index_done = 0;
+			if (r < 0) /* what went is to be gone, whoever keeps us out */
+				mw_redo_let_go(st);
 			if (r >= 0 && !mw_redo_run(st, ix)) {
 				r = MW_ELOCKED; /* some of it is being changed */
 			} else if (r >= 0) {

@@ -182,10 +182,9 @@ struct mw_store {
 	pthread_cond_t prepare_cv, index_cv;
 	struct mw_spiller spiller; /* guards itself */
 	bool want_prepare;
-	pthread_mutex_t redo_mu; /* guards the block up to `redo_all`; not with mu */
+	pthread_mutex_t redo_mu; /* guards the block up to `n_redo`; not with mu */
 	struct mw_redo *redo;    /* partitions of the index to be made again */
 	size_t n_redo;
-	bool redo_all;              /* there was no memory to say which */
 	bool loading_gone;          /* reading: what went is being gathered */
 	struct mw_gone *gone;       /* reading: what went, as far as it was asked for */
 	struct mw_store *ix_reader; /* the indexer's own reader */
@@ -333,6 +332,7 @@ int mw_store_hole_known(struct mw_store *st, uint64_t first, uint64_t last,
 /* reindex.c */
 int mw_index_start(struct mw_store *st, struct mw_err *err) MW_CHECK;
 void mw_index_stop(struct mw_store *st);
+bool mw_index_time_is_up(struct mw_store *st);
 /* An entry without its tokens, which are appended to `tokens`. */
 int mw_index_entry_of(struct mw_store *st, const struct mw_record *rec,
                       struct mw_buf *tokens, struct mw_index_entry *ret,
@@ -346,6 +346,9 @@ int mw_redo_begin(struct mw_store *st, uint64_t segment,
                   struct mw_err *err) MW_CHECK; /* MW_ELOCKED: mw_index_forget */
 void mw_redo_end(struct mw_store *st, uint64_t segment);
 bool mw_redo_waits(struct mw_store *st);
+/* Closes what is left of the old ones: who cannot make them anew now keeps nothing back.
+ */
+void mw_redo_let_go(struct mw_store *st);
 /* The index thread's, between begin and end: does what waits; true: nothing does now. */
 bool mw_redo_run(struct mw_store *st, struct mw_index *ix);
 void mw_redo_free(struct mw_store *st);

@@ -20,7 +20,8 @@
 enum {
 	LOGS = 24,
 	ROUNDS = 5,
-	KNOWN = 64
+	KNOWN = 64,
+	SEGMENT = 10 /* mails of one, where it is asked which */
 };
 
 static char root[64], dir[96];
@@ -326,9 +327,77 @@ as_if_all_were_looked_at(void **state)
 	assert_true(notes_removed > 20);
 }
 
+/* Erases all mail of a segment. */
+static void
+erase_segment(uint64_t segment)
+{
+	static struct mw_record whole[SEGMENT];
+	struct mw_erase_list e = {.whole = whole};
+	struct mw_err err = {0};
+	struct mw_record r;
+	{
+		MW_STORE_AUTO *st = open_as(MW_STORE_READ);
+		MW_CURSOR_AUTO *c = NULL;
+		assert_int_equal(mw_cursor_new(st, 1, &c, &err), 0);
+		while (mw_cursor_next(c, &r, &err) == 1)
+			if (r.type == MW_TYPE_MAIL && r.loc.segment == segment)
+				whole[e.n_whole++] = r;
+	}
+	assert_int_equal(e.n_whole, SEGMENT);
+	struct mw_retain_owner o = {.dir = dir, .by = "uid 0", .now_us = now_us};
+	o.st = open_as(MW_STORE_WRITE);
+	assert_int_equal(mw_erase_run(&o, &e, &err), 0);
+	mw_owner_close(&o);
+}
+
+/* The newest segment comes behind one that is gone, behind one that is passed over. */
+static void
+what_went_before_it_is_no_damage(void **state)
+{
+	static char name[] = "all";
+	struct mw_err err = {0};
+	struct mw_retain_done done;
+	(void)state;
+	now_us = (int64_t)1700000000 * 1000000;
+	(void)snprintf(root, sizeof root, "/tmp/mw-quiet-XXXXXX");
+	assert_non_null(mkdtemp(root));
+	(void)snprintf(dir, sizeof dir, "%s/j", root);
+	assert_int_equal(mw_store_create(dir, NULL, NULL, &err), 0);
+	struct mw_store *st = open_as(MW_STORE_WRITE);
+	for (int i = 0; i <= 3 * SEGMENT; i++) {
+		now_us += HOUR / 60;
+		mail(st, false);
+		if (i % SEGMENT == SEGMENT - 1)
+			assert_int_equal(mw_store_roll(st, NULL), 0);
+	}
+	mw_store_close(st);
+	erase_segment(2);
+	memset(rule, 0, sizeof rule);
+	conf = (struct mw_conf){.retain = rule, .n_retain = 1};
+	rule[0].name = name;
+	rule[0].keep_us = 30 * DAY;
+	for (unsigned round = 0; round < 3; round++) {
+		struct plan all = {0}, fast = {0};
+		make_plan(&all, false);
+		make_plan(&fast, true);
+		assert_int_equal(all.log->damaged, 0);
+		assert_int_equal(fast.log->damaged, 0);
+		struct mw_retain_owner o = {.dir = dir, .by = "uid 0", .now_us = now_us};
+		o.st = open_as(MW_STORE_WRITE);
+		assert_int_equal(mw_retain_run(&o, fast.log, &done, &err), 0);
+		mw_owner_close(&o);
+		mw_retain_free(all.log);
+		mw_retain_free(fast.log);
+	}
+	shell("rm -rf '%s'", root);
+}
+
 int
 main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(as_if_all_were_looked_at)};
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(as_if_all_were_looked_at),
+	    cmocka_unit_test(what_went_before_it_is_no_damage),
+	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

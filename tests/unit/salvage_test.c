@@ -9,8 +9,10 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -338,10 +340,82 @@ any_order(void **state)
 	}
 }
 
+/* ---- a writer that ends does not wait for it ---- */
+
+static struct mw_fs slow_fs;
+static struct mw_clock leaping;
+static atomic_bool slow, leaps;
+static atomic_uint slow_reads;
+static atomic_llong leapt_us;
+
+static int64_t
+slow_pread(const struct mw_fs *fs, int fd, void *p, size_t n, uint64_t off)
+{
+	char name[16] = "";
+	(void)fs;
+	if (slow && pthread_getname_np(pthread_self(), name, sizeof name) == 0 &&
+	    strcmp(name, "mw-index") == 0) {
+		(void)usleep(50000);
+		slow_reads++;
+	}
+	return mw_fs_posix()->pread(mw_fs_posix(), fd, p, n, off);
+}
+
+/* Half a minute between any two looks. */
+static int64_t
+leap(const struct mw_clock *c)
+{
+	(void)c;
+	if (leaps)
+		leapt_us += 30000000;
+	return mw_clock_system()->mono_us(mw_clock_system()) + leapt_us;
+}
+
+static void
+an_end_in_time(void **state)
+{
+	enum {
+		SEGS = 40
+	};
+	static struct mw_wipe_at place[SEGS];
+	uint64_t segment[SEGS], dice = 7;
+	(void)state;
+	slow_fs = *mw_fs_posix();
+	slow_fs.pread = slow_pread;
+	slow_fs.at_hand = NULL;
+	leaping = *mw_clock_system();
+	leaping.mono_us = leap;
+	struct mw_store_opts o = {.dir = dir,
+	                          .mode = MW_STORE_WRITE,
+	                          .fs = &slow_fs,
+	                          .clock = &leaping};
+	struct mw_store *st = opened(&o);
+	for (unsigned i = 0; i < SEGS; i++) {
+		append(st, &dice);
+		place[i] =
+		    (struct mw_wipe_at){one[n_one - 1].loc.offset, one[n_one - 1].seq};
+		segment[i] = one[n_one - 1].loc.segment;
+		append(st, &dice);
+		assert_int_equal(mw_store_roll(st, NULL), 0);
+	}
+	mw_store_close(st);
+	st = opened(&o); /* and so its index has all */
+	slow = true;
+	for (unsigned i = 0; i < SEGS; i++)
+		assert_int_equal(mw_store_wipe(st, segment[i], &place[i], 1, NULL), 0);
+	slow_reads = 0;
+	leaps = true;
+	mw_store_close(st);
+	assert_true(slow_reads <= 20); /* all of it would be some six for each */
+	slow = leaps = false;
+	n_one = 0;
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup_teardown(an_end_in_time, setup, teardown),
 	    cmocka_unit_test_setup_teardown(changed_segment, setup, teardown),
 	    cmocka_unit_test_setup_teardown(lost_segment, setup, teardown),
 	    cmocka_unit_test_setup_teardown(garbled, setup, teardown),
