@@ -43,7 +43,9 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 		return mw_cli_usage(cli, self,
 		                    "export has one place for all mail; %% patterns "
 		                    "are for replay");
-	return mw_report_check(a->report, &err) < 0 ? mw_cli_error(cli, &err) : 0;
+	return mw_report_check(a->report, a->dry ? NULL : a->to, &err) < 0
+	           ? mw_cli_error(cli, &err)
+	           : 0;
 }
 
 int

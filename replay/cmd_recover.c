@@ -111,7 +111,7 @@ check(struct recover *c)
 		                    "--to");
 	if ((c->to && mw_target_check(c->to, &err) < 0) ||
 	    (c->t.folder && mw_target_folder_check(c->t.folder, &err) < 0) ||
-	    mw_report_check(c->report_file, &err) < 0)
+	    mw_report_check(c->report_file, c->dry ? NULL : c->to, &err) < 0)
 		return mw_cli_error(c->cli, &err);
 	c->put = c->to && (!c->missing || c->t.folder);
 	bool named = q->any_term || q->all || q->n_id;

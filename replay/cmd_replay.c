@@ -206,7 +206,9 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 		                    "undo takes away what one run put back; a "
 		                    "selection has no meaning there");
 	a->dry = a->dry || a->step == STEP_PLAN || a->step == STEP_VERIFY;
-	if (mw_target_check(a->to, &err) < 0 || mw_report_check(a->report, &err) < 0)
+	if (mw_target_check(a->to, &err) < 0 ||
+	    mw_report_check(a->report, a->dry || a->step == STEP_UNDO ? NULL : a->to,
+	                    &err) < 0)
 		return mw_cli_error(cli, &err);
 	return 0;
 }

@@ -5,9 +5,12 @@
 #include "journal/base/fs.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <unistd.h>
 
 enum {
 	LINES_SHOWN = 20 /* for people; --report has all */
@@ -382,10 +385,62 @@ cannot_write(int r, const char *path, struct mw_err *err)
 	return mw_fail_errno(err, "cannot write the report %s", path);
 }
 
-int
-mw_report_check(const char *path, struct mw_err *err)
+/* The path without "." and doubled slashes, from the root. False: not to be told. */
+static bool
+plain_path(const char *path, size_t n, struct mw_buf *ret)
 {
-	return path ? cannot_write(mw_fs_may_write_named(path), path, err) : 0;
+	char cwd[PATH_MAX];
+	if (n > 0 && path[0] != '/') {
+		if (!getcwd(cwd, sizeof cwd))
+			return false;
+		mw_buf_puts(ret, strcmp(cwd, "/") == 0 ? "" : cwd);
+	}
+	for (size_t i = 0, k; i < n; i += k + 1) {
+		const char *end = memchr(path + i, '/', n - i);
+		k = end ? (size_t)(end - path) - i : n - i;
+		if (k == 2 && memcmp(path + i, "..", 2) == 0)
+			return false;
+		if (k > 0 && !(k == 1 && path[i] == '.'))
+			mw_buf_printf(ret, "/%.*s", (int)k, path + i);
+	}
+	return mw_buf_ok(ret) == 0;
+}
+
+static bool
+at_or_below(const struct mw_buf *a, const struct mw_buf *b)
+{
+	return b->n == 0 || (a->n >= b->n && memcmp(a->p, b->p, b->n) == 0 &&
+	                     (a->n == b->n || a->p[b->n] == '/'));
+}
+
+/* Will the run itself make the directory of its report? It makes those on the way to its
+ * boxes, as far as they have a name before the first box has, and some below. */
+static bool
+is_made(const char *path, const char *to)
+{
+	MW_BUF_AUTO dir = {0}, made = {0};
+	bool mbox = strncasecmp(to, "mbox:", 5) == 0;
+	if (!mbox && strncasecmp(to, "eml:", 4) != 0 &&
+	    strncasecmp(to, "maildir:", 8) != 0)
+		return false;
+	const char *box = strchr(to, ':') + 1, *slash = strrchr(path, '/');
+	size_t n = strcspn(box, "%");
+	bool whole = !box[n];
+	while (whole && n > 1 && box[n - 1] == '/')
+		n--;
+	while ((!whole || mbox) && n > 0 && box[n - 1] != '/')
+		n--;
+	if (!slash || !plain_path(path, (size_t)(slash - path), &dir) ||
+	    !plain_path(n ? box : ".", n ? n : 1, &made))
+		return false;
+	return at_or_below(&made, &dir) || (!(mbox && whole) && at_or_below(&dir, &made));
+}
+
+int
+mw_report_check(const char *path, const char *to, struct mw_err *err)
+{
+	int r = path ? mw_fs_may_write_named(path) : 0;
+	return r == -ENOENT && to && is_made(path, to) ? 0 : cannot_write(r, path, err);
 }
 
 int

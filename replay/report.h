@@ -62,8 +62,10 @@ uint64_t mw_report_left(const struct mw_report *r);
 json_t *mw_report_raise_json(const struct mw_report_raise *a);
 /* The summary object on standard output (json), or the closing sentence for people. */
 void mw_report_print(const struct mw_report *r, bool json);
-/* Before a run: can its report be written there? path NULL: none is wanted. */
-int mw_report_check(const char *path, struct mw_err *err) MW_CHECK;
+/* Before a run: can its report be written there? path NULL: none is wanted. to: the
+ * target whose directories the run makes, and with them, maybe, the report's; NULL: none.
+ */
+int mw_report_check(const char *path, const char *to, struct mw_err *err) MW_CHECK;
 /* The whole report as a JSON file (temp, sync, rename). */
 int mw_report_write(const struct mw_report *r, const char *path,
                     struct mw_err *err) MW_CHECK;

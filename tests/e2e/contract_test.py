@@ -377,6 +377,27 @@ def nowhere(t, site):
 		shutil.rmtree(into, ignore_errors=True)
 
 
+def made_by_the_run(t, site):
+	"""But it may lie where the run itself makes a directory."""
+	for words, to, name in ((["export"], "eml:made", "made/report"),
+				(["export"], "eml:made/a/b", f"{site.dir}/made/a/report"),
+				(["export"], "mbox:made/box", "./made//report"),
+				(["recover", "--user", ALICE], "eml:made", "made/report"),
+				(["replay"], f"eml:{site.dir}/made", f"made/{ALICE}/report"),
+				(["replay", "--create"], "maildir:made/%n", "made/report")):
+		r = site(*words, "--all", "--to", to, "--report", name)
+		t.ok(r.rc == 0 and os.path.getsize(os.path.join(site.dir, name)) > 0, f"{to}: {name}", r)
+		shutil.rmtree(os.path.join(site.dir, "made"))
+	for words, to, name in ((["export"], "eml:made", "made2/report"),
+				(["export"], "eml:made", "made/../made2/report"),
+				(["export"], "mbox:made/box", "made/box/report"),
+				(["export", "-n"], "eml:made", "made/report"),
+				(["replay", "--create"], "maildir:made/%n", "other/report")):
+		r = site(*words, "--all", "--to", to, "--report", name)
+		t.ok(r.rc == 73 and name in r.err and not os.path.exists(f"{site.dir}/made"),
+		     f"{' '.join(words)}: {to}: {name}", r)
+
+
 def locked(t, site):
 	"""Without the key nothing of an encrypted journal is told, and that is said, once."""
 	where = os.path.join(site.dir, "locked")
@@ -699,6 +720,7 @@ def main(t):
 		others(t, site)
 	pipe_among(t, site)
 	nowhere(t, site)
+	made_by_the_run(t, site)
 	locked(t, site)
 	sets(t, site)
 	kept_out(t, site)
