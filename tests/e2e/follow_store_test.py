@@ -172,7 +172,44 @@ def refused(t, main, standby, done):
 	t.ok(len(f.kinds("current")) == 1, "once", f.lines)
 
 
+def one_place(t):
+	"""Two mailboxes are one directory, since one domain's is a link to the other's."""
+	users = ("anna@example.test", "anna@second.test")
+	with rigs.Rig(t.sub("one"), users=users, postfix=DROP) as rig:
+		root = f"{rig.run}/boxes"
+		os.makedirs(f"{root}/example.test")
+		os.symlink("example.test", f"{root}/second.test")
+		box = f"{root}/example.test/anna"
+		rig.start()
+
+		def send(name, *rcpts):
+			j = workload.Mail(name, f"Subject: {name}\r\n\r\ntext\r\n".encode(), "w@remote.test",
+					  list(rcpts), {}, users)
+			t.need(rig.send([j])[0].code == 250, name)
+
+		def there():
+			return len(os.listdir(f"{box}/new"))
+		send("first", users[0])
+		send("second", users[1])
+		f = Follower(rig, rig)
+		f.argv = rig.mailwal_argv("--json", "-v", "follow", "--create", "--to",
+					  f"maildir:{root}/%d/%n")
+		followed(f)
+		t.equal((f.end(), there()), (130, 2), "one directory has the mail to both names")
+		r = rig.mailwal("erase", "--user", users[0], "--subject", "first", "--yes")
+		t.ok(r.rc == 0, "the first is erased", r)
+		shutil.rmtree(box)
+		followed(f)
+		t.equal(os.path.exists(box) and there(), 1,
+			"made anew it is filled again, though another name comes first now")
+		send("both", *users)
+		send("last", users[1])
+		rigs.wait_for("the last one", lambda: there() >= 3, alive=f.p)
+		t.equal((f.end(), there()), (130, 3), "live mail to both is put there once")
+
+
 def main_test(t):
+	one_place(t)
 	messages, _ = workload.bulk(60, seed=12, largest=30000)
 	with rigs.Rig(t.sub("main"), postfix=DROP) as main, \
 	     rigs.Rig(t.sub("standby"), mailwald=False) as standby:
