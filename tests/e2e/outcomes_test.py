@@ -123,6 +123,8 @@ def facts(t, rig):
 def holes(t, rig):
 	"""Ways past the journal, each named."""
 	t.equal(post(rig, "drop", [ANNA], header="X-Test: drop\r\n"), 250, "a discarded mail")
+	# its line is in the log before Postfix' logger ends
+	rigs.wait_for("its line", lambda: "discard: header X-Test" in rig.maillog())
 	path = f"{rig.run}/postfix/main.cf"
 	with open(path, encoding="utf-8") as f:
 		conf = f.read()
@@ -141,6 +143,7 @@ def holes(t, rig):
 	restart_with(conf.replace("default_action=tempfail", "default_action=accept"))
 	rig.end("mailwald")
 	t.equal(post(rig, "unseen", [BERT]), 250, "a mail while mailwald is down")
+	rigs.wait_for("its line", lambda: "message-id=<unseen@remote.test>" in rig.maillog())
 	rig.start_mailwald()
 	restart_with(conf)
 	settle(rig, 3)
