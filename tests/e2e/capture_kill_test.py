@@ -52,7 +52,8 @@ def under_load(rig, jobs, kills, rnd):
 
 def one_engine(t, engine):
 	rnd = random.Random(SEED)
-	messages, _ = workload.bulk(max(200, 10 * KILLS), seed=SEED + 5)
+	# ten are under way at each kill
+	messages, _ = workload.bulk(max(200, 20 * KILLS), seed=SEED + 5)
 	with rigs.Rig(t.sub(engine), engine=engine,
 		      postfix="virtual_transport = discard:\nmessage_drop_headers =") as rig:
 		rig.start()

@@ -166,87 +166,86 @@ of_a_user(void **state)
 	assert_int_equal(named(&other, "--user", "kurt@" ALABEL), 2);
 }
 
+/* The plan of a replay to maildir:ROOT/mail/%d/%n of a message to each of these, and what
+ * it is of; script lays directories and links in ROOT. */
+struct linked {
+	struct scratch own;
+	struct reading r;
+	struct mw_target *target;
+	struct mw_query q;
+	struct mw_plan *p;
+};
+
+static void
+linked_begin(struct linked *l, const char *const *to, const char *script)
+{
+	struct mw_err err = {0};
+	char where[100];
+	memset(l, 0, sizeof *l);
+	struct mw_store *st = scratch_make(&l->own);
+	for (; *to; to++)
+		put(st, *to, NULL, NULL);
+	mw_store_close(st);
+	shell("cd %s && %s", l->own.root, script);
+	reading_begin(&l->r, &l->own);
+	l->r.conf.mailbox_name = whole;
+	mw_query_init(&l->q, l->r.arena);
+	l->q.all = true;
+	(void)snprintf(where, sizeof where, "maildir:%s/mail/%%d/%%n", l->own.root);
+	assert_int_equal(mw_target_new(where, &(struct mw_target_opts){.create = true},
+	                               &l->target, &err),
+	                 0);
+	const struct mw_plan_opts opts = {.cli = &l->r.cli,
+	                                  .query = &l->q,
+	                                  .target = l->target};
+	if (mw_plan_make(&opts, &l->p, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static void
+linked_end(struct linked *l)
+{
+	mw_plan_free(l->p);
+	mw_target_free(l->target);
+	reading_end(&l->r);
+	(void)scratch_remove(&l->own);
+}
+
 /* Two mailboxes that are one directory, since one domain's is a link to the other's: one
  * box, also where the mailbox is still to be made. */
 static void
 one_directory(void **state)
 {
-	struct scratch own;
-	struct mw_store *st = scratch_make(&own);
-	struct reading r;
-	struct mw_target *target;
-	struct mw_plan *p = NULL;
-	struct mw_query q;
-	struct mw_err err = {0};
-	char where[100];
+	static const char *const to[] = {"anna@example.org", "anna@example.net",
+	                                 "otto@example.net", "otto@example.org",
+	                                 "otto@example.com", NULL};
+	struct linked l;
 	(void)state;
-	put(st, "anna@example.org", NULL, NULL);
-	put(st, "anna@example.net", NULL, NULL);
-	put(st, "otto@example.net", NULL, NULL);
-	put(st, "otto@example.org", NULL, NULL);
-	put(st, "otto@example.com", NULL, NULL);
-	mw_store_close(st);
-	shell("mkdir -p %s/mail/example.org/otto %s/mail/example.com && "
-	      "ln -s example.org %s/mail/example.net",
-	      own.root, own.root, own.root);
-	reading_begin(&r, &own);
-	r.conf.mailbox_name = whole;
-	mw_query_init(&q, r.arena);
-	q.all = true;
-	(void)snprintf(where, sizeof where, "maildir:%s/mail/%%d/%%n", own.root);
-	assert_int_equal(mw_target_new(where, &(struct mw_target_opts){.create = true},
-	                               &target, &err),
-	                 0);
-	const struct mw_plan_opts opts = {.cli = &r.cli, .query = &q, .target = target};
-	if (mw_plan_make(&opts, &p, &err) < 0)
-		fail_msg("%s", err.msg);
-	assert_int_equal(p->n_wanted, 5);
-	assert_int_equal(p->n_box, 3);
-	for (size_t i = 0; i < p->n_box; i++) {
-		bool com = strstr(p->box[i].box, "example.com") != NULL;
-		assert_int_equal(p->box[i].shared, !com);
-		assert_int_equal(p->box[i].n, com ? 1 : 2);
+	linked_begin(&l, to,
+	             "mkdir -p mail/example.org/otto mail/example.com && "
+	             "ln -s example.org mail/example.net");
+	assert_int_equal(l.p->n_wanted, 5);
+	assert_int_equal(l.p->n_box, 3);
+	for (size_t i = 0; i < l.p->n_box; i++) {
+		bool com = strstr(l.p->box[i].box, "example.com") != NULL;
+		assert_int_equal(l.p->box[i].shared, !com);
+		assert_int_equal(l.p->box[i].n, com ? 1 : 2);
 	}
-	mw_plan_free(p);
-	mw_target_free(target);
-	reading_end(&r);
-	(void)scratch_remove(&own);
+	linked_end(&l);
 }
 
-/* The boxes of a replay to maildir:ROOT/mail/%d/%n of a message to
- * each of the two; script lays links in ROOT, where there are joe and eve of a.test. */
+/* How many boxes two people have; there are joe and eve of a.test. */
 static size_t
-boxes_of(const char *one, const char *other, const char *script)
+boxes_of(const char *one, const char *other, const char *links)
 {
-	struct scratch own;
-	struct mw_store *st = scratch_make(&own);
-	struct reading r;
-	struct mw_target *target;
-	struct mw_plan *p = NULL;
-	struct mw_query q;
-	struct mw_err err = {0};
-	char where[100];
-	put(st, one, NULL, NULL);
-	put(st, other, NULL, NULL);
-	mw_store_close(st);
-	shell("cd %s && mkdir -p mail/a.test/joe mail/a.test/eve && %s", own.root,
-	      script);
-	reading_begin(&r, &own);
-	r.conf.mailbox_name = whole;
-	mw_query_init(&q, r.arena);
-	q.all = true;
-	(void)snprintf(where, sizeof where, "maildir:%s/mail/%%d/%%n", own.root);
-	assert_int_equal(mw_target_new(where, &(struct mw_target_opts){.create = true},
-	                               &target, &err),
-	                 0);
-	const struct mw_plan_opts opts = {.cli = &r.cli, .query = &q, .target = target};
-	if (mw_plan_make(&opts, &p, &err) < 0)
-		fail_msg("%s", err.msg);
-	size_t n = p->n_box;
-	mw_plan_free(p);
-	mw_target_free(target);
-	reading_end(&r);
-	(void)scratch_remove(&own);
+	const char *const to[] = {one, other, NULL};
+	struct linked l;
+	char script[200];
+	(void)snprintf(script, sizeof script,
+	               "mkdir -p mail/a.test/joe mail/a.test/eve && %s", links);
+	linked_begin(&l, to, script);
+	size_t n = l.p->n_box;
+	linked_end(&l);
 	return n;
 }
 
