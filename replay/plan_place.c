@@ -3,6 +3,7 @@
 #include "replay/plan_place.h"
 
 #include "journal/base/util.h"
+#include "replay/target_files.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -14,8 +15,8 @@
 
 /* Is each link on the way root's or our own? Who laid another may turn it elsewhere
  * before anything is put, and would have what is others'. As root a Maildir's own name is
- * no link at all (mw_mdir_no_links), and would take the mail of its other names with it.
- */
+ * a link only where it stays one (mw_mdir_no_links): another would take the mail of its
+ * other names with it. */
 static bool
 links_stay(const char *path)
 {
@@ -32,10 +33,10 @@ links_stay(const char *path)
 			return true; /* from here on it is to be made */
 		bool link = S_ISLNK(st.st_mode);
 		if (link && st.st_uid != 0 && st.st_uid != geteuid())
-			return false;
+			return !slash && geteuid() == 0 && mw_files_link_stays(part);
 		if (!slash)
 			return !link || geteuid() != 0 || stat(part, &st) < 0 ||
-			       !S_ISDIR(st.st_mode);
+			       !S_ISDIR(st.st_mode) || mw_files_link_stays(part);
 		*slash = '/';
 	}
 }

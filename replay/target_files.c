@@ -179,6 +179,99 @@ mw_files_mark(const char *path, struct mw_target_mark *ret)
 	ret->same = mw_hash64(mw_str((const char *)born, sizeof born));
 }
 
+/* Is each directory down to this one root's, so that others take away and rename nothing
+ * in it but, where it is sticky, what is theirs? */
+static bool
+roots_tree(const char *dir)
+{
+	char part[PATH_MAX];
+	struct stat st;
+	size_t n = 0, len = strlen(dir);
+	while (n < len && len < sizeof part) {
+		n += 1 + strcspn(dir + n + 1, "/");
+		(void)snprintf(part, sizeof part, "%.*s", (int)n, dir);
+		if (lstat(part, &st) < 0 || st.st_uid != 0)
+			return false;
+		bool link = S_ISLNK(st.st_mode);
+		if (link && stat(part, &st) < 0)
+			return false;
+		if (st.st_uid != 0 || ((st.st_mode & 022) && !(st.st_mode & S_ISVTX)))
+			return false;
+	}
+	return n == len;
+}
+
+/* Has somebody else laid a link among the directories above it? */
+static bool
+led_astray(const char *path)
+{
+	char part[PATH_MAX];
+	struct stat st;
+	(void)snprintf(part, sizeof part, "%s", path);
+	for (char *p = part; (p = strchr(p + 1, '/'));) {
+		*p = '\0';
+		if (lstat(part, &st) == 0 && S_ISLNK(st.st_mode) && st.st_uid != 0)
+			return true;
+		*p = '/';
+	}
+	return false;
+}
+
+/* The directory that path lies in, into at; and that by its own name. */
+static bool
+lies_in_roots(char *at, struct stat *ret_dir)
+{
+	char real[PATH_MAX];
+	char *slash = strrchr(at, '/');
+	if (!slash)
+		return false;
+	*slash = '\0';
+	const char *dir = *at ? at : "/";
+	bool good = realpath(dir, real) && roots_tree(dir) && roots_tree(real) &&
+	            stat(dir, ret_dir) == 0;
+	*slash = '/';
+	return good;
+}
+
+bool
+mw_files_link_stays(const char *path)
+{
+	enum {
+		LINKS = 8
+	};
+	char at[PATH_MAX], to[PATH_MAX], own[PATH_MAX + 8];
+	struct stat st, dir, end;
+	size_t n = strlen(path);
+	while (n > 1 && path[n - 1] == '/')
+		n--;
+	if (path[0] != '/' || n >= sizeof at || stat(path, &end) < 0 ||
+	    !S_ISDIR(end.st_mode))
+		return false;
+	(void)snprintf(at, sizeof at, "%.*s", (int)n, path);
+	for (int i = 0; i < LINKS; i++) {
+		if (led_astray(at) || lstat(at, &st) < 0)
+			return false;
+		if (!S_ISLNK(st.st_mode))
+			return S_ISDIR(st.st_mode);
+		if (!lies_in_roots(at, &dir))
+			return false;
+		bool his = st.st_uid == end.st_uid && !(dir.st_mode & 022);
+		ssize_t k = readlink(at, to, sizeof to - 1);
+		if ((st.st_uid != 0 && !his) || k <= 0)
+			return false;
+		while (k > 1 && to[k - 1] == '/')
+			k--;
+		to[k] = '\0';
+		*strrchr(at, '/') = '\0';
+		int len = snprintf(own, sizeof own, "%s%s%s", to[0] == '/' ? "" : at,
+		                   to[0] == '/' ? "" : "/", to);
+		if (len >= (int)sizeof at)
+			return false;
+		memcpy(at, own, (size_t)len + 1);
+	}
+	return false;
+}
+
 int
 mw_files_sync_dir(const char *path, struct mw_err *err)
 {

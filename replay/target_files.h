@@ -34,6 +34,10 @@ int mw_files_lock(struct mw_target *t, const char *dir, int *ret_fd,
 /* Which file or directory it is: that of another time differs where the file system keeps
  * birth times, else mostly. The mark operation of file targets. */
 void mw_files_mark(const char *path, struct mw_target_mark *ret);
+/* As root: does this link lead to a directory, through links that nobody but root can
+ * turn elsewhere? They are root's, or of the directory's owner where he cannot put
+ * another in its place. */
+bool mw_files_link_stays(const char *path);
 /* fsync of a directory. */
 int mw_files_sync_dir(const char *path, struct mw_err *err) MW_CHECK;
 

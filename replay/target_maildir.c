@@ -3,6 +3,7 @@
 #include "journal/base/buf.h"
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
+#include "replay/cmd.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -29,8 +30,11 @@ forget(struct mw_mdir *m)
 {
 	for (size_t i = 0; i < m->n_msg; i++)
 		free(m->msg[i].name);
-	for (size_t i = 0; i < m->n_folder; i++)
+	for (size_t i = 0; i < m->n_folder; i++) {
 		free(m->folder[i].path);
+		free(m->folder[i].odd[0].name);
+		free(m->folder[i].odd[1].name);
+	}
 	free(m->folder);
 	m->folder = NULL;
 	m->n_msg = m->n_folder = 0;
@@ -209,7 +213,7 @@ open_message(const struct mw_mdir *m, const struct mw_mdir_message *msg)
 	if (snprintf(path, sizeof path, "%s/%s/%s", dir, msg->in_new ? "new" : "cur",
 	             msg->name) >= (int)sizeof path)
 		return -1;
-	/* A pipe that somebody laid there is not waited for. */
+	/* A pipe that somebody laid there is not waited for, and no link followed. */
 	const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
 	int fd = open(path, flags);
 	if (fd >= 0 || errno != ENOENT)
@@ -228,6 +232,36 @@ open_message(const struct mw_mdir *m, const struct mw_mdir_message *msg)
 	return fd;
 }
 
+/* A link, pipe, socket or directory in a message's place: its user may lay there what he
+ * likes, and the rest of his mail is dealt with all the same. */
+static int
+pass_over(struct mw_mdir *m, const struct mw_mdir_message *msg)
+{
+	struct mw_mdir_odd *o = &m->folder[msg->folder].odd[msg->in_new];
+	if (o->n++ == 0)
+		o->name = strdup(msg->name);
+	return o->name ? 0 : MW_ENOMEM;
+}
+
+static void
+tell_passed_over(struct mw_target *t, const struct mw_mdir *m)
+{
+	for (size_t i = 0; i < 2 * m->n_folder && t->o.note; i++) {
+		const struct mw_mdir_odd *o = &m->folder[i / 2].odd[i % 2];
+		MW_BUF_AUTO line = {0};
+		if (!o->n)
+			continue;
+		mw_text_safe(mw_strz(m->folder[i / 2].path), false, &line);
+		mw_buf_printf(&line, "/%s: passed over what is no file: ",
+		              i % 2 ? "new" : "cur");
+		mw_text_safe(mw_strz(o->name), false, &line);
+		if (o->n > 1)
+			mw_buf_printf(&line, " and %zu more", o->n - 1);
+		if (!line.failed)
+			t->o.note(t->o.note_arg, mw_buf_cstr(&line));
+	}
+}
+
 static int
 show(struct mw_mdir *m, size_t i, struct mw_buf *header,
      int (*cb)(void *, const struct mw_found *), void *arg, struct mw_err *err)
@@ -236,10 +270,12 @@ show(struct mw_mdir *m, size_t i, struct mw_buf *header,
 	MW_AUTOCLOSE int fd = open_message(m, &m->msg[i]);
 	if (fd < 0 && errno == ENOENT)
 		return 0; /* expunged meanwhile */
-	if (fd < 0 || fstat(fd, &st) < 0)
+	bool odd = fd < 0 && (errno == ELOOP || errno == ENXIO);
+	if (!odd && (fd < 0 || fstat(fd, &st) < 0))
 		return mw_fail_errno(err, "cannot read a message in %s", m->path);
-	if (!S_ISREG(st.st_mode))
-		return 0;
+	if (odd || !S_ISREG(st.st_mode))
+		return pass_over(m, &m->msg[i]) ? mw_fail(err, MW_ENOMEM, "out of memory")
+		                                : 0;
 	int r = mw_files_header(fd, header, err);
 	struct mw_found f = {i, (uint64_t)st.st_size, (int64_t)st.st_mtime * 1000000,
 	                     m->folder[m->msg[i].folder].sent, mw_buf_str(header)};
@@ -265,6 +301,8 @@ maildir_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *), vo
 		qsort(m->msg, m->n_msg, sizeof *m->msg, by_delivery);
 	for (size_t i = 0; i < m->n_msg && !r; i++)
 		r = show(m, i, &header, cb, arg, err);
+	if (!r)
+		tell_passed_over(t, m);
 	return r;
 }
 
@@ -277,8 +315,9 @@ maildir_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
 	int r = 0;
 	for (size_t i = 0; i < n && !r; i++) {
 		struct mw_profile *p;
+		struct stat st;
 		MW_AUTOCLOSE int fd = open_message(m, &m->msg[keys[i]]);
-		if (fd < 0)
+		if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 			continue;
 		r = mw_files_profile(fd, &p, err);
 		if (!r)

@@ -20,6 +20,10 @@ struct mw_mdir_folder { /* a folder that was found */
 	bool sent;
 	dev_t dev;
 	ino_t ino;
+	struct mw_mdir_odd { /* what lies in new and cur, and is no file */
+		size_t n;
+		char *name; /* the first */
+	} odd[2];
 };
 
 struct mw_mdir_message {
@@ -58,7 +62,8 @@ int mw_mdir_place(struct mw_mdir *m, const char *folder, struct mw_mdir_place **
 int mw_mdir_ready(struct mw_target *t, struct mw_mdir *m, struct mw_mdir_place *p,
                   struct mw_err *err) MW_CHECK;
 int mw_mdir_make(const char *path, struct mw_err *err) MW_CHECK;
-/* Its parts must be directories, not links to some: root is not led elsewhere. */
+/* Its parts must be directories, not links to some, and for root it must be one itself,
+ * or a link that nobody else can turn: root is not led elsewhere. */
 int mw_mdir_no_links(const char *path, struct mw_err *err) MW_CHECK;
 /* So many messages more, for the server that counts quota in maildirsize. */
 void mw_mdir_count(struct mw_mdir *m, uint64_t bytes, size_t messages);

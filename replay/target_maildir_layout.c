@@ -66,7 +66,9 @@ mw_mdir_no_links(const char *path, struct mw_err *err)
 	for (size_t i = 0; i <= MW_COUNT(parts); i++) {
 		(void)snprintf(buf, sizeof buf, "%.3000s%s%s", path, i ? "/" : "",
 		               i ? parts[i - 1] : "");
-		if (lstat(buf, &st) == 0 && S_ISLNK(st.st_mode) && (i || geteuid() == 0))
+		if (lstat(buf, &st) < 0 || !S_ISLNK(st.st_mode))
+			continue;
+		if (i || (geteuid() == 0 && !mw_files_link_stays(buf)))
 			return mw_fail(err, MW_EPERM, "%s is a symbolic link", buf);
 	}
 	return 0;

@@ -250,7 +250,8 @@ boxes_of(const char *one, const char *other, const char *links)
 }
 
 /* A link that its owner may turn elsewhere makes two boxes no one place, nor does, as
- * root, one in the place of a mailbox, which is refused. */
+ * root, one in the place of a mailbox that others than root may lay there: it is refused.
+ */
 static void
 whose_link(void **state)
 {
