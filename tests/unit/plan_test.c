@@ -270,6 +270,10 @@ whose_link(void **state)
 	                 2);
 	assert_int_equal(boxes_of("joe@a.test", "support@a.test",
 	                          "ln -s joe mail/a.test/support"),
+	                 1);
+	assert_int_equal(boxes_of("joe@a.test", "support@a.test",
+	                          "ln -s joe mail/a.test/support && "
+	                          "chmod 777 mail/a.test"),
 	                 2);
 }
 
