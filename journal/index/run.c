@@ -107,6 +107,15 @@ run_block_get(struct mw_kv_txn *t, const struct mw_run *run, uint32_t number,
 	return 0;
 }
 
+int
+run_block_whole(struct mw_kv_txn *t, const struct mw_run *run, uint32_t number)
+{
+	uint8_t key[RUN_KEY];
+	struct run_rd rd;
+	run_key(key, run->id, RUN_PLACES, number);
+	return value_get(t, key, &rd);
+}
+
 /* Takes a chunk over: LMDB's memory lasts until the next write only. */
 static int
 chunk_take(struct run_groups *g, uint32_t first, struct run_rd rd)
@@ -159,6 +168,15 @@ chunk_next(struct run_groups *g)
 	run_key(key, g->id, RUN_CHUNK, g->next);
 	int r = value_get(g->t, key, &rd);
 	return r < 0 ? r : chunk_take(g, g->next, rd);
+}
+
+int
+run_groups_pass(struct run_groups *g)
+{
+	if (g->last)
+		return 0;
+	int r = chunk_next(g);
+	return r < 0 ? r : 1;
 }
 
 int

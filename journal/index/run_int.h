@@ -57,6 +57,9 @@ struct run_block {
 };
 int run_block_get(struct mw_kv_txn *t, const struct mw_run *run, uint32_t number,
                   struct run_block *b) MW_CHECK;
+/* Is it there, and as it was written? 0, or MW_EDAMAGED. */
+int run_block_whole(struct mw_kv_txn *t, const struct mw_run *run,
+                    uint32_t number) MW_CHECK;
 
 /* Walking the groups of a run: one for each token prefix. Begin with run_groups_at, end
  * with mw_buf_free(&g->chunk), also after a failure. */
@@ -76,5 +79,7 @@ struct run_groups {
 int run_groups_at(struct run_groups *g, struct mw_kv_txn *t, uint32_t id,
                   uint32_t prefix) MW_CHECK;
 int run_groups_next(struct run_groups *g) MW_CHECK; /* 1, 0 no more, negative */
+/* At the next chunk, whatever groups are left in this one: 1, 0 no more, negative. */
+int run_groups_pass(struct run_groups *g) MW_CHECK;
 
 #endif

@@ -80,23 +80,25 @@ mw_index_run_find(struct mw_kv_txn *t, const struct mw_run *run,
 	return r;
 }
 
+/* The checksum of each value says that it is as it was written, and each chunk which one
+ * comes next: nothing in them need be decoded for that, which takes eight times as long.
+ */
 int
 mw_index_run_check(struct mw_kv_txn *t, const struct mw_run *run)
 {
 	struct run_groups g = {.t = t};
-	struct run_block b = {.number = UINT32_MAX};
-	uint64_t entries = 0;
+	uint32_t n = (run->records + RUN_BLOCK - 1) / RUN_BLOCK;
 	int r = 0;
-	for (uint32_t k = 0; r == 0 && k < run->records; k += RUN_BLOCK)
-		r = run_block_get(t, run, k / RUN_BLOCK, &b);
+	for (uint32_t k = 0; r == 0 && k < n; k++)
+		r = run_block_whole(t, run, k);
 	if (r == 0)
 		r = run_groups_at(&g, t, run->id, 0);
-	while (r == 0 && (r = run_groups_next(&g)) == 1) {
-		entries += g.n;
-		r = 0;
-	}
+	if (r == 0)
+		do
+			r = run_groups_pass(&g);
+		while (r == 1);
 	mw_buf_free(&g.chunk);
-	return r < 0 ? r : entries == run->entries ? 0 : MW_EDAMAGED;
+	return r;
 }
 
 /* Which entry each ordinal of the run is; one that is there with another place, or not
