@@ -1,5 +1,13 @@
 #include "milter/dot.h"
 
+#include <string.h>
+
+#include "journal/base/util.h"
+
+enum {
+	WINDOW = 256
+};
+
 static void
 both(struct mw_buf *wire, struct mw_buf *content, const char *p, size_t n)
 {
@@ -24,6 +32,20 @@ step(struct mw_dot *d, char c)
 			d->lax = MW_LAX_OTHER;
 	}
 	d->cr = c == '\r';
+}
+
+/* How many of n bytes change nothing any more: those of a line that has begun, and is no
+ * lone dot for anybody, up to a CR or LF. Not far, so that CRs without LF cost little. */
+static size_t
+middle(const struct mw_dot *d, const char *p, size_t n)
+{
+	if (!d->inside || d->lax != MW_LAX_OTHER)
+		return 0;
+	n = MW_MIN(n, (size_t)WINDOW);
+	const char *lf = memchr(p, '\n', n);
+	n = lf ? (size_t)(lf - p) : n;
+	const char *cr = memchr(p, '\r', n);
+	return cr ? (size_t)(cr - p) : n;
 }
 
 /* What was held is not the end: it goes on, its first dot is no content. */
@@ -80,6 +102,11 @@ mw_dot_scan(struct mw_dot *d, const char *p, size_t n, size_t *ret_used,
 			both(wire, content, p + from, i - from);
 			d->held = MW_DOT_DOT;
 			from = ++i;
+			continue;
+		}
+		size_t k = middle(d, p + i, n - i);
+		if (k) {
+			i += k;
 			continue;
 		}
 		if (!d->pass && d->lax == MW_LAX_DOT && (c == '\r' || c == '\n')) {

@@ -145,6 +145,59 @@ smuggling_is_seen(void **state)
 	}
 }
 
+/* Lines that are longer than what is looked at together, and end in any way. */
+static void
+long_lines(void **state)
+{
+	(void)state;
+	static const char *const ends[] = {"\r\n.\r\n",     "\n.\r\n",
+	                                   "\r.\r\n",       "\r\n.\n",
+	                                   "\r\r\n.\r\r\n", "a\r\n..\r\n.\r\n"};
+	char in[600];
+	memset(in, 'a', sizeof in);
+	for (size_t n = 250; n < 520; n += n == 260 ? 250 : 1) {
+		for (size_t i = 0; i < MW_COUNT(ends); i++) {
+			size_t m = strlen(ends[i]);
+			bool good = strstr(ends[i], "\r\n.\r\n") != NULL;
+			struct scanned s;
+			memcpy(in + n, ends[i], m);
+			scan(&s, in, n + m, 300, false);
+			assert_int_equal(s.found, good ? MW_DOT_END : MW_DOT_SMUGGLED);
+			is(&s.wire, in, s.wire.n);
+			if (good)
+				assert_int_equal(s.wire.n, n + m - 3);
+			scanned_free(&s);
+			memset(in + n, 'a', m);
+		}
+	}
+}
+
+/* What mw_dot_scan is to find, by the words of dot.h alone. */
+static enum mw_dot_found
+found_in(const char *p, size_t n, size_t *ret_used)
+{
+	size_t dots = 0, others = 0; /* of the line, as a lax server reads it */
+	for (size_t i = 0; i < n; i++) {
+		bool lone = dots == 1 && others == 0 && i && p[i - 1] == '.' &&
+		            (i == 1 || (i > 2 && p[i - 2] == '\n' && p[i - 3] == '\r'));
+		if (p[i] == '.')
+			dots++;
+		else if (p[i] && p[i] != '\r' && p[i] != '\n')
+			others++;
+		if (p[i] != '\r' && p[i] != '\n')
+			continue;
+		if (lone && p[i] == '\r' && i + 1 == n)
+			return MW_DOT_MORE; /* the next byte decides */
+		*ret_used = i + 2;
+		if (lone && p[i] == '\r' && p[i + 1] == '\n')
+			return MW_DOT_END;
+		if (dots == 1 && others == 0)
+			return MW_DOT_SMUGGLED;
+		dots = others = 0;
+	}
+	return MW_DOT_MORE;
+}
+
 /* Whatever comes: what goes on holds no end for a lax server, and stuffing what was
  * content gives what went on. */
 static void
@@ -158,11 +211,14 @@ any_bytes(void **state)
 		for (size_t i = 0; i < sizeof in; i++, v /= 5)
 			in[i] = alphabet[v % 5];
 		struct scanned s;
+		size_t used = 0;
 		scan(&s, in, sizeof in, 3, false);
+		assert_int_equal(s.found, found_in(in, sizeof in, &used));
 		assert_false(lax_end(&s.wire));
 		if (s.found == MW_DOT_END) {
 			assert_memory_equal(in + s.used - 3, ".\r\n", 3);
 			is(&s.wire, in, s.used - 3);
+			assert_int_equal(s.used, used);
 		}
 		scanned_free(&s);
 	}
@@ -279,8 +335,9 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(end_of_data), cmocka_unit_test(smuggling_is_seen),
-	    cmocka_unit_test(any_bytes),   cmocka_unit_test(paths),
-	    cmocka_unit_test(offers),      cmocka_unit_test(trace_ids),
+	    cmocka_unit_test(long_lines),  cmocka_unit_test(any_bytes),
+	    cmocka_unit_test(paths),       cmocka_unit_test(offers),
+	    cmocka_unit_test(trace_ids),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
