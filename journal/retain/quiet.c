@@ -319,12 +319,57 @@ on_like(void *arg, const struct mw_record *r)
 	return f->found || ++f->seen >= LIKE_MOST;
 }
 
+static int
+cmp_token(const void *a, const void *b)
+{
+	return memcmp(a, b, 8);
+}
+
+/* The tokens of the mails that were looked at, in order; NULL: no memory. */
+static uint8_t (*mails_seen(const struct mw_retain_log *l, size_t *ret_n))[8]
+{
+	uint8_t(*v)[8] = calloc(l->n + 1, 8);
+	*ret_n = 0;
+	for (size_t i = 0; v && i < l->n; i++)
+		if (l->rec[i].type == MW_TYPE_MAIL)
+			memcpy(v[(*ret_n)++], l->rec[i].token, 8);
+	if (v)
+		qsort(v, *ret_n, 8, cmp_token);
+	return v;
+}
+
+/* A note on no quiet mail: is one of its mails not among those that were looked at? That
+ * one went with its segment, or cannot be read. */
+static bool
+of_unseen(struct mw_store *st, const struct mw_retain_rec *x, uint8_t (*mail)[8],
+          size_t n)
+{
+	char t = (char)x->type;
+	uint8_t type[8];
+	size_t seen = 0, unseen = 0;
+	mw_store_token(st, MW_KEY_TYPE, mw_str(&t, 1), type);
+	for (uint32_t i = 0; i < x->n_tokens; i++) {
+		const uint8_t *token = x->tokens + 8 * (size_t)i;
+		if (memcmp(token, type, 8) == 0)
+			continue;
+		if (bsearch(token, mail, n, 8, cmp_token))
+			seen++;
+		else
+			unseen++;
+	}
+	if (x->type == MW_TYPE_EXPANSION) /* of one mail; the others are people */
+		return seen == 0;
+	return unseen > 1; /* one is its own ID */
+}
+
 /* Does it refer to a mail in one of these segments? What has none of them is judged by
- * those that were looked at. */
+ * those that were looked at, if it has but them. */
 int
 mw_quiet_notes(struct mw_store *st, struct mw_retain_log *l)
 {
+	MW_AUTOFREE uint8_t(*mail)[8] = NULL;
 	unsigned asked = 0;
+	size_t n = 0;
 	for (size_t i = 0; i < l->n; i++) {
 		struct mw_retain_rec *x = &l->rec[i];
 		bool inside = mw_quiet_has(&l->quiet, x->seq);
@@ -341,7 +386,11 @@ mw_quiet_notes(struct mw_store *st, struct mw_retain_log *l)
 				return r == MW_ENOMEM ? r : 0;
 			x->young = f.found;
 		}
-		if (inside && !x->young)
+		if (x->young)
+			continue;
+		if (!mail && !(mail = mails_seen(l, &n)))
+			return MW_ENOMEM;
+		if (inside || (!x->gone && of_unseen(st, x, mail, n)))
 			return 0; /* when was it? */
 	}
 	return 1;

@@ -392,12 +392,98 @@ what_went_before_it_is_no_damage(void **state)
 	shell("rm -rf '%s'", root);
 }
 
+/* The newest mail of a segment: its first bytes on disk are turned over. */
+static void
+spoil_last_mail(uint64_t segment, uint64_t at)
+{
+	struct mw_err err = {0};
+	struct mw_record r, last = {0};
+	{
+		MW_STORE_AUTO *st = open_as(MW_STORE_READ);
+		MW_CURSOR_AUTO *c = NULL;
+		assert_int_equal(mw_cursor_new(st, 1, &c, &err), 0);
+		while (mw_cursor_next(c, &r, &err) == 1)
+			if (r.type == MW_TYPE_MAIL && r.loc.segment == segment)
+				last = r;
+	}
+	assert_int_equal(last.loc.segment, segment);
+	char path[160];
+	(void)snprintf(path, sizeof path, "%s/segments/%016llx.seg", dir,
+	               (unsigned long long)segment);
+	FILE *f = fopen(path, "r+b");
+	assert_non_null(f);
+	assert_int_equal(fseek(f, (long)(last.loc.offset + at), SEEK_SET), 0);
+	int was = fgetc(f);
+	assert_true(was != EOF);
+	assert_int_equal(fseek(f, -1, SEEK_CUR), 0);
+	assert_int_equal(fputc(~was & 0xff, f), ~was & 0xff);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void
+refers_to(struct mw_store *st, const uint8_t *id)
+{
+	MW_ENTRY_AUTO *e = NULL;
+	assert_int_equal(mw_entry_new(st, MW_TYPE_SPF, &e, NULL), 0);
+	mw_entry_refer(e, id);
+	assert_int_equal(mw_entry_finish(e, now_us, "\xa0", 1, NULL), 0);
+	assert_int_equal(mw_store_append(st, e, NULL, NULL), 0);
+}
+
+/* What refers to a mail that cannot be read stays, where its segment is passed over, too.
+ */
+static void
+an_unreadable_mail_keeps_its_outcome(void **state)
+{
+	static char name[] = "all";
+	struct mw_err err = {0};
+	(void)state;
+	(void)snprintf(root, sizeof root, "/tmp/mw-quiet-XXXXXX");
+	assert_non_null(mkdtemp(root));
+	memset(rule, 0, sizeof rule);
+	conf = (struct mw_conf){.retain = rule, .n_retain = 1};
+	rule[0].name = name;
+	rule[0].keep_us = 4 * DAY;
+	for (uint64_t at = 0; at < 400; at += 40) {
+		struct plan all = {0}, fast = {0};
+		now_us = (int64_t)1700000000 * 1000000;
+		n_known = 0;
+		(void)snprintf(dir, sizeof dir, "%s/j%u", root, (unsigned)at);
+		assert_int_equal(mw_store_create(dir, NULL, NULL, &err), 0);
+		struct mw_store *st = open_as(MW_STORE_WRITE);
+		for (int i = 0; i < 6 * SEGMENT; i++) {
+			now_us += 2 * HOUR;
+			mail(st, false);
+			if (i % SEGMENT == SEGMENT - 1)
+				assert_int_equal(mw_store_roll(st, NULL), 0);
+		}
+		refers_to(st, known[6 * SEGMENT - 1]);
+		now_us += DAY;
+		mail(st, false);
+		mw_store_close(st);
+		if (at == 0) { /* of such a log, segments are passed over */
+			make_plan(&fast, true);
+			assert_true(is_quiet(&fast, 60));
+			mw_retain_free(fast.log);
+		}
+		spoil_last_mail(6, at);
+		make_plan(&all, false);
+		assert_int_equal(all.sum.notes, 0);
+		make_plan(&fast, true);
+		assert_int_equal(fast.sum.notes, 0);
+		mw_retain_free(all.log);
+		mw_retain_free(fast.log);
+	}
+	shell("rm -rf '%s'", root);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(as_if_all_were_looked_at),
 	    cmocka_unit_test(what_went_before_it_is_no_damage),
+	    cmocka_unit_test(an_unreadable_mail_keeps_its_outcome),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
