@@ -10,8 +10,9 @@
 enum {
 	SESSIONS = 4096,
 	PLACES = 1 << 15,
-	MESSAGES = 500, /* of a session that is followed */
-	ENDED = 200,
+	MESSAGES = 500,   /* of a session that is followed */
+	ENDED = 200,      /* sessions that wait, and */
+	WAITING = 2000,   /* messages of them: each line is held against each */
 	SAVED = 500,      /* sessions, and */
 	SAVED_IDS = 3000, /* messages of them */
 	QID_MAX = 41
@@ -35,6 +36,7 @@ enum {
 struct message {
 	char qid[QID_MAX], again[QID_MAX]; /* again: "": has not come */
 	uint64_t hash, msgid;              /* of qid; of its Message-ID, 0: none */
+	uint64_t again_hash;
 	int64_t begun_us;
 	unsigned is;
 };
@@ -164,17 +166,19 @@ open_of(const struct mw_untaken *u, struct mw_str qid, uint64_t hash)
 
 /* Those that wait for that message may have come again with it, if it is queued. */
 static void
-came(struct mw_untaken_session *s, struct mw_str qid, uint64_t msgid, bool queued)
+came(struct mw_untaken_session *s, struct mw_str qid, uint64_t hash, uint64_t msgid,
+     bool queued)
 {
 	for (size_t i = 0; i < s->n; i++) {
 		struct message *m = &s->v[i];
-		bool is = mw_str_eq(mw_strz(m->again), qid);
-		if (queued && is) {
+		if (queued && m->again_hash == hash &&
+		    mw_str_eq(mw_strz(m->again), qid)) {
 			m->is |= CAME;
 		} else if (!queued && m->msgid == msgid && !(m->is & (CAME | TOLD)) &&
 		           qid.n < QID_MAX && !mw_str_eq(mw_strz(m->qid), qid)) {
 			memcpy(m->again, qid.p, qid.n);
 			m->again[qid.n] = '\0';
+			m->again_hash = hash;
 		}
 	}
 }
@@ -189,7 +193,7 @@ say(struct mw_untaken *u, struct mw_str qid, unsigned is, uint64_t msgid)
 		struct mw_untaken_session *s = i < u->n_ended ? &u->ended[i] : open;
 		struct message *m = s ? find(s, qid, h) : NULL;
 		if (s && (msgid || is == TAKEN))
-			came(s, qid, msgid, is == TAKEN);
+			came(s, qid, h, msgid, is == TAKEN);
 		if (!m)
 			continue;
 		m->is |= is;
@@ -249,6 +253,15 @@ drop_ended(struct mw_untaken *u, size_t i)
 	u->ended[u->n_ended] = (struct mw_untaken_session){0};
 }
 
+static size_t
+waiting(const struct mw_untaken *u)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < u->n_ended; i++)
+		n += u->ended[i].n;
+	return n;
+}
+
 static void
 end_session(struct mw_untaken *u, struct mw_untaken_session *s,
             const struct mw_mta_event *e)
@@ -259,7 +272,7 @@ end_session(struct mw_untaken *u, struct mw_untaken_session *s,
 	s->bdat_ok = e->bdat.ok;
 	s->bdat_all = e->bdat.all;
 	if (e->counted && some_failed(s) && open_ones(s)) {
-		if (u->n_ended == ENDED)
+		while (u->n_ended == ENDED || (u->n_ended && waiting(u) + s->n > WAITING))
 			drop_ended(u, 0);
 		u->ended[u->n_ended++] = *s;
 		*s = (struct mw_untaken_session){0};
@@ -293,6 +306,7 @@ tell(struct mw_untaken_session *s, mw_untaken_cb *cb, void *arg)
 			return r;
 		m->is &= ~(unsigned)CAME;
 		m->again[0] = '\0';
+		m->again_hash = 0;
 		m->is |= r ? TOLD : 0U;
 	}
 	return 0;
@@ -458,8 +472,10 @@ load_messages(struct mw_untaken *u, struct mw_untaken_session *s, const json_t *
 			continue;
 		m->is = (unsigned)json_integer_value(json_array_get(o, 2)) & MARKS;
 		m->msgid = hex_of(json_array_get(o, 3));
-		if (again && strlen(again) < QID_MAX)
+		if (again && *again && strlen(again) < QID_MAX) {
 			(void)snprintf(m->again, sizeof m->again, "%s", again);
+			m->again_hash = mw_hash64(mw_strz(again));
+		}
 	}
 	return 0;
 }

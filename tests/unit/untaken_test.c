@@ -267,6 +267,28 @@ session(struct mw_untaken *u, int ss, int pid, const char *end, char *got)
 	feed(u, line, false, got);
 }
 
+/* Of 500 messages, of which the last came a second time. */
+static void
+long_session(struct mw_untaken *u, int pid, char *got)
+{
+	char line[400];
+	(void)snprintf(line, sizeof line, AT("30") "smtpd[%d]: connect from u[::1]\n",
+	               pid);
+	feed(u, line, false, got);
+	for (int i = 0; i < 500; i++) {
+		(void)snprintf(line, sizeof line,
+		               AT("30") "smtpd[%d]: 4jX%03d%03dz1h: client=u[::1]\n" AT(
+		                   "30") "cleanup[7]: 4jX%03d%03dz1h: message-id=<%s>\n",
+		               pid, pid, i, pid, i, i == 499 ? "other@remote.test" : "z");
+		feed(u, line, false, got);
+	}
+	(void)snprintf(line, sizeof line,
+	               AT("30") "smtpd[%d]: disconnect from u[::1] data=0/500 "
+	                        "commands=1/501\n",
+	               pid);
+	feed(u, line, false, got);
+}
+
 /* Thousands of sessions at once, and a session without end: memory stays, and nothing is
  * told that is not so. */
 static void
@@ -297,6 +319,12 @@ bounds(void **state)
 	for (int i = 1; i <= 1000; i++)
 		session(&u, 20, i, "disconnect from u[::1] data=0/1 commands=1/2", got);
 	assert_int_equal(u.n_ended, 200);
+	/* Long ones: the newest wait, so that each line is held against few. */
+	for (int i = 0; i < 20; i++)
+		long_session(&u, i, got);
+	assert_int_equal(u.n_ended, 4);
+	feed(&u, OTHER("40", LATER) ACTIVE("40", LATER), false, got);
+	assert_string_equal(got, "4jX016499z1h 4jX017499z1h 4jX018499z1h 4jX019499z1h ");
 	mw_untaken_done(&u);
 }
 
