@@ -83,6 +83,7 @@ signals_init(sigset_t *ret_ours, struct mw_err *err)
 	(void)sigaction(SIGINT, &sa, NULL);
 	(void)sigaction(SIGHUP, &sa, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is a full disk */
 	return 0;
 }
 

@@ -2,7 +2,29 @@
 #include "journal/base/util.h"
 #include "replay/cmd.h"
 
+#include <poll.h>
 #include <stdio.h>
+
+/* mailwald, or another one of us, may be at the index: whoever it is, is waited for. */
+static int
+alone(const struct mw_cli *cli, struct mw_store *st, uint64_t *ret_n, struct mw_err *err)
+{
+	enum {
+		POLL_MS = 50,
+		TELL_MS = 1000
+	};
+	for (int ms = 0;; ms += POLL_MS) {
+		int r = mw_store_reindex(st, ret_n, err);
+		if (r != MW_ELOCKED)
+			return r;
+		if (mw_cli_stopped())
+			return mw_fail(err, MW_ECANCEL, "interrupted");
+		if (ms == TELL_MS && !cli->quiet)
+			fprintf(stderr, "mailwal: waiting: %s\n", err->msg);
+		mw_err_clear(err);
+		(void)poll(NULL, 0, POLL_MS);
+	}
+}
 
 static int
 reindex(const struct mw_cli *cli, size_t k, uint64_t *all)
@@ -16,7 +38,7 @@ reindex(const struct mw_cli *cli, size_t k, uint64_t *all)
 	if (r == 0)
 		r = mw_cli_open(cli, k, &st, &err);
 	if (r == 0)
-		r = mw_store_reindex(st, &n, &err);
+		r = alone(cli, st, &n, &err);
 	mw_cli_as_self();
 	if (r < 0)
 		return mw_cli_error(cli, &err);

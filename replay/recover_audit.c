@@ -59,11 +59,10 @@ note(struct mw_restore_log *l, size_t journal, const struct mw_restore *x,
 	mw_cli_as_self();
 	if (r == 0 && !l->report->audit_seq)
 		l->report->audit_seq = seq;
-	if (r < 0 && err && !err->hint[0])
-		return mw_err_hint(err, "what is put back must be on record in the "
-		                        "journal: recover is for root and the journal's "
-		                        "owner");
-	return r;
+	return r < 0 ? mw_cli_owner_hint(err, "what is put back must be on record in "
+	                                      "the journal: recover is for root and the "
+	                                      "journal's owner")
+	             : 0;
 }
 
 /* Is the copy one to tell of? */

@@ -89,24 +89,34 @@ mw_beside_clean(const char *dir)
 /* ---- the locks ---- */
 
 int
-mw_beside_lock(const char *dir, bool wait, int *ret, struct mw_err *err)
+mw_beside_lock(const char *dir, int *ret, struct mw_err *err)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], pid[24] = "";
 	path_of(dir, "writer.lock", path);
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot open %s", path);
 	int r;
 	do
-		r = flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB));
+		r = flock(fd, LOCK_EX | LOCK_NB);
 	while (r < 0 && errno == EINTR);
-	if (r == 0) {
+	if (r == 0) { /* as long as any pid: nothing of the last one stays */
+		int n = snprintf(pid, sizeof pid, "%-20ld\n", (long)getpid());
+		(void)!pwrite(fd, pid, (size_t)n, 0);
 		*ret = fd;
 		return 0;
 	}
-	r = errno == EWOULDBLOCK
-	        ? mw_fail(err, MW_ELOCKED, "index: another process writes it")
-	        : mw_fail_errno(err, "cannot lock %s", path);
+	r = errno;
+	if (r == EWOULDBLOCK) {
+		if (pread(fd, pid, sizeof pid - 1, 0) <= 0)
+			pid[0] = '?';
+		pid[strspn(pid, "?0123456789")] = '\0';
+		r = mw_fail(err, MW_ELOCKED, "the index is being written by process %s",
+		            pid);
+	} else {
+		errno = r;
+		r = mw_fail_errno(err, "cannot lock %s", path);
+	}
 	(void)close(fd);
 	return r;
 }

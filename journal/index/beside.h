@@ -23,8 +23,8 @@ int mw_beside_mark(const char *dir, struct mw_err *err) MW_CHECK;
 void mw_beside_clean(const char *dir);
 
 /* Held while a process writes: *ret is a descriptor; closing it lets go. MW_ELOCKED: it
- * is another's, and wait was not asked for. */
-int mw_beside_lock(const char *dir, bool wait, int *ret, struct mw_err *err) MW_CHECK;
+ * is another's, whose number is told. */
+int mw_beside_lock(const char *dir, int *ret, struct mw_err *err) MW_CHECK;
 
 enum {
 	MW_BESIDE_MS = 5000 /* for others, in which they get through whatever they do */

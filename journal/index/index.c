@@ -110,7 +110,7 @@ mw_index_close(struct mw_index *ix)
 	/* Of two writers the last one takes the note away. One that stays has the next
 	 * boot throw the index away. */
 	if (ix->writable && !ix->unsynced &&
-	    (ix->lock >= 0 || mw_beside_lock(ix->dir, false, &ix->lock, NULL) == 0))
+	    (ix->lock >= 0 || mw_beside_lock(ix->dir, &ix->lock, NULL) == 0))
 		mw_beside_clean(ix->dir);
 	mw_index_end(ix);
 	free(ix->whole);
@@ -516,9 +516,9 @@ mw_index_wipe(struct mw_index *ix, struct mw_err *err)
 /* ---- writers of several processes ---- */
 
 int
-mw_index_begin(struct mw_index *ix, bool wait, struct mw_err *err)
+mw_index_begin(struct mw_index *ix, struct mw_err *err)
 {
-	int r = mw_beside_lock(ix->dir, wait, &ix->lock, err);
+	int r = mw_beside_lock(ix->dir, &ix->lock, err);
 	bool other = false;
 	for (int i = 0; r == 0 && i < OPEN_MOST; i++) {
 		struct part *p = &ix->open[i];

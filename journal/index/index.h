@@ -40,8 +40,8 @@ void mw_index_close(struct mw_index *ix); /* NULL ok; a writer's is synced; ends
 
 /* A writer whose work another process could do as well begins and ends each stretch of
  * it; maps that the other one has replaced meanwhile are let go of. MW_ELOCKED: the other
- * one is at work, and wait was not asked for. */
-int mw_index_begin(struct mw_index *ix, bool wait, struct mw_err *err) MW_CHECK;
+ * one is at work. */
+int mw_index_begin(struct mw_index *ix, struct mw_err *err) MW_CHECK;
 void mw_index_end(struct mw_index *ix);
 
 /* Most of the partition of that segment will be looked at. */

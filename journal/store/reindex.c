@@ -189,7 +189,7 @@ indexer(void *arg)
 			struct mw_err err = {0};
 			int r = ix ? 0 : mw_index_open(st->dir, st->id, 1, &ix, &err);
 			if (r == 0)
-				r = mw_index_begin(ix, false, &err);
+				r = mw_index_begin(ix, &err);
 			if (r == 1)
 				st->ix_reader->index_done = 0;
 			if (r < 0) /* what went is to be gone, whoever keeps us out */
@@ -271,7 +271,7 @@ mw_store_reindex(struct mw_store *st, uint64_t *ret_records, struct mw_err *err)
 	st->index_done = 0;
 	int r = mw_index_open(st->dir, st->id, 1, &ix, err);
 	if (r == 0)
-		r = mw_index_begin(ix, true, err);
+		r = mw_index_begin(ix, err);
 	if (r >= 0)
 		r = mw_index_wipe(ix, err);
 	if (r == 0)

@@ -404,7 +404,8 @@ int mw_store_index_fits(struct mw_store *st, const struct mw_index_point *p) MW_
  * a file opened once in a process. MW_ENOMEM. */
 int mw_store_index(struct mw_store *st, struct mw_index **ret,
                    struct mw_err *err) MW_CHECK;
-/* Throws the index away and builds it again from the log. */
+/* Throws the index away and builds it again from the log. MW_ELOCKED: another process is
+ * at the index; nothing has changed. */
 int mw_store_reindex(struct mw_store *st, uint64_t *ret_records,
                      struct mw_err *err) MW_CHECK;
 

@@ -491,6 +491,33 @@ def selections(t, site):
 	site.refused(64, ["--fresh", "--resume"], "replay", "--all", "--resume", "--fresh", *out)
 
 
+def index_in_use(t, site):
+	"""Who is at the index is waited for; after a second it is said who, and Ctrl-C is heard."""
+	with open(f"{site.dir}/journal/index/writer.lock", "r+", encoding="ascii") as f:
+		fcntl.flock(f, fcntl.LOCK_EX)
+		f.write(f"{os.getpid():<20}\n")
+		f.flush()
+		with subprocess.Popen([MAILWAL, "-c", site.conf, "reindex"], stderr=subprocess.PIPE) as p:
+			said = p.stderr.readline().decode()
+			p.send_signal(signal.SIGINT)
+			rest, rc = p.stderr.read().decode(), p.wait(tap.PATIENCE)
+	t.ok("waiting" in said and f"process {os.getpid()}" in said and rc == 130,
+	     "reindex waits for who is at the index, says so and ends at once when told",
+	     f"{rc} {said} {rest}")
+	r = site("reindex")
+	t.ok(r.rc == 0, "reindex once it is free", r)
+
+
+def record_refused(t, site):
+	"""What recover puts back must be on record first: it says for whom it is only where that is
+	what it lacks."""
+	r = Ran(["sh", "-c", "trap '' XFSZ; exec prlimit --fsize=4000 \"$@\"", "sh", MAILWAL, "-c",
+		 site.conf, "recover", "--user", ALICE, "--all", "--to", f"eml:{site.dir}/unrecorded"],
+		site.dir)
+	t.ok(r.rc == 73 and "no space" in r.err and "for root" not in r.err,
+	     "recover where no record can be written", r)
+
+
 def sets(t, site):
 	two = os.path.join(site.dir, "two")
 	r = site("-j", two, "init")
@@ -722,6 +749,8 @@ def main(t):
 	nowhere(t, site)
 	made_by_the_run(t, site)
 	locked(t, site)
+	index_in_use(t, site)
+	record_refused(t, site)
 	sets(t, site)
 	kept_out(t, site)
 	marks(t, site)

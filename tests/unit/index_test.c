@@ -326,7 +326,8 @@ take_part(enum role role)
 		if (role == READER) {
 			r = mw_index_find(ix, 1, token[1][8], 0, hit, 2, &err);
 		} else {
-			r = mw_index_begin(ix, true, &err);
+			while ((r = mw_index_begin(ix, &err)) == MW_ELOCKED)
+				(void)usleep(1000);
 			if (r >= 0 && role == REINDEX)
 				r = mw_index_wipe(ix, &err);
 			for (int k = 0; r >= 0 && k < 9; k++)

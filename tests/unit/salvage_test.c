@@ -136,7 +136,7 @@ one_segment(bool stays)
 	struct mw_index *ix = NULL;
 	struct mw_index_point p;
 	assert_int_equal(mw_index_open(dir, journal, 1, &ix, NULL), 0);
-	assert_true(mw_index_begin(ix, true, NULL) >= 0);
+	assert_true(mw_index_begin(ix, NULL) >= 0);
 	put_all(ix);
 	struct mw_index_salvage how = {
 	    .segment = changed, .n = 2, .again = half, .stopped = no, .arg = &p};
@@ -165,7 +165,7 @@ one_segment(bool stays)
 	mw_index_close(ix);
 	/* another writer looks through it, and goes on with it */
 	assert_int_equal(mw_index_open(dir, journal, 1, &ix, NULL), 0);
-	assert_true(mw_index_begin(ix, true, NULL) >= 0);
+	assert_true(mw_index_begin(ix, NULL) >= 0);
 	struct mw_index_entry more = {SEGMENTS * EACH + 9, SEGMENTS, 4096000,
 	                              tokens[0][0], 1};
 	p.next_seq = more.seq + 1;
@@ -201,7 +201,7 @@ garbled(void **state)
 	(void)state;
 	for (unsigned round = 0; round < 60; round++) {
 		assert_int_equal(mw_index_open(dir, journal, 1, &ix, NULL), 0);
-		assert_true(mw_index_begin(ix, true, NULL) >= 0);
+		assert_true(mw_index_begin(ix, NULL) >= 0);
 		assert_int_equal(mw_index_wipe(ix, NULL), 0);
 		put_all(ix);
 		mw_index_close(ix);
@@ -214,7 +214,7 @@ garbled(void **state)
 		assert_int_equal(pwrite(fd, &noise, 1, at), 1);
 		(void)close(fd);
 		assert_int_equal(mw_index_open(dir, journal, 1, &ix, NULL), 0);
-		assert_true(mw_index_begin(ix, true, NULL) >= 0);
+		assert_true(mw_index_begin(ix, NULL) >= 0);
 		struct mw_index_salvage how = {.segment = changed,
 		                               .n = 1,
 		                               .again = half,
