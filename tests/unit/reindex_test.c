@@ -258,11 +258,16 @@ reindex_often(void)
 {
 	struct mw_err err = {0};
 	struct mw_store *st = open_as(MW_STORE_READ);
-	for (int i = 0; i < OFTEN; i++)
-		if (mw_store_reindex(st, NULL, &err) < 0) {
+	for (int i = 0; i < OFTEN;) {
+		int r = mw_store_reindex(st, NULL, &err);
+		if (r < 0 && r != MW_ELOCKED) {
 			(void)fprintf(stderr, "reindex: %s\n", err.msg);
 			_exit(1);
 		}
+		i += r == 0;
+		if (r < 0)
+			(void)usleep(1000);
+	}
 	mw_store_close(st);
 	_exit(0);
 }
