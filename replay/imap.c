@@ -1,5 +1,7 @@
 #include "replay/imap.h"
 
+#include "replay/imap_login.h"
+
 #include "journal/base/util.h"
 
 #include <stdarg.h>
@@ -270,7 +272,7 @@ untagged(struct mw_imap *c, struct mw_str s)
 int
 mw_imap_wait(struct mw_imap *c, mw_imap_on *on, void *arg, struct mw_err *err)
 {
-	mw_net_deadline(c->net, COMMAND_MS);
+	mw_net_deadline(c->net, c->limit_ms ? c->limit_ms : COMMAND_MS);
 	c->cut = 0;
 	for (;;) {
 		int r = read_response(c, err);
@@ -301,7 +303,7 @@ mw_imap_wait(struct mw_imap *c, mw_imap_on *on, void *arg, struct mw_err *err)
 int
 mw_imap_continue(struct mw_imap *c, struct mw_err *err)
 {
-	mw_net_deadline(c->net, COMMAND_MS);
+	mw_net_deadline(c->net, c->limit_ms ? c->limit_ms : COMMAND_MS);
 	for (;;) {
 		int r = read_response(c, err);
 		if (r)
@@ -408,21 +410,69 @@ mw_imap_on_id(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
-/* One round trip where the server knows NAMESPACE; one that does not says BAD. */
 static int
-greet(struct mw_imap *c, struct mw_err *err)
+connect_to(const struct mw_net_opts *o, struct mw_imap **ret, struct mw_err *err)
 {
-	c->prefix = strdup("");
-	if (!c->prefix)
+	struct mw_imap *c = calloc(1, sizeof *c);
+	if (!c || !(c->prefix = strdup(""))) {
+		free(c);
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	int r = mw_imap_cmd(c, err, "CAPABILITY");
-	if (!r)
+	}
+	c->literal_keep = LITERAL_KEEP;
+	int r = mw_imap_log_in(c, o, err);
+	if (r > 0)
+		r = mw_net_open(o, &c->net, err);
+	if (r)
+		mw_imap_close(c);
+	else
+		*ret = c;
+	return r;
+}
+
+/* One round trip where the server knows NAMESPACE; one that does not says BAD. What it
+ * can do it may have said when it answered the login. */
+static int
+greet_send(struct mw_imap *c, bool namespace, struct mw_err *err)
+{
+	bool ask = !c->caps;
+	int r = ask ? mw_imap_cmd(c, err, "CAPABILITY") : 0;
+	if (!r && namespace)
 		r = mw_imap_cmd(c, err, "NAMESPACE");
-	if (!r)
-		r = mw_imap_wait(c, NULL, NULL, err);
+	return r || !ask ? r : mw_imap_wait(c, NULL, NULL, err);
+}
+
+static int
+open_to(const struct mw_net_opts *o, bool namespace, struct mw_imap **ret,
+        struct mw_err *err)
+{
+	struct mw_imap *c = NULL;
+	int r = connect_to(o, &c, err);
 	if (r)
 		return r;
-	r = mw_imap_wait(c, on_namespace, c, err);
+	r = greet_send(c, namespace, err);
+	if (r)
+		mw_imap_close(c);
+	else
+		*ret = c;
+	return r;
+}
+
+int
+mw_imap_open_bare(const struct mw_net_opts *o, struct mw_imap **ret, struct mw_err *err)
+{
+	return open_to(o, false, ret, err);
+}
+
+int
+mw_imap_open_send(const struct mw_net_opts *o, struct mw_imap **ret, struct mw_err *err)
+{
+	return open_to(o, true, ret, err);
+}
+
+int
+mw_imap_open_wait(struct mw_imap *c, struct mw_err *err)
+{
+	int r = mw_imap_wait(c, on_namespace, c, err);
 	if (r == MW_EREFUSED && !(c->caps & MW_CAP_NAMESPACE)) {
 		r = mw_imap_cmd(c, err, "LIST \"\" \"\"");
 		if (!r)
@@ -434,19 +484,13 @@ greet(struct mw_imap *c, struct mw_err *err)
 int
 mw_imap_open(const struct mw_net_opts *o, struct mw_imap **ret, struct mw_err *err)
 {
-	struct mw_imap *c = calloc(1, sizeof *c);
-	if (!c)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	c->literal_keep = LITERAL_KEEP;
-	int r = mw_net_open(o, &c->net, err);
-	if (!r)
-		r = greet(c, err);
-	if (r) {
+	struct mw_imap *c = NULL;
+	int r = mw_imap_open_send(o, &c, err);
+	if (!r && (r = mw_imap_open_wait(c, err)) != 0)
 		mw_imap_close(c);
-		return r;
-	}
-	*ret = c;
-	return 0;
+	if (!r)
+		*ret = c;
+	return r;
 }
 
 void

@@ -70,10 +70,19 @@ struct mw_imap {
 	uint32_t cut;
 	bool dovecot, id_asked; /* by its own account: it knows X-MAILBOX */
 	char bye[200];
+	int limit_ms; /* of an answer; 0: as long as a command may take */
 };
 
 int mw_imap_open(const struct mw_net_opts *o, struct mw_imap **ret,
                  struct mw_err *err) MW_CHECK;
+/* The same in halves: commands may go out between them, whose answers are due after what
+ * wait takes. Only where c->caps has NAMESPACE. */
+int mw_imap_open_send(const struct mw_net_opts *o, struct mw_imap **ret,
+                      struct mw_err *err) MW_CHECK;
+int mw_imap_open_wait(struct mw_imap *c, struct mw_err *err) MW_CHECK;
+/* The same without the namespace, for who only appends. */
+int mw_imap_open_bare(const struct mw_net_opts *o, struct mw_imap **ret,
+                      struct mw_err *err) MW_CHECK;
 /* LOGOUT where the connection still stands, then closes. NULL ok. */
 void mw_imap_close(struct mw_imap *c);
 

@@ -83,6 +83,9 @@ login_refused(const struct mw_net *n, const struct mw_net_opts *o, const char *w
               struct mw_err *err)
 {
 	const char *who = o->authzid ? o->authzid : o->login;
+	if (strstr(n->said, "[UNAVAILABLE]") || strstr(n->said, "[INUSE]"))
+		return mw_fail(err, MW_EUNAVAIL, "%s cannot log in %s now: %s", n->peer,
+		               who, n->said);
 	/* RFC 5530: who logs in is right, so that it says nothing of other users. */
 	bool unknown = strstr(n->said, "[AUTHORIZATIONFAILED]") != NULL;
 	mw_fail(err, unknown ? MW_ENOUSER : MW_EAUTH, "%s refused the login of %s: %s",
@@ -95,6 +98,22 @@ login_refused(const struct mw_net *n, const struct mw_net_opts *o, const char *w
 	           : MW_EAUTH;
 }
 
+int
+mw_net_refused(struct mw_net *n, const struct mw_net_opts *o, const char *said,
+               struct mw_err *err)
+{
+	(void)snprintf(n->said, sizeof n->said, "%s", said);
+	return login_refused(n, o, said, err);
+}
+
+bool
+mw_net_is_private(const struct mw_net_opts *o)
+{
+	return !o->insecure &&
+	       (o->kind == MW_NET_IMAPS ||
+	        (o->kind == MW_NET_IMAP && is_loopback(o->host) && !o->ca_file));
+}
+
 static int
 map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_err *err)
 {
@@ -102,10 +121,6 @@ map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_e
 	switch (rc) {
 	case CURLE_LOGIN_DENIED:
 	case CURLE_AUTH_ERROR:
-		if (strstr(n->said, "[UNAVAILABLE]") || strstr(n->said, "[INUSE]"))
-			return mw_fail(err, MW_EUNAVAIL, "%s cannot log in %s now: %s",
-			               n->peer, o->authzid ? o->authzid : o->login,
-			               n->said);
 		return login_refused(n, o, why, err);
 	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_CACERT_BADFILE:
@@ -141,6 +156,16 @@ on_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
 }
 
 static void
+set_tls(struct mw_net *n, const struct mw_net_opts *o)
+{
+	curl_easy_setopt(n->h, CURLOPT_SSL_VERIFYPEER, o->insecure ? 0L : 1L);
+	curl_easy_setopt(n->h, CURLOPT_SSL_VERIFYHOST, o->insecure ? 0L : 2L);
+	curl_easy_setopt(n->h, CURLOPT_SSL_ENABLE_ALPN, 0L);
+	if (o->ca_file)
+		curl_easy_setopt(n->h, CURLOPT_CAINFO, o->ca_file);
+}
+
+static void
 set_login(struct mw_net *n, const struct mw_net_opts *o)
 {
 	long ssl = CURLUSESSL_ALL;
@@ -149,10 +174,6 @@ set_login(struct mw_net *n, const struct mw_net_opts *o)
 	else if (is_loopback(o->host) && !o->ca_file)
 		ssl = CURLUSESSL_NONE; /* what never leaves the host needs no TLS */
 	curl_easy_setopt(n->h, CURLOPT_USE_SSL, ssl);
-	curl_easy_setopt(n->h, CURLOPT_SSL_VERIFYPEER, o->insecure ? 0L : 1L);
-	curl_easy_setopt(n->h, CURLOPT_SSL_VERIFYHOST, o->insecure ? 0L : 2L);
-	if (o->ca_file)
-		curl_easy_setopt(n->h, CURLOPT_CAINFO, o->ca_file);
 	if (!o->login)
 		return;
 	curl_easy_setopt(n->h, CURLOPT_USERNAME, o->login);
@@ -171,6 +192,7 @@ set_options(struct mw_net *n, const struct mw_net_opts *o, struct mw_err *err)
 	const char *scheme = o->kind == MW_NET_IMAP    ? "imap"
 	                     : o->kind == MW_NET_IMAPS ? "imaps"
 	                     : o->kind == MW_NET_SMTP  ? "smtp"
+	                     : o->kind == MW_NET_TLS   ? "https"
 	                                               : "http";
 	bool six = o->kind != MW_NET_UNIX && strchr(o->host, ':') && o->host[0] != '[';
 	if (o->kind == MW_NET_UNIX)
@@ -194,6 +216,8 @@ set_options(struct mw_net *n, const struct mw_net_opts *o, struct mw_err *err)
 	long ms = o->connect_ms ? o->connect_ms : 20000;
 	curl_easy_setopt(n->h, CURLOPT_CONNECTTIMEOUT_MS, ms);
 	curl_easy_setopt(n->h, CURLOPT_TIMEOUT_MS, ms);
+	if (o->kind <= MW_NET_SMTP || o->kind == MW_NET_TLS)
+		set_tls(n, o);
 	if (o->kind <= MW_NET_SMTP)
 		set_login(n, o);
 	return 0;
@@ -404,6 +428,13 @@ mw_net_flush(struct mw_net *n, struct mw_err *err)
 	int r = push(n, (const char *)n->out.p, n->out.n, err);
 	mw_buf_clear(&n->out);
 	return r;
+}
+
+int
+mw_net_send_secret(struct mw_net *n, const void *p, size_t len, struct mw_err *err)
+{
+	int r = mw_net_flush(n, err);
+	return r ? r : push(n, p, len, err);
 }
 
 int

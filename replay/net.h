@@ -10,8 +10,8 @@
  * bytes cannot hold a run. When *stopped says so, a wait ends within a few seconds
  * (MW_ECANCEL).
  *
- * Secrets: the password is handed to libcurl and nowhere else; what goes out is never
- * logged. libcurl keeps its copy until mw_net_close.
+ * Secrets: the password is handed to libcurl and nowhere else (but see imap_login.c);
+ * what goes out is never logged. libcurl keeps its copy until mw_net_close.
  */
 #ifndef MW_REPLAY_NET_H
 #define MW_REPLAY_NET_H
@@ -27,7 +27,8 @@ enum mw_net_kind {
 	MW_NET_IMAPS,
 	MW_NET_SMTP,
 	MW_NET_TCP,
-	MW_NET_UNIX
+	MW_NET_UNIX,
+	MW_NET_TLS /* from the first byte, and no login */
 };
 
 struct mw_net_opts {
@@ -51,6 +52,13 @@ struct mw_net;
 int mw_net_open(const struct mw_net_opts *o, struct mw_net **ret,
                 struct mw_err *err) MW_CHECK;
 void mw_net_close(struct mw_net *n); /* NULL ok; just closes, says no good-bye */
+/* May a password go out as it is, as soon as there is a connection: over TLS that is
+ * verified from the first byte, or within this host? */
+bool mw_net_is_private(const struct mw_net_opts *o);
+/* A login over n as the caller does it was refused with the words `said`: the code, and
+ * what mw_net_open would say of it. */
+int mw_net_refused(struct mw_net *n, const struct mw_net_opts *o, const char *said,
+                   struct mw_err *err);
 /* "host:port" for messages. */
 const char *mw_net_peer(const struct mw_net *n);
 /* From now on, all waits together at most ms. */
@@ -60,6 +68,9 @@ void mw_net_deadline(struct mw_net *n, int64_t ms);
  * full socket buffers cannot block each other. */
 int mw_net_send(struct mw_net *n, const void *p, size_t len, struct mw_err *err) MW_CHECK;
 int mw_net_flush(struct mw_net *n, struct mw_err *err) MW_CHECK;
+/* At once, and no copy of it is kept. */
+int mw_net_send_secret(struct mw_net *n, const void *p, size_t len,
+                       struct mw_err *err) MW_CHECK;
 /* Would the socket take bytes now? */
 bool mw_net_ready(const struct mw_net *n);
 /* Is there something to read, or an end to be noticed? */

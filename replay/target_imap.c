@@ -162,8 +162,9 @@ find_sent(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	return 0;
 }
 
+/* Asks for the folders below a prefix, and at first who the server is. */
 static int
-list_folders(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+list_send(struct mw_imap_box *b, const char *prefix, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
 	MW_AUTOFREE char *pattern = NULL;
@@ -172,29 +173,50 @@ list_folders(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	    (c->caps & MW_CAP_SPECIAL_USE) && (c->caps & MW_CAP_LIST_EXTENDED)
 	        ? " RETURN (SPECIAL-USE)"
 	        : "";
-	mw_buf_clear(&b->broken);
-	mw_buf_clear(&b->barred);
-	mw_buf_puts(&p, c->prefix);
+	mw_buf_puts(&p, prefix);
 	mw_buf_putc(&p, '*');
 	pattern = quoted(mw_buf_str(&p));
 	if (!pattern)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	bool id = (c->caps & MW_CAP_ID) && !c->id_asked;
+	b->id_due = (c->caps & MW_CAP_ID) && !c->id_asked;
 	c->id_asked = true;
-	int r = id ? mw_imap_cmd(c, err, "ID NIL") : 0;
+	int r = b->id_due ? mw_imap_cmd(c, err, "ID NIL") : 0;
 	if (!r)
 		r = mw_imap_cmd(c, err, "LIST \"\" %s%s", pattern, ret);
-	if (!r && c->prefix[0])
+	if (!r && prefix[0])
 		r = mw_imap_cmd(c, err, "LIST \"\" INBOX%s", ret);
-	if (!r && id)
-		r = mw_imap_wait(c, mw_imap_on_id, c, err);
-	if (!r || (id && r == MW_EREFUSED))
-		r = mw_imap_wait(c, on_list, b, err);
-	if (!r && c->prefix[0])
-		r = mw_imap_wait(c, on_list, b, err);
+	return r;
+}
+
+/* Takes the answers; on: what is done with each folder, NULL: nothing. */
+static int
+list_wait(struct mw_imap_box *b, const char *prefix, mw_imap_on *on, struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	int r = b->id_due ? mw_imap_wait(c, mw_imap_on_id, c, err) : 0;
+	if (!r || (b->id_due && r == MW_EREFUSED))
+		r = mw_imap_wait(c, on, b, err);
+	if (!r && prefix[0])
+		r = mw_imap_wait(c, on, b, err);
+	return r;
+}
+
+static int
+list_take(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	mw_buf_clear(&b->broken);
+	mw_buf_clear(&b->barred);
+	int r = list_wait(b, b->c->prefix, on_list, err);
 	if (r == MW_EREFUSED)
-		return mw_imap_refused(c, err, "list the folders");
+		return mw_imap_refused(b->c, err, "list the folders");
 	return r ? r : find_sent(t, b, err);
+}
+
+static int
+list_folders(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	int r = list_send(b, b->c->prefix, err);
+	return r ? r : list_take(t, b, err);
 }
 
 static void
@@ -235,13 +257,19 @@ same_names(struct mw_imap_folder *x, struct mw_imap_folder *y, size_t n)
 }
 
 int
-mw_imap_box_relist(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+mw_imap_relist_send(struct mw_imap_box *b, struct mw_err *err)
+{
+	return list_send(b, b->c->prefix, err);
+}
+
+int
+mw_imap_relist_wait(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap_folder *old = b->folder;
 	size_t n = b->n_folder, cap = b->cap_folder;
 	b->folder = NULL;
 	b->n_folder = b->cap_folder = 0;
-	int r = list_folders(t, b, err);
+	int r = list_take(t, b, err);
 	bool same = !r && n == b->n_folder && same_names(old, b->folder, n);
 	if (same) { /* as the scan knows them */
 		struct mw_imap_folder *again = b->folder;
@@ -255,6 +283,13 @@ mw_imap_box_relist(struct mw_target *t, struct mw_imap_box *b, struct mw_err *er
 	}
 	folders_free(old, n);
 	return r ? r : !same;
+}
+
+int
+mw_imap_box_relist(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	int r = mw_imap_relist_send(b, err);
+	return r ? r : mw_imap_relist_wait(t, b, err);
 }
 
 /* ---- open and close ---- */
@@ -289,9 +324,11 @@ box_free(struct mw_imap_box *b)
 	free(b);
 }
 
+typedef int opener(const struct mw_net_opts *, struct mw_imap **, struct mw_err *);
+
 static int
-log_in(const struct mw_target *t, const struct mw_imap_box *b, struct mw_imap **ret,
-       struct mw_err *err)
+log_in(const struct mw_target *t, const struct mw_imap_box *b, opener *open,
+       struct mw_imap **ret, struct mw_err *err)
 {
 	char user[600], room[512];
 	const char *password;
@@ -320,7 +357,7 @@ log_in(const struct mw_target *t, const struct mw_imap_box *b, struct mw_imap **
 			o.login = user;
 	}
 	o.password = password;
-	int r = mw_imap_open(&o, ret, err);
+	int r = open(&o, ret, err);
 	explicit_bzero(room, sizeof room);
 	return r;
 }
@@ -330,7 +367,7 @@ second_log_in(void *arg)
 {
 	struct mw_imap_box *b = arg;
 	struct mw_err ignored; /* a server that allows one connection is served by one */
-	if (log_in(b->of, b, &b->second, &ignored))
+	if (log_in(b->of, b, mw_imap_open_bare, &b->second, &ignored))
 		b->second = NULL;
 	atomic_store(&b->second_here, true);
 	return NULL;
@@ -392,6 +429,39 @@ mw_imap_may_go_to(const struct mw_target *t, const struct mw_imap_box *b,
 	return 0;
 }
 
+/* The names that begin with the namespace's prefix. */
+static int
+own_names(const struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	if (!(b->staging = own_name(b->c, MW_STAGING_NAME)))
+		return mw_fail(err, MW_EPROTO,
+		               "the server's namespace prefix is unusable");
+	if (t->o.folder && !(b->dest = mw_imap_dest_name(b->c, t->o.folder)))
+		return mw_fail(err, MW_EUSAGE,
+		               "the server cannot have a folder \"%.100s\"", t->o.folder);
+	return 0;
+}
+
+/* Login, namespace and folders. Most servers have no prefix: while the answer to that is
+ * on its way the folders are asked for as if there were none. */
+static int
+greet(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	int r = log_in(t, b, mw_imap_open_send, &b->c, err);
+	bool ahead = !r && (b->c->caps & MW_CAP_NAMESPACE) && !mw_net_heard(b->c->net);
+	if (ahead)
+		r = list_send(b, "", err);
+	if (!r)
+		r = mw_imap_open_wait(b->c, err);
+	if (!r)
+		r = own_names(t, b, err);
+	if (r || (ahead && !b->c->prefix[0]))
+		return r ? r : list_take(t, b, err);
+	if (ahead)
+		r = list_wait(b, "", NULL, err);
+	return r && r != MW_EREFUSED ? r : list_folders(t, b, err);
+}
+
 static int
 imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
           struct mw_err *err)
@@ -404,18 +474,11 @@ imap_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	}
 	b->dry = dry;
 	b->of = t;
-	int r = log_in(t, b, &b->c, err);
+	int r = greet(t, b, err);
 	/* What another connection found out is not forgotten. */
 	if (!r && t->message_limit &&
 	    (!b->c->message_limit || t->message_limit < b->c->message_limit))
 		b->c->message_limit = t->message_limit;
-	if (!r && !(b->staging = own_name(b->c, MW_STAGING_NAME)))
-		r = mw_fail(err, MW_EPROTO, "the server's namespace prefix is unusable");
-	if (!r && t->o.folder && !(b->dest = mw_imap_dest_name(b->c, t->o.folder)))
-		r = mw_fail(err, MW_EUSAGE, "the server cannot have a folder \"%.100s\"",
-		            t->o.folder);
-	if (!r)
-		r = list_folders(t, b, err);
 	if (!r)
 		r = mw_imap_may_go_to(t, b, err);
 	if (!r && !b->n_folder)
@@ -436,13 +499,17 @@ static int
 imap_close(struct mw_target *t, struct mw_err *err)
 {
 	struct mw_imap_box *b = mw_imap_box(t);
+	struct mw_err ignored;
 	int r = 0;
 	if (!b)
 		return 0;
 	t->own = NULL;
 	if (b->c)
 		t->message_limit = b->c->message_limit;
-	if (b->locked && b->c && b->c->sent == b->c->answered && !b->c->bye[0]) {
+	if (b->locked && b->c && b->marker_due && mw_imap_staging_settle(b, &ignored))
+		b->selected = false;
+	if (b->locked && b->c && b->c->sent == b->c->answered + b->drop_due &&
+	    !b->c->bye[0]) {
 		r = mw_imap_staging_drop(t, b, err);
 		if (r == MW_EREFUSED && t->o.note) {
 			char text[400];

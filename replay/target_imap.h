@@ -48,6 +48,7 @@ struct mw_imap_box {
 	char *mailbox;
 	struct mw_imap_folder *folder;
 	size_t n_folder, cap_folder;
+	bool id_due;   /* what LIST stands behind is the answer to ID */
 	char *staging; /* quoted */
 	char *sent;    /* quoted name of the Sent folder, NULL until known */
 	char *dest;    /* of --folder; NULL: INBOX or Sent */
@@ -60,6 +61,9 @@ struct mw_imap_box {
 	bool selected;        /* it is selected */
 	bool dry;             /* nothing may be changed */
 	uint32_t marker_uid;  /* UID of the marker message; 0: unknown */
+	bool marker_due;      /* its answer, and that of the SELECT behind it */
+	int marker_sent;      /* as mw_imap_append_send said */
+	unsigned drop_due;    /* answers to what takes the staging folder away */
 	size_t listed;       /* folders that the last mw_imap_sieve_freshen was told of */
 	struct mw_buf stale; /* uint64_t keys: placeholders that a dead run left */
 };
@@ -123,18 +127,28 @@ bool mw_imap_two(const struct mw_imap *c, uint64_t messages, uint64_t bytes);
  * the scan (another run may have made Sent), 0 if not. */
 int mw_imap_box_relist(struct mw_target *t, struct mw_imap_box *b,
                        struct mw_err *err) MW_CHECK;
+/* The same in halves. */
+int mw_imap_relist_send(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
+int mw_imap_relist_wait(struct mw_target *t, struct mw_imap_box *b,
+                        struct mw_err *err) MW_CHECK;
 /* mw_imap_box_changed in halves. */
 int mw_imap_changed_send(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 int mw_imap_changed_wait(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
-/* The staging folder made and marked; 1: the mailbox changed since the scan. MW_ELOCKED:
- * another run has it. */
+/* The staging folder made, its marker on the way; 1: the mailbox changed since the scan.
+ * MW_ELOCKED: another run has it. */
 int mw_imap_staging_begin(struct mw_target *t, struct mw_err *err) MW_CHECK;
+/* The marker is there, and the staging folder selected, for all that follows but
+ * APPENDs. MW_EREFUSED: it is not. */
+int mw_imap_staging_settle(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 /* There is one already: of this ledger (whose lock we hold, so its run is dead), and it
  * is emptied and deleted; or somebody else's: MW_ELOCKED. */
 int mw_imap_staging_take_over(struct mw_target *t, struct mw_imap_box *b,
                               struct mw_err *err) MW_CHECK;
 int mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b,
                          struct mw_err *err) MW_CHECK;
+/* The same, sent ahead behind other commands where it is selected; what it holds is lost
+ * whatever becomes of these. drop takes the answers. */
+int mw_imap_staging_drop_send(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 /* Deletes what earlier runs put aside, as far as the server lets it by now. */
 int mw_imap_staging_tidy(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
 /* The quoted name of a folder given in UTF-8 with "/", as --folder; NULL: no such name.

@@ -261,7 +261,10 @@ flush_batch(struct mw_imap_putting *p, const struct mw_put **v, size_t n,
 		return q ? q : mw_fail(err, MW_ECANCEL, "interrupted");
 	}
 	int r = p->io->intent ? p->io->intent(p->io->arg, v, n, err) : 0;
-	if (r || p->full[0] || !mw_imap_rounds(p))
+	bool rounds = !p->full[0] && mw_imap_rounds(p);
+	if (!r && !rounds)
+		r = mw_imap_staging_settle(p->b, err);
+	if (r || !rounds)
 		return r ? r : mw_imap_put_batch(p, v, n, err);
 	return mw_imap_round_put(p, v, n, err);
 }
@@ -270,12 +273,14 @@ static int
 put_to(struct mw_imap_putting *p, const struct mw_put *v, size_t n, const char *const *to,
        struct mw_err *err)
 {
+	bool last = true;
 	MW_AUTOFREE const struct mw_put **batch = calloc(n ? n : 1, sizeof(void *));
 	size_t k = 0;
 	size_batches(p, v, n);
 	uint64_t bytes = 0;
 	int r = batch ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t i = 0; i < n && !r; i++) {
+		last = last && (!to[i] || to[i] == p->dest);
 		if (to[i] != p->dest || unfit(p, &v[i]))
 			continue;
 		batch[k++] = &v[i];
@@ -288,6 +293,7 @@ put_to(struct mw_imap_putting *p, const struct mw_put *v, size_t n, const char *
 	}
 	if (!r)
 		r = flush_batch(p, batch, k, err);
+	p->last = last;
 	return r ? r : mw_imap_round_end(p, err);
 }
 
@@ -318,10 +324,13 @@ put_all(struct mw_imap_putting *p, const struct mw_put *v, size_t n, const char 
 			continue;
 		p->dest = p->dest_name = to[i];
 		p->sieve = sieve && to[i] == mw_imap_inbox;
-		if (p->sieve)
+		if (p->sieve) {
 			r = mw_imap_sieve_prove(p->t, p->b, err);
-		else if (to[i] != mw_imap_inbox)
-			r = mw_imap_need_folder(p->b, to[i], err);
+		} else if (to[i] != mw_imap_inbox) {
+			r = mw_imap_staging_settle(p->b, err);
+			if (!r)
+				r = mw_imap_need_folder(p->b, to[i], err);
+		}
 		if (!r)
 			r = put_to(p, v, n, to, err);
 		if (!r && p->sieve)
@@ -351,5 +360,8 @@ mw_imap_box_put(struct mw_target *t, const struct mw_put *v, size_t n,
 	if (!r)
 		r = put_all(&p, v, n, to, err);
 	mw_imap_rounds_done(&p);
-	return r;
+	/* Folders that scripts made are looked into as well. */
+	if (!r && t->o.filing == MW_FILE_SIEVE)
+		r = mw_imap_box_relist(t, b, err);
+	return r < 0 ? r : 0;
 }

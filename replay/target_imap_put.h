@@ -33,6 +33,7 @@ struct mw_imap_putting {
 	const char *dest_name; /* for the ledger */
 	char full[400];        /* the server said over quota: no more is tried */
 	bool one;              /* a batch at a time, over one connection, for now */
+	bool last;             /* nothing is put behind what is under way */
 	bool sieve;            /* by the user's script, what it leaves to INBOX */
 	uint64_t batch_messages, batch_bytes;
 	/* In the order sent: those that are moved, then those whose APPENDs are due. */

@@ -434,6 +434,8 @@ mw_imap_box_raise(struct mw_target *t, const struct mw_raise_opts *o, struct mw_
 	struct mw_imap_box *b = mw_imap_box(t);
 	struct raise w = {.t = t, .b = b, .o = o};
 	int r = name_others(&w) ? mw_fail(err, MW_ENOMEM, "out of memory") : 0;
+	if (!r)
+		r = mw_imap_staging_settle(b, err);
 	for (size_t i = 0; i < b->n_folder && !r; i++)
 		r = consider(&w, &b->folder[i], err);
 	if (!r && w.seed) {

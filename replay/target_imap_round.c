@@ -185,11 +185,26 @@ anew(struct mw_imap_putting *p, struct mw_err *err)
 	return r;
 }
 
+/* Without its marker the staging folder is nobody's: then what was sent into it has its
+ * answers taken, and that was all. */
+static int
+settle(struct mw_imap_putting *p, struct mw_err *err)
+{
+	struct mw_err ignored;
+	int q = 0, r = mw_imap_staging_settle(p->b, err);
+	for (size_t i = 0; r == MW_EREFUSED && i < p->n_round && q >= 0; i++)
+		q = take_round(p, i, &ignored);
+	return r;
+}
+
 /* The oldest round that is not moved: appended, and its MOVEs under way. */
 static int
 advance(struct mw_imap_putting *p, struct mw_err *err)
 {
-	int r = take_round(p, p->n_moving, err);
+	int r = settle(p, err);
+	if (r)
+		return r;
+	r = take_round(p, p->n_moving, err);
 	if (r)
 		return r < 0 ? r : anew(p, err);
 	while (p->sieve && p->n_moving && !r) /* more is asked for behind a script */
@@ -222,6 +237,8 @@ mw_imap_round_put(struct mw_imap_putting *p, const struct mw_put *const *v, size
 		return r;
 	p->n_round++;
 	r = send_round(p, d, err);
+	if (!r && answered(p))
+		r = settle(p, err);
 	while (!r && p->n_round - p->n_moving > (p->sieve ? 0 : 1) &&
 	       (p->n_round - p->n_moving == MW_IMAP_ROUNDS || answered(p)))
 		r = advance(p, err);
@@ -232,8 +249,11 @@ int
 mw_imap_round_end(struct mw_imap_putting *p, struct mw_err *err)
 {
 	int r = 0;
+	bool any = p->n_round;
 	while (!r && p->n_round > p->n_moving)
 		r = advance(p, err);
+	if (!r && any && p->last && !p->sieve)
+		r = mw_imap_staging_drop_send(p->b, err);
 	while (!r && p->n_round)
 		r = oldest_moved(p, err);
 	return r;

@@ -131,12 +131,12 @@ delete_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	return r;
 }
 
-/* In one round trip; only where it is selected for certain, since what is selected loses
- * all it holds. It is selected once more all the same: where that fails nothing is. */
-static int
-drop_selected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+int
+mw_imap_staging_drop_send(struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
+	if (!b->selected || c->message_limit)
+		return 0;
 	int r = mw_imap_cmd(c, err, "SELECT %s", b->staging);
 	if (!r)
 		r = mw_imap_cmd(c, err, "UID STORE 1:* +FLAGS.SILENT (\\Deleted)");
@@ -144,7 +144,18 @@ drop_selected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 		r = mw_imap_cmd(c, err, "CLOSE");
 	if (!r)
 		r = mw_imap_cmd(c, err, "DELETE %s", b->staging);
-	for (int i = 0; i < 4 && (!r || r == MW_EREFUSED); i++)
+	b->drop_due = r ? 0 : 4;
+	return r ? r : mw_net_flush(c->net, err);
+}
+
+/* In one round trip; only where it is selected for certain, since what is selected loses
+ * all it holds. It is selected once more all the same: where that fails nothing is. */
+static int
+drop_selected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap *c = b->c;
+	int r = b->drop_due ? 0 : mw_imap_staging_drop_send(b, err);
+	for (; b->drop_due && (!r || r == MW_EREFUSED); b->drop_due--)
 		r = mw_imap_wait(c, NULL, NULL, err);
 	if (r != MW_EREFUSED || c->last.no == MW_NO_NONEXISTENT)
 		return r;
@@ -213,9 +224,16 @@ int
 mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
+	int r = 0;
+	if (b->locked && !b->selected && !c->message_limit) {
+		r = mw_imap_do(c, err, "SELECT %s", b->staging);
+		b->selected = !r;
+		if (r && r != MW_EREFUSED)
+			return r;
+	}
 	/* Emptied first: a MOVE that still runs elsewhere then finds nothing. */
-	bool at_once = b->selected && !c->message_limit;
-	int r = at_once ? drop_selected(t, b, err) : drop_unselected(t, b, err);
+	bool at_once = b->drop_due || (b->selected && !c->message_limit);
+	r = at_once ? drop_selected(t, b, err) : drop_unselected(t, b, err);
 	b->selected = false;
 	if (r == MW_EREFUSED && c->last.no != MW_NO_NONEXISTENT)
 		return mw_imap_refused(c, err, "delete the folder " MW_STAGING_NAME);
@@ -353,12 +371,14 @@ marker_content(void *arg, const struct mw_imap_msg *m,
 	return sink(sarg, b->p, b->n);
 }
 
+/* The marker goes on its way; its answer is due with that of a SELECT behind it, which
+ * waits for what was asked before, on any server. (APPEND and LIST do not wait for each
+ * other: Dovecot answers an APPEND last.) */
 static int
 put_marker(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	MW_BUF_AUTO text = {0};
 	char host[200] = "unknown";
-	struct mw_imap_appended a;
 	const struct mw_clock *clk = mw_clock_system();
 	(void)gethostname(host, sizeof host - 1);
 	mw_buf_printf(
@@ -376,13 +396,34 @@ put_marker(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	struct mw_imap_batch batch = {b->staging, &m, 1, marker_content, NULL};
 	if (mw_buf_ok(&text))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	int r = mw_imap_append(b->c, &batch, &a, err);
-	if (r)
+	b->marker_sent = mw_imap_append_send(b->c, &batch, err);
+	if (b->marker_sent < 0)
+		return b->marker_sent;
+	int r = mw_imap_cmd(b->c, err, "SELECT %s", b->staging);
+	b->marker_due = !r;
+	b->selected = !r;
+	return r ? r : mw_net_flush(b->c->net, err);
+}
+
+int
+mw_imap_staging_settle(struct mw_imap_box *b, struct mw_err *err)
+{
+	struct mw_imap_appended a;
+	struct mw_err ignored;
+	if (!b->marker_due)
+		return 0;
+	b->marker_due = false;
+	int r = mw_imap_append_wait(b->c, b->marker_sent, &a, err);
+	if (!r && a.code)
+		r = mw_imap_refused(b->c, err, "write to the mailbox");
+	if (r && r != MW_EREFUSED)
 		return r;
-	if (a.code)
-		return mw_imap_refused(b->c, err, "write to the mailbox");
-	b->marker_uid = a.uid;
-	return 0;
+	int q = mw_imap_wait(b->c, NULL, NULL, r ? &ignored : err);
+	b->selected = !q;
+	b->marker_uid = r ? 0 : a.uid;
+	if (!r && q == MW_EREFUSED)
+		return mw_imap_refused(b->c, err, "open the folder " MW_STAGING_NAME);
+	return r ? r : q;
 }
 
 /* Makes the folder. Refused because it is there, though it cannot be looked at:
@@ -422,42 +463,54 @@ create_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	           : r;
 }
 
-/* Did a folder change since the scan? And the staging folder is selected, for what comes
- * next. A SELECT waits for what was asked before, on any server; APPEND and LIST do not
- * wait for each other: Dovecot answers an APPEND last. */
+/* In one round trip: makes the folder, looks whether another changed since the scan, and
+ * lists them. 1: changed, 0: not; MW_EREFUSED: the folder was not made. */
 static int
-changed_and_select(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
+create_and_look(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_err ignored;
-	if (b->n_folder > FOLDERS_AT_ONCE)
-		return mw_imap_box_changed(t, err);
-	int r = mw_imap_changed_send(b, err);
+	int r = mw_imap_cmd(b->c, err, "CREATE %s", b->staging);
 	if (!r)
-		r = mw_imap_cmd(b->c, err, "SELECT %s", b->staging);
+		r = mw_imap_changed_send(b, err);
 	if (!r)
-		r = mw_imap_changed_wait(b, err);
-	if (r < 0)
+		r = mw_imap_relist_send(b, err);
+	if (!r)
+		r = mw_imap_wait(b->c, NULL, NULL, err);
+	bool made = !r;
+	b->locked = made;
+	if (r && r != MW_EREFUSED)
 		return r;
-	int q = mw_imap_wait(b->c, NULL, NULL, err ? err : &ignored);
-	b->selected = !q;
-	return q && q != MW_EREFUSED ? q : r; /* it is asked for again when it is used */
+	/* What is asked behind a CREATE that was refused says nothing. */
+	struct mw_err *why = made ? err : &ignored;
+	int changed = mw_imap_changed_wait(b, why);
+	int other = changed < 0 ? changed : mw_imap_relist_wait(t, b, why);
+	if (other < 0 && (made || b->c->sent != b->c->answered))
+		return made ? other : mw_fail(err, other, "%s", ignored.msg);
+	return made ? changed || other : r;
 }
 
 int
 mw_imap_staging_begin(struct mw_target *t, struct mw_err *err)
 {
 	struct mw_imap_box *b = mw_imap_box(t);
+	bool at_once = b->n_folder <= FOLDERS_AT_ONCE;
 	mw_imap_second_start(t);
-	int r = create_staging(t, b, err);
+	int changed = at_once ? create_and_look(t, b, err) : 0;
+	if (changed < 0 && (changed != MW_EREFUSED || b->locked))
+		return changed;
+	bool looked = b->locked;
+	int r = looked ? 0 : create_staging(t, b, err);
 	if (r)
 		return r;
 	b->locked = true;
 	r = put_marker(t, b, err);
-	if (!r)
-		r = mw_imap_box_relist(t, b, err);
-	if (!r)
-		r = changed_and_select(t, b, err);
-	return r;
+	if (!r && (changed > 0 || !looked || t->o.filing == MW_FILE_SIEVE))
+		r = mw_imap_staging_settle(b, err);
+	if (!r && !looked)
+		changed = mw_imap_box_relist(t, b, err);
+	if (!r && !looked && !changed)
+		changed = mw_imap_box_changed(t, err);
+	return r ? r : changed;
 }
 
 int

@@ -14,6 +14,9 @@ Any user logs in with any password (SASL PLAIN; the authzid is the mailbox). Qui
     hides         f(data): FETCH passes over such a message
     prefix        of the personal namespace, which ends in its separator
     meanwhile     f(command): called before each command is dealt with, what others do
+    refuses       f(command): the text of a refusal, else nothing
+    behind        f(command): its answer goes out with that to a later command only
+    tells         True: the answer to the login tells the capabilities
     largest       of a message, in bytes ([TOOBIG]; as APPENDLIMIT it is in caps)
 
 What a client does that it must not, after what was announced, is listed in `wrong`.
@@ -59,6 +62,7 @@ class Server(listener.Listener):
 		self.caps, self.poison, self.hides = tuple(caps), None, None
 		self.keeps, self.limit, self.announce, self.largest = False, 0, None, 0
 		self.where, self.meanwhile, self.prefix, self.sessions = True, None, "", 0
+		self.refuses, self.behind, self.tells = None, None, False
 		self.__dict__.update(quirks)
 		self.boxes, self.lock = {}, threading.RLock()
 		self.wrong, self.commands, self.made = [], [], int(time.time()) - 100_000
@@ -125,6 +129,8 @@ class Session:
 				with self.s.lock:
 					self.s.meanwhile(rest.decode("latin-1"))
 			try:
+				if self.s.refuses and (why := self.s.refuses(rest.decode("latin-1"))):
+					raise No(why)
 				how = getattr(self, "do_" + word.lower().replace(" ", "_"), None)
 				if how is None:
 					raise No("BAD what is that?")
@@ -140,7 +146,8 @@ class Session:
 				self.told = len(self.box.v)
 				self.say(f"* {self.told} EXISTS")
 			self.say(f"{tag.decode()} {text}")
-			self.f.flush()
+			if not (self.s.behind and self.s.behind(rest.decode("latin-1"))):
+				self.f.flush()
 
 	def say(self, line):
 		self.f.write(line.encode("latin-1") + b"\r\n")
@@ -204,11 +211,14 @@ class Session:
 		authzid, login, _ = base64.b64decode(words[1]).split(b"\0")
 		self.user = (authzid or login).decode()
 		self.s.folders(self.user)
+		if self.s.tells:
+			self.code = f"[CAPABILITY {self.s.capability()}] "
 
 	def do_namespace(self, _):
-		if not self.s.prefix:
+		if not self.s.prefix and "NAMESPACE" not in self.s.caps:
 			raise No("BAD what is that?")
-		self.say(f'* NAMESPACE (("{self.s.prefix}" "{self.s.prefix[-1]}")) NIL NIL')
+		sep = (self.s.prefix or "/")[-1]
+		self.say(f'* NAMESPACE (("{self.s.prefix}" "{sep}")) NIL NIL')
 
 	def do_list(self, rest):
 		sep = (self.s.prefix or "/")[-1]

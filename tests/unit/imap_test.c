@@ -193,6 +193,8 @@ struct step {
 	const char *say; /* what is answered; %t stands for the tag; NULL: hang up */
 };
 
+static const char another[] = "another connection"; /* as what is wanted */
+
 struct server {
 	int fd;
 	unsigned port;
@@ -227,7 +229,11 @@ play(void *arg)
 	for (const struct step *p = s->step; p->say; p++) {
 		const char *rest = "";
 		tag[0] = '\0';
-		if (p->want) {
+		if (p->want == another) {
+			(void)fclose(f);
+			fd = accept(s->fd, NULL, NULL);
+			f = fdopen(fd, "r");
+		} else if (p->want) {
 			if (!fgets(line, sizeof line, f))
 				break;
 			line[strcspn(line, "\r\n")] = '\0';
@@ -290,21 +296,18 @@ connect_to(const struct server *s, struct mw_imap **ret, struct mw_err *err)
 	return mw_imap_open(&o, ret, err);
 }
 
-#define GREETING                                                                         \
-	{NULL, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n"},              \
-	    {"CAPABILITY", "* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN\r\n%t OK\r\n"},
+#define GREETING {NULL, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n"},
+#define CAN      "LITERAL+ MULTIAPPEND UIDPLUS APPENDLIMIT=1000"
+#define FLAT                                                                             \
+	{"NAMESPACE", "%t BAD what\r\n"},                                                \
+	    {"LIST", "* LIST (\\Noselect) \".\" \"\"\r\n%t OK\r\n"},
 #define LOGIN                                                                            \
 	GREETING{"AUTHENTICATE PLAIN", "%t OK in\r\n"},                                  \
-	    {"CAPABILITY", "* CAPABILITY IMAP4rev1 LITERAL+ MULTIAPPEND UIDPLUS "        \
-	                   "APPENDLIMIT=1000\r\n%t OK\r\n"},                             \
-	    {"NAMESPACE", "%t BAD what\r\n"},                                            \
-	    {"LIST", "* LIST (\\Noselect) \".\" \"\"\r\n%t OK\r\n"},
+	    {"CAPABILITY", "* CAPABILITY IMAP4rev1 " CAN "\r\n%t OK\r\n"}, FLAT
 
 static void
-capabilities_and_separator_are_learnt(void **state)
+logs_in(const struct step *script)
 {
-	(void)state;
-	static const struct step script[] = {LOGIN{"LOGOUT", "* BYE\r\n%t OK\r\n"}, {0}};
 	struct server s;
 	struct mw_imap *c;
 	struct mw_err err = {0};
@@ -319,22 +322,79 @@ capabilities_and_separator_are_learnt(void **state)
 }
 
 static void
-a_refused_login_brings_the_servers_words(void **state)
+capabilities_and_separator_are_learnt(void **state)
+{
+	(void)state;
+	static const struct step script[] = {LOGIN{"LOGOUT", "* BYE\r\n%t OK\r\n"}, {0}};
+	logs_in(script);
+}
+
+/* A round trip each is spared. */
+static void
+what_a_server_says_unasked_is_not_asked_for(void **state)
 {
 	(void)state;
 	static const struct step script[] = {
-	    GREETING{"AUTHENTICATE", "%t NO [AUTHENTICATIONFAILED] go away\r\n"},
-	    {"LOGOUT", "* BYE\r\n"},
+	    /* "\0alice\0secret" */
+	    GREETING{"AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==",
+	             "%t OK [CAPABILITY IMAP4rev1 " CAN "] in\r\n"},
+	    FLAT{"LOGOUT", "* BYE\r\n%t OK\r\n"},
 	    {0}};
-	struct server s;
-	struct mw_imap *c;
-	struct mw_err err = {0};
-	serve(&s, script);
-	assert_int_equal(connect_to(&s, &c, &err), MW_EAUTH);
-	assert_non_null(strstr(err.msg, "go away"));
-	assert_non_null(strstr(err.msg, "alice"));
-	assert_null(strstr(err.msg, "secret"));
-	served(&s);
+	logs_in(script);
+}
+
+static void
+a_server_that_greets_otherwise_is_left_to_libcurl(void **state)
+{
+	(void)state;
+#define CURLS                                                                            \
+	{another, "* OK ready\r\n"},                                                     \
+	    {"CAPABILITY", "* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN\r\n%t OK\r\n"},    \
+	    {"AUTHENTICATE PLAIN", "%t OK in\r\n"},                                      \
+	    {"CAPABILITY", "* CAPABILITY IMAP4rev1 " CAN "\r\n%t OK\r\n"}, FLAT          \
+	{                                                                                \
+		"LOGOUT", "* BYE\r\n%t OK\r\n"                                           \
+	}
+	static const char *const greeting[] = {
+	    "* OK ready\r\n",
+	    "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=CRAM-MD5] ready\r\n",
+	    "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] ready\r\n",
+	    "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN LOGINDISABLED] ready\r\n",
+	    "* BYE later\r\n",
+	};
+	for (size_t i = 0; i < sizeof greeting / sizeof *greeting; i++) {
+		const struct step script[] = {{NULL, greeting[i]}, CURLS, {0}};
+		logs_in(script);
+	}
+}
+
+static void
+a_refused_login_brings_the_servers_words(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *say;
+		int code;
+	} t[] = {
+	    {"%t NO [AUTHENTICATIONFAILED] go away\r\n", MW_EAUTH},
+	    {"%t NO [AUTHORIZATIONFAILED] go away\r\n", MW_ENOUSER},
+	    {"%t NO [UNAVAILABLE] go away\r\n", MW_EUNAVAIL},
+	    {"* BYE go away\r\n", MW_EUNAVAIL},
+	};
+	for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+		const struct step script[] = {GREETING{"AUTHENTICATE PLAIN", t[i].say},
+		                              {0}};
+		struct server s;
+		struct mw_imap *c;
+		struct mw_err err = {0};
+		serve(&s, script);
+		assert_int_equal(connect_to(&s, &c, &err), t[i].code);
+		assert_non_null(strstr(err.msg, "go away"));
+		if (t[i].code != MW_EUNAVAIL)
+			assert_non_null(strstr(err.msg, "alice"));
+		assert_null(strstr(err.msg, "secret"));
+		served(&s);
+	}
 }
 
 static int
@@ -355,7 +415,7 @@ an_append_gives_its_uid_or_the_refusal(void **state)
 	    {"abc", "%t OK\r\n"},
 	    {0}};
 	static const struct step full[] = {LOGIN{"APPEND", ""},
-	                                   {"abc", "m4 NO [OVERQUOTA] full\r\n"},
+	                                   {"abc", "m5 NO [OVERQUOTA] full\r\n"},
 	                                   {"LOGOUT", "* BYE\r\n"},
 	                                   {0}};
 	struct mw_imap_msg v[2] = {{INT64_C(1795342272000000), 3, "", NULL},
@@ -456,6 +516,8 @@ main(void)
 	    cmocka_unit_test(dates_of_both_kinds_become_the_same_time),
 	    cmocka_unit_test(folder_names_become_modified_utf7),
 	    cmocka_unit_test(capabilities_and_separator_are_learnt),
+	    cmocka_unit_test(what_a_server_says_unasked_is_not_asked_for),
+	    cmocka_unit_test(a_server_that_greets_otherwise_is_left_to_libcurl),
 	    cmocka_unit_test(a_refused_login_brings_the_servers_words),
 	    cmocka_unit_test(an_append_gives_its_uid_or_the_refusal),
 	    cmocka_unit_test(content_that_is_not_as_long_as_said_is_never_sent_as_whole),

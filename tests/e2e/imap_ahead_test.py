@@ -1,0 +1,150 @@
+#!/usr/bin/python3
+"""What a replay sends to an IMAP server before it has the answer to what stands in front: that it
+does so, and that nothing is lost, doubled or left where that answer is a refusal."""
+# MW_TEST_COST 10
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import milterclient
+import rig as rigs
+import tap
+from imapserver import Server
+
+ANNA = "anna@example.test"
+ALL = ("UIDPLUS", "MOVE", "MULTIAPPEND", "LITERAL+", "NAMESPACE", "ID")
+STAGING = "mailwal-staging"
+# The last command of each flight gets its answer at once.
+BEHIND = ("NAMESPACE", "ID", "CREATE", "STATUS", "UID MOVE", "UID STORE", "CLOSE")
+
+
+def message(i):
+	return (f"From: w@remote.test\r\nSubject: mail {i}\r\nMessage-ID: <m{i}@remote.test>\r\n\r\n"
+		f"text {i}\r\n").encode()
+
+
+class Site:
+	def __init__(self, rig):
+		self.rig = rig
+
+	def replay(self, s):
+		return self.rig.mailwal(
+			"--json", "replay", "--all", "--fresh", "--queue", "none", "--to",
+			f"imap://127.0.0.1:{s.port}", "--auth-user", rigs.MASTER, "--password-file",
+			self.rig.password_file)
+
+
+def held(s, folder="INBOX"):
+	return sorted(s.texts(ANNA).get(folder, []))
+
+
+def is_marker(data):
+	return b"X-Mailwal-Run:" in data
+
+
+def behind(command):
+	marker = command.startswith("APPEND") and "\\Seen" in command
+	return marker or command.startswith(BEHIND)
+
+
+def flights(t, site, data):
+	"""A server that keeps answers back until more has come would wait for ever."""
+	for prefix in ("", "INBOX."):
+		with Server(ALL, behind=behind, tells=True, prefix=prefix) as s:
+			r = site.replay(s)
+			t.ok(r.rc == 0 and held(s) == data and list(s.texts(ANNA)) == ["INBOX"],
+			     f"nothing is waited for that is not needed, prefix '{prefix}'",
+			     f"{s.commands}\n{r}")
+			said = [c.split()[0] for c in s.commands]
+			t.ok(said.index("AUTHENTICATE") == 0 and "CAPABILITY" not in said,
+			     "what the server tells unasked is not asked for", said)
+
+
+def marker_refused(t, site, data):
+	with Server(ALL, poison=is_marker) as s:
+		r = site.replay(s)
+		t.ok(r.rc != 0 and not held(s) and list(s.texts(ANNA)) == ["INBOX"]
+		     and r.summary["failed"] == len(data) and "cannot write to the mailbox" in r.out + r.err,
+		     "without a marker nothing is put back, and no staging folder stays",
+		     f"{s.texts(ANNA)}\n{s.commands}\n{r}")
+	said = []
+	with Server(ALL, poison=lambda d: is_marker(d) and not said.append(1) and len(said) == 1) as s:
+		r = site.replay(s)
+		t.ok(r.rc == 0 and held(s) == data and list(s.texts(ANNA)) == ["INBOX"] and len(said) > 1,
+		     "where it is taken the next time each copy is there once", f"{said}\n{r}")
+
+
+def folder_there(t, site, data):
+	"""Another run makes the folder at the same moment."""
+	def meanwhile(command):
+		if command.startswith("CREATE") and STAGING not in s.folders(ANNA):
+			s.make(ANNA, STAGING)
+
+	with Server(ALL, meanwhile=meanwhile) as s:
+		r = site.replay(s)
+		t.ok(r.rc != 0 and not held(s) and held(s, STAGING) == []
+		     and not any(c.startswith("APPEND") for c in s.commands),
+		     "the staging folder of another run gets no mail of this one", f"{s.commands}\n{r}")
+
+
+def changed(t, site, data):
+	"""Mail comes, and a folder, between the look and the lock."""
+	for folder in ("INBOX", "Archive"):
+		def meanwhile(command, folder=folder):
+			if command.startswith("CREATE") and not held(s, folder):
+				s.put(ANNA, folder, data[3])
+
+		with Server(ALL, meanwhile=meanwhile, behind=behind) as s:
+			r = site.replay(s)
+			t.ok(r.rc == 0 and sorted(held(s) + held(s, "Archive")) == data
+			     and held(s, folder) and STAGING not in s.texts(ANNA)
+			     and r.summary["already_there"] == 1,
+			     f"what came into {folder} since the look is not put back once more",
+			     f"{s.commands}\n{r}")
+
+
+def move_refused(t, site, data):
+	"""The folder is taken away behind a MOVE, which is refused at first, or always."""
+	for times in (1, 2, 1000):
+		said = []
+
+		def refuses(command, said=said, times=times):
+			if not command.startswith("UID MOVE"):
+				return None
+			said.append(command)
+			return "NO [OVERQUOTA] no room" if len(said) <= times else None
+
+		with Server(ALL, refuses=refuses, behind=behind) as s:
+			r = site.replay(s)
+			there = data if times < 3 else []
+			t.ok((r.rc == 0) == bool(there) and held(s) == there
+			     and list(s.texts(ANNA)) == ["INBOX"]
+			     and r.summary["restored"] == len(there)
+			     and r.summary["failed"] == len(data) - len(there),
+			     f"{times} refusals of MOVE: all or nothing is there, once, and it is said",
+			     f"{s.commands[-30:]}\n{r}")
+
+
+def main(t):
+	rig = rigs.Rig(t.sub("rig"), users=(ANNA,), aliases={})
+	with rig:
+		t.need(rig.mailwal("init", rig.journal).rc == 0, "a journal")
+		with open(rig.password_file, "w", encoding="ascii") as f:
+			f.write("any\n")
+		os.chmod(rig.password_file, 0o600)
+		rig.start_mailwald()
+		data = sorted(message(i) for i in range(20))
+		taken = milterclient.journal(rig.milter_sock, [
+			(f"Q{i:06d}", ANNA, d) for i, d in enumerate(data)], threads=1)
+		t.need(len(taken) == len(data), "captured")
+		site = Site(rig)
+		flights(t, site, data)
+		marker_refused(t, site, data)
+		folder_there(t, site, data)
+		changed(t, site, data)
+		move_refused(t, site, data)
+
+
+tap.run(main)
