@@ -219,10 +219,10 @@ static void
 on_first_box(void *arg, const char *mailbox, const char *box, bool imported)
 {
 	struct mw_run *run = arg;
-	if (!run->check && !run->sieve && !run->prepare && (imported || !run->dry) &&
+	bool look = imported && !run->sieve;
+	if (!run->check && !run->prepare && (look || !run->dry) &&
 	    mw_target_brief(run->target))
-		run->early =
-		    mw_early_start(run->target, mailbox, box, run->dry, imported);
+		run->early = mw_early_start(run->target, mailbox, box, run->dry, look);
 }
 
 static void

@@ -18,6 +18,7 @@ struct mw_look {
 	struct mw_rc_stored *s; /* m, by ascending key */
 	size_t m, cap;
 	bool early; /* l->s has what was seen while the plan was made */
+	bool again; /* some of what was put is not there */
 	struct mw_err *err;
 };
 
