@@ -188,6 +188,7 @@ mw_cmd_follow(struct mw_cli *cli, int argc, char **argv)
 	mw_ledger_close(f.ledger);
 	mw_follow_boxes_free(&f);
 	mw_follow_hops_free(&f);
+	mw_follow_held_free(&f);
 	free(f.pos);
 	free(f.cursor);
 	free(f.wait);

@@ -108,7 +108,8 @@ run_span(struct mw_follow *f, const struct mw_span *span, bool first, bool anew,
 	struct mw_run run = {.cli = f->cli,
 	                     .target = f->target,
 	                     .ledger = f->ledger,
-	                     .report = &rep};
+	                     .report = &rep,
+	                     .retries_stand = true};
 	struct mw_query q = f->q;
 	const struct mw_follow_sum before = f->sum;
 	const struct mw_plan_opts po = {.cli = f->cli, .query = &q, .target = f->target};
@@ -335,6 +336,7 @@ live(struct mw_follow *f, int fd, struct mw_err *err)
 			int q = mw_follow_save(f, err);
 			r = q < 0 ? q : r;
 		}
+		mw_follow_tell_held(f, false);
 		tell(f, &told_us, &told);
 		if (r == 0)
 			wait_for_more(fd);
@@ -366,6 +368,7 @@ mw_follow_run(struct mw_follow *f, struct mw_err *err)
 			break;
 	}
 	close_cursors(f);
+	mw_follow_tell_held(f, true);
 	f->boxes_new = f->boxes_new || f->boxes_dirty; /* now, not some time */
 	if (f->dirty || f->boxes_new) {
 		struct mw_err second = {0};

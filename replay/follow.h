@@ -39,7 +39,8 @@ struct mw_follow_box { /* a mailbox of the standby */
 	bool anew;                  /* it is another by now */
 };
 
-struct mw_follow_put;   /* a copy that was put; follow_hops.c */
+struct mw_follow_puts;  /* copies that were put; follow_hops.c */
+struct mw_follow_held;  /* failures that are not told yet; follow_held.c */
 struct mw_follow_twin { /* a record of the same message, of another host */
 	bool later;     /* that host got it from ours, else ours from it */
 	uint8_t id[MW_ID_LEN];
@@ -66,9 +67,9 @@ struct mw_follow {
 	size_t n_box, cap_box;
 	bool boxes_new, boxes_dirty; /* one came or is another; any is not as saved */
 	int64_t boxes_saved_us;
-	struct mw_follow_put *put; /* the newest ones, in a ring; NULL: one journal */
-	uint64_t n_put;
-	uint64_t *live_from; /* by journal: all since was put live, and is in it */
+	struct mw_follow_puts *put;  /* the newest ones */
+	struct mw_follow_held *held; /* NULL: none yet */
+	uint64_t *live_from; /* by journal: all since was put live, and is among them */
 	struct mw_follow_sum sum;
 	struct mw_arena *arena; /* of one message */
 	struct mw_follow_session *session;
@@ -116,17 +117,42 @@ bool mw_follow_box_got(struct mw_follow *f, const char *box,
 /* follow_hops.c. Of records from pos on all that is put will be remembered. */
 int mw_follow_hops_start(struct mw_follow *f, struct mw_err *err) MW_CHECK;
 void mw_follow_hops_free(struct mw_follow *f);
-void mw_follow_was_put(struct mw_follow *f, size_t journal, const struct mw_record *r,
-                       const char *box, bool sent);
+enum {
+	MW_FOLLOW_DIGEST = sizeof(((struct mw_mail *)0)->digest)
+};
+
+struct mw_follow_what { /* a copy */
+	size_t journal;
+	const struct mw_record *rec;
+	const uint8_t *digest; /* of the mail */
+	const char *box;
+	bool sent;
+};
+void mw_follow_was_put(struct mw_follow *f, const struct mw_follow_what *w);
+/* Into this box, whatever name it has there. */
 bool mw_follow_is_put(const struct mw_follow *f, const uint8_t id[MW_ID_LEN],
                       const char *box, bool sent);
+/* Was one of the same content put there that was refused behind its capture, as the log
+ * says by now? Then this is its retry, and there; each stands for one. 1, 0, negative. */
+int mw_follow_is_retry(struct mw_follow *f, const struct mw_follow_what *w,
+                       struct mw_arena *tmp);
 /* Records before pos in other journals that are the same message as rec of that journal,
  * on another host of its way. They live in the arena. MW_EPROTO: it is not known what was
- * put of one, so the mailboxes must be asked. */
+ * put of one, so the mailboxes must be asked; not with pos NULL, for all there are. */
 int mw_follow_twins(struct mw_follow *f, const struct mw_follow_pos *pos, size_t journal,
                     const struct mw_record *rec, const struct mw_mail *m,
                     struct mw_arena *arena, struct mw_follow_twin **ret, size_t *ret_n,
                     struct mw_err *err) MW_CHECK;
+
+/* follow_held.c. A copy that was not put: addr, by which a later host of a set may have
+ * taken the mail (then its people have it); none: told at once. */
+void mw_follow_hold(struct mw_follow *f, size_t journal, const struct mw_record *r,
+                    const char *mailbox, struct mw_str addr, const char *why);
+/* Tells of those that waited long enough, or of all. */
+void mw_follow_tell_held(struct mw_follow *f, bool all);
+void mw_follow_held_free(struct mw_follow *f);
+/* Did that host take it for this recipient, as one of its own? */
+bool mw_follow_took(const struct mw_mail *m, struct mw_str addr);
 
 /* follow_live.c: what was written since, straight into its mailboxes. 1 something was, 0
  * nothing; negative: doubt (a passing failure), or the end of it. */

@@ -3,6 +3,8 @@
 #include "replay/follow.h"
 
 #include "journal/base/util.h"
+#include "replay/outcomes.h"
+#include "replay/plan_place.h"
 #include "replay/profile.h"
 
 #include <stdlib.h>
@@ -14,18 +16,34 @@ enum {
 	TWINS_MAX = 1000      /* of one record; beyond, the careful way */
 };
 
-struct mw_follow_put {
-	uint64_t key, seq;
+struct put {
+	uint64_t key, content; /* hashes */
+	uint64_t seq;
+	uint64_t
+	    older[2]; /* of the same chain, by key and by content: its number, or 0 */
+	struct mw_loc loc;
 	uint32_t journal;
+	bool spent; /* another counts as put by it */
+};
+
+/* The newest ones, numbered from 1 on, in a ring; what has fallen out of it ends a chain.
+ */
+struct mw_follow_puts {
+	uint64_t n; /* the newest one's number */
+	uint64_t chain[2][KEPT];
+	struct put v[KEPT];
 };
 
 /* ---- what was put ---- */
 
+/* A box by its place, as two names may be one directory. */
 static uint64_t
-key_of(const uint8_t id[MW_ID_LEN], const char *box, bool sent)
+key_of(const struct mw_follow *f, const uint8_t *what, size_t n, const char *box,
+       bool sent)
 {
-	uint64_t v[3] = {mw_hash64(mw_str((const char *)id, MW_ID_LEN)),
-	                 mw_hash64(mw_strz(box)), sent};
+	uint64_t place = mw_target_is_files(f->target) ? mw_plan_place_hash(box) : 0;
+	uint64_t v[3] = {mw_hash64(mw_str((const char *)what, n)),
+	                 place ? place : mw_hash64(mw_strz(box)), sent};
 	return mw_hash64(mw_str((const char *)v, sizeof v));
 }
 
@@ -33,16 +51,12 @@ int
 mw_follow_hops_start(struct mw_follow *f, struct mw_err *err)
 {
 	size_t n = f->cli->n_journals;
-	if (n < 2)
-		return 0;
-	if (!f->put)
-		f->put = calloc(KEPT, sizeof *f->put);
+	free(f->put);
+	f->put = calloc(1, sizeof *f->put);
 	if (!f->live_from)
 		f->live_from = calloc(n, sizeof *f->live_from);
 	if (!f->put || !f->live_from)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	memset(f->put, 0, KEPT * sizeof *f->put);
-	f->n_put = 0;
 	for (size_t k = 0; k < n; k++)
 		f->live_from[k] = f->pos[k].next;
 	return 0;
@@ -57,28 +71,86 @@ mw_follow_hops_free(struct mw_follow *f)
 	f->live_from = NULL;
 }
 
-void
-mw_follow_was_put(struct mw_follow *f, size_t journal, const struct mw_record *r,
-                  const char *box, bool sent)
+/* The put of that number; NULL: it is forgotten, or there is none. */
+static struct put *
+numbered(struct mw_follow_puts *p, uint64_t number)
 {
-	if (!f->put)
+	return number && number + KEPT > p->n ? &p->v[number % KEPT] : NULL;
+}
+
+void
+mw_follow_was_put(struct mw_follow *f, const struct mw_follow_what *w)
+{
+	struct mw_follow_puts *p = f->put;
+	if (!p)
 		return;
-	struct mw_follow_put *p = &f->put[f->n_put++ % KEPT];
-	if (p->key) /* it is forgotten, and so may be others of its record */
-		f->live_from[p->journal] = MW_MAX(f->live_from[p->journal], p->seq + 1);
-	*p = (struct mw_follow_put){key_of(r->id, box, sent), r->seq, (uint32_t)journal};
+	struct put *old = &p->v[++p->n % KEPT];
+	if (old->key) /* it is forgotten, and so may be others of its record */
+		f->live_from[old->journal] =
+		    MW_MAX(f->live_from[old->journal], old->seq + 1);
+	*old = (struct put){.key = key_of(f, w->rec->id, MW_ID_LEN, w->box, w->sent),
+	                    .content =
+	                        key_of(f, w->digest, MW_FOLLOW_DIGEST, w->box, w->sent),
+	                    .seq = w->rec->seq,
+	                    .loc = w->rec->loc,
+	                    .journal = (uint32_t)w->journal};
+	uint64_t *chain[] = {&p->chain[0][old->key % KEPT],
+	                     &p->chain[1][old->content % KEPT]};
+	for (size_t i = 0; i < MW_COUNT(chain); i++) {
+		old->older[i] = *chain[i];
+		*chain[i] = p->n;
+	}
 }
 
 bool
 mw_follow_is_put(const struct mw_follow *f, const uint8_t id[MW_ID_LEN], const char *box,
                  bool sent)
 {
-	uint64_t key = key_of(id, box, sent);
-	size_t n = (size_t)MW_MIN(f->n_put, (uint64_t)KEPT);
-	for (size_t i = 1; i <= n; i++) /* it was mostly just now */
-		if (f->put[(f->n_put - i) % KEPT].key == key)
-			return true;
-	return false;
+	uint64_t key = key_of(f, id, MW_ID_LEN, box, sent);
+	const struct put *p =
+	    f->put ? numbered(f->put, f->put->chain[0][key % KEPT]) : NULL;
+	while (p && p->key != key)
+		p = numbered(f->put, p->older[0]);
+	return p;
+}
+
+/* ---- the retry of one that was refused ---- */
+
+static bool
+refused(struct mw_follow *f, size_t journal, const struct mw_record *r,
+        struct mw_arena *tmp)
+{
+	struct mw_outcome o;
+	return mw_outcomes_of(f->cli->stores[journal], NULL, r, tmp, &o) > 0 &&
+	       o.whole == MW_FACT_REFUSED && !o.done && !o.n_rcpt;
+}
+
+int
+mw_follow_is_retry(struct mw_follow *f, const struct mw_follow_what *w,
+                   struct mw_arena *tmp)
+{
+	struct mw_follow_puts *p = f->put;
+	if (!p)
+		return 0;
+	uint64_t content = key_of(f, w->digest, MW_FOLLOW_DIGEST, w->box, w->sent);
+	struct put *v = numbered(p, p->chain[1][content % KEPT]);
+	for (; v; v = numbered(p, v->older[1])) {
+		struct mw_record r;
+		struct mw_err ignored;
+		if (v->content != content || v->spent ||
+		    (v->journal == w->journal && v->seq == w->rec->seq))
+			continue;
+		int q = mw_store_get_seq(f->cli->stores[v->journal], v->loc, v->seq, &r,
+		                         &ignored);
+		if (q == MW_ENOMEM)
+			return q;
+		if (q == 0 && refused(f, v->journal, &r, tmp)) {
+			v->spent = true;
+			mw_follow_was_put(f, w);
+			return 1;
+		}
+	}
+	return 0;
 }
 
 /* ---- which records are the same message ---- */
@@ -148,7 +220,7 @@ static int
 add_twin(struct search *s, const struct mw_record *r, struct mw_follow_twin *t)
 {
 	struct mw_follow *f = s->f;
-	if (r->seq < f->live_from[s->other] || s->n == TWINS_MAX)
+	if (s->pos && (r->seq < f->live_from[s->other] || s->n == TWINS_MAX))
 		return mw_fail(s->err, MW_EPROTO,
 		               "what was put of another host's record is not known");
 	int q = mw_copies(f->cli->conf, &t->mail, s->arena, &t->copy, &t->n, s->err);
@@ -171,7 +243,7 @@ on_candidate(void *arg, const struct mw_record *r)
 	struct mw_store *st = s->f->cli->stores[s->other];
 	struct mw_store *own = s->f->cli->stores[s->journal];
 	struct mw_follow_twin t = {.later = false};
-	if (r->type != MW_TYPE_MAIL || r->seq >= s->pos[s->other].next)
+	if (r->type != MW_TYPE_MAIL || (s->pos && r->seq >= s->pos[s->other].next))
 		return 0;
 	int q = mw_later_mail(st, r, s->arena, &t.mail, s->err);
 	if (q == MW_ENOMEM || q == MW_EIO || q == MW_EKEY)
@@ -201,7 +273,7 @@ mw_follow_twins(struct mw_follow *f, const struct mw_follow_pos *pos, size_t jou
 	                   .err = err};
 	struct mw_str digest = mw_str((const char *)m->digest, sizeof m->digest);
 	int r = 0;
-	for (size_t k = 0; k < f->cli->n_journals && r >= 0 && f->put; k++) {
+	for (size_t k = 0; k < f->cli->n_journals && r >= 0; k++) {
 		s.other = k;
 		if (k != journal)
 			r = mw_store_find(f->cli->stores[k], MW_KEY_DIGEST, digest,

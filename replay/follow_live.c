@@ -31,6 +31,8 @@ struct copy {                      /* one to put */
 	struct mw_record rec;
 	int64_t time_us;
 	const char *folder; /* of imported mail, in the arena; or NULL */
+	struct mw_str addr; /* in the arena; of one to Sent: none */
+	uint8_t digest[MW_FOLLOW_DIGEST];
 	bool sent;
 };
 
@@ -157,12 +159,20 @@ folder_of(struct step *s, const char **ret)
 	return 0;
 }
 
+/* By its name, or as one directory by another. */
+static bool
+is_box(const struct step *s, const char *a, const char *b)
+{
+	return strcmp(a, b) == 0 ||
+	       (mw_target_is_files(s->f->target) && mw_plan_one_place(a, b));
+}
+
 static bool
 is_there(const struct step *s, const uint8_t *id, const char *box, bool sent)
 {
 	for (size_t k = s->n; k-- > 0;)
 		if (memcmp(s->v[k].rec.id, id, MW_ID_LEN) == 0 && s->v[k].sent == sent &&
-		    strcmp(s->v[k].box, box) == 0)
+		    is_box(s, s->v[k].box, box))
 			return true;
 	return mw_follow_is_put(s->f, id, box, sent);
 }
@@ -173,12 +183,7 @@ static bool
 went_on(struct step *s, const struct mw_follow_twin *t, struct mw_str addr)
 {
 	struct mw_follow *f = s->f;
-	const unsigned any = MW_RCPT_REFUSED | MW_RCPT_EXCLUDED | MW_RCPT_UNDECIDED;
-	bool took = false;
-	for (size_t i = 0; i < t->mail.n_rcpt; i++)
-		took = took || ((t->mail.rcpt[i].flags & (any | MW_RCPT_LOCAL)) ==
-		                    MW_RCPT_LOCAL &&
-		                mw_str_ieq(t->mail.rcpt[i].addr, addr));
+	bool took = mw_follow_took(&t->mail, addr);
 	for (size_t i = 0; i < t->n && took; i++) {
 		const struct mw_copy *c = &t->copy[i];
 		const char *box;
@@ -229,7 +234,7 @@ add_copies(struct step *s, size_t journal, const struct mw_record *rec,
 			continue;
 		struct mw_err why = {0};
 		if (mw_target_box(f->target, c[i].mailbox, s->arena, &box, &why) < 0) {
-			mw_follow_failed(f, rec->id, c[i].mailbox, why.msg);
+			mw_follow_hold(f, journal, rec, c[i].mailbox, c[i].addr, why.msg);
 			continue;
 		}
 		bool sent = c[i].sent && sent_apart;
@@ -237,15 +242,19 @@ add_copies(struct step *s, size_t journal, const struct mw_record *rec,
 		/* One file for all: what meets in a box is one copy. */
 		for (size_t k = s->n; k-- > 0 && s->v[k].rec.seq == rec->seq &&
 		                      s->v[k].journal == journal;)
-			twice = twice || (s->v[k].sent == sent &&
-			                  (strcmp(s->v[k].box, box) == 0 ||
-			                   (mw_target_is_files(f->target) &&
-			                    mw_plan_one_place(s->v[k].box, box))));
-		if (twice)
+			twice = twice ||
+			        (s->v[k].sent == sent && is_box(s, s->v[k].box, box));
+		const struct mw_follow_what what = {journal, rec, s->mail.digest, box,
+		                                    sent};
+		int again = twice ? 1 : mw_follow_is_retry(f, &what, s->tmp);
+		if (again < 0)
+			return mw_fail(err, again, "out of memory");
+		if (again)
 			continue;
 		s->v = mw_arena_grow(s->arena, s->v, &s->cap, s->n + 1, sizeof *s->v);
 		const char *mailbox = mw_arena_strdup(s->arena, c[i].mailbox);
-		if (!s->v || !mailbox)
+		struct mw_str addr = mw_arena_str(s->arena, c[i].addr);
+		if (!s->v || !mailbox || (c[i].addr.n && !addr.p))
 			return mw_fail(err, MW_ENOMEM, "out of memory");
 		s->v[s->n] = (struct copy){.box = box,
 		                           .mailbox = mailbox,
@@ -254,7 +263,9 @@ add_copies(struct step *s, size_t journal, const struct mw_record *rec,
 		                           .rec = *rec,
 		                           .time_us = s->mail.time_us,
 		                           .folder = folder,
+		                           .addr = addr,
 		                           .sent = sent};
+		memcpy(s->v[s->n].digest, s->mail.digest, sizeof s->v[0].digest);
 		s->n++;
 	}
 	return r;
@@ -410,10 +421,12 @@ io_done(void *arg, const struct mw_put *p, int code, const char *why,
 		return 0;
 	}
 	if (code < 0) {
-		mw_follow_failed(f, p->id, c->mailbox, why);
+		mw_follow_hold(f, c->journal, &c->rec, c->mailbox, c->addr, why);
 		return 0;
 	}
-	mw_follow_was_put(f, c->journal, &c->rec, c->box, c->sent);
+	const struct mw_follow_what what = {c->journal, &c->rec, c->digest, c->box,
+	                                    c->sent};
+	mw_follow_was_put(f, &what);
 	f->sum.stored++;
 	f->sum.delay_us = clock->now_us(clock) - c->time_us;
 	if (f->cli->json && f->cli->verbose) {
@@ -439,7 +452,7 @@ static void
 fail_all(struct mw_follow *f, const struct copy *v, size_t n, const char *why)
 {
 	for (size_t i = 0; i < n; i++)
-		mw_follow_failed(f, v[i].rec.id, v[i].mailbox, why);
+		mw_follow_hold(f, v[i].journal, &v[i].rec, v[i].mailbox, v[i].addr, why);
 }
 
 /* The copies of one box. */

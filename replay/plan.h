@@ -56,6 +56,7 @@ struct mw_plan_copy {
 	uint32_t front; /* bytes that this run put before the captured ones */
 	uint8_t known;  /* enum mw_known_class: what the MTA's log says of it */
 	uint8_t waits;  /* enum mw_waits: what the MTA's queue says */
+	bool spent;     /* its retry counts as there by it */
 };
 
 struct mw_plan_box {

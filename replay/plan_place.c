@@ -144,6 +144,13 @@ mw_plan_one_place(const char *a, const char *b)
 	return look(a, &x) && look(b, &y) && same(&x, &y);
 }
 
+uint64_t
+mw_plan_place_hash(const char *path)
+{
+	struct mw_plan_place at;
+	return look(path, &at) ? (uint64_t)hash(&at) | 1 : 0;
+}
+
 void
 mw_plan_places_done(struct mw_plan_places *p)
 {

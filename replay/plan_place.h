@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct mw_plan_place {
@@ -32,6 +33,8 @@ int mw_plan_place(struct mw_plan_places *p, const char *path, size_t box,
                   size_t *ret) MW_CHECK;
 /* Takes off the boxes that are only names of others: positions change. */
 void mw_plan_drop_names(struct mw_plan *p);
+/* Equal for paths that are one place while what is there stays; 0: it is not known. */
+uint64_t mw_plan_place_hash(const char *path);
 /* Are two paths one place? */
 bool mw_plan_one_place(const char *a, const char *b);
 void mw_plan_places_done(struct mw_plan_places *p);

@@ -70,6 +70,8 @@ struct mw_run {
 	struct mw_queue_ahead *queue_ahead; /* its listing, already; NULL: none */
 	struct mw_early *early; /* a look into the first box (early.h); NULL: none */
 	unsigned jobs;          /* boxes at a time; 0: MW_JOBS_DEFAULT */
+	bool retries_stand; /* what was refused behind its capture may be there: for its
+	                     * retry */
 	/* warn, and ask on a terminal, before what looks like a store in use */
 	bool ask_live;
 	/* Called before copies of a box are put (each attempt), after all readers were

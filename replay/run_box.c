@@ -36,6 +36,25 @@ sibling_there(const struct mw_look *l, size_t i)
 	        l->c[i + 1].how != MW_RC_MISSING);
 }
 
+/* Is one of the same content there that was refused behind its capture? Then this one is
+ * its retry, if the target took each as it came. */
+static bool
+refused_there(struct mw_look *l, size_t i)
+{
+	const struct mw_plan_rec *rec = l->r->plan->rec;
+	struct mw_plan_copy *v = l->b->v;
+	for (size_t k = 0; k < l->b->n; k++) {
+		if (v[k].known != MW_KNOWN_REFUSED || l->c[k].how == MW_RC_MISSING ||
+		    v[k].spent || v[k].sent != v[i].sent || k == i ||
+		    memcmp(rec[v[k].rec].digest, rec[v[i].rec].digest,
+		           sizeof rec->digest) != 0)
+			continue;
+		v[k].spent = true;
+		return true;
+	}
+	return false;
+}
+
 /* Settles what the look found present; returns how many are still to put. */
 static int
 settle(struct mw_look *l, size_t *ret_left, struct mw_err *err)
@@ -49,6 +68,9 @@ settle(struct mw_look *l, size_t *ret_left, struct mw_err *err)
 		p->ambiguous = l->c[i].ambiguous;
 		bool missing = l->c[i].how == MW_RC_MISSING &&
 		               !(l->r->plan->by_message && sibling_there(l, i));
+		if (missing && l->r->retries_stand && p->known != MW_KNOWN_REFUSED &&
+		    p->fate == MW_FATE_OPEN)
+			missing = !refused_there(l, i);
 		if (missing && l->r->ask_known && p->fate == MW_FATE_OPEN)
 			p->known = (uint8_t)l->r->ask_known(l->r->arg, l->r, p);
 		if (missing)
