@@ -19,14 +19,15 @@ void mw_time_rfc3339(char *out, size_t n, int64_t us);
 void mw_time_local(char *out, size_t n, int64_t us);
 /* IMAP date-time (RFC 9051): "22-Nov-2026 10:11:12 +0000", without quotes; out >= 27. */
 void mw_time_imap(char *out, size_t n, int64_t us);
-/* Parses the journalctl forms: "2026-11-20 08:00[:00[.5]]", "2026-11-20", "08:00",
- * "now", "today", "yesterday", "tomorrow", "-2h", "+5min", "2 days ago", "7d" (seven
- * days ago), "@1700000000[.5]", RFC 3339, "21-Nov-2026", mail's own "Mon, 02 Nov 2026
- * 10:00:00 +0100". A weekday may stand before each date, and must be that day's; before a
- * time of day, or alone, it is the last such day. Local zone unless Z, UTC, an offset or
- * a zone such as Europe/Berlin (see zone.h) is given. Of an hour that comes twice, where
- * clocks are set back, the earlier is meant, or with _last the later: so that a span from
- * one to the other leaves nothing out. Returns 0 or MW_EUSAGE. */
+/* Parses the journalctl forms: "2026-11-20 08:00[:00[.5]]", "2026-11-20",
+ * "26-11-20", "8:00", "now", "today", "yesterday 18:00", "tomorrow", "-2h", "+5min",
+ * "-90" (seconds), "2 days ago", "7d" (seven days ago), "5min left", "@1700000000[.5]",
+ * RFC 3339, "21-Nov-2026", mail's own "Mon, 02 Nov 2026 10:00:00 +0100". A weekday may
+ * stand before each date, and must be that day's; before a time of day, or alone, it is
+ * the last such day. Local zone unless Z, UTC, an offset or a zone such as Europe/Berlin
+ * (see zone.h) is given. Of an hour that comes twice, where clocks are set back, the
+ * earlier is meant, or with _last the later: so that a span from one to the other leaves
+ * nothing out. Returns 0 or MW_EUSAGE. */
 int mw_time_parse(const char *text, int64_t now_us, int64_t *ret_us);
 int mw_time_parse_last(const char *text, int64_t now_us, int64_t *ret_us);
 /* "30d", "12h", "5min", "1y 6months", "90" (seconds) to µs; 0 or MW_EUSAGE. */
