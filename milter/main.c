@@ -527,7 +527,7 @@ static int
 usage(FILE *out, int status)
 {
 	(void)fprintf(out, "Usage: mailwald [-c FILE] [-t | -u]\n"
-	                   "  -c FILE  read this configuration\n"
+	                   "  -c FILE  read this configuration (--config FILE)\n"
 	                   "  -t       check the configuration and exit\n"
 	                   "  -u       take over from the mailwald that runs\n"
 	                   "  -V       print the version and exit (--version)\n"
@@ -540,6 +540,7 @@ main(int argc, char **argv)
 {
 	static const struct option words[] = {{"help", no_argument, NULL, 'h'},
 	                                      {"version", no_argument, NULL, 'V'},
+	                                      {"config", required_argument, NULL, 'c'},
 	                                      {NULL, 0, NULL, 0}};
 	const char *file = mw_conf_default_file();
 	bool test = false, take_over = false;
@@ -549,6 +550,10 @@ main(int argc, char **argv)
 		switch (c) {
 		case 'c':
 			file = optarg;
+			if (*file == '\0') {
+				fprintf(stderr, "mailwald: -c: the name is empty\n");
+				return usage(stderr, EX_USAGE);
+			}
 			break;
 		case 't':
 			test = true;

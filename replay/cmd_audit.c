@@ -399,7 +399,6 @@ work(struct job *j, const char *const *log, size_t n_log, struct mw_err *err)
 static int
 parse(struct job *j, int argc, char **argv, const char **log, size_t *ret_n)
 {
-	const struct mw_clock *clock = mw_clock_system();
 	const struct mw_cmd *cmd = mw_cmd_find("audit");
 	struct mw_err err = {0};
 	const char *since = NULL;
@@ -414,11 +413,8 @@ parse(struct job *j, int argc, char **argv, const char **log, size_t *ret_n)
 	}
 	if (!*ret_n)
 		return mw_cli_usage(j->cli, cmd, "which log? a file, - or journald");
-	if (since && mw_time_parse(since, clock->now_us(clock), &j->since_us) < 0) {
-		(void)mw_fail(&err, MW_EUSAGE, "--since: cannot read the time '%s'",
-		              since);
+	if (since && mw_query_time("--since", since, false, &j->since_us, &err) < 0)
 		return mw_cli_error(j->cli, &err);
-	}
 	return 0;
 }
 

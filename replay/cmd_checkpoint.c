@@ -74,7 +74,7 @@ mw_cmd_checkpoint(struct mw_cli *cli, int argc, char **argv)
 		                      mw_json_str(mw_buf_str(&note))));
 	else if (!out)
 		(void)fwrite(note.p, 1, note.n, stdout);
-	else if (!cli->quiet)
+	else if (!cli->quiet && strcmp(out, "-") != 0)
 		printf("checkpoint of record %llu written to %s\n",
 		       (unsigned long long)rec.seq, out);
 	return 0;

@@ -177,8 +177,10 @@ mw_cmd_config(struct mw_cli *cli, int argc, char **argv)
 	const char *file = cli->conf_file ? cli->conf_file : mw_conf_default_file();
 	bool all = false;
 	if (strcmp(verb, "check") == 0) {
-		if (argc > 3 || (argc == 3 && argv[2][0] == '-'))
+		if (argc > 3 || (argc == 3 && argv[2][0] == '-' && argv[2][1]))
 			return mw_cli_unknown(cli, self(), argv[argc - 1]);
+		if (argc == 3 && argv[2][0] == '-')
+			return check(cli, "/dev/stdin");
 		return check(cli, argc == 3 ? argv[2] : file);
 	}
 	if (strcmp(verb, "show") == 0) {

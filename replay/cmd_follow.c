@@ -68,6 +68,13 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 		return mw_cli_usage(cli, self(), "--to TARGET is missing");
 	if (mw_target_check(a->to, &err) < 0)
 		return mw_cli_error(cli, &err);
+	if (mw_target_write_only(a->to)) {
+		(void)mw_fail(&err, MW_EUSAGE, "%s cannot be followed to", a->to);
+		(void)mw_err_hint(&err,
+		                  "after an outage the standby must be asked what it "
+		                  "has: imap://, imaps://, maildir:, mbox: or eml:");
+		return mw_cli_error(cli, &err);
+	}
 	if (a->q.n_body || a->q.n_attachment || a->q.n_id)
 		return mw_cli_usage(cli, self(),
 		                    "follow selects by envelope, header and time, not by "
@@ -118,13 +125,7 @@ work(struct mw_follow *f, struct args *a, struct mw_err *err)
 	a->t.ledger_id = mw_ledger_id(f->ledger);
 	a->t.run_id = mw_ledger_run(f->ledger);
 	r = mw_target_new(a->to, &a->t, &f->target, err);
-	if (r == 0 && (!mw_target_readable(f->target) || !f->target->ops->deliver)) {
-		(void)mw_fail(err, MW_EUSAGE, "%s cannot be followed to", a->to);
-		(void)mw_err_hint(err,
-		                  "after an outage the standby must be asked what it "
-		                  "has: imap://, imaps://, maildir:, mbox: or eml:");
-		r = MW_EUSAGE;
-	}
+	mw_assert(r || (mw_target_readable(f->target) && f->target->ops->deliver));
 	if (r == 0)
 		r = mw_follow_load(f, err);
 	return r < 0 ? r : mw_follow_run(f, err);
@@ -182,7 +183,8 @@ mw_cmd_follow(struct mw_cli *cli, int argc, char **argv)
 		status = mw_err_exit(r);
 		if (r < 0 && r != MW_ECANCEL)
 			(void)mw_cli_error(cli, &err);
-		tell(&f, clock->mono_us(clock) - start);
+		if (r >= 0 || r == MW_ECANCEL || f.target)
+			tell(&f, clock->mono_us(clock) - start);
 	}
 	mw_target_free(f.target);
 	mw_ledger_close(f.ledger);

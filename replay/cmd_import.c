@@ -3,6 +3,7 @@
 #include "journal/base/util.h"
 #include "journal/store/control.h"
 #include "replay/import_put.h"
+#include "replay/select.h"
 #include "replay/target_args.h"
 
 #include <errno.h>
@@ -21,6 +22,7 @@ struct job {
 	struct mw_import_src src;
 	struct mw_import_sum sum;
 	struct mw_progress progress;
+	struct mw_arena *arena;
 	bool dry;
 	pid_t writer; /* our own, where no daemon runs; 0: none */
 	uint64_t named;
@@ -54,14 +56,32 @@ option(struct job *j, int argc, char **argv, int *i, struct mw_err *err)
 	    {"--all-folders", NULL, &j->src.all_folders},
 	    {"-n|--dry-run", NULL, &j->dry},
 	};
-	const char *v;
+	const char *v, *was = j->src.user;
 	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
+	if (r > 0 && j->src.user != was)
+		return mw_query_address("--user", j->src.user, j->arena, &j->src.user,
+		                        err) < 0
+		           ? MW_EUSAGE
+		           : r;
 	if (!r)
 		r = mw_target_login_option(&j->src.t, argc, argv, i, err);
 	if (r)
 		return r;
 	r = mw_cli_option(argc, argv, i, "--mbox-format", &v, err);
 	return r > 0 ? mbox_format(j, v, err) : r;
+}
+
+static int
+check_source(const char *text, struct mw_err *err)
+{
+	static const char *const kinds[] = {"maildir:", "mbox:", "eml:", "imap:",
+	                                    "imaps:"};
+	for (size_t i = 0; i < MW_COUNT(kinds); i++)
+		if (strncasecmp(text, kinds[i], strlen(kinds[i])) == 0)
+			return mw_target_check(text, err);
+	(void)mw_fail(err, MW_EUSAGE, "'%s' is nothing to import from", text);
+	return mw_err_hint(err, "maildir:PATTERN, mbox:PATTERN, eml:PATTERN, imap://HOST "
+	                        "or imaps://HOST");
 }
 
 static int
@@ -80,7 +100,7 @@ parse(struct job *j, int argc, char **argv)
 	}
 	if (!j->src.text)
 		return mw_cli_usage(j->cli, self(), "import from where? maildir:DIR, …");
-	if (mw_target_check(j->src.text, &err) < 0)
+	if (check_source(j->src.text, &err) < 0)
 		return mw_cli_error(j->cli, &err);
 	return 0;
 }
@@ -306,6 +326,10 @@ mw_cmd_import(struct mw_cli *cli, int argc, char **argv)
 	const struct mw_clock *clock = mw_clock_system();
 	struct job j = {.cli = cli};
 	struct mw_err err = {0};
+	MW_ARENA_AUTO *arena = mw_arena_new(0);
+	if (!arena)
+		return mw_err_exit(MW_ENOMEM);
+	j.arena = arena;
 	j.src.cli = cli;
 	int status = parse(&j, argc, argv);
 	if (status == 0)

@@ -23,13 +23,20 @@ parse(struct mw_cli *cli, int argc, char **argv, struct ask *a)
 {
 	const struct mw_cmd *cmd = mw_cmd_find("init");
 	struct mw_err err = {0};
+	bool options = true; /* until "--" */
 	for (int i = 1; i < argc; i++) {
-		int r = mw_cli_option(argc, argv, &i, "--owner", &a->owner, &err);
+		if (options && strcmp(argv[i], "--") == 0) {
+			options = false;
+			continue;
+		}
+		int r = options
+		            ? mw_cli_option(argc, argv, &i, "--owner", &a->owner, &err)
+		            : 0;
 		if (r < 0)
 			return mw_cli_error(cli, &err);
 		if (r > 0)
 			continue;
-		if (argv[i][0] == '-' || a->dir)
+		if ((options && argv[i][0] == '-') || a->dir)
 			return mw_cli_unknown(cli, cmd, argv[i]);
 		a->dir = argv[i];
 	}

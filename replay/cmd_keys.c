@@ -78,6 +78,8 @@ keys_new(struct mw_cli *cli, const struct ask *a)
 	MW_AUTOFREE void *pass = NULL;
 	size_t n = 0;
 	char id[2 * MW_KEY_ID_LEN + 1];
+	if (a->out && strcmp(a->out, "-") == 0)
+		return usage(cli, "--out: '-' is no file: two are made");
 	if (!a->out || a->n_file)
 		return usage(cli, "keys new needs --out FILE and nothing else");
 	int status = mw_cli_begin(cli);
@@ -95,7 +97,7 @@ keys_new(struct mw_cli *cli, const struct ask *a)
 		return mw_cli_error(cli, &err);
 	}
 	if (a->passphrase) {
-		int r = mw_fs_read_file(mw_fs_posix(), a->passphrase, 4096, &pass, &n);
+		int r = mw_fs_read_named(a->passphrase, 4096, &pass, &n);
 		if (r < 0) {
 			errno = -r;
 			(void)mw_fail_errno(&err, "cannot read the passphrase in %s",

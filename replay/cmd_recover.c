@@ -77,6 +77,10 @@ option(struct recover *c, int argc, char **argv, int *i, struct mw_err *err)
 	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
 	if (r > 0 && was && c->who != was)
 		return mw_fail(err, MW_EUSAGE, "one user at a time");
+	if (r > 0 && c->who != was && *c->who)
+		return mw_query_address("--user", c->who, c->arena, &c->who, err) < 0
+		           ? MW_EUSAGE
+		           : r;
 	if (!r)
 		r = mw_target_option(&c->t, argc, argv, i, err);
 	if (!r)
@@ -387,6 +391,9 @@ prepare(struct recover *c, struct mw_err *err)
 		return mw_err_hint(err, "imap://, imaps://, maildir:, mbox: and eml: can "
 		                        "be read back");
 	}
+	c->report.state = c->state;
+	if (!r)
+		c->report.undoable = mw_target_removes(c->run.target);
 	c->fresh = calloc(c->cli->n_journals, sizeof *c->fresh);
 	if (!c->fresh)
 		return mw_fail(err, MW_ENOMEM, "out of memory");

@@ -308,6 +308,8 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 		r = mw_target_new(a->to, &a->t, &run->target, err);
 	if (r)
 		return r;
+	run->report->state = a->state;
+	run->report->undoable = mw_target_removes(run->target);
 	if (a->step == STEP_VERIFY && !mw_target_readable(run->target))
 		return mw_fail(err, MW_EUSAGE,
 		               "%s cannot be read back: nothing to verify", a->to);

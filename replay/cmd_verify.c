@@ -211,9 +211,25 @@ summary(const struct verify *v, const struct mw_verify_result *r, int answer,
 struct asked {
 	double sample;
 	const char *file[CHECKPOINTS];
+	void *text[CHECKPOINTS]; /* read once: it may be a pipe */
+	size_t len[CHECKPOINTS];
 	bool used[CHECKPOINTS];
 	size_t n_file;
 };
+
+static int
+read_checkpoints(struct asked *a, struct mw_err *err)
+{
+	for (size_t i = 0; i < a->n_file; i++) {
+		int r = mw_fs_read_named(a->file[i], 65536, &a->text[i], &a->len[i]);
+		if (r < 0) {
+			errno = -r;
+			return mw_fail_errno(err, "cannot read checkpoint %s",
+			                     a->file[i]);
+		}
+	}
+	return 0;
+}
 
 /* The checkpoints that are of this journal. */
 static int
@@ -222,21 +238,14 @@ load_checkpoints(struct mw_store *st, struct asked *a, struct mw_checkpoint *out
 {
 	*ret_n = 0;
 	for (size_t i = 0; i < a->n_file; i++) {
-		MW_AUTOFREE void *text = NULL;
-		size_t n;
 		char id[2 * MW_ID_LEN + 1];
-		int r = mw_fs_read_file(mw_fs_posix(), a->file[i], 65536, &text, &n);
-		if (r < 0) {
-			errno = -r;
-			return mw_fail_errno(err, "cannot read checkpoint %s",
-			                     a->file[i]);
-		}
 		mw_hex(id, mw_store_id(st), MW_ID_LEN);
-		if (!memmem(text, n, id, strlen(id)))
+		if (!memmem(a->text[i], a->len[i], id, strlen(id)))
 			continue;
 		const uint8_t *pk = mw_store_sign_public(st);
-		r = pk ? mw_checkpoint_parse(mw_str(text, n), pk, &out[*ret_n], err)
-		       : mw_fail(err, MW_EKEY, "this journal has no signing key");
+		int r = pk ? mw_checkpoint_parse(mw_str(a->text[i], a->len[i]), pk,
+		                                 &out[*ret_n], err)
+		           : mw_fail(err, MW_EKEY, "this journal has no signing key");
 		if (r < 0) {
 			(void)mw_err_prefix(err, "%s", a->file[i]);
 			return r;
@@ -302,12 +311,32 @@ unused(struct mw_cli *cli, const struct asked *a)
 	return 0;
 }
 
+/* Every journal of the set; 0, or the exit status. */
+static int
+verify_all(struct mw_cli *cli, struct asked *a)
+{
+	struct total total = {0};
+	struct mw_err err = {0};
+	if (read_checkpoints(a, &err) < 0)
+		return mw_cli_error(cli, &err);
+	int status = 0;
+	for (size_t k = 0; k < cli->n_journals; k++) {
+		int s = verify(cli, k, a, &total);
+		if (s > 1)
+			return s;
+		status = MW_MAX(status, s);
+	}
+	int s = unused(cli, a);
+	if (cli->json && cli->n_journals > 1)
+		total_json(cli, &total, status == 0 && s == 0);
+	return s ? s : status;
+}
+
 int
 mw_cmd_verify(struct mw_cli *cli, int argc, char **argv)
 {
 	const struct mw_cmd *cmd = mw_cmd_find("verify");
 	struct asked a = {.sample = 100};
-	struct total total = {0};
 	int status = 0;
 	for (int i = 1; i < argc; i++) {
 		struct mw_err err = {0};
@@ -331,14 +360,8 @@ mw_cmd_verify(struct mw_cli *cli, int argc, char **argv)
 	status = mw_cli_begin(cli);
 	if (status != 0)
 		return status;
-	for (size_t k = 0; k < cli->n_journals; k++) {
-		int s = verify(cli, k, &a, &total);
-		if (s > 1)
-			return s;
-		status = MW_MAX(status, s);
-	}
-	int s = unused(cli, &a);
-	if (cli->json && cli->n_journals > 1)
-		total_json(cli, &total, status == 0 && s == 0);
-	return s ? s : status;
+	status = verify_all(cli, &a);
+	for (size_t i = 0; i < a.n_file; i++)
+		free(a.text[i]);
+	return status;
 }

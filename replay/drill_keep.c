@@ -112,7 +112,7 @@ mw_drill_read(struct mw_store *st, const char *path, struct mw_drill_kept *ret,
 	json_error_t e;
 	struct mw_str text, line, rest;
 	const uint8_t *pk = mw_store_sign_public(st);
-	int r = mw_fs_read_file(mw_fs_posix(), path, MW_DRILL_REPORT_MAX, &k.note, &k.n);
+	int r = mw_fs_read_named(path, MW_DRILL_REPORT_MAX, &k.note, &k.n);
 	if (r < 0) {
 		errno = -r;
 		return mw_fail_errno(err, "cannot read %s", path);

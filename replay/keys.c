@@ -17,7 +17,7 @@ read_passphrase(const char *file, char **ret, size_t *ret_n, struct mw_err *err)
 {
 	void *text = NULL;
 	size_t n = 0;
-	int r = mw_fs_read_file(mw_fs_posix(), file, MOST_PASSPHRASE, &text, &n);
+	int r = mw_fs_read_named(file, MOST_PASSPHRASE, &text, &n);
 	if (r < 0) {
 		errno = -r;
 		return mw_fail_errno(err, "cannot read the passphrase in %s", file);

@@ -118,6 +118,7 @@ static int
 map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_err *err)
 {
 	const char *why = n->curlerr[0] ? n->curlerr : curl_easy_strerror(rc);
+	long os = 0;
 	switch (rc) {
 	case CURLE_LOGIN_DENIED:
 	case CURLE_AUTH_ERROR:
@@ -142,6 +143,9 @@ map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_e
 	case CURLE_OUT_OF_MEMORY:
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	default:
+		if (o->kind == MW_NET_UNIX && /* libcurl speaks of a port there */
+		    curl_easy_getinfo(n->h, CURLINFO_OS_ERRNO, &os) == CURLE_OK && os)
+			why = strerror((int)os);
 		return mw_fail(err, MW_EUNAVAIL, "cannot reach %s: %s", n->peer,
 		               n->said[0] ? n->said : why);
 	}

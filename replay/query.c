@@ -37,6 +37,13 @@ mw_query_init(struct mw_query *q, struct mw_arena *a)
 	                       .arena = a};
 }
 
+enum name_kind {
+	TEXT, /* as it is */
+	WORD, /* without blanks around it */
+	ADDRESS,
+	DOMAIN
+};
+
 static int
 add(struct mw_query *q, const char ***list, size_t *n, const char *v, struct mw_err *err)
 {
@@ -52,21 +59,30 @@ add(struct mw_query *q, const char ***list, size_t *n, const char *v, struct mw_
 	return 1;
 }
 
+int
+mw_query_time(const char *opt, const char *v, bool later, int64_t *ret,
+              struct mw_err *err)
+{
+	const struct mw_clock *c = mw_clock_system();
+	int r = later ? mw_time_parse_last(v, c->now_us(c), ret)
+	              : mw_time_parse(v, c->now_us(c), ret);
+	if (r == 0)
+		return 0;
+	(void)mw_fail(err, MW_EUSAGE, "%s: '%s' is not a time", opt, v);
+	return mw_err_hint(err, "such as '2026-11-20 08:00', yesterday, -2h, 7d, "
+	                        "@1700000000 or 2026-11-20T08:00:00Z");
+}
+
 /* The earlier, or with `later` (an end) the later, of what was given; `unset` is neither.
  */
 static int
 take_time(const char *opt, const char *v, bool later, int64_t unset, int64_t *ret,
           struct mw_err *err)
 {
-	const struct mw_clock *c = mw_clock_system();
 	int64_t us;
-	int r = later ? mw_time_parse_last(v, c->now_us(c), &us)
-	              : mw_time_parse(v, c->now_us(c), &us);
-	if (r < 0) {
-		(void)mw_fail(err, MW_EUSAGE, "%s: '%s' is not a time", opt, v);
-		return mw_err_hint(err, "such as '2026-11-20 08:00', yesterday, -2h, 7d, "
-		                        "@1700000000 or 2026-11-20T08:00:00Z");
-	}
+	int r = mw_query_time(opt, v, later, &us, err);
+	if (r < 0)
+		return r;
 	if (*ret == unset || (later ? us > *ret : us < *ret))
 		*ret = us;
 	return 1;
@@ -83,6 +99,65 @@ take_size(const char *opt, const char *v, bool more, uint64_t *ret, struct mw_er
 	if (*ret == 0 || (more ? n > *ret : n < *ret))
 		*ret = n;
 	return 1;
+}
+
+/* Of "<a@b>" and "Ann <a@b>", as logs and mail programs have it, the address. No address
+ * ends with '>'. */
+static struct mw_str
+in_brackets(struct mw_str s)
+{
+	const char *open = s.n > 2 && s.p[s.n - 1] == '>' ? memrchr(s.p, '<', s.n) : NULL;
+	if (!open)
+		return s;
+	return mw_str_trim(mw_str(open + 1, (size_t)(s.p + s.n - 1 - (open + 1))));
+}
+
+static int
+check_address(const char *opt, struct mw_str s, struct mw_err *err)
+{
+	if (s.p[0] == '@')
+		return mw_fail(err, MW_EUSAGE,
+		               "%s: '%.*s' is no address; --domain is for a domain", opt,
+		               (int)s.n, s.p);
+	if (s.p[s.n - 1] == '@')
+		return mw_fail(err, MW_EUSAGE, "%s: '%.*s' has nothing after its '@'",
+		               opt, (int)s.n, s.p);
+	return 0;
+}
+
+static int
+check_domain(const char *opt, struct mw_str s, struct mw_err *err)
+{
+	size_t at = s.p[0] == '@';
+	bool bad = s.n == at;
+	for (size_t i = at; i < s.n; i++)
+		bad = bad || s.p[i] == '@' || (unsigned char)s.p[i] <= ' ';
+	return bad ? mw_fail(err, MW_EUSAGE, "%s: '%.*s' is no domain", opt, (int)s.n,
+	                     s.p)
+	           : 0;
+}
+
+static int
+take_name(enum name_kind kind, const char *opt, const char *v, struct mw_arena *a,
+          const char **ret, struct mw_err *err)
+{
+	struct mw_str s = mw_str_trim(mw_strz(v));
+	if (kind == ADDRESS)
+		s = in_brackets(s);
+	if (s.n == 0)
+		return mw_fail(err, MW_EUSAGE, "%s needs a value that is not empty", opt);
+	int r = kind == ADDRESS  ? check_address(opt, s, err)
+	        : kind == DOMAIN ? check_domain(opt, s, err)
+	                         : 0;
+	*ret = r ? NULL : mw_arena_str(a, s).p;
+	return r || *ret ? r : mw_fail(err, MW_ENOMEM, "out of memory");
+}
+
+int
+mw_query_address(const char *opt, const char *v, struct mw_arena *a, const char **ret,
+                 struct mw_err *err)
+{
+	return take_name(ADDRESS, opt, v, a, ret, err);
 }
 
 static int
@@ -112,23 +187,32 @@ struct option_row {
 	const char *names;
 	enum taker taker;
 	size_t list, count; /* offsets in struct mw_query, for LIST */
+	enum name_kind kind;
 };
 
-#define LIST_ROW(name, member)                                                           \
+#define LIST_ROW(name, member, kind)                                                     \
 	{                                                                                \
 		name, LIST, offsetof(struct mw_query, member),                           \
-		    offsetof(struct mw_query, n_##member)                                \
+		    offsetof(struct mw_query, n_##member), kind                          \
 	}
 
 static const struct option_row rows[] = {
-    {"-S|--since", SINCE, 0, 0},          {"-U|--until", UNTIL, 0, 0},
-    {"--since-mark", MARK, 0, 0},         {"--overlap", OVERLAP, 0, 0},
-    LIST_ROW("-u|--user", user),          LIST_ROW("--domain", domain),
-    LIST_ROW("--sender", sender),         LIST_ROW("--message-id", message_id),
-    LIST_ROW("--queue-id", queue_id),     LIST_ROW("--subject", subject),
-    {"--direction", DIRECTION, 0, 0},     {"--larger", LARGER, 0, 0},
-    {"--smaller", SMALLER, 0, 0},         LIST_ROW("--from", from),
-    LIST_ROW("--attachment", attachment), LIST_ROW("--body", body),
+    {"-S|--since", SINCE, 0, 0, TEXT},
+    {"-U|--until", UNTIL, 0, 0, TEXT},
+    {"--since-mark", MARK, 0, 0, TEXT},
+    {"--overlap", OVERLAP, 0, 0, TEXT},
+    LIST_ROW("-u|--user", user, ADDRESS),
+    LIST_ROW("--domain", domain, DOMAIN),
+    LIST_ROW("--sender", sender, ADDRESS),
+    LIST_ROW("--message-id", message_id, WORD),
+    LIST_ROW("--queue-id", queue_id, WORD),
+    LIST_ROW("--subject", subject, TEXT),
+    {"--direction", DIRECTION, 0, 0, TEXT},
+    {"--larger", LARGER, 0, 0, TEXT},
+    {"--smaller", SMALLER, 0, 0, TEXT},
+    LIST_ROW("--from", from, TEXT),
+    LIST_ROW("--attachment", attachment, TEXT),
+    LIST_ROW("--body", body, TEXT),
 };
 
 static int
@@ -136,6 +220,7 @@ take(struct mw_query *q, const struct option_row *row, const char *v, struct mw_
 {
 	const char *opt = strstr(row->names, "--");
 	char *base = (char *)q;
+	int r;
 	switch (row->taker) {
 	case SINCE:
 		return take_time(opt, v, false, INT64_MIN, &q->since_us, err);
@@ -159,6 +244,9 @@ take(struct mw_query *q, const struct option_row *row, const char *v, struct mw_
 		if (*v == '\0')
 			return mw_fail(err, MW_EUSAGE,
 			               "%s needs a value that is not empty", opt);
+		if (row->kind != TEXT &&
+		    (r = take_name(row->kind, opt, v, q->arena, &v, err)) < 0)
+			return r;
 		return add(q, (const char ***)(void *)(base + row->list),
 		           (size_t *)(void *)(base + row->count), v, err);
 	case DIRECTION:

@@ -17,7 +17,7 @@ enum {
 static int
 wrong(const char *text, struct mw_err *err)
 {
-	(void)mw_fail(err, MW_EUSAGE, "--rate %.60s", text);
+	(void)mw_fail(err, MW_EUSAGE, "--rate: '%.60s' is no rate", text);
 	return mw_err_hint(err,
 	                   "messages: 20, 300/min, 1000/h; bytes: 500K, 2M; repeat it "
 	                   "for both");

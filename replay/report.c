@@ -351,6 +351,10 @@ say(const struct mw_report *r)
 	       : r->mailboxes == 1 ? "mailbox"
 	                           : "mailboxes",
 	       took);
+	if (r->undoable && r->restored && r->run_id && !r->dry)
+		printf("To take it back: mailwal replay undo %s --to '%s'%s%s%s\n",
+		       r->run_id, r->target, r->state ? " --state '" : "",
+		       r->state ? r->state : "", r->state ? "'" : "");
 }
 
 void

@@ -26,6 +26,8 @@ struct mw_report_raise {                    /* a folder whose UIDs were to be ra
 struct mw_report {
 	struct mw_arena *arena;
 	const char *command, *target, *run_id;
+	bool undoable;             /* what is put there can be taken away again */
+	const char *state;         /* where the ledger is, if not in the journal */
 	const char *user, *folder; /* of recover; NULL: does not apply */
 	uint64_t audit_seq;        /* the RESTORE record; 0: none */
 	bool dry, interrupted;

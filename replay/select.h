@@ -61,6 +61,14 @@ void mw_query_init(struct mw_query *q, struct mw_arena *a);
  * "--opt=value". Repeated values of one option are OR-ed, different options AND-ed. */
 int mw_query_option(struct mw_query *q, int argc, char **argv, int *i,
                     struct mw_err *err);
+/* An address as it is given by hand: blanks around it and "Name <…>" go. MW_EUSAGE where
+ * it cannot be one. The result lives in the arena. */
+int mw_query_address(const char *opt, const char *v, struct mw_arena *a, const char **ret,
+                     struct mw_err *err);
+/* A time as it is given by hand; later: see mw_time_parse_last. 0 or MW_EUSAGE, with a
+ * hint. */
+int mw_query_time(const char *opt, const char *v, bool later, int64_t *ret,
+                  struct mw_err *err);
 /* What the configuration of a site says of addresses and logins. */
 void mw_query_site(struct mw_query *q, const struct mw_conf *conf);
 /* until before since, and the like. */

@@ -124,6 +124,10 @@ parse_target(const char *text, struct mw_url *u, struct mw_err *err)
 			continue;
 		if (!text[n + 1])
 			return wrong(err, text, "the path is missing");
+		if (strcmp(text + n + 1, "-") == 0)
+			return wrong(err, text,
+			             "standard input and output are no place for mail; a "
+			             "file of that name is ./-");
 		u->ops = files[i];
 		u->host = strdup(text + n + 1);
 		if (!u->host)

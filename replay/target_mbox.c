@@ -70,9 +70,13 @@ mbox_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	m->dry = dry;
 	m->path = strdup(box);
 	int r = m->path ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
-	struct stat st;
-	if (!r && stat(box, &st) == 0 && !S_ISREG(st.st_mode))
+	struct stat st, out;
+	bool there = !r && stat(box, &st) == 0;
+	if (there && !S_ISREG(st.st_mode))
 		r = mw_fail(err, MW_ECREATE, "%s is there and no file", box);
+	else if (there && fstat(STDOUT_FILENO, &out) == 0 && st.st_dev == out.st_dev &&
+	         st.st_ino == out.st_ino)
+		r = mw_fail(err, MW_ECREATE, "%s is where this command prints to", box);
 	if (!r && !dry)
 		r = mw_mbox_lock(&m->lock, t, box, err);
 	if (!r) {

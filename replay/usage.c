@@ -89,7 +89,7 @@ name_of(const char *arg)
 int
 mw_cli_check(const struct mw_cli *cli, const struct mw_cmd *cmd, int argc, char **argv)
 {
-	unsigned operands = 0;
+	unsigned operands = 0, targets = 0;
 	bool ended = false; /* by "--" */
 	for (int i = 1; i < argc; i++) {
 		bool option = !ended && argv[i][0] == '-' && argv[i][1];
@@ -104,6 +104,9 @@ mw_cli_check(const struct mw_cli *cli, const struct mw_cmd *cmd, int argc, char 
 		}
 		struct mw_str name = name_of(argv[i]);
 		bool attached = argv[i][name.n] != '\0';
+		if (mw_str_eq(name, mw_strz("--to")) && targets++)
+			return mw_cli_usage(cli, cmd,
+			                    "--to is given twice: one target at a time");
 		enum mw_opt_kind kind = mw_cli_kind(cmd, name);
 		if (kind == MW_OPT_UNKNOWN ||
 		    (kind == MW_OPT_FLAG && attached && name.n == 2))

@@ -337,21 +337,25 @@ mw_fs_write_secret(const struct mw_fs *fs, const char *dir, const char *name,
 
 /* What is there stays what it is: a device, say, or a link, whose file may be missing. */
 static int
-write_through(const char *path, const char *p, size_t n)
+write_whole(int fd, const char *p, size_t n)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_CLOEXEC, 0640);
-	int r = fd < 0 ? -errno : 0;
-	while (r == 0 && n > 0) {
+	while (n > 0) {
 		ssize_t w = write(fd, p, n);
 		if (w < 0 && errno == EINTR)
 			continue;
-		if (w < 0) {
-			r = -errno;
-			break;
-		}
+		if (w < 0)
+			return -errno;
 		p += w;
 		n -= (size_t)w;
 	}
+	return 0;
+}
+
+static int
+write_through(const char *path, const char *p, size_t n)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_CLOEXEC, 0640);
+	int r = fd < 0 ? -errno : write_whole(fd, p, n);
 	/* What is no file has nothing to sync. */
 	if (r == 0 && fsync(fd) < 0 && errno != EINVAL && errno != ENOTSUP &&
 	    errno != EROFS)
@@ -381,12 +385,24 @@ parts(const char *path, char dir[PATH_MAX], const char **ret_name, bool *ret_thr
 	return 0;
 }
 
+/* "-", or the file that standard output goes to: opened anew it would be written over. */
+static bool
+is_stdout(const char *path)
+{
+	struct stat a, b;
+	return strcmp(path, "-") == 0 || (stat(path, &a) == 0 && S_ISREG(a.st_mode) &&
+	                                  fstat(STDOUT_FILENO, &b) == 0 &&
+	                                  a.st_dev == b.st_dev && a.st_ino == b.st_ino);
+}
+
 int
 mw_fs_write_named(const char *path, const void *p, size_t n)
 {
 	char dir[PATH_MAX];
 	const char *name;
 	bool through;
+	if (is_stdout(path))
+		return fflush(stdout) ? -errno : write_whole(STDOUT_FILENO, p, n);
 	int r = parts(path, dir, &name, &through);
 	if (r < 0)
 		return r;
@@ -401,6 +417,8 @@ mw_fs_may_write_named(const char *path)
 	const char *name;
 	struct stat st;
 	bool through;
+	if (is_stdout(path))
+		return 0;
 	int r = parts(path, dir, &name, &through);
 	if (r < 0)
 		return r;
@@ -444,5 +462,36 @@ mw_fs_read_file(const struct mw_fs *fs, const char *path, size_t max, void **ret
 	p[size] = '\0';
 	*ret = p;
 	*ret_n = (size_t)size;
+	return 0;
+}
+
+int
+mw_fs_read_named(const char *path, size_t max, void **ret, size_t *ret_n)
+{
+	bool in = strcmp(path, "-") == 0;
+	int fd = in ? STDIN_FILENO : open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
+	int r = fd < 0 ? -errno : 0;
+	char *p = r ? NULL : malloc(max + 1);
+	size_t n = 0;
+	if (!r && !p)
+		r = -ENOMEM;
+	while (!r) {
+		ssize_t k = read(fd, p + n, max + 1 - n);
+		if (k == 0)
+			break;
+		if (k < 0)
+			r = errno == EINTR ? 0 : -errno;
+		else if ((n += (size_t)k) > max)
+			r = -EFBIG;
+	}
+	if (fd >= 0 && !in)
+		(void)close(fd);
+	if (r) {
+		free(p);
+		return r;
+	}
+	p[n] = '\0';
+	*ret = p;
+	*ret_n = n;
 	return 0;
 }

@@ -81,8 +81,12 @@ int mw_fs_write_secret(const struct mw_fs *fs, const char *dir, const char *name
 /* A file that a user named: as mw_fs_write_file(), in the real file system. What is
  * there, is no regular file (a device, a pipe, a link such as /dev/stdout) and belongs to
  * root or to us is kept and written to; what somebody else laid there is replaced.
- * -EISDIR for a path that ends with a slash. */
+ * -EISDIR for a path that ends with a slash. "-", and the file that standard output is:
+ * standard output, after what was printed before. */
 int mw_fs_write_named(const char *path, const void *p, size_t n);
+/* And one to be read: as mw_fs_read_file(), through links, from a pipe or device to its
+ * end, and for "-" from standard input. */
+int mw_fs_read_named(const char *path, size_t max, void **ret, size_t *ret_n);
 /* Would that be possible, as far as can be seen? 0, or why not. Nothing is written. */
 int mw_fs_may_write_named(const char *path);
 /* Reads a whole file of at most max bytes into a malloc'd, NUL-terminated buffer;

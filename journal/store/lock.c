@@ -302,6 +302,12 @@ mw_store_identity(struct mw_store *st, struct mw_err *err)
 	if (snprintf(path, sizeof path, "%s/journal", st->dir) >= (int)sizeof path)
 		return mw_fail(err, MW_EUSAGE, "path too long: %s", st->dir);
 	int r = mw_fs_read_file(st->fs, path, 65536, &text, &n);
+	if (r == -EISDIR) { /* the directory above a journal that is called so */
+		(void)mw_fail(err, MW_ENOTFOUND,
+		              "%s is not a journal: its 'journal' is a directory",
+		              st->dir);
+		return mw_err_hint(err, "perhaps that one is: -j '%s'", path);
+	}
 	if (r == -ENOENT) {
 		struct stat sb;
 		bool dir = stat(st->dir, &sb) == 0;
