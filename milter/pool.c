@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct mw_pool {
 	unsigned want;
@@ -50,20 +51,53 @@ mw_pool_new(unsigned threads)
 	return p;
 }
 
+static void
+stop(struct mw_pool *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->stop = true;
+	pthread_cond_broadcast(&p->more);
+	pthread_mutex_unlock(&p->lock);
+}
+
+static void
+free_stopped(struct mw_pool *p)
+{
+	pthread_cond_destroy(&p->more);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
 void
 mw_pool_free(struct mw_pool *p)
 {
 	if (!p)
 		return;
-	pthread_mutex_lock(&p->lock);
-	p->stop = true;
-	pthread_cond_broadcast(&p->more);
-	pthread_mutex_unlock(&p->lock);
+	stop(p);
 	for (unsigned i = 0; i < p->running; i++)
 		(void)pthread_join(p->thread[i], NULL);
-	pthread_cond_destroy(&p->more);
-	pthread_mutex_destroy(&p->lock);
-	free(p);
+	free_stopped(p);
+}
+
+bool
+mw_pool_end(struct mw_pool *p, unsigned seconds)
+{
+	struct timespec until;
+	bool all = true;
+	if (!p)
+		return true;
+	stop(p);
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += seconds;
+	for (unsigned i = 0; i < p->running; i++)
+		if (pthread_clockjoin_np(p->thread[i], NULL, CLOCK_MONOTONIC, &until) !=
+		    0) {
+			(void)pthread_detach(p->thread[i]);
+			all = false;
+		}
+	if (all)
+		free_stopped(p);
+	return all;
 }
 
 bool

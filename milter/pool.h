@@ -18,6 +18,9 @@ struct mw_job {
 
 struct mw_pool *mw_pool_new(unsigned threads); /* NULL: out of memory */
 void mw_pool_free(struct mw_pool *p);          /* NULL ok */
+/* The same, but waits no longer than that for jobs that hang. False: some do, and go on
+ * until the process ends: what they look at must stay as it is. */
+bool mw_pool_end(struct mw_pool *p, unsigned seconds);
 /* False when no thread can be had: the function is not called. */
 bool mw_pool_run(struct mw_pool *p, struct mw_job *job);
 

@@ -137,7 +137,7 @@ way_open(const struct mw_conf *conf, const char *spec, struct mw_way *w,
 static void
 proxy_free(struct mw_proxy *p)
 {
-	mw_proxy_loops_end(p);
+	bool found = mw_proxy_loops_end(p);
 	mw_proxy_expire(p, true);
 	for (size_t i = 0; i < p->n_ways; i++) {
 		struct mw_listener *l = &p->way[i].listener;
@@ -146,16 +146,19 @@ proxy_free(struct mw_proxy *p)
 		free(l->unlink);
 		if (l->fd >= 0)
 			(void)close(l->fd);
-		free(p->way[i].next_spec);
 		if (p->way[i].next_is)
 			freeaddrinfo(p->way[i].next_is);
+		if (found)
+			free(p->way[i].next_spec);
 	}
-	free(p->way);
 	mw_outbox_done(&p->outbox);
 	mw_tls_ctx_free(p->ctx);
 	mw_tls_ctx_free(p->next_ctx);
 	free(p->cert_file);
 	free(p->key_file);
+	if (!found) /* a name is still looked up, for nobody */
+		return;
+	free(p->way);
 	pthread_cond_destroy(&p->gone);
 	pthread_mutex_destroy(&p->lock);
 	free(p);

@@ -159,7 +159,8 @@ struct mw_tls *mw_proxy_tls(struct mw_proxy *p);
  * MW_EIO, MW_ENOMEM, MW_EUNAVAIL. */
 int mw_proxy_loops_start(struct mw_proxy *p, struct mw_err *err) MW_CHECK;
 /* There are no connections any more. */
-void mw_proxy_loops_end(struct mw_proxy *p);
+/* False: threads of it go on looking up names: the loops and ways must stay. */
+bool mw_proxy_loops_end(struct mw_proxy *p);
 void mw_proxy_wake_all(struct mw_proxy *p);
 /* Watches w for these events only; 0: not at all. False: that cannot be done. */
 bool mw_proxy_watch(struct mw_proxy_loop *l, struct mw_watch *w, uint32_t events);

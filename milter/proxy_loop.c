@@ -14,6 +14,7 @@
 enum {
 	EVENTS = 64,
 	FULL_MS = 1000, /* at session_limit until clients are turned away */
+	LOOK_UP_S = 2,  /* at the end: nobody waits for the name any more */
 	PAUSE_MS = 200, /* when no descriptor or memory can be had, or at the limit */
 };
 
@@ -436,10 +437,11 @@ mw_proxy_loops_start(struct mw_proxy *p, struct mw_err *err)
 	return run_all(p, err);
 }
 
-void
+bool
 mw_proxy_loops_end(struct mw_proxy *p)
 {
-	mw_pool_free(p->pool); /* what it still finds is left with the loops */
+	/* What it still finds is left with the loops. */
+	bool found = mw_pool_end(p->pool, LOOK_UP_S);
 	atomic_store(&p->quit, true);
 	mw_proxy_wake_all(p);
 	for (unsigned i = 0; i < p->n_loops; i++)
@@ -449,9 +451,12 @@ mw_proxy_loops_end(struct mw_proxy *p)
 		struct mw_proxy_loop *l = &p->loop[i];
 		if (l->ep >= 0)
 			(void)close(l->ep);
+		free(l->scratch);
+		if (!found)
+			continue;
 		if (l->wake.fd >= 0)
 			(void)close(l->wake.fd);
-		free(l->scratch);
 		pthread_mutex_destroy(&l->lock);
 	}
+	return found;
 }

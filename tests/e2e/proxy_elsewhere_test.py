@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """A next server whose name has an address on this host and one elsewhere: a password goes in
 clear to the first only, also when a connection that served others is made anew. And one whose
-name is looked up slowly: clients who wait for it share the answer."""
+name is looked up slowly: clients who wait for it share the answer, and the end of mailwald does
+not wait for it."""
 
 import fcntl
 import json
@@ -106,7 +107,7 @@ class Names:
 def slow(work, pid, port):
 	"""Many clients who wait for the name. How many got a greeting, and how often it was asked for."""
 	names = Names()
-	for name, text in (("resolv.conf", f"nameserver {HERE}\noptions timeout:30\n"),
+	for name, text in (("resolv.conf", f"nameserver {HERE}\noptions timeout:30 attempts:5\n"),
 			   ("nsswitch.conf", "hosts: files dns\n")):
 		pathlib.Path(work, name).write_text(text, encoding="ascii")
 		subprocess.run(["mount", "--bind", f"{work}/{name}", f"/etc/{name}"], check=True)
@@ -128,7 +129,20 @@ def slow(work, pid, port):
 	for c in clients:
 		c.close()
 	return {"greeted": greeted, "refused": refused, "last": last,
-		"asked": sum(kind == 1 for _, kind in names.asked)}
+		"asked": sum(kind == 1 for _, kind in names.asked)}, names
+
+
+def ends(names, p, port):
+	"""Told to end while a name is asked for in vain, which takes 150 s: does it in 60?"""
+	names.go.clear()
+	before = len(names.asked)
+	with socket.create_connection((HERE, port)):
+		rigs.wait_for("the name to be asked for", lambda: len(names.asked) > before, tap.PATIENCE)
+		p.terminate()
+		try:
+			return p.wait(60)
+		except subprocess.TimeoutExpired:
+			return None
 
 
 def links(pid):
@@ -143,9 +157,10 @@ def inside(work):
 	network(work)
 	here, there = Next(HERE), Next(THERE)
 	rig = rigs.Rig(work)
-	port, other = rigs.free_ports(2)
+	port, other, third = rigs.free_ports(3)
 	rig.configure(conf=f"proxy_listen = smtp:inet:{HERE}:{port}->inet:next.test:{PORT}\n"
 			   f"proxy_listen = smtp:inet:{HERE}:{other}->inet:slow.test:{PORT}\n"
+			   f"proxy_listen = smtp:inet:{HERE}:{third}->inet:never.test:{PORT}\n"
 			   "proxy_keep_next = 30s\n")
 	rig.mailwal("init", rig.journal)
 	with rig:
@@ -161,10 +176,11 @@ def inside(work):
 			c.send(b"AUTH PLAIN AGEAc2VjcmV0\r\n")
 			told = c.reply()[0]
 		heard, again = here.heard, Next(HERE)
-		late = slow(work, p.pid, other)
+		late, names = slow(work, p.pid, other)
+		ended = ends(names, p, third)
 		again.close()
 	print(json.dumps({"first": first, "here": heard, "offered": offered, "told": told,
-			  "there": there.heard, "late": late}))
+			  "there": there.heard, "late": late, "ended": ended}))
 
 
 def main(t):
@@ -184,6 +200,7 @@ def main(t):
 	     f"{CLIENTS} clients wait for one name: each loop asks once", late)
 	t.ok(late["greeted"] > 4 and late["refused"] and late["last"] < FILES - 16,
 	     "those who would take the journal's descriptors are told to come again", late)
+	t.equal(seen["ended"], 0, "its end does not wait for a name that is asked for in vain")
 
 
 if sys.argv[1:2] == ["--inside"]:
