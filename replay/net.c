@@ -136,6 +136,10 @@ map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_e
 		return mw_err_hint(err,
 		                   "imaps:// if it listens there; --insecure sends the "
 		                   "password in plain text");
+	case CURLE_SSL_CONNECT_ERROR:
+		mw_fail(err, MW_EUNAVAIL, "no TLS with %s: %s", n->peer, why);
+		return mw_err_hint(err, "imaps:// is TLS from the start; imap:// where "
+		                        "that port begins without");
 	case CURLE_OPERATION_TIMEDOUT:
 		return mw_fail(err, MW_ETIMEOUT, "cannot reach %s: %s", n->peer, why);
 	case CURLE_ABORTED_BY_CALLBACK:

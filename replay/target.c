@@ -1,12 +1,12 @@
 #include "replay/target.h"
 
+#include "journal/base/fs.h"
 #include "journal/base/util.h"
 #include "replay/cmd.h"
 #include "replay/target_files.h"
 #include "replay/target_imap.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,37 +157,38 @@ static int
 read_secret(struct mw_target *t, const char *path, char **ret, struct mw_err *err)
 {
 	struct stat st;
-	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return mw_fail_errno(err, "cannot read password file %s", path);
-	if (S_ISDIR(st.st_mode) || st.st_size > SECRETS_MAX)
-		return mw_fail(err, MW_EUSAGE, "%s is no password file", path);
-	if (S_ISREG(st.st_mode) && (st.st_mode & 077) && t->o.note) {
-		char text[400];
-		(void)snprintf(text, sizeof text,
+	void *text = NULL;
+	size_t n;
+	if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 077) &&
+	    t->o.note) {
+		char said[400];
+		(void)snprintf(said, sizeof said,
 		               "warning: %s can be read by others (mode %03o)", path,
 		               (unsigned)(st.st_mode & 0777));
-		t->o.note(t->o.note_arg, text);
+		t->o.note(t->o.note_arg, said);
 	}
-	size_t n = 0, cap = S_ISREG(st.st_mode) ? (size_t)st.st_size + 1 : 4096;
-	char *p = malloc(cap + 1);
-	ssize_t k = 0;
-	while (p && n < cap && (k = read(fd, p + n, cap - n)) > 0)
-		n += (size_t)k;
-	if (!p)
-		return mw_fail(err, MW_ENOMEM, "out of memory");
-	p[n] = '\0';
-	*ret = p;
-	return k < 0 ? mw_fail_errno(err, "cannot read password file %s", path) : 0;
+	int r = mw_fs_read_named(path, SECRETS_MAX, &text, &n);
+	if (r == -EISDIR || r == -EFBIG)
+		return mw_fail(err, MW_EUSAGE, "%s is no password file", path);
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "cannot read password file %s", path);
+	}
+	*ret = text;
+	return 0;
 }
 
 static int
 read_password(struct mw_target *t, struct mw_err *err)
 {
 	int r = read_secret(t, t->o.password_file, &t->password, err);
-	if (!r)
-		t->password[strcspn(t->password, "\r\n")] = '\0';
-	return r;
+	if (r)
+		return r;
+	t->password[strcspn(t->password, "\r\n")] = '\0';
+	return t->password[0] ? 0
+	                      : mw_fail(err, MW_EFORMAT,
+	                                "%s has no password: its first line is empty",
+	                                t->o.password_file);
 }
 
 static int

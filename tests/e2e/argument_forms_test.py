@@ -125,6 +125,23 @@ def files(t, site):
 	t.ok(p.returncode == 0 and os.path.isfile(f"{site.dir}/-dash/journal"), "init -- -dash", p.told)
 
 
+def passwords(t, site):
+	"""Read before any server is asked: none listens there."""
+	words = ("replay", "--all", "--to", "imap://127.0.0.1:1", "--auth-user", "master")
+	p = site(*words, "--password-file", "-", stdin=b"secret\n")
+	t.ok(p.returncode == 69 and "cannot reach" in p.err, "--password-file -", p.told)
+	for text in (b"", b"\n", b"\r\nsecret\n"):
+		p = site(*words, "--password-file", "-", stdin=text)
+		t.ok(p.returncode == 65 and "first line" in p.err and not p.out,
+		     f"a password file with {text}", p.told)
+	many = "".join(f"user{i}@example.org:x\n" for i in range(1000)) + f"{ALICE}:secret\n"
+	p = site(*words[:4], "--user-passwords", "-", stdin=many.encode())
+	t.ok(p.returncode == 69 and "cannot reach" in p.err, "many passwords from a pipe", p.told)
+	for name in ("/nonexistent", site.dir):
+		p = site(*words, "--password-file", name)
+		t.ok(p.returncode in (64, 66) and name in p.err and not p.out, f"--password-file {name}", p.told)
+
+
 def others(t, site):
 	p = site("-j", site.dir, "list")
 	t.ok(p.returncode == 66 and "is not a journal" in p.err and f"-j '{site.dir}/journal'" in p.err,
@@ -169,6 +186,7 @@ def main(t):
 	addresses(t, site)
 	times(t, site)
 	files(t, site)
+	passwords(t, site)
 	others(t, site)
 	undone(t, site)
 
