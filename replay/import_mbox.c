@@ -101,9 +101,9 @@ date(const struct mw_str *v, size_t n, int64_t *ret_us, bool *ret_zone)
 		return false;
 	size_t at = 4;
 	*ret_zone = false;
-	if (!number(v[at], 1970, 9999, &year)) {
+	if (!number(v[at], 1900, 9999, &year)) {
 		*ret_zone = zone(v[at++], &east);
-		if (at == n || !number(v[at], 1970, 9999, &year))
+		if (at == n || !number(v[at], 1900, 9999, &year))
 			return false;
 	}
 	if (at + 1 < n && !*ret_zone)

@@ -1,4 +1,5 @@
 #include "replay/target_mbox.h"
+#include "replay/import.h"
 #include "replay/target_files.h"
 
 #include "journal/base/buf.h"
@@ -97,31 +98,6 @@ mbox_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 
 /* ---- scan ---- */
 
-/* "From SENDER Thu Nov 19 10:00:00 2026" */
-static bool
-from_date(struct mw_str line, int64_t *ret_us)
-{
-	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	struct tm tm = {0};
-	char mon[4] = "", text[64];
-	int year;
-	line = mw_str_trim(line);
-	if (line.n < 24)
-		return false;
-	memcpy(text, line.p + line.n - 24, 24);
-	text[24] = '\0';
-	if (sscanf(text, "%*3s %3s %d %d:%d:%d %d", mon, &tm.tm_mday, &tm.tm_hour,
-	           &tm.tm_min, &tm.tm_sec, &year) != 6)
-		return false;
-	const char *q = strstr(months, mon);
-	if (!q || strlen(mon) != 3 || (q - months) % 3 || year < 1970 || year > 9999)
-		return false;
-	tm.tm_mon = (int)(q - months) / 3;
-	tm.tm_year = year - 1900;
-	*ret_us = (int64_t)timegm(&tm) * 1000000;
-	return true;
-}
-
 /* One or more '>' and then "From ": mboxrd takes one off. */
 static bool
 is_quoted(struct mw_str s)
@@ -130,6 +106,16 @@ is_quoted(struct mw_str s)
 	while (i < s.n && s.p[i] == '>')
 		i++;
 	return i && mw_str_starts(mw_str(s.p + i, s.n - i), MW_STR("From "));
+}
+
+/* The separating empty line is no content. */
+static void
+end_span(struct span *s, size_t blank)
+{
+	if (!s || !s->len)
+		return;
+	s->len -= blank;
+	s->size -= 2;
 }
 
 static int
@@ -155,34 +141,29 @@ find_spans(struct mbox *m, FILE *f, struct mw_err *err)
 	size_t cap = 0;
 	ssize_t n;
 	uint64_t at = 0;
-	bool blank = true;
+	size_t blank = 1; /* bytes of the empty line before this one */
 	int r = 0;
 	m->n = 0;
 	while (!r && (n = getline(&line, &cap, f)) > 0) {
 		struct mw_str s = mw_str(line, (size_t)n);
 		bool lf = line[n - 1] == '\n', cr = lf && n > 1 && line[n - 2] == '\r';
 		struct span *last = m->n ? &m->v[m->n - 1] : NULL;
-		int64_t date_us = INT64_MIN;
-		if (blank && mw_str_starts(s, MW_STR("From ")) &&
-		    from_date(s, &date_us)) {
-			if (last &&
-			    last->len) { /* the separating empty line is no content */
-				last->len -= 1;
-				last->size -= 2;
-			}
+		struct mw_str sender;
+		int64_t date_us;
+		bool zone;
+		if (blank && mw_from_line(s, &sender, &date_us, &zone)) {
+			end_span(last, blank);
 			r = add_span(m, at + (uint64_t)n, date_us);
 		} else if (last) {
 			last->len += (uint64_t)n;
 			last->size += (uint64_t)n + (lf && !cr) - is_quoted(s);
 		}
-		blank = n == 1 && lf;
+		blank = lf && n == 1 + cr ? (size_t)n : 0;
 		at += (uint64_t)n;
 	}
 	struct span *last = m->n ? &m->v[m->n - 1] : NULL;
-	if (last && blank && last->len) {
-		last->len -= 1;
-		last->size -= 2;
-	}
+	if (blank)
+		end_span(last, blank);
 	free(line);
 	m->scanned = at;
 	if (!r && ferror(f))
@@ -362,7 +343,8 @@ write_from(struct mw_files_out *o, const struct mw_put *p, const struct mw_mail 
 	char line[1200], who[1000];
 	static const char days[] = "SunMonTueWedThuFriSat";
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	time_t sec = (time_t)(p->time_us / 1000000);
+	const time_t oldest = -2208988800; /* 1900: no line is read with an older one */
+	time_t sec = MW_MAX((time_t)(p->time_us / 1000000), oldest);
 	struct tm tm;
 	size_t n = MW_MIN(m->sender.n, sizeof who - 1);
 	if (!gmtime_r(&sec, &tm))

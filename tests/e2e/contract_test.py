@@ -680,6 +680,30 @@ def on_terminal(site, answer, *words):
 	return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode(), asked
 
 
+def odd_mboxes(t, site):
+	"""An mbox that others wrote is read as they meant it, or its mail is put there once more."""
+	user = "iris@example.org"
+	source, there = os.path.join(site.dir, "old", user), os.path.join(site.dir, "mboxes")
+	maildir(source, 4, first=300)
+	os.utime(f"{source}/cur/m300:2,S", (-1, -1))
+	messages = [pathlib.Path(f"{source}/cur/m{i}:2,S").read_bytes() for i in range(300, 304)]
+	r = site("import", f"maildir:{site.dir}/old/%u")
+	t.need(r.rc == 0, "mail, one of it from before 1970", r)
+	os.mkdir(there)
+	args = ["replay", "--user", user, "--fresh", "--to", f"mbox:{there}/%n"]
+	lines = [b"Wed Dec 31 23:59:59 1969", b"Tue Mar  5 13:00:00 2019 +0100",
+		 b"Tue Mar  5 13:00:00 CET 2019", b"Tue Mar 5 12:00 2019"]
+	text = b"".join(b"From bob@example.net %s\n%s\n" % x for x in zip(lines, messages))
+	for what, put in (("of our own", None), ("of other programs", text),
+			  ("with CRLF", text.replace(b"\n", b"\r\n"))):
+		if put:
+			pathlib.Path(f"{there}/iris").write_bytes(put)
+		r = site("--json", *args, "--create")
+		t.ok(r.rc == 0 and r.json()[-1]["restored"] == (0 if put else 4), f"an mbox {what}", r)
+		r = site("--json", *args)
+		t.ok(r.rc == 0 and r.json()[-1]["already_there"] == 4, "has it all", r)
+
+
 def live_store(t, site):
 	"""A replay into a store that is in use, where a user has removed two messages."""
 	frida = "frida@example.org"
@@ -758,6 +782,7 @@ def main(t):
 	holds(t, site)
 	state(t, site)
 	live_store(t, site)
+	odd_mboxes(t, site)
 
 
 tap.run(main)

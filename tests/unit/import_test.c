@@ -23,6 +23,8 @@ from_lines(void **state)
 	    {"From a@b.test Tue Mar  5 12:00:00 CET 2019", "a@b.test", 1551787200, false},
 	    {"From MAILER-DAEMON Tue Mar  5 12:00:00 2019\n", "", 1551787200, false},
 	    {"From Tue Mar  5 12:00:00 2019\n", "", 1551787200, false},
+	    /* time 0, where it was west of Greenwich */
+	    {"From a@b.test Wed Dec 31 19:00:00 1969\n", "a@b.test", -18000, false},
 	};
 	static const char *const bad[] = {
 	    "From here to there\n",
