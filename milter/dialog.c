@@ -9,6 +9,7 @@
 enum {
 	IN_MAX = 64 * 1024,    /* read ahead from the client */
 	OUT_MAX = 256 * 1024,  /* not yet taken by the next server */
+	HOLD_MAX = 64 * 1024,  /* of that, what may wait for more */
 	JUNK_MAX = 100,        /* commands that lead to no message */
 	CONNECT_US = 30000000, /* for the connection to the next server */
 };
@@ -61,19 +62,13 @@ mw_dialog_free(struct mw_dialog *d)
 	mw_assert(d->state != MW_DI_COMMIT);
 	mw_session_free(d->session);
 	mw_arena_free(d->arena);
-	struct mw_buf *all[] = {&d->to_client,
-	                        &d->to_next,
-	                        &d->in,
-	                        &d->reply_in,
-	                        &d->reply,
-	                        &d->line,
-	                        &d->content,
-	                        &d->head,
-	                        &d->greeting,
-	                        &d->held,
-	                        &d->kept.greeting,
-	                        &d->kept.hello,
-	                        &d->kept.hello_reply};
+	struct mw_buf *all[] = {&d->to_client,  &d->to_next,
+	                        &d->in,         &d->reply_in,
+	                        &d->reply,      &d->line,
+	                        &d->content,    &d->head,
+	                        &d->greeting,   &d->held,
+	                        &d->ahead,      &d->kept.greeting,
+	                        &d->kept.hello, &d->kept.hello_reply};
 	for (size_t i = 0; i < MW_COUNT(all); i++)
 		mw_buf_free(all[i]);
 	memset(d, 0, sizeof *d);
@@ -133,6 +128,14 @@ mw_dialog_message_over(struct mw_dialog *d)
 	mw_buf_clear(&d->content);
 	mw_buf_free(&d->head);
 	memset(&d->head, 0, sizeof d->head);
+}
+
+/* In COMMIT the record is awaited, and then the dot will go out. */
+bool
+mw_dialog_holds(const struct mw_dialog *d)
+{
+	return d->to_next.n <= HOLD_MAX &&
+	       (d->state == MW_DI_COMMIT || (d->state == MW_DI_COMMAND && d->ahead_due));
 }
 
 bool
@@ -325,6 +328,8 @@ command(struct mw_dialog *d, struct mw_str line)
 			mw_dialog_junk(d, "550 5.7.0 Not from this address");
 			return;
 		}
+		if (verb == MW_VERB_XFORWARD && mw_dialog_keep_forward(d, line))
+			return;
 		break;
 	case MW_VERB_OTHER:
 		mw_dialog_junk(d, "502 5.5.1 Command not known here");
@@ -386,8 +391,8 @@ next_command(struct mw_dialog *d)
 static bool
 out_of_memory(const struct mw_dialog *d)
 {
-	const struct mw_buf *all[] = {&d->in, &d->to_next, &d->to_client, &d->line,
-	                              &d->greeting};
+	const struct mw_buf *all[] = {&d->in,   &d->to_next,  &d->to_client,
+	                              &d->line, &d->greeting, &d->ahead};
 	for (size_t i = 0; i < MW_COUNT(all); i++)
 		if (mw_buf_ok(all[i]) < 0)
 			return true;

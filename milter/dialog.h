@@ -77,6 +77,7 @@ struct mw_chunk {    /* of content that comes by BDAT */
 struct mw_used { /* what is known of a connection that has served another client */
 	struct mw_buf greeting;
 	struct mw_buf hello, hello_reply; /* its last EHLO, without CR LF */
+	bool forwards;                    /* it has said 250 to XFORWARD */
 };
 
 struct mw_dialog {
@@ -107,6 +108,8 @@ struct mw_dialog {
 	bool used;           /* the connection has served another client */
 	bool hello;          /* EHLO or the like was said by this one */
 	bool heard;          /* something of this one was answered */
+	struct mw_buf ahead; /* XFORWARD, answered here: goes on with what follows */
+	unsigned ahead_due;  /* replies to it that the client does not see */
 	int again; /* of another connection: 1 the greeting, 2 the reply to EHLO is to
 	              come */
 	bool odd;  /* nobody else may have the connection */
@@ -157,6 +160,8 @@ void mw_dialog_timeout(struct mw_dialog *d);
 void mw_dialog_stop(struct mw_dialog *d);
 /* After bytes of to_client have gone out: what waited for that goes on. */
 void mw_dialog_flushed(struct mw_dialog *d);
+/* What is in to_next may wait: more goes out with it soon, in one packet. */
+bool mw_dialog_holds(const struct mw_dialog *d);
 /* More bytes of the client are welcome now. */
 bool mw_dialog_hungry(const struct mw_dialog *d);
 
@@ -182,7 +187,12 @@ void mw_dialog_keep_greeted(struct mw_dialog *d);
 /* EHLO can be answered without the next server, and was; it was answered by it. */
 bool mw_dialog_keep_hello(struct mw_dialog *d, struct mw_str line, enum mw_verb verb);
 void mw_dialog_keep_note_hello(struct mw_dialog *d);
-/* dialog_next.c: the reply in d->reply is that to the command in d->line. */
+/* XFORWARD can be answered without the next server, and was; the reply to it has come. */
+bool mw_dialog_keep_forward(struct mw_dialog *d, struct mw_str line);
+void mw_dialog_keep_forwarded(struct mw_dialog *d);
+/* dialog_next.c: what XFORWARD says of the message's client. */
+void mw_dialog_xforward(struct mw_dialog *d, struct mw_str line);
+/* The reply in d->reply is that to the command in d->line. */
 void mw_dialog_reply(struct mw_dialog *d);
 /* dialog_tls.c: STARTTLS and AUTH of the client; a line while AUTH goes on; the replies
  * to both; what the next server says before the client's turn. */

@@ -6,6 +6,12 @@
  * as long as nothing was answered, a new connection takes its place. */
 #include "milter/dialog.h"
 
+#include "journal/base/log.h"
+
+enum {
+	AHEAD_MAX = 8 /* commands: Postfix says what it knows in one or two */
+};
+
 static void
 copy(struct mw_buf *to, const struct mw_buf *from)
 {
@@ -20,6 +26,7 @@ mw_dialog_next_used(struct mw_dialog *d, const struct mw_used *u)
 	copy(&d->kept.greeting, &u->greeting);
 	copy(&d->kept.hello, &u->hello);
 	copy(&d->kept.hello_reply, &u->hello_reply);
+	d->kept.forwards = u->forwards;
 	copy(&d->to_client, &u->greeting);
 	mw_dialog_wait(d, MW_DI_COMMAND, 1);
 }
@@ -39,6 +46,41 @@ mw_dialog_keep_hello(struct mw_dialog *d, struct mw_str line, enum mw_verb verb)
 	mw_dialog_reply(d);
 	mw_buf_clear(&d->reply);
 	return true;
+}
+
+/* The next server would be woken for it alone, to say 250. It has said so before, on this
+ * connection, to a client of the same trust; where it does not this time, that client is
+ * sent away before anything of its message is there. */
+bool
+mw_dialog_keep_forward(struct mw_dialog *d, struct mw_str line)
+{
+	if (!d->kept.forwards || d->odd || d->open || d->ahead_due >= AHEAD_MAX ||
+	    d->kept.hello.n == 0 ||
+	    !mw_smtp_offers(mw_buf_str(&d->kept.hello_reply), MW_STR("PIPELINING")))
+		return false;
+	mw_dialog_keep_said(d, MW_VERB_XFORWARD);
+	mw_buf_putstr(&d->ahead, line);
+	mw_buf_put(&d->ahead, "\r\n", 2);
+	mw_buf_putstr(&d->to_next, line);
+	mw_buf_put(&d->to_next, "\r\n", 2);
+	d->ahead_due++;
+	mw_dialog_xforward(d, line);
+	mw_dialog_answered(d, "250 2.0.0 Ok");
+	return true;
+}
+
+void
+mw_dialog_keep_forwarded(struct mw_dialog *d)
+{
+	d->kept.forwards = d->reply_code < 300;
+	if (--d->ahead_due == 0)
+		mw_buf_clear(&d->ahead);
+	if (d->kept.forwards)
+		return;
+	mw_log(MW_LOG_WARN, NULL,
+	       "event=nexthop_failed on=%s nexthop=%s reason=\"it refuses XFORWARD: %u\"",
+	       d->o.on, d->o.next, d->reply_code);
+	mw_dialog_bye(d, "421 4.3.0 The next server refuses XFORWARD, try again later");
 }
 
 void
@@ -105,7 +147,7 @@ mw_dialog_keep_again(struct mw_dialog *d)
 	bool asked = d->state == MW_DI_REPLY;
 	if (asked && d->verb == MW_VERB_AUTH) /* which is not remembered */
 		return false;
-	d->used = d->after_message = false;
+	d->used = d->after_message = d->kept.forwards = false;
 	d->reconnect = true;
 	mw_buf_clear(&d->to_next);
 	mw_buf_clear(&d->reply_in);
@@ -135,6 +177,13 @@ mw_dialog_keep_greeted(struct mw_dialog *d)
 	}
 	if (d->again == 2 && !mw_smtp_offers(mw_buf_str(&d->reply), MW_STR("CHUNKING")))
 		d->chunking = false; /* whatever the one before offered */
+	if (!hello && d->ahead.n) {  /* said to one who is gone; nothing was answered */
+		if (!mw_smtp_offers(mw_buf_str(&d->reply), MW_STR("PIPELINING"))) {
+			mw_dialog_bye(d, mw_dialog_lost);
+			return;
+		}
+		mw_buf_putstr(&d->to_next, mw_buf_str(&d->ahead));
+	}
 	d->again = hello ? 2 : 0;
 	if (hello) {
 		send_line(d, &d->kept.hello);

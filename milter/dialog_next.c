@@ -10,11 +10,11 @@ enum {
 };
 
 static void
-attributes(struct mw_dialog *d, struct mw_facts *f)
+attributes(struct mw_str line, struct mw_facts *f)
 {
 	struct mw_str rest, name, value;
 	char port[8];
-	(void)mw_smtp_verb(mw_buf_str(&d->line), &rest);
+	(void)mw_smtp_verb(line, &rest);
 	while (mw_smtp_attribute(&rest, &name, &value)) {
 		if (mw_str_ieq(name, MW_STR("NAME")))
 			mw_smtp_xtext(value, f->name, sizeof f->name);
@@ -32,6 +32,12 @@ attributes(struct mw_dialog *d, struct mw_facts *f)
 		unsigned long n = strtoul(port, NULL, 10);
 		f->port = n < 65536 ? (unsigned)n : 0;
 	}
+}
+
+void
+mw_dialog_xforward(struct mw_dialog *d, struct mw_str line)
+{
+	attributes(line, &d->now);
 }
 
 static void
@@ -91,11 +97,12 @@ reply_effect(struct mw_dialog *d, bool good)
 		break;
 	case MW_VERB_XFORWARD:
 		if (good)
-			attributes(d, &d->now);
+			mw_dialog_xforward(d, mw_buf_str(&d->line));
+		d->kept.forwards = good;
 		break;
 	case MW_VERB_XCLIENT:
 		if (good) {
-			attributes(d, &d->base);
+			attributes(mw_buf_str(&d->line), &d->base);
 			d->chunking = false; /* until EHLO is said again */
 			mw_dialog_message_over(d);
 		}
@@ -190,6 +197,10 @@ reply_done(struct mw_dialog *d)
 	if (d->reply_code == 421 && mw_dialog_keep_again(d))
 		return;
 	mw_dialog_keep_heard(d);
+	if (d->ahead_due && d->state == MW_DI_REPLY) {
+		mw_dialog_keep_forwarded(d);
+		return;
+	}
 	switch (d->state) {
 	case MW_DI_GREETING:
 		mw_dialog_greeted(d);

@@ -15,8 +15,6 @@ enum {
 	WIRE_MAX = 256 * 1024, /* encrypted, not yet taken by the peer */
 	/* not yet taken by the client: the replies to 100,000 recipients are less */
 	OWED_MAX = 16 * 1024 * 1024,
-	/* what is left of the content is sent with the dot, if it is not more */
-	HOLD_MAX = 64 * 1024,
 };
 
 /* ---- both ways ---- */
@@ -145,14 +143,6 @@ from_next(struct mw_proxy_conn *c, const char *p, size_t n)
 		mw_dialog_next_down(d, r < 0 ? err.msg : "it closed the connection");
 }
 
-/* The record is awaited, and then the dot will go out: one packet and one wake-up of the
- * next server less. */
-static bool
-holds(const struct mw_dialog *d)
-{
-	return d->state == MW_DI_COMMIT && d->to_next.n <= HOLD_MAX;
-}
-
 static void
 flush_both(struct mw_proxy_conn *c)
 {
@@ -172,7 +162,7 @@ flush_both(struct mw_proxy_conn *c)
 		mw_buf_clear(&c->wire);
 	}
 	mw_dialog_flushed(d);
-	if (!d->close_next && c->next.fd >= 0 && !c->dialing && !holds(d) &&
+	if (!d->close_next && c->next.fd >= 0 && !c->dialing && !mw_dialog_holds(d) &&
 	    !flush_side(c->next.fd, c->next_tls, &d->to_next, &c->next_wire)) {
 		/* It may have said why before it closed. */
 		ssize_t n = take(c->next.fd, c->loop->scratch);
@@ -221,7 +211,7 @@ watch_both(struct mw_proxy_conn *c)
 {
 	const struct mw_dialog *d = &c->dialog;
 	uint32_t client = (hungry(c) ? EPOLLIN : 0) | (owed(c) ? EPOLLOUT : 0);
-	bool more = !holds(d) && (d->to_next.n || c->next_wire.n);
+	bool more = !mw_dialog_holds(d) && (d->to_next.n || c->next_wire.n);
 	uint32_t next = EPOLLIN | (more ? EPOLLOUT : 0);
 	/* Without an event to wait for, a hang-up would be told again and again. */
 	return mw_proxy_watch(c->loop, &c->client, client) &&

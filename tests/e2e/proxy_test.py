@@ -168,6 +168,7 @@ def content_filter(t):
 			     "the rest is offered as it is", mine)
 		fidelity(t, rig, front)
 		facts(t, rig, front)
+		forwarded(t, rig, proxy)
 		down(t, rig, front, proxy)
 
 
@@ -212,6 +213,26 @@ def fidelity(t, rig, front):
 	t.ok(len(other) <= (9 if len(cases) == 43 else 0),
 	     f"{len(cases) - len(other)} of {len(cases)} records are the wire but for Received "
 	     f"(Postfix changes {', '.join(sorted(other))})")
+
+
+def forwarded(t, rig, proxy):
+	"""Clients that share a connection to the next server, each with its own XFORWARD."""
+	names = [f"h{i}.remote.test" for i in range(4)]
+	for i, name in enumerate(names):
+		with smtp.Client(proxy) as c:
+			c.cmd(f"XFORWARD NAME={name} ADDR=192.0.2.{i + 1}".encode(), 250)
+			c.cmd(b"XFORWARD PROTO=ESMTP HELO=there SOURCE=REMOTE", 250)
+			c.mail(message(name), f"s@{name}", ["bert@example.test"])
+			c.quit()
+	rig.wait_queue()
+	log = [x for x in rig.maillog().splitlines() if "postfix/back" in x]
+	told = [sum(f"orig_client={n}[192.0.2.{i + 1}]" in x for x in log)
+		for i, n in enumerate(names)]
+	t.equal(told, [1] * 4, "XFORWARD: the next server has each client's own name once")
+	envelopes = [rig.mailwal("show", rig.journaled("--sender", f"s@{n}")[0]["id"],
+				 "--envelope").out for n in names]
+	t.equal([[n in e for n in names] for e in envelopes],
+		[[a == b for b in names] for a in names], "and so has each record")
 
 
 def facts(t, rig, front):

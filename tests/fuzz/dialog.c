@@ -3,7 +3,8 @@
  * the last chunk; nothing goes on in DATA that a lax server could take for an end of
  * data; commands go on as whole lines, each chunk has its size, nothing crashes and
  * nothing is left behind. The input is events: kind, two bytes of length, data. Bit 0 of
- * the first byte of all: LMTP; bit 1: the peer may use XFORWARD. */
+ * the first byte of all: LMTP; bit 1: the peer may use XFORWARD; bit 2: the connection to
+ * the next server has served another client, who said "EHLO h". */
 #include "milter/dialog.h"
 
 #include <pthread.h>
@@ -180,6 +181,30 @@ event(struct talk *t, uint8_t kind, const uint8_t *p, size_t n)
 	}
 }
 
+/* A new one takes the place of one that is gone, in the midst of whatever. */
+static void
+again(struct talk *t)
+{
+	if (t->d.reconnect) {
+		t->n_line = 0;
+		t->last = 0;
+	}
+	t->d.reconnect = false;
+}
+
+static void
+next_used(struct mw_dialog *d)
+{
+	struct mw_used u = {.forwards = true};
+	mw_buf_puts(&u.greeting, "220 mx\r\n");
+	mw_buf_puts(&u.hello, d->o.lmtp ? "LHLO h" : "EHLO h");
+	mw_buf_puts(&u.hello_reply, "250-mx\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
+	mw_dialog_next_used(d, &u);
+	mw_buf_free(&u.greeting);
+	mw_buf_free(&u.hello);
+	mw_buf_free(&u.hello_reply);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -195,16 +220,20 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	                           .outbox = &outbox,
 	                           .lmtp = data[0] & 1,
 	                           .trusted = data[0] & 2,
+	                           .keep = data[0] & 4,
 	                           .on = "here",
 	                           .next = "there",
 	                           .done = on_done,
 	                           .arg = &t};
 	t.before = mails();
 	require(mw_dialog_init(&t.d, &o, NULL) == 0, "no memory");
+	if (data[0] & 4)
+		next_used(&t.d);
 	for (size_t at = 1; at + 3 <= size;) {
 		size_t n =
 		    MW_MIN((size_t)data[at + 1] << 8 | data[at + 2], size - at - 3);
 		event(&t, data[at], data + at + 3, n);
+		again(&t);
 		deliver(&t);
 		/* mostly the disk is faster than the next event */
 		while (t.d.state == MW_DI_COMMIT && !(data[at] & 128)) {

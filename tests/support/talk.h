@@ -74,11 +74,12 @@ commit(struct talk *t)
  *   e: the client's side ends     x: the next server is gone     t: the time is over
  *   s: the daemon ends            q: closed for the client (text "1") or not ("0")
  *   K: the connection may serve another ("1") or not ("0")
+ *   H: what is to go to the next server waits for more ("1") or not ("0")
  *   R: a new one was asked for in place of a used one, and is made
  *   T: TLS is up with the client, which was to be begun; U: with the next server
  * A '|' stands for CR LF. */
 static struct {
-	bool tls, next_local, keep, used;
+	bool tls, next_local, keep, used, forwards;
 	enum mw_next_tls next_tls;
 } with;
 
@@ -89,7 +90,11 @@ next_used(struct mw_dialog *d, bool lmtp)
 	struct mw_used u = {0};
 	mw_buf_puts(&u.greeting, "220 mx\r\n");
 	mw_buf_puts(&u.hello, lmtp ? "LHLO me" : "EHLO me");
-	mw_buf_puts(&u.hello_reply, "250-mx\r\n250-XFORWARD NAME\r\n250 CHUNKING\r\n");
+	mw_buf_puts(&u.hello_reply, "250-mx\r\n250-XFORWARD NAME\r\n");
+	if (with.forwards)
+		mw_buf_puts(&u.hello_reply, "250-PIPELINING\r\n");
+	mw_buf_puts(&u.hello_reply, "250 CHUNKING\r\n");
+	u.forwards = with.forwards;
 	mw_dialog_next_used(d, &u);
 	mw_buf_free(&u.greeting);
 	mw_buf_free(&u.hello);
@@ -161,6 +166,10 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 			if (t.d.keep_next != (steps[i][2] == '1'))
 				fail_msg("%s, step %zu: keep_next is %d", name, i,
 				         t.d.keep_next);
+			break;
+		case 'H':
+			if (mw_dialog_holds(&t.d) != (steps[i][2] == '1'))
+				fail_msg("%s, step %zu: holds or not", name, i);
 			break;
 		case 'R':
 			assert_true(t.d.reconnect);

@@ -239,6 +239,89 @@ gone_meanwhile(void **state)
 	memset(&with, 0, sizeof with);
 }
 
+#define F       "XFORWARD NAME=x|"
+#define F250    "C:250 2.0.0 Ok|"
+#define FANSWER "C:250-mx|250-XFORWARD NAME|250-PIPELINING|250 CHUNKING|"
+#define FIRST   "C:220 mx|", "c:EHLO me|", FANSWER
+#define TOLD    FIRST, "c:" F, F250
+#define ANEW    "R:", "N:", "n:220 mx|", "N:EHLO me|"
+#define PIPES   "n:250-mx|250 PIPELINING|"
+#define TAKEN   "N:" F "MAIL FROM:<a@b>|", "n:250 Ok|", "C:", OK, RCPT("c@d"), CONTENT, OK
+
+/* XFORWARD that the next server has taken before on this connection. */
+static void
+forwarded(void **state)
+{
+	(void)state;
+	static const struct script scripts[] = {
+	    {"with what follows, each reply to whom it belongs",
+	     false,
+	     2,
+	     {TOLD, "H:1", "c:MAIL FROM:<a@b>|", "H:0", TAKEN, "c:" F, F250, "c:" F, F250,
+	      "c:MAIL FROM:<a@b>|", "N:" F F "MAIL FROM:<a@b>|", "n:250 1|250 2|250 3|",
+	      "C:250 3|", RCPT("c@d"), CONTENT, OK, BYE, NULL}},
+	    {"all from one packet",
+	     false,
+	     0,
+	     {FIRST, "c:" F "MAIL FROM:<a@b>|RCPT TO:<c@d>|", "N:" F "MAIL FROM:<a@b>|",
+	      F250, "n:250 1|250 2|", "C:250 2|", "N:RCPT TO:<c@d>|", NULL}},
+	    {"RSET, and QUIT after it",
+	     false,
+	     0,
+	     {TOLD, "c:RSET|", "N:" F "RSET|", "n:250 1|250 2|", "C:250 2|", "c:" F, F250,
+	      "c:QUIT|", "N:" F "QUIT|", "n:250 1|221 bye|", "C:221 bye|", "q:1", "K:0",
+	      NULL}},
+	    {"the client goes", false, 0, {TOLD, "e:", "q:1", "K:0", NULL}},
+	    {"it is refused this time",
+	     false,
+	     0,
+	     {TOLD, "c:MAIL FROM:<a@b>|", "N:" F "MAIL FROM:<a@b>|", "n:501 no|250 Ok|",
+	      "C:421 4.3.0 The next server refuses XFORWARD, try again later|", "q:1",
+	      "K:0", NULL}},
+	    {"not within a message",
+	     false,
+	     0,
+	     {TOLD, "c:MAIL FROM:<a@b>|", "N:" F "MAIL FROM:<a@b>|", "n:250 1|250 2|",
+	      "C:250 2|", "c:" F, "N:" F, "n:503 no|", "C:503 no|", NULL}},
+	    {"not without end",
+	     false,
+	     0,
+	     {FIRST, "c:" F F F F F F F F F, "N:" F F F F F F F F F,
+	      F250 "250 2.0.0 Ok|250 2.0.0 Ok|250 2.0.0 Ok|250 2.0.0 Ok|"
+	           "250 2.0.0 Ok|250 2.0.0 Ok|250 2.0.0 Ok|",
+	      "n:250 1|250 2|250 3|250 4|250 5|250 6|250 7|250 8|250 9|", "C:250 9|",
+	      NULL}},
+	    {"a reply that nobody waits for is none to it",
+	     false,
+	     0,
+	     {TOLD, "n:250 Ok|", "C:" LOST, "q:1", NULL}},
+	    {"the connection is gone before it is said",
+	     false,
+	     1,
+	     {TOLD, "x:", ANEW, PIPES, "H:1", "c:MAIL FROM:<a@b>|", TAKEN, BYE, NULL}},
+	    {"… and when it is",
+	     false,
+	     1,
+	     {TOLD, "c:MAIL FROM:<a@b>|", "x:", ANEW, PIPES, TAKEN, BYE, NULL}},
+	    {"421 to it",
+	     false,
+	     1,
+	     {TOLD, "c:MAIL FROM:<a@b>|", "n:421 4.4.2 idle too long|", ANEW, PIPES,
+	      TAKEN, BYE, NULL}},
+	    {"gone in the midst of the replies",
+	     false,
+	     0,
+	     {TOLD, "c:MAIL FROM:<a@b>|", "n:250 1|", "x:", "C:" LOST, "q:1", NULL}},
+	    {"the new one does not take commands together",
+	     false,
+	     0,
+	     {TOLD, "x:", ANEW, "n:250 mx|", "C:" LOST, "q:1", NULL}},
+	};
+	with.keep = with.used = with.forwards = true;
+	run_scripts(scripts, MW_COUNT(scripts));
+	memset(&with, 0, sizeof with);
+}
+
 int
 main(void)
 {
@@ -246,6 +329,7 @@ main(void)
 	    cmocka_unit_test(given_away),
 	    cmocka_unit_test(taken),
 	    cmocka_unit_test(gone_meanwhile),
+	    cmocka_unit_test(forwarded),
 	};
 	mw_log_open("test", false, (enum mw_level)0);
 	return cmocka_run_group_tests(tests, setup, teardown);
