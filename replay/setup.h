@@ -71,9 +71,10 @@ const char *mw_postfix_get(const struct mw_postfix *p, const char *name);
 const char *mw_postfix_override(const struct mw_postfix *p, const struct mw_service *s,
                                 const char *name);
 void mw_postfix_check(const struct mw_postfix *p, struct mw_advices *ret);
-/* What a list of milters that has ours does to us; where: the setting it is of. */
-void mw_postfix_check_list(const struct mw_postfix *p, struct mw_advices *f,
-                           const char *where, const char *list);
+/* What a list of milters that has ours does to us; where: the setting it is of. s: the
+ * service whose own settings count, or NULL. */
+void mw_postfix_check_list(const struct mw_postfix *p, const struct mw_service *s,
+                           struct mw_advices *f, const char *where, const char *list);
 /* Whom the tables of smtpd_milter_maps send past us. where: the setting's name, with its
  * service. */
 void mw_postfix_check_maps(const struct mw_postfix *p, struct mw_advices *f,
@@ -126,6 +127,8 @@ bool mw_milter_next(struct mw_str *rest, struct mw_milter_entry *ret);
 struct mw_str mw_milter_option(const struct mw_milter_entry *e, const char *name);
 /* Is this where our mailwald listens? */
 bool mw_milter_is_ours(const struct mw_postfix *p, struct mw_str socket);
+/* … and does a service find it there? A socket in the network always. */
+bool mw_milter_reaches(const struct mw_postfix *p, struct mw_str socket, bool chrooted);
 /* Our entry in a list of milters; false if it is not there. */
 bool mw_milter_find(const struct mw_postfix *p, const char *list,
                     struct mw_milter_entry *ret);

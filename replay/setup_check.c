@@ -37,13 +37,21 @@ mw_setup_has_word(const char *list, const char *word)
 
 /* ---- our entry in a list ---- */
 
+/* What counts for a service, or, NULL, for those that set nothing themselves. */
+static const char *
+setting(const struct mw_postfix *p, const struct mw_service *s, const char *name)
+{
+	const char *v = s ? mw_postfix_override(p, s, name) : NULL;
+	return v ? v : mw_postfix_get(p, name);
+}
+
 static void
-check_action(const struct mw_postfix *p, struct mw_advices *f, const char *where,
-             const struct mw_milter_entry *e, bool ours)
+check_action(const struct mw_postfix *p, const struct mw_service *s, struct mw_advices *f,
+             const char *where, const struct mw_milter_entry *e, bool ours)
 {
 	struct mw_str action = mw_milter_option(e, "default_action");
 	if (action.n == 0)
-		action = mw_strz(mw_postfix_get(p, "milter_default_action"));
+		action = mw_strz(setting(p, s, "milter_default_action"));
 	if (ours && mw_str_ieq(action, MW_STR("accept")))
 		mw_advice_add(
 		    f, MW_ADVICE_HOLE, "default_action",
@@ -77,12 +85,12 @@ check_action(const struct mw_postfix *p, struct mw_advices *f, const char *where
 }
 
 static void
-check_protocol(const struct mw_postfix *p, struct mw_advices *f, const char *where,
-               const struct mw_milter_entry *e)
+check_protocol(const struct mw_postfix *p, const struct mw_service *s,
+               struct mw_advices *f, const char *where, const struct mw_milter_entry *e)
 {
 	struct mw_str protocol = mw_milter_option(e, "protocol");
 	if (protocol.n == 0)
-		protocol = mw_strz(mw_postfix_get(p, "milter_protocol"));
+		protocol = mw_strz(setting(p, s, "milter_protocol"));
 	if (protocol.n && protocol.p[0] >= '2' && protocol.p[0] <= '5')
 		mw_advice_add(
 		    f, MW_ADVICE_HOLE, "protocol",
@@ -94,8 +102,8 @@ check_protocol(const struct mw_postfix *p, struct mw_advices *f, const char *whe
 }
 
 void
-mw_postfix_check_list(const struct mw_postfix *p, struct mw_advices *f, const char *where,
-                      const char *list)
+mw_postfix_check_list(const struct mw_postfix *p, const struct mw_service *s,
+                      struct mw_advices *f, const char *where, const char *list)
 {
 	struct mw_str rest = mw_strz(list);
 	struct mw_milter_entry e;
@@ -103,9 +111,9 @@ mw_postfix_check_list(const struct mw_postfix *p, struct mw_advices *f, const ch
 	while (mw_milter_next(&rest, &e)) {
 		bool ours = mw_milter_is_ours(p, e.socket);
 		if (ours || !seen)
-			check_action(p, f, where, &e, ours);
+			check_action(p, s, f, where, &e, ours);
 		if (ours)
-			check_protocol(p, f, where, &e);
+			check_protocol(p, s, f, where, &e);
 		else if (seen)
 			mw_advice_add(
 			    f, MW_ADVICE_NOTE, "position",
@@ -149,7 +157,7 @@ check_milters(const struct mw_postfix *p, struct mw_advices *f)
 		         listen_text(p, f)),
 		    "mailwal setup postfix --apply");
 	else
-		mw_postfix_check_list(p, f, "smtpd_milters", smtpd);
+		mw_postfix_check_list(p, NULL, f, "smtpd_milters", smtpd);
 	if (!mw_milter_find(p, local, &e))
 		mw_advice_add(
 		    f, MW_ADVICE_HOLE, "non_smtpd_milters",
@@ -158,7 +166,7 @@ check_milters(const struct mw_postfix *p, struct mw_advices *f)
 		    "web applications and postsuper -r has no record",
 		    "non_smtpd_milters = $smtpd_milters");
 	else
-		mw_postfix_check_list(p, f, "non_smtpd_milters", local);
+		mw_postfix_check_list(p, NULL, f, "non_smtpd_milters", local);
 }
 
 static void
@@ -188,6 +196,13 @@ check_main(const struct mw_postfix *p, struct mw_advices *f)
 	                                     "milter_header_checks"};
 	mw_postfix_check_maps(p, f, "smtpd_milter_maps",
 	                      mw_postfix_get(p, "smtpd_milter_maps"));
+	if (mw_postfix_get(p, "multi_instance_directories")[0])
+		mw_advice_add(f, MW_ADVICE_NOTE, "instances",
+		              text("multi_instance_directories = %s: other instances, "
+		                   "which were not looked at",
+		                   mw_postfix_get(p, "multi_instance_directories")),
+		              "mailwal setup postfix --check --postfix-config DIR for "
+		              "each");
 	if (mw_setup_has_word(mw_postfix_get(p, "receive_override_options"),
 	                      "no_milters"))
 		mw_advice_add(
@@ -303,6 +318,21 @@ past_milters(const struct mw_postfix *p, struct mw_advices *f, const struct mw_s
 		              "take that override out of master.cf");
 }
 
+/* Does it ask those milters? */
+static bool
+is_user(const struct mw_service *s, const char *list)
+{
+	return strcmp(s->command,
+	              strcmp(list, "smtpd_milters") == 0 ? "smtpd" : "cleanup") == 0;
+}
+
+static bool
+has_defaults(const struct mw_postfix *p, const struct mw_service *s)
+{
+	return mw_postfix_override(p, s, "milter_default_action") ||
+	       mw_postfix_override(p, s, "milter_protocol");
+}
+
 static void
 check_service(const struct mw_postfix *p, struct mw_advices *f,
               const struct mw_service *s)
@@ -319,8 +349,13 @@ check_service(const struct mw_postfix *p, struct mw_advices *f,
 			past_milters(p, f, s,
 			             text("%s is set without mailwald", lists[i]));
 		else if (v)
-			mw_postfix_check_list(p, f,
+			mw_postfix_check_list(p, s, f,
 			                      text("service %s/%s", s->name, s->type), v);
+		else if (is_user(s, lists[i]) && has_defaults(p, s) &&
+		         mw_milter_find(p, mw_postfix_get(p, lists[i]), &e))
+			mw_postfix_check_list(p, s, f,
+			                      text("service %s/%s", s->name, s->type),
+			                      mw_postfix_get(p, lists[i]));
 	}
 	v = mw_postfix_override(p, s, "smtpd_proxy_filter");
 	const char *own = mw_postfix_override(p, s, "smtpd_milters");
@@ -365,6 +400,33 @@ check_chroot(const struct mw_postfix *p, struct mw_advices *f)
 	}
 }
 
+/* Does the list name the socket as the service sees it? */
+static void
+check_paths(const struct mw_postfix *p, struct mw_advices *f)
+{
+	static const char *const lists[] = {"smtpd_milters", "non_smtpd_milters"};
+	bool no_way = !mw_milter_address(p, true); /* told already */
+	for (size_t i = 0; i < 2 * p->n_service; i++) {
+		const struct mw_service *s = &p->service[i / 2];
+		struct mw_milter_entry e;
+		const char *list = setting(p, s, lists[i % 2]);
+		if (!is_user(s, lists[i % 2]) || (s->chroot && no_way) ||
+		    !mw_milter_find(p, list, &e) ||
+		    mw_milter_reaches(p, e.socket, s->chroot))
+			continue;
+		const char *way = mw_milter_address(p, s->chroot);
+		mw_advice_add(f, MW_ADVICE_HOLE, "chroot",
+		              text("service %s/%s runs %s and finds no mailwald at "
+		                   "%.*s",
+		                   s->name, s->type,
+		                   s->chroot ? text("in the chroot %s",
+		                                    mw_postfix_get(p, "queue_directory"))
+		                             : "without a chroot",
+		                   (int)e.socket.n, e.socket.p),
+		              text("%s there", way ? way : "its path"));
+	}
+}
+
 void
 mw_postfix_check(const struct mw_postfix *p, struct mw_advices *ret)
 {
@@ -375,4 +437,5 @@ mw_postfix_check(const struct mw_postfix *p, struct mw_advices *ret)
 	for (size_t i = 0; i < p->n_service; i++)
 		check_service(p, ret, &p->service[i]);
 	check_chroot(p, ret);
+	check_paths(p, ret);
 }

@@ -51,7 +51,7 @@ look_at_list(struct maps *m, const char *list)
 	if (m->n_seen == MW_COUNT(m->seen))
 		return;
 	m->seen[m->n_seen++] = list;
-	mw_postfix_check_list(m->p, m->f, m->where, list);
+	mw_postfix_check_list(m->p, NULL, m->f, m->where, list);
 }
 
 static void

@@ -3,6 +3,9 @@
 
 #include "journal/base/util.h"
 
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool
@@ -114,13 +117,38 @@ is_any(struct mw_str h)
 	       mw_str_eq(h, MW_STR("*"));
 }
 
+/* The directory of a path without links, and the name in it. */
+static bool
+true_path(struct mw_str path, char ret[PATH_MAX], struct mw_str *ret_name)
+{
+	char dir[PATH_MAX];
+	const char *slash = path.n ? memrchr(path.p, '/', path.n) : NULL;
+	size_t n = slash ? (size_t)(slash - path.p) : 0;
+	if (!slash || n >= sizeof dir)
+		return false;
+	(void)snprintf(dir, sizeof dir, "%.*s/", (int)n, path.p);
+	*ret_name = mw_str(slash + 1, path.n - n - 1);
+	return realpath(dir, ret) != NULL;
+}
+
+/* /var/run is /run. */
+static bool
+same_file(struct mw_str a, struct mw_str b)
+{
+	char dir_a[PATH_MAX], dir_b[PATH_MAX];
+	struct mw_str name_a, name_b;
+	return mw_str_eq(a, b) ||
+	       (true_path(a, dir_a, &name_a) && true_path(b, dir_b, &name_b) &&
+	        strcmp(dir_a, dir_b) == 0 && mw_str_eq(name_a, name_b));
+}
+
 /* Postfix works in its queue directory: relative paths, and all paths in a chroot, are
  * below it. */
 static bool
 same_path(const struct mw_postfix *p, struct mw_str theirs, struct mw_str ours)
 {
 	struct mw_str queue = mw_strz(mw_postfix_get(p, "queue_directory"));
-	if (mw_str_eq(theirs, ours))
+	if (same_file(theirs, ours))
 		return true;
 	if (!mw_str_starts(ours, queue))
 		return false;
@@ -149,6 +177,24 @@ mw_milter_is_ours(const struct mw_postfix *p, struct mw_str socket)
 			return true;
 	}
 	return false;
+}
+
+bool
+mw_milter_reaches(const struct mw_postfix *p, struct mw_str socket, bool chrooted)
+{
+	const char *queue = mw_postfix_get(p, "queue_directory");
+	struct place theirs, ours;
+	if (!parse_place(socket, &theirs) || !theirs.unix_socket)
+		return true;
+	const char *slash = theirs.path.p[0] == '/' ? "" : "/";
+	const char *there =
+	    mw_arena_printf(p->arena, "%s%s%.*s", *slash || chrooted ? queue : "", slash,
+	                    (int)theirs.path.n, theirs.path.p);
+	for (size_t i = 0; there && i < p->conf->milter_listen.n; i++)
+		if (parse_place(mw_strz(p->conf->milter_listen.v[i]), &ours) &&
+		    ours.unix_socket && same_file(mw_strz(there), ours.path))
+			return true;
+	return !there;
 }
 
 bool

@@ -3,6 +3,7 @@
 
 #include "journal/base/util.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Everything that mw_postfix_check looks at. Asked by name: that gives the defaults too.
@@ -20,6 +21,8 @@ static const char *const wanted[] = {
     "smtpd_proxy_filter",
     "content_filter",
     "mail_version",
+    "compatibility_level",
+    "multi_instance_directories",
     "header_checks",
     "body_checks",
     "mime_header_checks",
@@ -103,6 +106,8 @@ services(struct mw_postfix *p, const struct mw_buf *text, struct mw_err *err)
 {
 	struct mw_str rest = mw_buf_str(text), line;
 	size_t cap = 0;
+	/* Before Postfix 3, and where it is to do as then, "-" is a chroot. */
+	bool old = strtol(mw_postfix_get(p, "compatibility_level"), NULL, 10) < 1;
 	while (next_line(&rest, &line)) {
 		if (line.n == 0 || line.p[0] == ' ' || line.p[0] == '\t' ||
 		    line.p[0] == '#')
@@ -121,7 +126,8 @@ services(struct mw_postfix *p, const struct mw_buf *text, struct mw_err *err)
 			return mw_fail(err, MW_ENOMEM, "out of memory");
 		p->service = v;
 		v[p->n_service++] =
-		    (struct mw_service){name.p, type.p, command.p, w[4].p[0] == 'y'};
+		    (struct mw_service){name.p, type.p, command.p,
+		                        w[4].p[0] == 'y' || (w[4].p[0] == '-' && old)};
 	}
 	return 0;
 }

@@ -169,6 +169,37 @@ static const struct postfix_case cases[] = {
     {.main = {{"smtpd_milters", "unix:/run/m"}, {"non_smtpd_milters", "unix:/run/m"}},
      .listen = "unix:/run/m",
      .hole = "chroot"},
+    /* In a chroot this is /var/spool/postfix below /var/spool/postfix. */
+    {.main = {{"smtpd_milters", "unix:/var/spool/postfix/mailwal/m"},
+              {"non_smtpd_milters", "unix:mailwal/m"}},
+     .listen = "unix:/var/spool/postfix/mailwal/m",
+     .hole = "chroot"},
+    {.main = {{"smtpd_milters", "unix:mailwal/m"},
+              {"non_smtpd_milters", "unix:/var/spool/postfix/mailwal/m"}},
+     .listen = "unix:/var/spool/postfix/mailwal/m",
+     .hole = "chroot"},
+    {.main = {{"smtpd_milters", "unix:mailwal/m"},
+              {"non_smtpd_milters", "unix:mailwal/m"}},
+     .over = {{"smtp/inet/smtpd_milters",
+               "{ unix:/var/spool/postfix/mailwal/m, default_action=tempfail }"}},
+     .listen = "unix:/var/spool/postfix/mailwal/m",
+     .hole = "chroot"},
+    /* A service's own default counts for it. */
+    {.over = {{"127.0.0.1:10025/inet/milter_default_action", "accept"},
+              {"127.0.0.1:10025/inet/smtpd_milters", "inet:127.0.0.1:11332"}},
+     .hole = "default_action"},
+    {.main = {{"smtpd_milters", "inet:127.0.0.1:11332"}},
+     .over = {{"smtp/inet/milter_default_action", "accept"}},
+     .hole = "default_action"},
+    {.over = {{"smtp/inet/milter_default_action", "accept"}}, .hole = NULL},
+    {.over = {{"cleanup/unix/milter_default_action", "accept"}},
+     .hole = "default_action"},
+    {.over = {{"smtp/inet/milter_protocol", "4"}}, .hole = "protocol"},
+    {.main = {{"milter_default_action", "accept"},
+              {"non_smtpd_milters", "{ inet:127.0.0.1:11332, default_action=tempfail }"}},
+     .over = {{"smtp/inet/smtpd_milters", "inet:127.0.0.1:11332"},
+              {"smtp/inet/milter_default_action", "tempfail"}},
+     .hole = NULL},
 };
 
 static void
@@ -191,6 +222,39 @@ holes_are_named(void **state)
 			         f.n ? f.v[0].text : "-",
 			         cases[i].hole ? cases[i].hole : "none");
 	}
+}
+
+/* One socket by two ways (/var/run is /run): it is found, and not put in twice. */
+static void
+a_link_is_the_same_place(void **state)
+{
+	(void)state;
+	char root[] = "/tmp/mw-setup-XXXXXX", text[3][120];
+	struct mw_conf conf;
+	struct mw_postfix p;
+	struct mw_pair *plan;
+	struct mw_err err = {0};
+	size_t n;
+	assert_non_null(mkdtemp(root));
+	(void)snprintf(text[0], sizeof text[0], "%s/run", root);
+	assert_int_equal(mkdir(text[0], 0755), 0);
+	(void)snprintf(text[1], sizeof text[1], "%s/link", root);
+	assert_int_equal(symlink("run", text[1]), 0);
+	(void)snprintf(text[0], sizeof text[0], "unix:%s/run/m", root);
+	(void)snprintf(text[1], sizeof text[1], "{ unix:%s/link/m, command_timeout=9s }",
+	               root);
+	const struct postfix_case c = {.main = {{"smtpd_milters", text[1]},
+	                                        {"non_smtpd_milters", text[1]}},
+	                               .listen = text[0]};
+	build(&c, &conf, &p);
+	for (size_t i = 0; i < p.n_service; i++)
+		p.service[i].chroot = false;
+	assert_int_equal(mw_postfix_plan(&p, &plan, &n, &err), 0);
+	for (size_t i = 0; i < n; i++) /* ours takes its place */
+		if (strcmp(plan[i].name, "smtpd_milters") == 0)
+			assert_null(strstr(plan[i].value, "link"));
+	(void)snprintf(text[2], sizeof text[2], "rm -r '%s'", root);
+	assert_int_equal(system(text[2]), 0);
 }
 
 /* Making the planned settings leaves no hole that a setting can close, and no new plan.
@@ -328,6 +392,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(holes_are_named),
+	    cmocka_unit_test(a_link_is_the_same_place),
 	    cmocka_unit_test(a_plan_closes_them),
 	    cmocka_unit_test(other_milters_stay),
 	    cmocka_unit_test(a_chroot_needs_a_way_in),
