@@ -314,8 +314,10 @@ rewrap_report(const struct mw_cli *cli, const struct rewrapped *w)
 		                      (json_int_t)w->open, "not_opened",
 		                      (json_int_t)w->closed_to_us));
 	else
-		printf("%llu segments open with these keys too now, %llu did already\n",
-		       (unsigned long long)w->done, (unsigned long long)w->were);
+		printf("%llu %s with these keys too now, %llu did already\n",
+		       (unsigned long long)w->done,
+		       w->done == 1 ? "segment opens" : "segments open",
+		       (unsigned long long)w->were);
 	if (w->open && !cli->json)
 		puts("The segment that is being written is left as it is: run this again "
 		     "when it is closed.");

@@ -36,16 +36,21 @@ on_passphrase(char *buf, int size, int rwflag, void *arg)
 	return (int)a->pass.n;
 }
 
-/* Whether a PEM file says so of itself. Its text is wiped: it may be in the clear. */
+/* Whether a PEM file says of itself that it is of this kind, "PRIVATE" or "PUBLIC". Its
+ * text is wiped: it may be in the clear. */
 static bool
-is_private(FILE *f)
+is_kind(FILE *f, const char *kind)
 {
+	const size_t n = strlen(kind);
 	char line[128];
 	bool yes = false;
 	rewind(f);
-	for (int i = 0; i < 64 && !yes && fgets(line, sizeof line, f); i++)
-		yes = strncmp(line, "-----BEGIN ", 11) == 0 &&
-		      strstr(line, "PRIVATE KEY-----");
+	for (int i = 0; i < 64 && !yes && fgets(line, sizeof line, f); i++) {
+		const char *at = strncmp(line, "-----BEGIN ", 11) == 0
+		                     ? strstr(line, " KEY-----")
+		                     : NULL;
+		yes = at && at - line >= (ptrdiff_t)n && memcmp(at - n, kind, n) == 0;
+	}
 	explicit_bzero(line, sizeof line);
 	return yes;
 }
@@ -61,7 +66,7 @@ mw_keyring_load_public(const char *file, uint8_t pk[MW_KEY_LEN], struct mw_err *
 		return mw_fail_errno(err, "cannot read key %s", file);
 	(void)setvbuf(f, buf, _IOFBF, sizeof buf);
 	EVP_PKEY *k = PEM_read_PUBKEY(f, NULL, on_passphrase, &none);
-	bool private = !k && is_private(f);
+	bool private = !k && is_kind(f, "PRIVATE");
 	(void)fclose(f);
 	explicit_bzero(buf, sizeof buf);
 	bool ok = k && EVP_PKEY_is_a(k, "X25519") &&
@@ -77,24 +82,42 @@ mw_keyring_load_public(const char *file, uint8_t pk[MW_KEY_LEN], struct mw_err *
 	return MW_EFORMAT;
 }
 
+static int
+no_secret(const char *file, bool public, struct mw_err *err)
+{
+	(void)mw_fail(err, MW_EKEY,
+	              public ? "%s is a public key; here the private one is wanted"
+	                     : "%s is no private recovery key",
+	              file);
+	return mw_err_hint(err,
+	                   "give the file that 'mailwal keys new' wrote, without .pub");
+}
+
 int
 mw_keyring_load_secret(const char *file, struct mw_str passphrase, uint8_t sk[MW_KEY_LEN],
                        struct mw_err *err)
 {
 	size_t n = MW_KEY_LEN;
 	struct stat sb;
+	struct asked a = {passphrase, false};
+	EVP_PKEY *k = NULL;
+	char buf[4096]; /* ours, so that it can be wiped */
 	FILE *f = fopen(file, "re");
 	if (!f)
 		return mw_fail_errno(err, "cannot read key %s", file);
-	if (fstat(fileno(f), &sb) == 0 && S_ISREG(sb.st_mode) && (sb.st_mode & 077)) {
-		(void)fclose(f);
+	(void)setvbuf(f, buf, _IOFBF, sizeof buf);
+	bool open_to_all =
+	    fstat(fileno(f), &sb) == 0 && S_ISREG(sb.st_mode) && (sb.st_mode & 077);
+	if (!open_to_all)
+		k = PEM_read_PrivateKey(f, NULL, on_passphrase, &a);
+	bool public = !k && is_kind(f, "PUBLIC");
+	(void)fclose(f);
+	explicit_bzero(buf, sizeof buf);
+	if (open_to_all && !public) {
 		(void)mw_fail(err, MW_EPERM, "key %s can be read by others", file);
 		(void)mw_err_hint(err, "chmod 600 %s", file);
 		return MW_EPERM;
 	}
-	struct asked a = {passphrase, false};
-	EVP_PKEY *k = PEM_read_PrivateKey(f, NULL, on_passphrase, &a);
-	(void)fclose(f);
 	bool ok = k && EVP_PKEY_is_a(k, "X25519") &&
 	          EVP_PKEY_get_raw_private_key(k, sk, &n) == 1 && n == MW_KEY_LEN;
 	EVP_PKEY_free(k);
@@ -106,10 +129,7 @@ mw_keyring_load_secret(const char *file, struct mw_str passphrase, uint8_t sk[MW
 		(void)mw_err_hint(err, "give it with --passphrase-file FILE");
 		return MW_EKEY;
 	}
-	(void)mw_fail(err, MW_EKEY, "%s is no private recovery key", file);
-	(void)mw_err_hint(err,
-	                  "give the file that 'mailwal keys new' wrote, without .pub");
-	return MW_EKEY;
+	return no_secret(file, public, err);
 }
 
 static int

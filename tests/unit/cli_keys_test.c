@@ -146,6 +146,8 @@ with_a_wrong_key(void **state)
 	assert_int_equal(mailwal("list --key locked"), 77);
 	assert_true(said("err", "passphrase"));
 	assert_int_equal(mailwal("list --key plain.pub"), 77);
+	assert_true(said("err", "plain.pub is a public key"));
+	assert_false(said("err", "chmod"));
 	assert_int_equal(mailwal("list --key missing"), 66);
 	assert_int_equal(mailwal("list --passphrase-file phrase"), 64);
 	assert_int_equal(mailwal("list --key locked --passphrase-file missing"), 66);
@@ -194,13 +196,31 @@ keys_command(void **state)
 	assert_int_equal(mailwal("keys rotate"), 64);
 }
 
+/* What was encrypted to the new key from the start needs nothing, and no old key. */
+static void
+rewrap_after_a_rotation(void **state)
+{
+	(void)state;
+	assert_int_equal(mailwal("mark rotated"), 0);
+	assert_int_equal(mailwal("mark rotated --complete"), 0);
+	assert_int_equal(mailwal("keys rewrap made.pub --key plain"), 0);
+	assert_false(said("err", "none of the keys given"));
+	assert_int_equal(mailwal("list --key made"), 0);
+	assert_true(said("out", "secret words"));
+	assert_int_equal(mailwal("keys rewrap made.pub --key plain"), 0);
+	assert_true(said("out", "0 segments open with these keys too now"));
+	/* but to add another one to it does */
+	assert_int_equal(mailwal("keys rewrap fresh.pub --key plain"), 3);
+	assert_true(said("err", "none of the keys given"));
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(without_a_key),    cmocka_unit_test(with_a_key),
 	    cmocka_unit_test(with_a_wrong_key), cmocka_unit_test(rewrap_command),
-	    cmocka_unit_test(keys_command),
+	    cmocka_unit_test(keys_command),     cmocka_unit_test(rewrap_after_a_rotation),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
