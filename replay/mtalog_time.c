@@ -87,14 +87,32 @@ local(const struct tm *of, int year, int64_t *ret_us)
 	return true;
 }
 
+/* ".123456", of any length; false: there is none. */
+static bool
+fraction(struct mw_str *s, int64_t *ret_us)
+{
+	int64_t us = 0, unit = 100000;
+	struct mw_str t = *s;
+	int c = -1;
+	if ((!eat(&t, '.') && !eat(&t, ',')) || (c = digits(&t, 1)) < 0)
+		return false;
+	for (; c >= 0; c = digits(&t, 1), unit /= 10)
+		us += c * unit;
+	*s = t;
+	*ret_us = us;
+	return true;
+}
+
 /* "Nov 22 12:00:00": of the last such day that is not after ref. A day's grace, since
  * clocks and zones of two machines differ. */
 static bool
-classic(struct mw_str s, int64_t ref_us, int64_t *ret_us, struct mw_str *rest)
+classic(struct mw_str s, int64_t ref_us, int64_t *ret_us, bool *ret_coarse,
+        struct mw_str *rest)
 {
 	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 	struct tm tm = {0}, at;
 	time_t ref = (time_t)(ref_us / 1000000);
+	int64_t us = 0;
 	int m = 0;
 	if (s.n < 15 || s.p[3] != ' ' || !localtime_r(&ref, &at))
 		return false;
@@ -105,13 +123,32 @@ classic(struct mw_str s, int64_t ref_us, int64_t *ret_us, struct mw_str *rest)
 	tm.tm_mon = m;
 	s = mw_str(s.p + 4, s.n - 4);
 	tm.tm_mday = eat(&s, ' ') ? digits(&s, 1) : digits(&s, 2);
-	if (tm.tm_mday < 1 || !eat(&s, ' ') || !clock_time(&s, &tm) || !eat(&s, ' '))
+	if (tm.tm_mday < 1 || !eat(&s, ' ') || !clock_time(&s, &tm))
+		return false;
+	*ret_coarse = !fraction(&s, &us);
+	if (!eat(&s, ' '))
 		return false;
 	*rest = s;
 	for (int y = at.tm_year + 1901; y > at.tm_year + 1891; y--)
-		if (local(&tm, y, ret_us) && *ret_us <= ref_us + DAY_US)
+		if (local(&tm, y, ret_us) && *ret_us <= ref_us + DAY_US) {
+			*ret_us += us;
 			return true;
+		}
 	return false;
+}
+
+/* "1795351647.123456", as journalctl -o short-unix has it. */
+static bool
+since_1970(struct mw_str s, int64_t *ret_us, bool *ret_coarse, struct mw_str *rest)
+{
+	int high = digits(&s, 5), low = digits(&s, 5);
+	int64_t us = 0;
+	if (high < 0 || low < 0 || !fraction(&s, &us) || !eat(&s, ' '))
+		return false;
+	*ret_coarse = false;
+	*ret_us = ((int64_t)high * 100000 + low) * 1000000 + us;
+	*rest = s;
+	return true;
 }
 
 /* "Z", "+00:00", "+0000" or nothing (local). */
@@ -142,19 +179,14 @@ static bool
 iso(struct mw_str s, int64_t *ret_us, bool *ret_coarse, struct mw_str *rest)
 {
 	struct tm tm = {0};
-	int64_t us = 0, unit = 100000, offset;
+	int64_t us = 0, offset;
 	bool is_local;
 	int y = digits(&s, 4), m, d;
 	if (y < 1970 || !eat(&s, '-') || (m = digits(&s, 2)) < 0 || !eat(&s, '-') ||
 	    (d = digits(&s, 2)) < 0 || !(eat(&s, 'T') || eat(&s, ' ')) ||
 	    !clock_time(&s, &tm) || !real_date(y, m, d))
 		return false;
-	*ret_coarse = true;
-	if (eat(&s, '.') || eat(&s, ',')) {
-		*ret_coarse = false;
-		for (int c; (c = digits(&s, 1)) >= 0; unit /= 10)
-			us += c * unit;
-	}
+	*ret_coarse = !fraction(&s, &us);
 	if (!zone(&s, &is_local, &offset) || !eat(&s, ' '))
 		return false;
 	if (is_local) {
@@ -187,7 +219,7 @@ mw_mtalog_time(struct mw_str line, int64_t ref_us, int64_t *ret_us, bool *ret_co
 		if (s.n > 2 && s.p[0] == '1' && s.p[1] == ' ') /* RFC 5424 */
 			s = mw_str(s.p + 2, s.n - 2);
 	}
-	*ret_coarse = true;
-	return classic(s, ref_us, ret_us, ret_rest) ||
-	       iso(s, ret_us, ret_coarse, ret_rest);
+	return classic(s, ref_us, ret_us, ret_coarse, ret_rest) ||
+	       iso(s, ret_us, ret_coarse, ret_rest) ||
+	       since_1970(s, ret_us, ret_coarse, ret_rest);
 }
