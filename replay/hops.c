@@ -4,13 +4,12 @@
 #include "journal/store/later.h"
 #include "replay/plan_place.h"
 #include "replay/profile.h"
+#include "replay/took.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-	HEADER_MAX = 1 << 20 /* of a header, the rest of it tells nothing */
-};
+#define HEADER_MAX (1U << 20) /* of a header, the rest of it tells nothing */
 
 struct hops {
 	struct mw_cli *cli;
@@ -233,6 +232,7 @@ struct whose { /* a record's copies */
 	struct mw_mail mail;
 	struct mw_copy *v;
 	size_t n;
+	struct mw_took took;
 };
 
 /* 1, or 0: it cannot be read. */
@@ -243,27 +243,15 @@ load_whose(struct hops *h, uint32_t rec, struct whose *ret)
 	struct mw_store *st = h->cli->stores[pr->journal];
 	struct mw_record r;
 	struct mw_err why = {0};
+	struct mw_arena *a = h->over->arena;
 	int q = mw_store_get_seq(st, pr->loc, pr->seq, &r, &why);
 	if (!q)
-		q = mw_later_mail(st, &r, h->over->arena, &ret->mail, &why);
+		q = mw_later_mail(st, &r, a, &ret->mail, &why);
 	if (!q)
-		q = mw_copies(h->cli->conf, &ret->mail, h->over->arena, &ret->v, &ret->n,
-		              &why);
+		q = mw_copies(h->cli->conf, &ret->mail, a, &ret->v, &ret->n, &why);
+	if (!q)
+		q = mw_took_init(&ret->took, &ret->mail, a);
 	return q == MW_ENOMEM ? mw_fail(h->err, q, "out of memory") : q == 0;
-}
-
-/* Did that host take it for this recipient, as one of its own? */
-static bool
-took(const struct whose *w, struct mw_str addr)
-{
-	for (size_t i = 0; i < w->mail.n_rcpt; i++) {
-		const struct mw_rcpt *r = &w->mail.rcpt[i];
-		unsigned flags = r->flags & (MW_RCPT_REFUSED | MW_RCPT_EXCLUDED |
-		                             MW_RCPT_UNDECIDED | MW_RCPT_LOCAL);
-		if (flags == MW_RCPT_LOCAL && mw_str_ieq(r->addr, addr))
-			return true;
-	}
-	return false;
 }
 
 /* NULL: none, or it is a copy in Sent. */
@@ -312,34 +300,48 @@ want_those(struct hops *h, const struct whose *w, uint32_t rec, struct mw_str rc
 	return all;
 }
 
-static bool
-leads_to(struct hops *h, struct mw_str addr, const struct mw_plan_box *b)
-{
-	const struct mw_conf *conf = h->cli->conf;
-	struct mw_arena *a = h->over->arena;
-	struct mw_str base = mw_addr_base(addr, conf->recipient_delimiter, a);
-	struct mw_copy c = {.mailbox = mw_mailbox_name(conf, base, a)};
-	const char *name = c.mailbox ? box_of(h, &c) : NULL;
-	return !name || is_box(h, name, b);
-}
+struct left {             /* recipients whom the later host was not given */
+	const char **box; /* theirs; NULL: it is not known which */
+	size_t n;
+};
 
-/* Is there a recipient of that box whom the later host was not given? Two may share it,
- * and the one may be on his way still. */
-static bool
-some_left(struct hops *h, const struct whose *later, const struct mw_mail *m,
-          const struct mw_plan_box *b)
+static int
+find_left(struct hops *h, const struct whose *later, const struct mw_mail *m,
+          struct left *ret)
 {
 	const unsigned none = MW_RCPT_REFUSED | MW_RCPT_EXCLUDED;
+	const struct mw_conf *conf = h->cli->conf;
+	struct mw_arena *a = h->over->arena;
+	size_t cap = 0;
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		const struct mw_rcpt *r = &m->rcpt[i];
 		size_t n = r->n_mailbox ? r->n_mailbox : 1;
 		bool ours = (r->flags & (none | MW_RCPT_LOCAL)) == MW_RCPT_LOCAL;
 		for (size_t k = 0; k < n && ours; k++) {
 			struct mw_str addr = r->n_mailbox ? r->mailbox[k] : r->addr;
-			if (!took(later, addr) && leads_to(h, addr, b))
-				return true;
+			if (mw_took_has(&later->took, addr))
+				continue;
+			struct mw_str base =
+			    mw_addr_base(addr, conf->recipient_delimiter, a);
+			struct mw_copy c = {.mailbox = mw_mailbox_name(conf, base, a)};
+			const char *name = c.mailbox ? box_of(h, &c) : NULL;
+			ret->box = mw_arena_grow(a, ret->box, &cap, ret->n + 1,
+			                         sizeof *ret->box);
+			if (!ret->box)
+				return mw_fail(h->err, MW_ENOMEM, "out of memory");
+			ret->box[ret->n++] = name;
 		}
 	}
+	return 0;
+}
+
+/* Is one of them of that box? Two may share it, and the one may be on his way still. */
+static bool
+some_left(const struct hops *h, const struct left *l, const struct mw_plan_box *b)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (!l->box[i] || is_box(h, l->box[i], b))
+			return true;
 	return false;
 }
 
@@ -356,22 +358,23 @@ replace(struct hops *h, uint32_t later, uint32_t earlier)
 		r = load_whose(h, earlier, &e);
 	if (r <= 0)
 		return r;
-	for (size_t i = 0; i < e.n; i++) {
+	struct left left = {.n = 0};
+	r = find_left(h, &l, &e.mail, &left);
+	for (size_t i = 0; i < e.n && !r; i++) {
 		const char *name = box_of(h, &e.v[i]);
-		if (!name || !took(&l, e.v[i].addr))
+		if (!name || !mw_took_has(&l.took, e.v[i].addr))
 			continue;
 		for (size_t k = first_of(o, earlier); k < o->n && o->v[k].rec == earlier;
 		     k++) {
 			struct mw_plan_box *b = &h->p->box[o->v[k].box];
-			if (o->v[k].gone || !is_box(h, name, b) ||
-			    some_left(h, &l, &e.mail, b))
+			if (o->v[k].gone || !is_box(h, name, b) || some_left(h, &left, b))
 				continue;
 			o->v[k].gone = want_those(h, &l, later, e.v[i].addr,
 			                          b->v[o->v[k].at].wanted);
 			o->any |= o->v[k].gone;
 		}
 	}
-	return 0;
+	return r;
 }
 
 /* A copy goes if one names it that nobody names: of a ring, which only made-up fields can

@@ -19,18 +19,21 @@
 
 enum {
 	HOSTS = 3,
-	MOST = 6
+	MOST = 6,
+	ALIASES = 2000
 };
 
 enum harm {
 	FINE,
-	TEAM,    /* none; but it goes to team@ as well */
-	BEHIND,  /* … and that is bert, this host knows */
-	AWAY,    /* as TEAM; and to a recipient who is not ours, of a box like no other */
-	TWO,     /* none; but it goes to team@ and team+x@, and to nobody else */
-	ONE,     /* to team@ alone, and that is bert */
-	DAMAGED, /* its content, behind the header */
-	REFUSED, /* by a later filter, the host's log says */
+	TEAM,   /* none; but it goes to team@ as well */
+	BEHIND, /* … and that is bert, this host knows */
+	AWAY,   /* as TEAM; and to a recipient who is not ours, of a box like no other */
+	TWO,    /* none; but it goes to team@ and team+x@, and to nobody else */
+	ONE,    /* to team@ alone, and that is bert */
+	MANY,   /* none; but it goes to so many aliases, and to nobody else */
+	MANY_BEHIND, /* and those are bert */
+	DAMAGED,     /* its content, behind the header */
+	REFUSED,     /* by a later filter, the host's log says */
 	DISCARDED,
 	BOUNCED
 };
@@ -108,7 +111,7 @@ put(struct mw_store *st, const char *dir, const struct mail *x)
 {
 	MW_BUF_AUTO text = {0};
 	struct mw_str bert = MW_STR("bert@x.test");
-	bool behind = x->harm == BEHIND || x->harm == ONE;
+	bool behind = x->harm == BEHIND || x->harm == ONE || x->harm == MANY_BEHIND;
 	struct mw_rcpt r[] = {{.addr = MW_STR("anna@x.test"), .flags = MW_RCPT_LOCAL},
 	                      {.addr = MW_STR("team@x.test"),
 	                       .flags = MW_RCPT_LOCAL | (behind ? MW_RCPT_EXPANDED : 0),
@@ -127,6 +130,19 @@ put(struct mw_store *st, const char *dir, const struct mail *x)
 	if (x->harm == AWAY) {
 		r[2] = r[3];
 		m.n_rcpt = 3;
+	}
+	static struct mw_rcpt many[ALIASES];
+	static char name[ALIASES][20];
+	for (size_t i = 0; i < ALIASES; i++) {
+		(void)snprintf(name[i], sizeof name[i], "a%zu@x.test", i);
+		many[i] = (struct mw_rcpt){.addr = mw_strz(name[i]),
+		                           .flags = r[1].flags,
+		                           .mailbox = r[1].mailbox,
+		                           .n_mailbox = r[1].n_mailbox};
+	}
+	if (x->harm == MANY || x->harm == MANY_BEHIND) {
+		m.rcpt = many;
+		m.n_rcpt = ALIASES;
 	}
 	for (size_t i = 0; i < MW_COUNT(x->via) && x->via[i]; i++)
 		mw_buf_printf(&text,
@@ -353,6 +369,10 @@ an_alias_goes_for_the_people_behind_it(void **state)
 	static const struct mail away[MOST] = {{0, "QA", {NULL}, "x", 1, AWAY},
 	                                       {1, "QB", {"QA"}, "x", 9, BEHIND}};
 	plan_for(away, 0, 0, NULL, " 9* 9*");
+	/* Of thousands, too, and in no time that grows with the cube of them. */
+	static const struct mail many[MOST] = {{0, "QA", {NULL}, "x", 1, MANY},
+	                                       {1, "QB", {"QA"}, "x", 9, MANY_BEHIND}};
+	plan_for(many, 0, 0, NULL, " 9*");
 }
 
 int
