@@ -213,14 +213,15 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 	return 0;
 }
 
-/* Imported mail is not in any MTA's queue, and what put it where it is kept its date.
- * Other mail's folders are listed anew after the queue, unless the run is dry. */
+/* What put imported mail where it is kept its date. */
 static void
 on_first_box(void *arg, const char *mailbox, const char *box, bool imported)
 {
 	struct mw_run *run = arg;
-	bool look = imported && !run->sieve;
-	if (!run->check && !run->prepare && (look || !run->dry) &&
+	enum mw_early_look look = run->sieve ? MW_EARLY_NONE
+	                          : imported ? MW_EARLY_BRIEF
+	                                     : MW_EARLY_FULL;
+	if (!run->check && !run->prepare && (look != MW_EARLY_NONE || !run->dry) &&
 	    mw_target_brief(run->target))
 		run->early = mw_early_start(run->target, mailbox, box, run->dry, look);
 }

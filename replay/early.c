@@ -7,7 +7,8 @@
 struct mw_early {
 	struct mw_target *t;
 	char *mailbox, *box;
-	bool dry, look, taken, running;
+	enum mw_early_look look;
+	bool dry, taken, running;
 	pthread_t thread;
 	/* the thread's, until it is joined */
 	struct mw_look found;
@@ -31,8 +32,10 @@ go(void *arg)
 	struct mw_early *e = arg;
 	e->code = mw_target_open(e->t, e->mailbox, e->box, e->dry, &e->err);
 	e->open = e->code == 0;
-	e->t->brief = true;
-	if (e->open && e->look)
+	if (e->open && e->look == MW_EARLY_FULL && mw_look_blind(&e->found))
+		e->code = mw_fail(&e->err, MW_ENOMEM, "out of memory");
+	e->t->brief = e->look == MW_EARLY_BRIEF;
+	if (!e->code && e->look != MW_EARLY_NONE)
 		e->code = mw_target_scan(e->t, on_found, e, &e->err);
 	e->t->brief = false;
 	return NULL;
@@ -40,7 +43,7 @@ go(void *arg)
 
 struct mw_early *
 mw_early_start(const struct mw_target *t, const char *mailbox, const char *box, bool dry,
-               bool look)
+               enum mw_early_look look)
 {
 	struct mw_early *e = calloc(1, sizeof *e);
 	if (!e)
@@ -93,6 +96,8 @@ mw_early_take(struct mw_early *e, struct mw_run *r, struct mw_look *l, struct mw
 	l->s = e->found.s;
 	l->m = e->found.m;
 	l->cap = e->found.cap;
+	l->hops = e->found.hops;
+	e->found.hops = NULL;
 	e->found.s = NULL;
 	e->found.m = 0;
 	return 0;

@@ -19,12 +19,33 @@ by_key(const void *a, const void *b)
 	              &((const struct mw_rc_stored *)b)->key);
 }
 
+/* The queue IDs in the Received fields of each stored message, topmost first. */
+struct mw_seen_hops {
+	struct mw_hop *v;
+	size_t n, cap;
+	size_t *end; /* behind those of l->s[i]; as many as that */
+	size_t cap_end;
+	bool failed; /* out of memory */
+};
+
+static void
+hops_free(struct mw_look *l)
+{
+	if (!l->hops)
+		return;
+	free(l->hops->v);
+	free(l->hops->end);
+	free(l->hops);
+	l->hops = NULL;
+}
+
 void
 mw_look_forget(struct mw_look *l)
 {
 	for (size_t i = 0; i < l->m; i++)
 		free(l->s[i].profile);
 	l->m = 0;
+	hops_free(l);
 }
 
 void
@@ -63,9 +84,66 @@ known_queue(void *arg, uint64_t queue)
 }
 
 int
+mw_look_blind(struct mw_look *l)
+{
+	l->hops = calloc(1, sizeof *l->hops);
+	return l->hops ? 0 : MW_ENOMEM;
+}
+
+static void
+add_hop(void *arg, struct mw_hop hop)
+{
+	struct mw_seen_hops *h = arg;
+	if (h->n == h->cap) {
+		size_t cap = h->cap ? h->cap * 2 : 1024;
+		void *p = reallocarray(h->v, cap, sizeof *h->v);
+		if (!p) {
+			h->failed = true;
+			return;
+		}
+		h->v = p;
+		h->cap = cap;
+	}
+	h->v[h->n++] = hop;
+}
+
+/* Of the message that l->s[l->m] is going to be. */
+static int
+keep_hops(struct mw_look *l, struct mw_str header, uint64_t *ret_msgid)
+{
+	struct mw_seen_hops *h = l->hops;
+	if (l->m >= h->cap_end) {
+		void *p = reallocarray(h->end, l->cap, sizeof *h->end);
+		if (!p)
+			return MW_ENOMEM;
+		h->end = p;
+		h->cap_end = l->cap;
+	}
+	*ret_msgid = mw_header_hops(header, add_hop, h);
+	h->end[l->m] = h->n;
+	return h->failed ? MW_ENOMEM : 0;
+}
+
+/* Now that our queue IDs are known: what mw_header_facts would have found. */
+static void
+settle_hops(struct mw_look *l)
+{
+	const struct mw_seen_hops *h = l->hops;
+	for (size_t i = 0, k = 0; h && i < l->m; i++) {
+		for (; k < h->end[i] && !l->s[i].queue; k++)
+			if (known_queue(l, h->v[k].queue)) {
+				l->s[i].queue = h->v[k].queue;
+				l->s[i].received_us = h->v[k].us;
+			}
+		k = h->end[i];
+	}
+	hops_free(l);
+}
+
+int
 mw_look_found(struct mw_look *l, const struct mw_found *f)
 {
-	struct mw_facts facts;
+	struct mw_facts facts = {.received_us = INT64_MIN};
 	if (l->m == l->cap) {
 		size_t cap = l->cap ? l->cap * 2 : 256;
 		void *p = cap < UINT32_MAX ? reallocarray(l->s, cap, sizeof *l->s) : NULL;
@@ -74,7 +152,10 @@ mw_look_found(struct mw_look *l, const struct mw_found *f)
 		l->s = p;
 		l->cap = cap;
 	}
-	mw_header_facts(f->header, known_queue, l, &facts);
+	if (!l->hops)
+		mw_header_facts(f->header, known_queue, l, &facts);
+	else if (keep_hops(l, f->header, &facts.msgid))
+		return MW_ENOMEM;
 	l->s[l->m++] = (struct mw_rc_stored){
 	    .key = f->key,
 	    .msgid = facts.msgid,
@@ -206,13 +287,36 @@ fill_copies(struct mw_look *l)
 	}
 }
 
-int
-mw_look_brief(struct mw_look *l, struct mw_err *err)
+static bool
+all_there(const struct mw_look *l)
 {
+	for (size_t i = 0; i < l->b->n; i++)
+		if (l->c[i].wanted && l->c[i].how == MW_RC_MISSING)
+			return false;
+	return true;
+}
+
+int
+mw_look_early(struct mw_look *l, struct mw_err *err)
+{
+	bool brief = l->early == MW_EARLY_BRIEF;
+	if (l->early == MW_EARLY_NONE)
+		return 0;
 	fill_copies(l);
+	settle_hops(l);
 	sort_stored(l);
-	int q = mw_reconcile_brief(l->c, l->b->n, l->s, l->m);
-	return q < 0 ? mw_fail(err, q, "out of memory") : q;
+	int q = brief ? mw_reconcile_brief(l->c, l->b->n, l->s, l->m)
+	              : mw_reconcile_fast(l->c, l->b->n, l->s, l->m);
+	if (q < 0)
+		return mw_fail(err, q, "out of memory");
+	if (brief || all_there(l))
+		return brief ? q : 1;
+	q = mw_target_changed(l->r->target, err);
+	if (q)
+		return MW_MIN(q, 0);
+	l->err = err;
+	q = reconcile(l, err);
+	return q ? q : 1;
 }
 
 int

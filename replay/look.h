@@ -9,6 +9,14 @@
 #include "replay/reconcile.h"
 #include "replay/run.h"
 
+struct mw_seen_hops;
+
+enum mw_early_look {
+	MW_EARLY_NONE,  /* only the box was opened */
+	MW_EARLY_BRIEF, /* without Received fields */
+	MW_EARLY_FULL
+};
+
 struct mw_look {
 	struct mw_run *r;
 	struct mw_plan_box *b;
@@ -17,8 +25,9 @@ struct mw_look {
 	struct mw_rc_copy *c;   /* as many as b->n, in its order; no profiles kept */
 	struct mw_rc_stored *s; /* m, by ascending key */
 	size_t m, cap;
-	bool early; /* l->s has what was seen while the plan was made */
-	bool again; /* some of what was put is not there */
+	enum mw_early_look early;  /* l->s has what was seen while the plan was made */
+	struct mw_seen_hops *hops; /* of l->s, while no queue ID is known; or NULL */
+	bool again;                /* some of what was put is not there */
 	struct mw_err *err;
 };
 
@@ -30,9 +39,13 @@ void mw_look_done(struct mw_look *l); /* after a failed init, too */
 int mw_look(struct mw_look *l, struct mw_err *err) MW_CHECK;
 /* Another message of the box, into l->s. 0, MW_ENOMEM. */
 int mw_look_found(struct mw_look *l, const struct mw_found *f) MW_CHECK;
-/* Decides on what l->s has by then, without Received fields: 1 all that is wanted is
- * there, 0 only mw_look can tell. MW_ENOMEM. */
-int mw_look_brief(struct mw_look *l, struct mw_err *err) MW_CHECK;
+/* Decides on what l->s has by then, where that is enough: 1; 0 only mw_look can tell.
+ * What was seen before the plan was made, and before the MTA's queue was read, shows what
+ * is there; that something is missing it shows only if the box did not change since. As
+ * mw_look. */
+int mw_look_early(struct mw_look *l, struct mw_err *err) MW_CHECK;
+/* Before the first mw_look_found of a look that knows no queue IDs. MW_ENOMEM. */
+int mw_look_blind(struct mw_look *l) MW_CHECK;
 /* Fetches the profiles of the n stored messages that are marked `need`. */
 int mw_look_fetch(struct mw_look *l, size_t n, struct mw_err *err) MW_CHECK;
 /* run_check.c: settles every wanted copy after a look, by comparing what is there with

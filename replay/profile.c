@@ -1,6 +1,5 @@
 #include "replay/profile.h"
 
-#include "journal/base/arena.h"
 #include "journal/base/buf.h"
 #include "journal/base/bytes.h"
 #include "journal/codec/digest.h"
@@ -246,43 +245,87 @@ mw_msgid_hash(struct mw_str value)
 	char flat[1000];
 	size_t n = 0;
 	value = mw_header_msgid(mw_str_trim(value));
-	for (size_t i = 0; i < value.n && n < sizeof flat; i++)
-		if (!strchr(" \t\r\n", value.p[i]) || !value.p[i])
-			flat[n++] = value.p[i];
+	for (size_t i = 0; i < value.n && n < sizeof flat; i++) {
+		char c = value.p[i];
+		if (c != ' ' && c != '\t' && c != '\r' && c != '\n')
+			flat[n++] = c;
+	}
 	return n ? mw_hash64(mw_str(flat, n)) : 0;
 }
 
-void
-mw_header_facts(struct mw_str hdr, bool (*known)(void *, uint64_t), void *arg,
-                struct mw_facts *ret)
+/* The queue ID of each Received field goes to cb, with its text, until that says enough.
+ * Returns the Message-ID's hash. */
+static uint64_t
+each_hop(struct mw_str hdr, bool (*cb)(void *, uint64_t, struct mw_str), void *arg)
 {
-	struct mw_facts r = {.received_us = INT64_MIN};
 	struct mw_field fd;
-	MW_ARENA_AUTO *a = NULL;
+	char text[4096];
+	uint64_t msgid = 0;
+	bool enough = false;
 	if (mw_str_starts(hdr, MW_STR("From "))) {
 		struct mw_str line;
 		if (!mw_str_cut(hdr, '\n', &line, &hdr))
 			hdr = mw_str("", 0);
 	}
 	while (mw_header_next(&hdr, &fd)) {
-		if (!r.msgid && mw_str_ieq(fd.name, MW_STR("Message-ID"))) {
-			r.msgid = mw_msgid_hash(fd.value);
+		if (!msgid && mw_str_ieq(fd.name, MW_STR("Message-ID"))) {
+			msgid = mw_msgid_hash(fd.value);
 			continue;
 		}
-		if (r.queue || !mw_str_ieq(fd.name, MW_STR("Received")))
+		if (enough || !mw_str_ieq(fd.name, MW_STR("Received")))
 			continue;
-		if (!a)
-			a = mw_arena_new(64 * 1024);
-		struct mw_str v =
-		    a ? mw_header_unfold(a, fd.value, 4096) : mw_str(NULL, 0);
-		struct mw_str id = v.p ? mw_header_received_id(v) : v;
-		if (!id.n)
-			continue;
-		uint64_t q = mw_hash64(id);
-		if (known(arg, q)) {
-			r.queue = q;
-			(void)mw_rfc5322_date(v, &r.received_us);
-		}
+		struct mw_str v = mw_header_unfold_to(text, sizeof text, fd.value);
+		struct mw_str id = mw_header_received_id(v);
+		if (id.n)
+			enough = cb(arg, mw_hash64(id), v);
 	}
-	*ret = r;
+	return msgid;
+}
+
+struct topmost {
+	bool (*known)(void *, uint64_t);
+	void *arg;
+	struct mw_facts facts;
+};
+
+static bool
+is_known(void *arg, uint64_t queue, struct mw_str text)
+{
+	struct topmost *t = arg;
+	if (!t->known(t->arg, queue))
+		return false;
+	t->facts.queue = queue;
+	(void)mw_rfc5322_date(text, &t->facts.received_us);
+	return true;
+}
+
+void
+mw_header_facts(struct mw_str hdr, bool (*known)(void *, uint64_t), void *arg,
+                struct mw_facts *ret)
+{
+	struct topmost t = {known, arg, {.received_us = INT64_MIN}};
+	t.facts.msgid = each_hop(hdr, is_known, &t);
+	*ret = t.facts;
+}
+
+struct hops {
+	void (*hop)(void *, struct mw_hop);
+	void *arg;
+};
+
+static bool
+tell_hop(void *arg, uint64_t queue, struct mw_str text)
+{
+	const struct hops *s = arg;
+	struct mw_hop h = {queue, INT64_MIN};
+	(void)mw_rfc5322_date(text, &h.us);
+	s->hop(s->arg, h);
+	return false;
+}
+
+uint64_t
+mw_header_hops(struct mw_str hdr, void (*hop)(void *, struct mw_hop), void *arg)
+{
+	struct hops s = {hop, arg};
+	return each_hop(hdr, tell_hop, &s);
 }

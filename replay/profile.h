@@ -54,4 +54,14 @@ struct mw_facts { /* of a stored message's header */
 void mw_header_facts(struct mw_str header, bool (*known)(void *arg, uint64_t queue),
                      void *arg, struct mw_facts *ret);
 
+struct mw_hop { /* a queue ID in a Received field, and the time of that field */
+	uint64_t queue;
+	int64_t us;
+};
+
+/* The same while nobody can say yet which queue IDs are known: each of them, the topmost
+ * first. Returns the Message-ID's hash, 0: none. */
+uint64_t mw_header_hops(struct mw_str header, void (*hop)(void *arg, struct mw_hop h),
+                        void *arg);
+
 #endif

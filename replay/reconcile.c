@@ -144,6 +144,16 @@ work_init(struct work *w, struct mw_rc_copy *c, size_t n, struct mw_rc_stored *s
 	return MW_ENOMEM;
 }
 
+/* What an earlier decision on the same said. */
+static void
+forget(struct work *w)
+{
+	for (size_t i = 0; i < w->n; i++)
+		w->c[i].how = MW_RC_MISSING;
+	for (size_t j = 0; j < w->m; j++)
+		w->s[j].claimed = w->s[j].need = false;
+}
+
 static void
 work_done(struct work *w)
 {
@@ -371,8 +381,7 @@ mw_reconcile_fast(struct mw_rc_copy *c, size_t n, struct mw_rc_stored *s, size_t
 	struct work w;
 	if (work_init(&w, c, n, s, m))
 		return MW_ENOMEM;
-	for (size_t i = 0; i < n; i++)
-		c[i].how = MW_RC_MISSING;
+	forget(&w);
 	apply(&w, &queue);
 	apply(&w, &fast);
 	int r = mark_stored(&w);
@@ -430,8 +439,7 @@ mw_reconcile_brief(struct mw_rc_copy *c, size_t n, struct mw_rc_stored *s, size_
 	if (work_init(&w, c, n, s, m))
 		return MW_ENOMEM;
 	int r = !queue_matters(&w);
-	for (size_t i = 0; i < n; i++)
-		c[i].how = MW_RC_MISSING;
+	forget(&w);
 	if (r)
 		apply(&w, &fast);
 	for (size_t i = 0; i < n && r; i++)

@@ -325,11 +325,11 @@ static int
 attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_err *err)
 {
 	size_t left = 0;
-	int q = l->early ? mw_look_brief(l, err) : 0;
-	l->early = false;
-	if (q)
-		return q < 0 ? q : settle(l, &left, err);
-	q = mw_look(l, err);
+	int q = mw_look_early(l, err);
+	l->early = MW_EARLY_NONE;
+	if (q < 0)
+		return q;
+	q = q ? 0 : mw_look(l, err);
 	if (!q && r->check)
 		return mw_run_check(l, err);
 	if (!q)
@@ -405,7 +405,8 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 	struct mw_look l;
 	int tries = 0, q = mw_look_init(&l, r, b, err);
 	while (!q || tries) {
-		l.early = l.again = false;
+		l.early = MW_EARLY_NONE;
+		l.again = false;
 		size_t before = mw_run_open_copies(b);
 		if (mw_cli_stopped())
 			q = mw_fail(err, MW_ECANCEL, "interrupted");

@@ -409,6 +409,12 @@ mw_target_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
 }
 
 int
+mw_target_changed(struct mw_target *t, struct mw_err *err)
+{
+	return t->ops->changed ? t->ops->changed(t, err) : 1;
+}
+
+int
 mw_target_begin(struct mw_target *t, struct mw_err *err)
 {
 	return t->ops->begin ? t->ops->begin(t, err) : 0;

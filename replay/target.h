@@ -118,6 +118,9 @@ int mw_target_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
  * since the last scan, scan again; 0: it did not. */
 int mw_target_begin(struct mw_target *t, struct mw_err *err) MW_CHECK;
 
+/* Could a scan find something else now than the last one? 1 yes, 0 no. */
+int mw_target_changed(struct mw_target *t, struct mw_err *err) MW_CHECK;
+
 struct mw_put { /* one copy to put */
 	uint8_t id[MW_ID_LEN];
 	int64_t time_us;
@@ -238,6 +241,7 @@ struct mw_target_ops {
 	int (*fetch)(struct mw_target *t, const uint64_t *keys, size_t n,
 	             int (*cb)(void *, uint64_t, struct mw_profile *), void *arg,
 	             struct mw_err *err);
+	int (*changed)(struct mw_target *t, struct mw_err *err); /* NULL: maybe */
 	int (*begin)(struct mw_target *t, struct mw_err *err);
 	/* NULL: cannot */
 	int (*raise)(struct mw_target *t, const struct mw_raise_opts *o,

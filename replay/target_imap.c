@@ -525,6 +525,16 @@ imap_close(struct mw_target *t, struct mw_err *err)
 	return r;
 }
 
+/* STATUS tells of the selected folder what the server last knew: NOOP has it look. */
+static int
+imap_changed(struct mw_target *t, struct mw_err *err)
+{
+	struct mw_imap_box *b = mw_imap_box(t);
+	int r = mw_imap_do(b->c, err, "NOOP");
+	r = r ? r : mw_imap_box_relist(t, b, err);
+	return r ? r : mw_imap_box_changed(t, err);
+}
+
 static void
 imap_describe(struct mw_target *t, struct mw_buf *out)
 {
@@ -562,6 +572,7 @@ const struct mw_target_ops mw_target_imap = {
     .open = imap_open,
     .scan = mw_imap_box_scan,
     .fetch = mw_imap_box_fetch,
+    .changed = imap_changed,
     .begin = mw_imap_staging_begin,
     .raise = mw_imap_box_raise,
     .put = mw_imap_box_put,

@@ -61,26 +61,43 @@ mw_header_split(struct mw_str content, size_t *ret_header)
 	return content.n;
 }
 
+/* Up to the first CR or LF. */
+static size_t
+line_length(const char *p, size_t n)
+{
+	const char *lf = memchr(p, '\n', n);
+	n = lf ? (size_t)(lf - p) : n;
+	const char *cr = memchr(p, '\r', n);
+	return cr ? (size_t)(cr - p) : n;
+}
+
+struct mw_str
+mw_header_unfold_to(char *out, size_t max, struct mw_str value)
+{
+	size_t n = 0, i = 0;
+	value = mw_str_trim(value);
+	while (i < value.n && n < max) {
+		size_t k = line_length(value.p + i, value.n - i);
+		k = k < max - n ? k : max - n;
+		memcpy(out + n, value.p + i, k);
+		n += k;
+		i += k;
+		if (i == value.n || n == max)
+			break;
+		out[n++] = ' ';
+		while (i < value.n && value.p[i] && strchr("\r\n \t", value.p[i]))
+			i++;
+	}
+	return mw_str_trim(mw_str(out, n));
+}
+
 struct mw_str
 mw_header_unfold(struct mw_arena *a, struct mw_str value, size_t max)
 {
 	value = mw_str_trim(value);
 	size_t room = value.n < max ? value.n : max;
 	char *out = mw_arena_alloc(a, room + 1);
-	if (!out)
-		return mw_str(NULL, 0);
-	size_t n = 0;
-	for (size_t i = 0; i < value.n && n < room; i++) {
-		char c = value.p[i];
-		if (c == '\r' || c == '\n') {
-			while (i + 1 < value.n && strchr("\r\n \t", value.p[i + 1]) &&
-			       value.p[i + 1])
-				i++;
-			c = ' ';
-		}
-		out[n++] = c;
-	}
-	return mw_str_trim(mw_str(out, n));
+	return out ? mw_header_unfold_to(out, room, value) : mw_str(NULL, 0);
 }
 
 bool
@@ -115,9 +132,14 @@ mw_header_received_id(struct mw_str unfolded)
 	const char *semi = v.n ? memrchr(v.p, ';', v.n) : NULL;
 	size_t n = semi ? (size_t)(semi - v.p) : v.n;
 	const char *found = NULL;
-	for (size_t i = 0; i + 4 <= n; i++)
-		if (memcmp(v.p + i, key, 4) == 0)
-			found = v.p + i + 4;
+	for (size_t i = n; !found;) { /* the last one */
+		const char *blank = i ? memrchr(v.p, ' ', i) : NULL;
+		if (!blank || blank - v.p < 3)
+			break;
+		if (memcmp(blank - 3, key, 4) == 0)
+			found = blank + 1;
+		i = (size_t)(blank - v.p);
+	}
 	if (!found)
 		return mw_str("", 0);
 	const char *end = found;

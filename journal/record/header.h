@@ -21,6 +21,8 @@ size_t mw_header_split(struct mw_str content, size_t *ret_header);
 /* Unfolds: line ends dropped, runs of blanks after them kept as one space, trimmed; at
  * most max bytes. The result lives in the arena; p NULL when out of memory. */
 struct mw_str mw_header_unfold(struct mw_arena *a, struct mw_str value, size_t max);
+/* The same into out, which has room for max bytes. */
+struct mw_str mw_header_unfold_to(char *out, size_t max, struct mw_str value);
 /* First field of that name (any case), or false. */
 bool mw_header_find(struct mw_str header, const char *name, struct mw_field *ret);
 /* "<id>" of a Message-ID value: the text from '<' to '>' where there is one, else the

@@ -234,6 +234,36 @@ test "$n" = 2 && exit 1
 	r = rig.replay("--user", DORA)
 	t.ok(r.rc == 0 and numbers(r, "queued", "already_there") == [1, 5],
 	     "and the next run does without it", r)
+	changes_meanwhile(t, rig, script, count)
+
+
+def changes_meanwhile(t, rig, script, count):
+	"""What was seen while the plan was made and the queue read does not say what is missing,
+	where the mailbox has changed since: "third" waits still, and "gone" goes."""
+	log, box = f"{rig.run}/dovecot.log", f"{rig.store}/example.test/dora"
+	with open(log, encoding="utf-8", errors="replace") as f:
+		logins = f.read().count(f"Login: user=<{DORA}>")
+	servers.write(count, "0")
+	servers.write(script, f"""#!/bin/sh
+n=$(cat {count})
+echo $((n + 1)) >{count}
+if test "$n" = 0; then
+	for i in $(seq 300); do
+		test "$(grep -c 'Login: user=<{DORA}>' {log})" -gt {logins} && break
+		sleep 0.1
+	done
+	sleep 1
+	grep -lZ '^Subject: gone' '{box}'/cur/* '{box}'/new/* | xargs -0 rm
+fi
+{servers.POSTFIX_BIN}/postqueue -c {rig.run}/postfix -j
+""", 0o755)
+	r = rig.replay("--user", DORA, "-n", "--queue", script)
+	t.ok(r.rc == 0 and numbers(r, "restored", "already_there", "queued") == [1, 4, 1]
+	     and "gone" not in texts(rig, DORA), "a dry run sees what went meanwhile", r)
+	r = rig.replay("--user", DORA)
+	t.ok(r.rc == 0 and numbers(r, "restored", "already_there", "queued") == [1, 4, 1]
+	     and texts(rig, DORA).get("gone") == 1, "and a run puts it back", r)
+
 
 
 def of_postfix(t):

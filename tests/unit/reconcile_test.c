@@ -308,6 +308,19 @@ known_q(void *arg, uint64_t q)
 	return q == mw_hash64(mw_strz(arg));
 }
 
+struct two {
+	struct mw_hop v[2];
+	size_t n;
+};
+
+static void
+on_hop(void *arg, struct mw_hop hop)
+{
+	struct two *two = arg;
+	assert_true(two->n < 2);
+	two->v[two->n++] = hop;
+}
+
 static void
 the_topmost_known_queue_id_is_taken(void **state)
 {
@@ -327,6 +340,13 @@ the_topmost_known_queue_id_is_taken(void **state)
 	assert_int_equal(f.msgid, id("<1@x>"));
 	mw_header_facts(mw_strz(header), known_q, other, &f);
 	assert_int_equal(f.queue, 0);
+	struct two two = {.n = 0};
+	assert_int_equal(mw_header_hops(mw_strz(header), on_hop, &two), id("<1@x>"));
+	assert_int_equal(two.n, 2);
+	assert_int_equal(two.v[0].queue, mw_hash64(MW_STR("xyz")));
+	assert_int_equal(two.v[0].us, S(1));
+	assert_int_equal(two.v[1].queue, mw_hash64(mw_strz(want)));
+	assert_int_equal(two.v[1].us, T);
 }
 
 /* ---- without Received fields ---- */
