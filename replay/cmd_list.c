@@ -16,8 +16,9 @@ enum format {
 	TSV
 };
 enum {
-	ROWS_AT_ONCE = 1000
-}; /* of a table: memory stays small, widths nearly steady */
+	ROWS_AT_ONCE = 1000, /* of a table: memory stays small, widths nearly steady */
+	STRETCH = 256        /* records of the log, for a few matches; then longer ones */
+};
 
 struct ref { /* a match, kept where the order is not that of one log */
 	int64_t time_us;
@@ -36,6 +37,7 @@ struct list {
 	void *arg;
 	uint64_t limit; /* 0: none */
 	bool newest;    /* the limit counts from the end */
+	bool backwards; /* and so the log is walked from there, stretch by stretch */
 	struct mw_table *table;
 	uint64_t n;
 	struct ref *ref; /* with newest: a ring per journal */
@@ -198,6 +200,14 @@ by_time(const void *a, const void *b)
 }
 
 static int
+by_seq(const void *a, const void *b)
+{
+	uint64_t x = ((const struct ref *)a)->rec.seq;
+	uint64_t y = ((const struct ref *)b)->rec.seq;
+	return x < y ? -1 : x > y;
+}
+
+static int
 print_kept(struct list *l)
 {
 	MW_ARENA_AUTO *a = mw_arena_new(256U << 20);
@@ -206,6 +216,8 @@ print_kept(struct list *l)
 	int r = a ? 0 : MW_ENOMEM;
 	if (l->n_ref && l->cli->n_journals > 1)
 		qsort(l->ref, l->n_ref, sizeof *l->ref, by_time);
+	else if (l->n_ref && l->backwards)
+		qsort(l->ref, l->n_ref, sizeof *l->ref, by_seq);
 	if (l->limit && l->n_ref > l->limit) {
 		from = l->newest ? l->n_ref - l->limit : 0;
 		to = from + l->limit;
@@ -277,6 +289,52 @@ parse(struct mw_list_opts *o, int argc, char **argv)
 	return mw_query_check(&o->q, &err) < 0 ? mw_cli_error(o->cli, &err) : 0;
 }
 
+/* The newest matches of one journal, from its end on backwards. */
+static int
+select_back(struct list *l, struct mw_store *st, const struct mw_span *all,
+            struct mw_span *span, size_t *n_bad, struct mw_err *err)
+{
+	struct mw_record last;
+	struct mw_query q = l->q;
+	uint64_t n = STRETCH + 2 * l->limit;
+	size_t had = l->n_ref;
+	struct mw_err ignored; /* the walk meets it, and says so */
+	int r = mw_store_last(st, UINT64_MAX, &last, &ignored);
+	if (r == MW_ENOMEM)
+		return mw_fail(err, r, "out of memory");
+	q.span = all;
+	span->from = r == 1 ? last.seq + 1 : UINT64_MAX;
+	n = r == 1 ? n : UINT64_MAX;
+	for (r = 0; r == 0 && span->from > 1; n *= 8) {
+		size_t bad = 0;
+		span->to = span->from;
+		span->from = span->to > n ? span->to - n : 1;
+		l->ring_from = l->n_ref;
+		r = mw_select(l->cli, &q, on_item, l, on_bad, &bad, err);
+		*n_bad += bad;
+		if (l->n_ref - had >= l->limit)
+			break;
+	}
+	*span = (struct mw_span){0};
+	return r;
+}
+
+static int
+select_all(struct list *l, size_t *n_bad, struct mw_err *err)
+{
+	const struct mw_query *q = &l->q;
+	/* What the index finds is found at once. */
+	l->backwards = l->newest && !q->n_id && !q->n_queue_id && !q->n_message_id &&
+	               !q->n_sender && !q->n_user && !q->key && !q->span;
+	if (!l->backwards)
+		return mw_select(l->cli, q, on_item, l, on_bad, n_bad, err);
+	MW_AUTOFREE struct mw_span *v = calloc(l->cli->n_journals + 1, sizeof *v);
+	int r = v ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t k = 0; r == 0 && k < l->cli->n_journals; k++)
+		r = select_back(l, l->cli->stores[k], v, &v[k], n_bad, err);
+	return r;
+}
+
 static int
 run(struct list *l)
 {
@@ -284,7 +342,7 @@ run(struct list *l)
 	size_t n_bad = 0;
 	if (l->format == TSV && l->header && !l->cli->json)
 		puts("id\tdate\tfrom\tto\tsubject\tsize");
-	int r = mw_select(l->cli, &l->q, on_item, l, on_bad, &n_bad, &err);
+	int r = select_all(l, &n_bad, &err);
 	if (r >= 0)
 		r = keeps(l) ? print_kept(l) : 0;
 	if (r == 0 || r == MW_ECANCEL) {

@@ -131,6 +131,9 @@ static int
 walk_log(struct walk *w, uint64_t from, struct mw_err *err)
 {
 	MW_CURSOR_AUTO *c = NULL;
+	const struct mw_span *span = w->q.span ? &w->q.span[w->it.journal] : NULL;
+	if (span && span->from >= span->to)
+		return 0;
 	int r = mw_cursor_new(w->it.store, from, &c, err), failures = 0;
 	if (r == 0)
 		mw_cursor_ahead(c);
@@ -148,11 +151,14 @@ walk_log(struct walk *w, uint64_t from, struct mw_err *err)
 					*err = e;
 				return r;
 			}
-			report(w, &e);
+			if (!span || !e.last_seq || e.last_seq >= span->from)
+				report(w, &e);
 			r = 0;
 			continue;
 		}
 		failures = 0;
+		if (span && rec.seq >= span->to)
+			return 0;
 		r = consider(w, &rec);
 		if (r != 0)
 			break;
