@@ -14,7 +14,7 @@ _mailwal() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
 		case $word in
-		-c | -j | --config | --journal | --key) i=$((i + 1)) ;;
+		-c | -j | --config | --journal | --key | --passphrase-file) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			cmd=$word
@@ -23,11 +23,12 @@ _mailwal() {
 		esac
 	done
 	case $prev in
-	-c | --config | --key | --password-file | --user-passwords | --tls-ca | --report)
+	-c | --config | --key | --passphrase-file | --new-passphrase-file | --password-file | \
+		--user-passwords | --tls-ca | --report | --checkpoint | --out)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 		;;
-	-j | --journal | --postfix-config | --scratch)
+	-j | --journal | --postfix-config | --scratch | --state | --dir)
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return
 		;;
@@ -38,7 +39,7 @@ _mailwal() {
 	--to)
 		compopt -o nospace 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -W \
-			'imap:// imaps:// lmtp: maildir: mbox: eml:' -- "$cur")
+			'imap:// imaps:// lmtp: smtp: maildir: mbox: eml:' -- "$cur")
 		return
 		;;
 	esac
@@ -58,8 +59,13 @@ _mailwal() {
 	config) word='check show explain sample' ;;
 	setup) word='postfix sendmail dovecot' ;;
 	hold) word='add rm list' ;;
+	replay) word='plan prepare run verify undo' ;;
 	drill) word='run list report verify' ;;
 	help) word=$("$1" help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\) .*/\1/p') ;;
+	keys)
+		mapfile -t COMPREPLY < <(compgen -f -W 'new list rotate rewrap' -- "$cur")
+		return
+		;;
 	outcomes | audit)
 		mapfile -t COMPREPLY < <(compgen -f -W journald -- "$cur")
 		return
