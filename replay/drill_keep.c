@@ -218,7 +218,18 @@ mw_drill_find(struct mw_store *st, const char *name, struct mw_drill_kept *ret,
 	}
 	directory(st, dir);
 	(void)snprintf(path, sizeof path, "%s/%s" SUFFIX, dir, found);
-	return mw_drill_read(st, path, ret, err);
+	struct mw_drill_kept k;
+	r = mw_drill_read(st, path, &k, err);
+	if (r < 0)
+		return r;
+	if (strcmp(k.name, found) != 0) { /* an older one in a newer one's place */
+		(void)mw_fail(err, MW_EFORMAT, "%s is the report of another drill, %s",
+		              path, k.name);
+		mw_drill_kept_done(&k);
+		return MW_EFORMAT;
+	}
+	*ret = k;
+	return 0;
 }
 
 /* ---- does it fit ---- */

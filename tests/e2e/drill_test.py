@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,11 @@ def reports(d, n):
 	t.ok(r.rc == 1 and "altered" in r.out, "drill verify: an altered report is found out", r)
 	fresh = d.mailwal("--json", "drill", "verify", path)
 	t.ok(fresh.rc == 0 and fresh.summary and fresh.summary["ok"], "drill verify FILE", fresh)
+	later = os.path.join(os.path.dirname(path), "20990101T000000Z-aaaa.note")
+	shutil.copy2(path, later)
+	r = d.mailwal("drill", "verify")
+	t.ok(r.rc == 1 and "of another drill" in r.err, "an old report in a new one's place is found out", r)
+	os.remove(later)
 
 
 def status(d, nagios, result):
