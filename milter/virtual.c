@@ -3,6 +3,7 @@
 #include "milter/identity_int.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -10,7 +11,6 @@
 
 #include "journal/base/arena.h"
 #include "journal/base/clock.h"
-#include "journal/base/fs.h"
 #include "journal/base/util.h"
 
 enum {
@@ -148,6 +148,36 @@ parse(struct version *v, struct mw_str text)
 	return r < 0 ? r : mw_buf_ok(&line);
 }
 
+/* Links are followed, as Postfix does; nobody waits for a pipe. */
+static int
+read_table(const char *path, void **ret, size_t *ret_n, struct mw_err *err)
+{
+	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return mw_fail_errno(err, "cannot read alias table %s", path);
+	if (!S_ISREG(st.st_mode) || st.st_size > FILE_LIMIT)
+		return mw_fail(err, MW_EIO, "cannot read alias table %s: %s", path,
+		               S_ISREG(st.st_mode) ? "too large" : "it is no file");
+	size_t size = (size_t)st.st_size, n = 0;
+	MW_AUTOFREE char *p = malloc(size + 1);
+	if (!p)
+		return mw_fail(err, MW_ENOMEM, "alias table %s: out of memory", path);
+	while (n < size) {
+		ssize_t k = read(fd, p + n, size - n);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return mw_fail_errno(err, "cannot read alias table %s", path);
+		if (k == 0)
+			break; /* it became shorter */
+		n += (size_t)k;
+	}
+	*ret = MW_TAKE(p);
+	*ret_n = n;
+	return 0;
+}
+
 static int
 load(const char *path, const struct stat *st, struct version **ret, struct mw_err *err)
 {
@@ -165,13 +195,9 @@ load(const char *path, const struct stat *st, struct version **ret, struct mw_er
 	v->a = mw_arena_new(0);
 	v->n_slot = 64;
 	v->row = calloc(v->n_slot, sizeof *v->row);
-	int r = mw_fs_read_file(mw_fs_posix(), path, FILE_LIMIT, &text, &n);
-	if (r < 0) {
-		errno = -r;
-		r = mw_fail_errno(err, "cannot read alias table %s", path);
-	} else if (!v->a || !v->row || (r = parse(v, mw_str(text, n))) < 0) {
+	int r = read_table(path, &text, &n, err);
+	if (r == 0 && (!v->a || !v->row || parse(v, mw_str(text, n)) < 0))
 		r = mw_fail(err, MW_ENOMEM, "alias table %s: out of memory", path);
-	}
 	if (r < 0) {
 		version_unref(v);
 		return r;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
@@ -211,6 +212,33 @@ file_changes(void **state)
 	assert_int_equal(rename(in_dir("new"), in_dir("change")), 0);
 	assert_string_equal(resolve(id, "x@y.test"), "renamed@y.test");
 	site_close(&s, id);
+}
+
+/* A table may be reached by a link, as Postfix' own may; what is no file fails at once,
+ * and does not keep anybody waiting. */
+static void
+links_and_pipes(void **state)
+{
+	(void)state;
+	struct site s;
+	char spec[200];
+	write_file("behind", "info@a.test anna@b.test\n");
+	assert_int_equal(symlink("behind", in_dir("link")), 0);
+	(void)snprintf(spec, sizeof spec, "virtual:%s", in_dir("link"));
+	struct mw_identity *id = site_open(&s, spec, NULL, "");
+	assert_string_equal(resolve(id, "info@a.test"), "anna@b.test");
+	assert_int_equal(unlink(in_dir("link")), 0);
+	assert_int_equal(mkfifo(in_dir("link"), 0600), 0);
+	assert_string_equal(resolve(id, "info@a.test"), "?io");
+	assert_int_equal(unlink(in_dir("link")), 0);
+	assert_int_equal(symlink("/dev/zero", in_dir("link")), 0);
+	assert_string_equal(resolve(id, "info@a.test"), "?io");
+	assert_int_equal(unlink(in_dir("link")), 0);
+	write_file("link", "info@a.test otto@b.test\n");
+	assert_string_equal(resolve(id, "info@a.test"), "otto@b.test");
+	site_close(&s, id);
+	assert_int_equal(unlink(in_dir("link")), 0);
+	assert_int_equal(unlink(in_dir("behind")), 0);
 }
 
 static void
@@ -504,9 +532,10 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(virtual_rules),   cmocka_unit_test(file_changes),
-	    cmocka_unit_test(limits),          cmocka_unit_test(bad_specs),
-	    cmocka_unit_test(lmdb_maps),       cmocka_unit_test(network_tables),
-	    cmocka_unit_test(network_trouble), cmocka_unit_test(one_deadline),
+	    cmocka_unit_test(links_and_pipes), cmocka_unit_test(limits),
+	    cmocka_unit_test(bad_specs),       cmocka_unit_test(lmdb_maps),
+	    cmocka_unit_test(network_tables),  cmocka_unit_test(network_trouble),
+	    cmocka_unit_test(one_deadline),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
