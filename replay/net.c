@@ -448,12 +448,13 @@ mw_net_send_secret(struct mw_net *n, const void *p, size_t len, struct mw_err *e
 int
 mw_net_send(struct mw_net *n, const void *p, size_t len, struct mw_err *err)
 {
-	if (n->out.n + len > OUT_MAX) {
+	bool large = len > OUT_MAX / 2; /* goes out as it is, behind what waits */
+	if (large || n->out.n + len > OUT_MAX) {
 		int r = mw_net_flush(n, err);
 		if (r)
 			return r;
 	}
-	if (len > OUT_MAX / 2)
+	if (large)
 		return push(n, p, len, err);
 	mw_buf_put(&n->out, p, len);
 	if (mw_buf_ok(&n->out))

@@ -449,6 +449,48 @@ short_content(void *arg, const struct mw_imap_msg *m,
 	return sink(sarg, "ab", 2);
 }
 
+enum {
+	LARGE =
+	    40000,  /* in one piece: more than is kept back, less than goes out at once */
+	LINE = 2047 /* what play() reads at a time */
+};
+
+static int
+large_piece(void *arg, const struct mw_imap_msg *m,
+            int (*sink)(void *, const void *, size_t), void *sarg, struct mw_err *err)
+{
+	static char text[LARGE];
+	(void)arg, (void)m, (void)err;
+	memset(text, 'x', sizeof text);
+	return sink(sarg, text, sizeof text);
+}
+
+static void
+what_is_sent_in_one_piece_stays_behind_what_stood_before_it(void **state)
+{
+	(void)state;
+	struct step script[64] = {LOGIN{"APPEND \"x\"", ""}};
+	struct mw_imap_msg m = {INT64_C(1795342272000000), LARGE, "", NULL};
+	struct mw_imap_batch one = {"\"x\"", &m, 1, large_piece, NULL};
+	struct mw_imap_appended a;
+	struct mw_imap *c;
+	struct mw_err err = {0};
+	struct server s;
+	size_t n = 0;
+	while (script[n].say)
+		n++;
+	for (size_t i = 0; i < LARGE / LINE + 1; i++)
+		script[n++] = (struct step){"xxx", ""};
+	script[n - 1].say = "m5 OK\r\n";
+	script[n] = (struct step){"LOGOUT", "* BYE\r\n"};
+	serve(&s, script);
+	assert_int_equal(connect_to(&s, &c, &err), 0);
+	assert_int_equal(mw_imap_append(c, &one, &a, &err), 0);
+	assert_int_equal(a.code, 0);
+	mw_imap_close(c);
+	served(&s);
+}
+
 static void
 content_that_is_not_as_long_as_said_is_never_sent_as_whole(void **state)
 {
@@ -520,6 +562,7 @@ main(void)
 	    cmocka_unit_test(a_server_that_greets_otherwise_is_left_to_libcurl),
 	    cmocka_unit_test(a_refused_login_brings_the_servers_words),
 	    cmocka_unit_test(an_append_gives_its_uid_or_the_refusal),
+	    cmocka_unit_test(what_is_sent_in_one_piece_stays_behind_what_stood_before_it),
 	    cmocka_unit_test(content_that_is_not_as_long_as_said_is_never_sent_as_whole),
 	    cmocka_unit_test(a_bad_server_gives_a_clear_error),
 	};
