@@ -118,7 +118,7 @@ pattern_file(struct maps *m, struct mw_str path, bool slashed)
 	size_t n;
 	MW_BUF_AUTO whole = {0};
 	struct mw_str name = mw_arena_str(m->f->arena, path);
-	if (!name.p || mw_fs_read_file(mw_fs_posix(), name.p, MOST_BYTES, &all, &n) < 0)
+	if (!name.p || mw_fs_read_named(name.p, MOST_BYTES, &all, &n) < 0)
 		return -1;
 	for (struct mw_str rest = mw_str(all, n), line; rest.n;) {
 		if (!mw_str_cut(rest, '\n', &line, &rest)) {

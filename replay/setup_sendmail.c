@@ -233,7 +233,7 @@ read_file(struct mw_arena *a, const char *path, struct mw_str *ret)
 {
 	void *p = NULL;
 	size_t n = 0;
-	int r = mw_fs_read_file(mw_fs_posix(), path, FILE_LIMIT, &p, &n);
+	int r = mw_fs_read_named(path, FILE_LIMIT, &p, &n);
 	if (r < 0)
 		return r;
 	*ret = mw_arena_str(a, mw_str(p, n));

@@ -257,6 +257,32 @@ a_link_is_the_same_place(void **state)
 	assert_int_equal(system(text[2]), 0);
 }
 
+/* A table that is a link is looked through, as Postfix does. */
+static void
+a_table_behind_a_link(void **state)
+{
+	(void)state;
+	char root[] = "/tmp/mw-setup-XXXXXX", name[120], maps[120], cmd[60];
+	struct mw_conf conf;
+	struct mw_postfix p;
+	struct mw_advices f;
+	assert_non_null(mkdtemp(root));
+	(void)snprintf(name, sizeof name, "%s/table", root);
+	FILE *file = fopen(name, "w");
+	assert_non_null(file);
+	assert_true(fputs("10.0.0.0/8 inet:127.0.0.1:11332\n", file) >= 0);
+	assert_int_equal(fclose(file), 0);
+	(void)snprintf(name, sizeof name, "%s/link", root);
+	assert_int_equal(symlink("table", name), 0);
+	(void)snprintf(maps, sizeof maps, "cidr:%s", name);
+	const struct postfix_case c = {.main = {{"smtpd_milter_maps", maps}}};
+	build(&c, &conf, &p);
+	mw_postfix_check(&p, &f);
+	assert_int_equal(f.holes, 0);
+	(void)snprintf(cmd, sizeof cmd, "rm -r '%s'", root);
+	assert_int_equal(system(cmd), 0);
+}
+
 /* Making the planned settings leaves no hole that a setting can close, and no new plan.
  */
 static void
@@ -393,6 +419,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(holes_are_named),
 	    cmocka_unit_test(a_link_is_the_same_place),
+	    cmocka_unit_test(a_table_behind_a_link),
 	    cmocka_unit_test(a_plan_closes_them),
 	    cmocka_unit_test(other_milters_stay),
 	    cmocka_unit_test(a_chroot_needs_a_way_in),
