@@ -75,6 +75,15 @@ void mw_postfix_check(const struct mw_postfix *p, struct mw_advices *ret);
  * service whose own settings count, or NULL. */
 void mw_postfix_check_list(const struct mw_postfix *p, const struct mw_service *s,
                            struct mw_advices *f, const char *where, const char *list);
+/* Each row of a table ("type:name", "proxy:…" too) to row, blanks around key and value
+ * cut off; table: its name without proxy. 0; 1: it has an answer for every key, so that
+ * no later table is asked; -1: it cannot be looked through. */
+typedef void mw_table_row(void *arg, const char *table, struct mw_str key,
+                          struct mw_str value);
+int mw_postfix_table(const struct mw_postfix *p, struct mw_arena *a, struct mw_str spec,
+                     mw_table_row *row, void *arg) MW_CHECK;
+/* Rows that answer with DISCARD, in tables of headers, bodies and access(5). */
+void mw_postfix_check_discards(const struct mw_postfix *p, struct mw_advices *f);
 /* Whom the tables of smtpd_milter_maps send past us. where: the setting's name, with its
  * service. */
 void mw_postfix_check_maps(const struct mw_postfix *p, struct mw_advices *f,

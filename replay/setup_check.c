@@ -191,9 +191,6 @@ check_classes(const struct mw_postfix *p, struct mw_advices *f)
 static void
 check_main(const struct mw_postfix *p, struct mw_advices *f)
 {
-	static const char *const checks[] = {"header_checks", "body_checks",
-	                                     "mime_header_checks", "nested_header_checks",
-	                                     "milter_header_checks"};
 	mw_postfix_check_maps(p, f, "smtpd_milter_maps",
 	                      mw_postfix_get(p, "smtpd_milter_maps"));
 	if (mw_postfix_get(p, "multi_instance_directories")[0])
@@ -227,17 +224,7 @@ check_main(const struct mw_postfix *p, struct mw_advices *f)
 		    "log "
 		    "cannot be told to be the same message",
 		    "enable_long_queue_ids = yes");
-	/* Some of them are $header_checks unless set. */
-	for (size_t i = 0; i < MW_COUNT(checks); i++)
-		if (mw_postfix_get(p, checks[i])[0] &&
-		    (i == 0 || strcmp(mw_postfix_get(p, checks[i]),
-		                      mw_postfix_get(p, checks[0])) != 0))
-			mw_advice_add(
-			    f, MW_ADVICE_NOTE, "discard",
-			    text("%s is set: what it answers with DISCARD or HOLD may be "
-			         "acknowledged without a record",
-			         checks[i]),
-			    "look through it");
+	mw_postfix_check_discards(p, f);
 }
 
 /* ---- master.cf ---- */

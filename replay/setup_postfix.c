@@ -28,6 +28,13 @@ static const char *const wanted[] = {
     "mime_header_checks",
     "nested_header_checks",
     "milter_header_checks",
+    "smtpd_client_restrictions",
+    "smtpd_helo_restrictions",
+    "smtpd_sender_restrictions",
+    "smtpd_relay_restrictions",
+    "smtpd_recipient_restrictions",
+    "smtpd_data_restrictions",
+    "smtpd_end_of_data_restrictions",
 };
 
 /* postconf [-c DIR] FLAG [NAME…] into lines. */
