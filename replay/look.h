@@ -27,7 +27,6 @@ struct mw_look {
 	size_t m, cap;
 	enum mw_early_look early;  /* l->s has what was seen while the plan was made */
 	struct mw_seen_hops *hops; /* of l->s, while no queue ID is known; or NULL */
-	bool again;                /* some of what was put is not there */
 	struct mw_err *err;
 };
 

@@ -298,28 +298,6 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 	return q;
 }
 
-static bool
-any_filed(const struct mw_plan_box *b)
-{
-	for (size_t i = 0; i < b->n; i++)
-		if (b->v[i].filed && b->v[i].fate == MW_FATE_TRIED)
-			return true;
-	return false;
-}
-
-/* Another look tells where scripts put it. 0: the box is done, or another attempt finds
- * out what is missing. */
-static int
-look_for_filed(struct mw_look *l, struct mw_err *err)
-{
-	size_t left = 0;
-	int q = mw_look(l, err);
-	if (!q)
-		q = settle(l, &left, err);
-	l->again = !q && left;
-	return q;
-}
-
 /* One attempt: 0 the box is done. */
 static int
 attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_err *err)
@@ -362,9 +340,7 @@ attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_er
 			q = settle(l, &left, err);
 	}
 	mw_look_forget(l);
-	if (!q && left)
-		q = mw_run_put_missing(r, b, left, err);
-	return q || !any_filed(b) ? q : look_for_filed(l, err);
+	return q || !left ? q : mw_run_put_missing(r, b, left, err);
 }
 
 /* Is another try of the same box any use? */
@@ -399,6 +375,15 @@ nothing_arrived(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 	return q ? mw_fail(err, q, "out of memory") : 1;
 }
 
+static bool
+any_filed(const struct mw_plan_box *b)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (b->v[i].filed && b->v[i].fate == MW_FATE_TRIED)
+			return true;
+	return false;
+}
+
 static int
 run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 {
@@ -406,7 +391,6 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 	int tries = 0, q = mw_look_init(&l, r, b, err);
 	while (!q || tries) {
 		l.early = MW_EARLY_NONE;
-		l.again = false;
 		size_t before = mw_run_open_copies(b);
 		if (mw_cli_stopped())
 			q = mw_fail(err, MW_ECANCEL, "interrupted");
@@ -419,8 +403,8 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 			struct mw_err second;
 			int c = mw_target_close(r->target, q ? &second : err);
 			q = q ? q : c;
-			if (!q && l.again && ++tries < MW_RUN_ATTEMPTS)
-				continue;
+			if (!q && any_filed(b))
+				continue; /* another look, at what scripts made too */
 		}
 		size_t after = mw_run_open_copies(b);
 		if (!q || (!after && q != MW_ECANCEL && q != MW_ENOMEM)) {

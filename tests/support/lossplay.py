@@ -60,6 +60,8 @@ class Play:
 		loss.deliver_waiting()
 		state = mailbox.dump(loss.rig, storeloss.USERS)
 		self.check(loss, "replay", state)
+		t.equal((self.first.summary or {}).get("skipped"), 0,
+			f"{what}: no script threw any away, and none is told of as such")
 		again = store.replay(*self.select)
 		t.ok(again.rc == 0 and (again.summary or {}).get("restored") == 0
 		     and mailbox.dump(loss.rig, storeloss.USERS) == state,
