@@ -41,6 +41,7 @@ struct mw_dialog_opts {
 	 * session ends right after a message that went well, and had neither AUTH nor
 	 * XCLIENT nor a refusal, QUIT is answered here and keep_next is set. */
 	bool keep;
+	bool plain;            /* XFORWARD is asked of the next server each time */
 	const char *on, *next; /* names for the log and the record; borrowed */
 	struct mw_str peer;    /* address; empty: a unix socket */
 	unsigned peer_port;
@@ -88,6 +89,7 @@ struct mw_dialog {
 	bool close_next;     /* at once, whatever is in to_next */
 	int64_t deadline_us; /* monotonic; 0: none. Then mw_dialog_timeout. */
 	bool keep_next;      /* take that connection away before close_next closes it */
+	bool unforwarded;    /* it has refused an XFORWARD that was answered here */
 	bool reconnect; /* a used one was gone: make a new one, or mw_dialog_next_down */
 	/* Begin TLS on that side when what is to be sent there is out: as its server; as
 	 * its client. Then mw_dialog_tls_up, mw_dialog_next_tls_up. */

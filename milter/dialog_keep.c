@@ -34,7 +34,7 @@ mw_dialog_next_used(struct mw_dialog *d, const struct mw_used *u)
 bool
 mw_dialog_keep_hello(struct mw_dialog *d, struct mw_str line, enum mw_verb verb)
 {
-	if (!d->used || d->hello || d->heard || d->kept.hello.n == 0 ||
+	if (!d->used || d->hello || d->heard || d->ahead_due || d->kept.hello.n == 0 ||
 	    verb != (d->o.lmtp ? MW_VERB_LHLO : MW_VERB_EHLO) ||
 	    !mw_str_eq(line, mw_buf_str(&d->kept.hello)))
 		return false;
@@ -54,8 +54,8 @@ mw_dialog_keep_hello(struct mw_dialog *d, struct mw_str line, enum mw_verb verb)
 bool
 mw_dialog_keep_forward(struct mw_dialog *d, struct mw_str line)
 {
-	if (!d->kept.forwards || d->odd || d->open || d->ahead_due >= AHEAD_MAX ||
-	    d->kept.hello.n == 0 ||
+	if (!d->kept.forwards || d->o.plain || d->odd || d->open ||
+	    d->ahead_due >= AHEAD_MAX || d->kept.hello.n == 0 ||
 	    !mw_smtp_offers(mw_buf_str(&d->kept.hello_reply), MW_STR("PIPELINING")))
 		return false;
 	mw_dialog_keep_said(d, MW_VERB_XFORWARD);
@@ -77,6 +77,7 @@ mw_dialog_keep_forwarded(struct mw_dialog *d)
 		mw_buf_clear(&d->ahead);
 	if (d->kept.forwards)
 		return;
+	d->unforwarded = true;
 	mw_log(MW_LOG_WARN, NULL,
 	       "event=nexthop_failed on=%s nexthop=%s reason=\"it refuses XFORWARD: %u\"",
 	       d->o.on, d->o.next, d->reply_code);

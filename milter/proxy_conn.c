@@ -12,6 +12,7 @@
 
 enum {
 	LINGER_MS = 500,
+	PLAIN_S = 7200, /* until a message comes again whose XFORWARD was refused */
 	WIRE_MAX = 256 * 1024, /* encrypted, not yet taken by the peer */
 	/* not yet taken by the client: the replies to 100,000 recipients are less */
 	OWED_MAX = 16 * 1024 * 1024,
@@ -150,6 +151,10 @@ flush_both(struct mw_proxy_conn *c)
 	/* Before the client hears the answer to QUIT: the next one may come at once. */
 	if (d->keep_next)
 		mw_proxy_park(c);
+	if (d->unforwarded)
+		atomic_store(&c->proxy->plain_us,
+		             mw_proxy_now(c->proxy) + PLAIN_S * INT64_C(1000000));
+	d->unforwarded = false;
 	/* A client that does not read may still be owed a delivery: go on without it. */
 	start_tls(c);
 	if (!flush_side(c->client.fd, c->tls, &d->to_client, &c->wire) ||
@@ -391,6 +396,7 @@ mw_proxy_conn_begin(struct mw_proxy_conn *c)
 {
 	const struct mw_dialog_opts *o = &c->dialog.o;
 	TAILQ_INSERT_TAIL(&c->loop->conns, c, link);
+	c->dialog.o.plain = mw_proxy_now(c->proxy) < atomic_load(&c->proxy->plain_us);
 	if (o->keep && mw_proxy_reuse(c, o->trusted)) {
 		c->dialog.o.next_local = c->kept->local;
 		mw_dialog_next_used(&c->dialog, &c->kept->known);

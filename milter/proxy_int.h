@@ -127,7 +127,8 @@ struct mw_proxy {
 	struct mw_pool *pool;        /* looks up names */
 	struct mw_proxy_loop loop[MW_PROXY_LOOPS];
 	unsigned n_loops;
-	atomic_int_fast64_t warn_us; /* when it may complain again */
+	atomic_int_fast64_t warn_us;  /* when it may complain again */
+	atomic_int_fast64_t plain_us; /* until then XFORWARD is not answered here */
 	atomic_int_fast64_t
 	    full_us; /* since when session_limit is reached; 0: it is not */
 	atomic_uint_fast64_t n_conns; /* written with the lock */

@@ -183,8 +183,9 @@ static void
 on_bad(void *arg, const struct mw_err *err)
 {
 	struct list *l = arg;
+	bool said = err->code == MW_EKEY && l->no_key; /* of another stretch */
 	l->no_key = l->no_key || err->code == MW_EKEY;
-	if (err->code != MW_EERASED || l->cli->verbose)
+	if (!said && (err->code != MW_EERASED || l->cli->verbose))
 		(void)mw_cli_error(l->cli, err);
 }
 
@@ -303,12 +304,13 @@ select_back(struct list *l, struct mw_store *st, const struct mw_span *all,
 	if (r == MW_ENOMEM)
 		return mw_fail(err, r, "out of memory");
 	q.span = all;
-	span->from = r == 1 ? last.seq + 1 : UINT64_MAX;
+	uint64_t at = r == 1 ? last.seq + 1 : UINT64_MAX;
+	span->from = UINT64_MAX; /* what has come since belongs to it */
 	n = r == 1 ? n : UINT64_MAX;
-	for (r = 0; r == 0 && span->from > 1; n *= 8) {
+	for (r = 0; r == 0 && at > 1; n *= 8) {
 		size_t bad = 0;
 		span->to = span->from;
-		span->from = span->to > n ? span->to - n : 1;
+		at = span->from = at > n ? at - n : 1;
 		l->ring_from = l->n_ref;
 		r = mw_select(l->cli, &q, on_item, l, on_bad, &bad, err);
 		*n_bad += bad;

@@ -145,9 +145,10 @@ int mw_follow_twins(struct mw_follow *f, const struct mw_follow_pos *pos, size_t
                     struct mw_err *err) MW_CHECK;
 
 /* follow_held.c. A copy that was not put: addr, by which a later host of a set may have
- * taken the mail (then its people have it); none: told at once. */
+ * taken the mail (then its people have it), if code is MW_ENOUSER. All else, and what has
+ * no addr, is told at once. */
 void mw_follow_hold(struct mw_follow *f, size_t journal, const struct mw_record *r,
-                    const char *mailbox, struct mw_str addr, const char *why);
+                    const char *mailbox, struct mw_str addr, int code, const char *why);
 /* Tells of those that waited long enough, or of all. */
 void mw_follow_tell_held(struct mw_follow *f, bool all);
 void mw_follow_held_free(struct mw_follow *f);

@@ -52,12 +52,13 @@ mw_follow_took(const struct mw_mail *m, struct mw_str addr)
 
 void
 mw_follow_hold(struct mw_follow *f, size_t journal, const struct mw_record *r,
-               const char *mailbox, struct mw_str addr, const char *why)
+               const char *mailbox, struct mw_str addr, int code, const char *why)
 {
 	struct mw_follow_held *h = f->held;
-	if (addr.n && f->cli->n_journals > 1 && !h)
+	bool wait = addr.n && f->cli->n_journals > 1 && code == MW_ENOUSER;
+	if (wait && !h)
 		h = f->held = calloc(1, sizeof *h);
-	if (!addr.n || f->cli->n_journals < 2 || !h || h->n == MOST) {
+	if (!wait || !h || h->n == MOST) {
 		mw_follow_failed(f, r->id, mailbox, why);
 		return;
 	}

@@ -22,6 +22,7 @@ struct mw_follow_session {
 	struct mw_target *t; /* NULL: none is open */
 	int64_t used_us;     /* monotonic */
 	int64_t bad_us;      /* until then its mail fails with why */
+	int bad;             /* MW_E… of it */
 	char why[300];
 };
 
@@ -234,7 +235,8 @@ add_copies(struct step *s, size_t journal, const struct mw_record *rec,
 			continue;
 		struct mw_err why = {0};
 		if (mw_target_box(f->target, c[i].mailbox, s->arena, &box, &why) < 0) {
-			mw_follow_hold(f, journal, rec, c[i].mailbox, c[i].addr, why.msg);
+			mw_follow_hold(f, journal, rec, c[i].mailbox, c[i].addr,
+			               MW_ENOUSER, why.msg);
 			continue;
 		}
 		bool sent = c[i].sent && sent_apart;
@@ -421,7 +423,7 @@ io_done(void *arg, const struct mw_put *p, int code, const char *why,
 		return 0;
 	}
 	if (code < 0) {
-		mw_follow_hold(f, c->journal, &c->rec, c->mailbox, c->addr, why);
+		mw_follow_hold(f, c->journal, &c->rec, c->mailbox, c->addr, code, why);
 		return 0;
 	}
 	const struct mw_follow_what what = {c->journal, &c->rec, c->digest, c->box,
@@ -449,10 +451,11 @@ by_box(const void *x, const void *y)
 }
 
 static void
-fail_all(struct mw_follow *f, const struct copy *v, size_t n, const char *why)
+fail_all(struct mw_follow *f, const struct copy *v, size_t n, int code, const char *why)
 {
 	for (size_t i = 0; i < n; i++)
-		mw_follow_hold(f, v[i].journal, &v[i].rec, v[i].mailbox, v[i].addr, why);
+		mw_follow_hold(f, v[i].journal, &v[i].rec, v[i].mailbox, v[i].addr, code,
+		               why);
 }
 
 /* The copies of one box. */
@@ -475,7 +478,7 @@ one_box(struct step *s, struct copy *v, size_t n, struct mw_err *err)
 	if (!put || !ses)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	if (ses->bad_us > now_mono()) {
-		fail_all(f, v, n, ses->why);
+		fail_all(f, v, n, ses->bad, ses->why);
 		return 0;
 	}
 	for (size_t i = 0; i < n; i++) {
@@ -491,7 +494,8 @@ one_box(struct step *s, struct copy *v, size_t n, struct mw_err *err)
 	    !mw_follow_passing(r, err->msg)) {
 		(void)snprintf(ses->why, sizeof ses->why, "%s", err->msg);
 		ses->bad_us = now_mono() + INT64_C(1000000) * BAD_S;
-		fail_all(f, v, n, ses->why);
+		ses->bad = r;
+		fail_all(f, v, n, r, ses->why);
 		mw_err_clear(err);
 		return 0;
 	}

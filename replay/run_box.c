@@ -36,20 +36,36 @@ sibling_there(const struct mw_look *l, size_t i)
 	        l->c[i + 1].how != MW_RC_MISSING);
 }
 
+/* The copies that are there and were refused behind their capture: mostly none. */
+static int
+find_refused(const struct mw_look *l, size_t **ret, size_t *ret_n)
+{
+	size_t n = 0;
+	for (size_t k = 0; k < l->b->n && l->r->retries_stand; k++)
+		n += l->b->v[k].known == MW_KNOWN_REFUSED && l->c[k].how != MW_RC_MISSING;
+	*ret_n = 0;
+	if (n && !(*ret = calloc(n, sizeof **ret)))
+		return MW_ENOMEM;
+	for (size_t k = 0; *ret_n < n; k++)
+		if (l->b->v[k].known == MW_KNOWN_REFUSED && l->c[k].how != MW_RC_MISSING)
+			(*ret)[(*ret_n)++] = k;
+	return 0;
+}
+
 /* Is one of the same content there that was refused behind its capture? Then this one is
  * its retry, if the target took each as it came. */
 static bool
-refused_there(struct mw_look *l, size_t i)
+refused_there(struct mw_look *l, size_t i, const size_t *refused, size_t n)
 {
 	const struct mw_plan_rec *rec = l->r->plan->rec;
 	struct mw_plan_copy *v = l->b->v;
-	for (size_t k = 0; k < l->b->n; k++) {
-		if (v[k].known != MW_KNOWN_REFUSED || l->c[k].how == MW_RC_MISSING ||
-		    v[k].spent || v[k].sent != v[i].sent || k == i ||
-		    memcmp(rec[v[k].rec].digest, rec[v[i].rec].digest,
+	for (size_t k = 0; k < n; k++) {
+		struct mw_plan_copy *x = &v[refused[k]];
+		if (x->spent || x->sent != v[i].sent ||
+		    memcmp(rec[x->rec].digest, rec[v[i].rec].digest,
 		           sizeof rec->digest) != 0)
 			continue;
-		v[k].spent = true;
+		x->spent = true;
 		return true;
 	}
 	return false;
@@ -59,8 +75,9 @@ refused_there(struct mw_look *l, size_t i)
 static int
 settle(struct mw_look *l, size_t *ret_left, struct mw_err *err)
 {
-	size_t left = 0, removed = 0;
-	int q = 0;
+	MW_AUTOFREE size_t *refused = NULL;
+	size_t left = 0, removed = 0, n_refused;
+	int q = find_refused(l, &refused, &n_refused);
 	for (size_t i = 0; i < l->b->n && !q; i++) {
 		struct mw_plan_copy *p = &l->b->v[i];
 		if (!p->wanted || (p->fate != MW_FATE_OPEN && p->fate != MW_FATE_TRIED))
@@ -68,9 +85,9 @@ settle(struct mw_look *l, size_t *ret_left, struct mw_err *err)
 		p->ambiguous = l->c[i].ambiguous;
 		bool missing = l->c[i].how == MW_RC_MISSING &&
 		               !(l->r->plan->by_message && sibling_there(l, i));
-		if (missing && l->r->retries_stand && p->known != MW_KNOWN_REFUSED &&
+		if (missing && n_refused && p->known != MW_KNOWN_REFUSED &&
 		    p->fate == MW_FATE_OPEN)
-			missing = !refused_there(l, i);
+			missing = !refused_there(l, i, refused, n_refused);
 		if (missing && l->r->ask_known && p->fate == MW_FATE_OPEN)
 			p->known = (uint8_t)l->r->ask_known(l->r->arg, l->r, p);
 		if (missing)

@@ -151,7 +151,8 @@ walk_log(struct walk *w, uint64_t from, struct mw_err *err)
 					*err = e;
 				return r;
 			}
-			if (!span || !e.last_seq || e.last_seq >= span->from)
+			if (!span || !e.last_seq ||
+			    (e.last_seq >= span->from && e.last_seq < span->to))
 				report(w, &e);
 			r = 0;
 			continue;

@@ -293,7 +293,8 @@ put_to(struct mw_imap_putting *p, const struct mw_put *v, size_t n, const char *
 	}
 	if (!r)
 		r = flush_batch(p, batch, k, err);
-	p->last = last;
+	/* What is asked behind a script takes its answers first. */
+	p->last = last && p->t->o.filing != MW_FILE_SIEVE;
 	return r ? r : mw_imap_round_end(p, err);
 }
 

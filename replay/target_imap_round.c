@@ -53,8 +53,9 @@ first_part(const struct mw_imap_putting *p, const struct mw_put *const *v, size_
 		return 0;
 	for (size_t i = 0; i < n; i++)
 		all += v[i]->size;
-	if (p->b->second_coming || !p->b->second || !mw_imap_two(p->b->c, n, all) ||
-	    !mw_imap_two(p->b->second, n, all))
+	/* What the second sends could come before the marker. */
+	if (p->b->marker_due || p->b->second_coming || !p->b->second ||
+	    !mw_imap_two(p->b->c, n, all) || !mw_imap_two(p->b->second, n, all))
 		return n;
 	while (k < n - 1 && (double)sum < FIRST_SHARE * (double)all)
 		sum += v[k++]->size;

@@ -57,6 +57,14 @@ on_marker(void *arg, struct mw_imap_cur cur)
 }
 
 static int
+ask_marker(struct mw_imap *c, struct mw_err *err)
+{
+	return mw_imap_cmd(c, err,
+	                   "FETCH 1 (BODY.PEEK[HEADER.FIELDS (X-MAILWAL-LEDGER "
+	                   "X-MAILWAL-HOST X-MAILWAL-RUN)])");
+}
+
+static int
 on_counts(void *arg, struct mw_imap_cur cur)
 {
 	struct mw_imap_counts *n = arg, v;
@@ -334,9 +342,7 @@ mw_imap_staging_take_over(struct mw_target *t, struct mw_imap_box *b, struct mw_
 			return r == MW_EREFUSED
 			           ? mw_imap_refused(c, err, "open " MW_STAGING_NAME)
 			           : r;
-		r = mw_imap_cmd(c, err,
-		                "FETCH 1 (BODY.PEEK[HEADER.FIELDS (X-MAILWAL-LEDGER "
-		                "X-MAILWAL-HOST X-MAILWAL-RUN)])");
+		r = ask_marker(c, err);
 		if (!r)
 			r = mw_imap_wait(c, on_marker, &m, err);
 		if (r && r != MW_EREFUSED)
@@ -400,9 +406,24 @@ put_marker(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	if (b->marker_sent < 0)
 		return b->marker_sent;
 	int r = mw_imap_cmd(b->c, err, "SELECT %s", b->staging);
+	r = r ? r : ask_marker(b->c, err);
 	b->marker_due = !r;
 	b->selected = !r;
 	return r ? r : mw_net_flush(b->c->net, err);
+}
+
+/* Whoever took the folder away while it had no marker yet may have made it anew: it is
+ * his whose marker came first. */
+static int
+hear_marker(struct mw_imap_box *b, bool put, struct mw_err *err)
+{
+	struct marker m = {0};
+	const char *run = b->of->o.run_id ? b->of->o.run_id : "-";
+	int r = mw_imap_wait(b->c, on_marker, &m, err);
+	if (!put || (r && r != MW_EREFUSED) || (m.any && strcmp(m.run, run) == 0))
+		return r == MW_EREFUSED ? 0 : r;
+	b->locked = b->selected = false;
+	return locked_by(b, &m, err);
 }
 
 int
@@ -422,8 +443,12 @@ mw_imap_staging_settle(struct mw_imap_box *b, struct mw_err *err)
 	b->selected = !q;
 	b->marker_uid = r ? 0 : a.uid;
 	if (!r && q == MW_EREFUSED)
-		return mw_imap_refused(b->c, err, "open the folder " MW_STAGING_NAME);
-	return r ? r : q;
+		(void)mw_imap_refused(b->c, err, "open the folder " MW_STAGING_NAME);
+	bool put = !r && !q;
+	if (q && q != MW_EREFUSED)
+		return r ? r : q;
+	int m = hear_marker(b, put, put ? err : &ignored);
+	return r ? r : q ? q : m;
 }
 
 /* Makes the folder. Refused because it is there, though it cannot be looked at:
@@ -464,12 +489,15 @@ create_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 }
 
 /* In one round trip: makes the folder, looks whether another changed since the scan, and
- * lists them. 1: changed, 0: not; MW_EREFUSED: the folder was not made. */
+ * lists them. 1: changed, 0: not; MW_EREFUSED: the folder was not made. Opened, since of
+ * a folder that is, as the last one scanned, STATUS tells what the server last knew. */
 static int
 create_and_look(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_err ignored;
 	int r = mw_imap_cmd(b->c, err, "CREATE %s", b->staging);
+	if (!r)
+		r = mw_imap_cmd(b->c, err, "EXAMINE %s", b->staging);
 	if (!r)
 		r = mw_imap_changed_send(b, err);
 	if (!r)
@@ -482,7 +510,9 @@ create_and_look(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 		return r;
 	/* What is asked behind a CREATE that was refused says nothing. */
 	struct mw_err *why = made ? err : &ignored;
-	int changed = mw_imap_changed_wait(b, why);
+	int open = mw_imap_wait(b->c, NULL, NULL, why);
+	bool lost = open && open != MW_EREFUSED;
+	int changed = lost ? open : mw_imap_changed_wait(b, why);
 	int other = changed < 0 ? changed : mw_imap_relist_wait(t, b, why);
 	if (other < 0 && (made || b->c->sent != b->c->answered))
 		return made ? other : mw_fail(err, other, "%s", ignored.msg);

@@ -70,7 +70,9 @@ mw_index_open(const char *dir, const uint8_t journal[MW_ID_LEN], int writable,
 	memcpy(ix->journal, journal, MW_ID_LEN);
 	ix->writable = writable;
 	ix->lock = -1;
-	int r = writable ? mark(ix, err) : 0;
+	/* mw_index_begin does so under the lock, should the note go meanwhile. */
+	bool noted = writable && mw_beside_marked(ix->dir) && !mw_beside_stale(ix->dir);
+	int r = writable && !noted ? mark(ix, err) : 0;
 	if (r < 0) {
 		ix->writable = 0;
 		mw_index_close(ix);

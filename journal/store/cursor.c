@@ -321,11 +321,16 @@ enter(struct mw_cursor *c, struct mw_err *err)
 		return r;
 	}
 	r = due && first > due ? mw_store_hole_known(c->st, due, first - 1, err) : 1;
-	if (r == 0)
-		return mw_fail(err, MW_EDAMAGED,
-		               "records %llu to %llu are missing before segment %llu",
-		               (unsigned long long)due, (unsigned long long)(first - 1),
-		               (unsigned long long)number);
+	if (r == 0) {
+		r = mw_fail(err, MW_EDAMAGED,
+		            "records %llu to %llu are missing before segment %llu",
+		            (unsigned long long)due, (unsigned long long)(first - 1),
+		            (unsigned long long)number);
+		if (err) {
+			err->first_seq = due;
+			err->last_seq = first - 1;
+		}
+	}
 	return r;
 }
 

@@ -322,14 +322,31 @@ forwarded(void **state)
 	memset(&with, 0, sizeof with);
 }
 
+static void
+tls_after_forward(void **state)
+{
+	(void)state;
+	static const struct script scripts[] = {
+	    {"what was said before TLS counts for nothing",
+	     false,
+	     0,
+	     {"C:220 mx|", "c:EHLO me|",
+	      "C:250-mx|250-XFORWARD NAME|250-PIPELINING|250-CHUNKING|250 STARTTLS|",
+	      "c:" F, F250, "c:STARTTLS|", "C:220 2.0.0 Ready to start TLS|",
+	      "T:", "c:EHLO me|", "N:" F "EHLO me|", NULL}},
+	};
+	with.keep = with.used = with.forwards = with.tls = true;
+	run_scripts(scripts, MW_COUNT(scripts));
+	memset(&with, 0, sizeof with);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(given_away),
-	    cmocka_unit_test(taken),
-	    cmocka_unit_test(gone_meanwhile),
-	    cmocka_unit_test(forwarded),
+	    cmocka_unit_test(given_away),        cmocka_unit_test(taken),
+	    cmocka_unit_test(gone_meanwhile),    cmocka_unit_test(forwarded),
+	    cmocka_unit_test(tls_after_forward),
 	};
 	mw_log_open("test", false, (enum mw_level)0);
 	return cmocka_run_group_tests(tests, setup, teardown);
