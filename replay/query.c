@@ -101,15 +101,49 @@ take_size(const char *opt, const char *v, bool more, uint64_t *ret, struct mw_er
 	return 1;
 }
 
-/* Of "<a@b>" and "Ann <a@b>", as logs and mail programs have it, the address. No address
- * ends with '>'. */
+/* Of "<a@b>" and "Ann <a@b>", as logs and mail programs have it, the address. What stands
+ * in quotes is part of a name; of more than one '<' nobody knows which is meant. */
 static struct mw_str
 in_brackets(struct mw_str s)
 {
-	const char *open = s.n > 2 && s.p[s.n - 1] == '>' ? memrchr(s.p, '<', s.n) : NULL;
-	if (!open)
+	const char *open = NULL;
+	bool quoted = false;
+	for (size_t i = 0; i < s.n; i++) {
+		if (quoted && s.p[i] == '\\')
+			i++;
+		else if (s.p[i] == '"')
+			quoted = !quoted;
+		else if (s.p[i] == '<' && !quoted && open)
+			return s;
+		else if (s.p[i] == '<' && !quoted)
+			open = s.p + i;
+	}
+	if (!open || quoted || s.n < 3 || s.p[s.n - 1] != '>')
 		return s;
 	return mw_str_trim(mw_str(open + 1, (size_t)(s.p + s.n - 1 - (open + 1))));
+}
+
+/* Something that is in no address, as in a list of them or with a comment behind it. A
+ * name without '@' may have blanks; one '@' at least is not in quotes. */
+static bool
+is_more(struct mw_str s)
+{
+	bool quoted = false, more = false, blank = false, at = false;
+	if (mw_str_eq(s, MW_STR("<>")))
+		return false;
+	for (size_t i = 0; i < s.n; i++) {
+		if (quoted && s.p[i] == '\\')
+			i++;
+		else if (s.p[i] == '"')
+			quoted = !quoted;
+		else if (!quoted) {
+			more = more || strchr(",;<>()", s.p[i]);
+			blank = blank || (unsigned char)s.p[i] <= ' ';
+			at = at || s.p[i] == '@';
+		}
+	}
+	bool any = memchr(s.p, '@', s.n) != NULL;
+	return more || (any && (blank || quoted || !at));
 }
 
 static int
@@ -122,7 +156,11 @@ check_address(const char *opt, struct mw_str s, struct mw_err *err)
 	if (s.p[s.n - 1] == '@')
 		return mw_fail(err, MW_EUSAGE, "%s: '%.*s' has nothing after its '@'",
 		               opt, (int)s.n, s.p);
-	return 0;
+	if (!is_more(s))
+		return 0;
+	(void)mw_fail(err, MW_EUSAGE, "%s: '%.*s' is not one address", opt, (int)s.n,
+	              s.p);
+	return mw_err_hint(err, "give %s once for each of several", opt);
 }
 
 static int
@@ -131,7 +169,7 @@ check_domain(const char *opt, struct mw_str s, struct mw_err *err)
 	size_t at = s.p[0] == '@';
 	bool bad = s.n == at;
 	for (size_t i = at; i < s.n; i++)
-		bad = bad || s.p[i] == '@' || (unsigned char)s.p[i] <= ' ';
+		bad = bad || (unsigned char)s.p[i] <= ' ' || strchr("@,;<>()\"", s.p[i]);
 	return bad ? mw_fail(err, MW_EUSAGE, "%s: '%.*s' is no domain", opt, (int)s.n,
 	                     s.p)
 	           : 0;

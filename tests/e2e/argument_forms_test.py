@@ -71,6 +71,19 @@ def addresses(t, site):
 			    (("--domain", "bob@example.net"), "no domain")):
 		for verb in (["list"], ["hold", "add", "h"], ["export", "--to", f"eml:{site.dir}/none"]):
 			site.refused(64, [words[0], said], *verb, *words)
+	for value in (f"Alice <{ALICE}>, Bob <bob@example.net>", f"{ALICE}, bob@example.net", f"<{ALICE}> (Alice)",
+		      f'"Alice <{ALICE}>"', f"<{ALICE}>, <bob@example.net>", f"{ALICE} Alice", "alice, bob",
+		      f'"Alice {ALICE}', f"{ALICE}; bob@example.net", f"Alice <{ALICE}", f"{ALICE}>"):
+		for opt in ("--user", "--sender"):
+			for verb in (["list"], ["hold", "add", "h"]):
+				site.refused(64, [opt, "not one address", f"give {opt} once"], *verb, opt, value)
+		site.refused(64, ["--user"], "recover", "--user", value)
+		site.refused(64, ["--user"], "import", f"maildir:{site.dir}/mail", "--user", value, "-n")
+	for value in ("a.example,b.example", "<example.org>", '"example.org"', "example.org;"):
+		site.refused(64, ["--domain", "no domain"], "list", "--domain", value)
+	for value in ('"a<bob"@example.net', '<"a<bob"@example.net>', '"a, b (c)"@example.net', '"B, \\"x" <bob@example.net>',
+		      '"a\\"b@c"@example.net'):
+		t.equal(site.count("--sender", value), int("<bob@" in value), f"list --sender '{value}'")
 	for user in ("@example.org", "alice@"):
 		site.refused(64, ["--user"], "recover", "--user", user)
 		site.refused(64, ["--user"], "import", f"maildir:{site.dir}/mail", "--user", user, "-n")
