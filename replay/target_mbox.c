@@ -359,6 +359,22 @@ write_from(struct mw_files_out *o, const struct mw_put *p, const struct mw_mail 
 	return mw_files_write(o, line, (size_t)k);
 }
 
+/* What others wrote may end in the middle of a line, or without the empty line that must
+ * stand before a From_ line: without it nobody finds the message behind. */
+static int
+separate(struct mbox *m, struct mw_files_out *o)
+{
+	char end[3] = {'\n', '\n', '\n'};
+	off_t at = lseek(m->fd, 0, SEEK_END);
+	size_t k = (size_t)MW_MIN(at, (off_t)sizeof end);
+	if (at < 0 || pread(m->fd, end + sizeof end - k, k, at - (off_t)k) != (ssize_t)k)
+		return mw_fail_errno(o->err, "cannot read %s", m->path);
+	if (end[2] != '\n')
+		return mw_files_write(o, "\n\n", 2);
+	bool blank = end[1] == '\n' || (end[1] == '\r' && end[0] == '\n');
+	return blank ? 0 : mw_files_write(o, "\n", 1);
+}
+
 static int
 append_one(struct mbox *m, const struct mw_put *p, const struct mw_put_io *io,
            struct mw_err *err)
@@ -372,6 +388,8 @@ append_one(struct mbox *m, const struct mw_put *p, const struct mw_put_io *io,
 	o->err = err;
 	struct quoting q = {.o = o, .deciding = true, .last = '\n'};
 	int r = io->envelope(io->arg, p, &mail, err);
+	if (!r)
+		r = separate(m, o);
 	if (!r)
 		r = write_from(o, p, mail);
 	if (!r)

@@ -667,6 +667,52 @@ an_mbox_torn_by_a_dead_run_is_cut_back(void **state)
 }
 
 static void
+write_box(const char *text)
+{
+	char path[100];
+	(void)snprintf(path, sizeof path, "%s/box", dir);
+	FILE *f = fopen(path, "w");
+	assert_non_null(f);
+	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* What others wrote need not end with the empty line before the next From_ line. */
+static void
+an_mbox_may_end_anywhere(void **state)
+{
+	(void)state;
+#define FROM "From x Thu Nov 19 10:00:00 2026\nSubject: theirs\n\n"
+	static const char *const ends[] = {
+	    "",
+	    "\n",
+	    "\r\n",
+	    FROM "no end",
+	    FROM "one end\n",
+	    FROM "two ends\n\n",
+	    FROM "CRLF\r\n",
+	    FROM "CRLF twice\r\n\r\n",
+	    "From x Thu Nov 19 10:00:00 2026\nContent-Length: 4\n\nbody",
+	    "From x Thu Nov 19 10:00:00 2026\nContent-Length: 5\n\nbody\n",
+	};
+	for (size_t k = 0; k < MW_COUNT(ends); k++) {
+		char text[200];
+		struct world w = {.fail_at = -1};
+		write_box(ends[k]);
+		(void)snprintf(text, sizeof text, "mbox:%s/box", dir);
+		struct mw_target *t = target(text);
+		put_all(t, &w);
+		look(t, &w);
+		if (w.found != N + (strncmp(ends[k], "From ", 5) == 0))
+			fail_msg("behind '%s' %zu are found", ends[k], (size_t)w.found);
+		for (size_t i = 0; i < N; i++)
+			assert_int_equal(count(&w, i), 1);
+		forget(&w);
+		mw_target_free(t);
+	}
+}
+
+static void
 a_target_is_understood_or_refused_clearly(void **state)
 {
 	(void)state;
@@ -758,6 +804,7 @@ main(void)
 	                                    setup, teardown),
 	    cmocka_unit_test_setup_teardown(bytes_in_files_are_the_captured_ones, setup,
 	                                    teardown),
+	    cmocka_unit_test_setup_teardown(an_mbox_may_end_anywhere, setup, teardown),
 	    cmocka_unit_test_setup_teardown(an_mbox_torn_by_a_dead_run_is_cut_back, setup,
 	                                    teardown),
 	    cmocka_unit_test_setup_teardown(a_folder_takes_everything, setup, teardown),
