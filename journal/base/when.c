@@ -372,7 +372,7 @@ struct given {
 	struct tm tm;
 	int64_t frac;
 	int weekday; /* that stands for the last such day; -1: none */
-	bool named;  /* the day is told from today: by so many */
+	bool named;  /* the day is told from today: by so many, or that weekday */
 	int days;
 	const char *zone; /* its name, n_zone 0: the offset, or the local one */
 	size_t n_zone;
@@ -407,6 +407,7 @@ day_and_time(const char **s, struct given *g)
 		if (!clock_part(&p, tm, &g->frac) && weekday < 0)
 			return false;
 		g->weekday = weekday;
+		g->named = true;
 	}
 	*s = p;
 	return true;
@@ -419,17 +420,25 @@ time_of(const struct given *g, struct tm tm, bool last)
 	                : mw_zone_time(&tm, g->zone, g->n_zone, last);
 }
 
+/* The second behind the day before: clocks may jump over midnight, or show it twice. */
+static time_t
+first_second(const struct given *g, struct tm day)
+{
+	day.tm_mday--;
+	day.tm_hour = 23;
+	day.tm_min = day.tm_sec = 59;
+	return time_of(g, day, true) + 1;
+}
+
 /* Where it is another day in that zone, today is that one. */
 static void
 move_today(struct given *g, time_t now)
 {
-	struct tm day = g->tm;
-	day.tm_hour = day.tm_min = day.tm_sec = 0;
-	struct tm next = day;
+	struct tm next = g->tm;
 	next.tm_mday++;
-	if (time_of(g, day, false) > now)
+	if (first_second(g, g->tm) > now)
 		g->tm.tm_mday--;
-	else if (time_of(g, next, false) <= now)
+	else if (first_second(g, next) <= now)
 		g->tm.tm_mday++;
 	g->tm.tm_mday += g->days;
 }
@@ -442,7 +451,6 @@ absolute(const char *s, int64_t now_us, bool last, int64_t *ret_us)
 	const char *p = s;
 	if (!localtime_r(&now, &g.tm))
 		return false;
-	int today = g.tm.tm_wday;
 	g.tm.tm_isdst = -1;
 	if (!day_and_time(&p, &g))
 		return false;
@@ -455,6 +463,7 @@ absolute(const char *s, int64_t now_us, bool last, int64_t *ret_us)
 		return false;
 	if (g.named)
 		move_today(&g, now);
+	const int today = weekday_of(g.tm.tm_year, g.tm.tm_mon, g.tm.tm_mday);
 	if (g.weekday >= 0) /* the last one, today if its time has come */
 		g.tm.tm_mday -= (today - g.weekday + 7) % 7;
 	for (int back = 0;; back++) {

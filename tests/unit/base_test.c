@@ -88,6 +88,10 @@ times_parse(void **state)
 	    {"Sun 10:30", "2026-11-15T09:30:00.000000Z"}, /* not yet today */
 	    {"Sunday 10:30 +0200", "2026-11-22T08:30:00.000000Z"},
 	    {"Sat", "2026-11-20T23:00:00.000000Z"},
+	    {"01:00 Pacific/Honolulu", "2026-11-21T11:00:00.000000Z"},
+	    {"08:00 -1000", "2026-11-21T18:00:00.000000Z"},
+	    {"Sat Pacific/Honolulu", "2026-11-21T10:00:00.000000Z"},
+	    {"Sun Pacific/Honolulu", "2026-11-15T10:00:00.000000Z"},
 	    {"Thursday", "2026-11-18T23:00:00.000000Z"},
 	    {"-2h", "2026-11-22T07:11:12.500000Z"},
 	    {"-1h30min", "2026-11-22T07:41:12.500000Z"},
@@ -138,6 +142,32 @@ an_end_leaves_nothing_out(void **state)
 		int64_t us = 0;
 		char text[40];
 		assert_int_equal(mw_time_parse_last(cases[i].text, NOW, &us), 0);
+		mw_time_rfc3339(text, sizeof text, us);
+		assert_string_equal(text, cases[i].utc);
+	}
+}
+
+/* Clocks jump over midnight in Beirut and Santiago, and show it twice in Havana. */
+static void
+a_day_may_begin_at_another_hour(void **state)
+{
+	static const struct {
+		int64_t now;
+		const char *text, *utc;
+	} cases[] = {
+	    {1774733400, "today Asia/Beirut", "2026-03-27T22:00:00.000000Z"}, /* 23:30 */
+	    {1774733400, "tomorrow Asia/Beirut", "2026-03-28T21:00:00.000000Z"},
+	    {1774737000, "yesterday 12:00 Asia/Beirut", "2026-03-28T10:00:00.000000Z"},
+	    {1788665400, "today America/Santiago", "2026-09-05T04:00:00.000000Z"},
+	    {1793507400, "today America/Havana", "2026-11-01T04:00:00.000000Z"},
+	    {1793507400, "yesterday America/Havana", "2026-10-31T04:00:00.000000Z"},
+	};
+	(void)state;
+	for (size_t i = 0; i < MW_COUNT(cases); i++) {
+		int64_t us = 0;
+		char text[40];
+		assert_int_equal(mw_time_parse(cases[i].text, cases[i].now * SEC, &us),
+		                 0);
 		mw_time_rfc3339(text, sizeof text, us);
 		assert_string_equal(text, cases[i].utc);
 	}
@@ -730,6 +760,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(times_parse),
 	    cmocka_unit_test(an_end_leaves_nothing_out),
+	    cmocka_unit_test(a_day_may_begin_at_another_hour),
 	    cmocka_unit_test(wrong_times_are_refused),
 	    cmocka_unit_test(times_print),
 	    cmocka_unit_test(durations_parse),
