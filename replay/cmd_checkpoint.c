@@ -64,7 +64,7 @@ mw_cmd_checkpoint(struct mw_cli *cli, int argc, char **argv)
 		            cli->journals[0]);
 	if (r > 0)
 		r = mw_checkpoint_make(st, &rec, clock->now_us(clock), &note, &err);
-	if (r == 0 && out)
+	if (r == 0 && out && !(cli->json && strcmp(out, "-") == 0)) /* it is in there */
 		r = write_out(out, &note, &err);
 	if (r < 0)
 		return mw_cli_error(cli, &err);

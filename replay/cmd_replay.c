@@ -352,9 +352,12 @@ finish(const struct mw_run *run, int r, struct mw_err *err, const char *report)
 	int status = r ? mw_err_exit(r) : rep->failed || rep->unreadable ? 3 : 0;
 	if (r && r != MW_ECANCEL)
 		return mw_cli_error(run->cli, err);
-	mw_report_print(rep, run->cli->json);
+	if (!run->cli->json)
+		mw_report_print(rep, false);
 	if (report && mw_report_write(rep, report, &second))
 		status = mw_cli_error(run->cli, &second);
+	if (run->cli->json) /* it ends with the summary, also where the report is "-" */
+		mw_report_print(rep, true);
 	if (mw_cli_flush(&second))
 		status = mw_cli_error(run->cli, &second);
 	return status;

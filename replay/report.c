@@ -460,11 +460,14 @@ mw_report_write(const struct mw_report *r, const char *path, struct mw_err *err)
 	for (size_t i = 0; i < r->n_raise; i++)
 		(void)json_array_append_new(raises, mw_report_raise_json(&r->raise[i]));
 	(void)json_object_set_new(o, "uids", raises);
-	char *text = json_dumps(o, JSON_INDENT(1) | JSON_SORT_KEYS);
+	MW_BUF_AUTO text = {0};
+	size_t lines = strcmp(path, "-") == 0 ? 0 : JSON_INDENT(1); /* there, one line */
+	char *dump = json_dumps(o, lines | JSON_SORT_KEYS);
 	json_decref(o);
-	if (!text)
+	if (dump)
+		mw_buf_printf(&text, "%s\n", dump);
+	free(dump);
+	if (!text.n || mw_buf_ok(&text) < 0)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
-	int q = mw_fs_write_named(path, text, strlen(text));
-	free(text);
-	return cannot_write(q, path, err);
+	return cannot_write(mw_fs_write_named(path, text.p, text.n), path, err);
 }

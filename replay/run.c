@@ -464,9 +464,12 @@ mw_run_finish(struct mw_run *run, int r, struct mw_err *err, const char *report)
 		        "backup restored?\n",
 		        (unsigned long long)sh->empty_boxes,
 		        (unsigned long long)sh->empty_removed);
-	mw_report_print(run->report, cli->json);
+	if (!cli->json)
+		mw_report_print(run->report, false);
 	if (report && mw_report_write(run->report, report, &second))
 		s = mw_cli_error(cli, &second);
+	if (cli->json) /* it ends with the summary, also where the report is "-" */
+		mw_report_print(run->report, true);
 	if (mw_cli_flush(&second))
 		s = mw_cli_error(cli, &second);
 	return status ? status : s;

@@ -106,6 +106,14 @@ def times(t, site):
 	     "audit tells what a time is", p.told)
 
 
+def objects(p):
+	"""What was printed, an object in each line; none where something else is there."""
+	try:
+		return [json.loads(x) for x in p.out.splitlines()] or [{}]
+	except ValueError:
+		return [{}]
+
+
 def files(t, site):
 	"""'-' is standard input or output where a file is read or written; a name may begin with it."""
 	p = site("--quiet", "export", "--all", "--to", f"eml:{site.dir}/out", "--report", "-")
@@ -118,6 +126,15 @@ def files(t, site):
 	t.ok(p.returncode == 0 and p.out.startswith("mailwal.journal/") and "written" not in p.out,
 	     "checkpoint --out -", p.told)
 	note = p.stdout
+	p = site("--json", "checkpoint", "--out", "-")
+	t.ok(p.returncode == 0 and [str(x.get("note"))[:50] for x in objects(p)] == [note.decode()[:50]],
+	     "--json checkpoint --out -: one object, with the note", p.told)
+	for words in (["export", "--to", f"eml:{site.dir}/out"],
+		      ["replay", "--create", "--to", f"maildir:{site.dir}/json/%u"]):
+		p = site("--json", *words, "--all", "--report", "-")
+		types = [x.get("message_type") for x in objects(p)]
+		t.ok(p.returncode == 0 and types[-2:] == ["report", "summary"],
+		     f"--json {words[0]} --report -: an object in each line, the summary last", (types, p.told))
 	p = site("verify", "--checkpoint", "-", stdin=note)
 	t.ok(p.returncode == 0 and "anchored by" in p.out, "verify --checkpoint -", p.told)
 	p = site("config", "check", "-", stdin=b"min_fre = 1G\n")
