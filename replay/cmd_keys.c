@@ -104,7 +104,10 @@ keys_new(struct mw_cli *cli, const struct ask *a)
 			                    a->passphrase);
 			return mw_cli_error(cli, &err);
 		}
+		size_t all = n;
 		n = strcspn(pass, "\r\n");
+		if (n < all && ((char *)pass)[n] == '\0')
+			return usage(cli, "the passphrase has a byte 0 in it");
 		if (n == 0)
 			return usage(cli, "the passphrase is empty");
 	}

@@ -175,7 +175,11 @@ read_secret(struct mw_target *t, const char *path, char **ret, struct mw_err *er
 		return mw_fail_errno(err, "cannot read password file %s", path);
 	}
 	*ret = text;
-	return 0;
+	/* It would be cut there: UTF-16, say. Freed with the target. */
+	return memchr(text, '\0', n)
+	           ? mw_fail(err, MW_EFORMAT, "%s has a byte 0 in it: it is no text",
+	                     path)
+	           : 0;
 }
 
 static int

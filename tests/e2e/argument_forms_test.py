@@ -164,6 +164,12 @@ def passwords(t, site):
 		p = site(*words, "--password-file", "-", stdin=text)
 		t.ok(p.returncode == 65 and "first line" in p.err and not p.out,
 		     f"a password file with {text}", p.told)
+	for text in (b"sec\0ret\n", "secret\n".encode("utf-16-le")):
+		p = site(*words, "--password-file", "-", stdin=text)
+		t.ok(p.returncode == 65 and "byte 0" in p.err and not p.out, f"a password with {text}", p.told)
+		p = site("keys", "new", "--on-this-host", "--out", f"{site.dir}/key", "--new-passphrase-file", "-", stdin=text)
+		t.ok(p.returncode == 64 and "byte 0" in p.err and not os.path.lexists(f"{site.dir}/key"),
+		     f"a passphrase with {text}", p.told)
 	many = "".join(f"user{i}@example.org:x\n" for i in range(1000)) + f"{ALICE}:secret\n"
 	p = site(*words[:4], "--user-passwords", "-", stdin=many.encode())
 	t.ok(p.returncode == 69 and "cannot reach" in p.err, "many passwords from a pipe", p.told)
