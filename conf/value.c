@@ -169,6 +169,25 @@ mw_conf_list_clear(struct mw_conf_list *l)
 	l->n = 0;
 }
 
+/* Of "rcpt:<a@b>" and "sender:<a@b>" in a match list, what is in the brackets. */
+static int
+add_item(struct mw_conf_list *list, const struct mw_conf_opt *o, const char *text)
+{
+	size_t n = strlen(text), key = strcspn(text, ":") + 1;
+	bool address =
+	    strncmp(text, "rcpt:<", 6) == 0 || strncmp(text, "sender:<", 8) == 0;
+	if (strcmp(o->name, "match") != 0 || !address || text[n - 1] != '>' ||
+	    n - key < 3)
+		return list_add(list, text, n);
+	char *copy = strdup(text);
+	if (!copy)
+		return MW_ENOMEM;
+	memmove(copy + key, text + key + 1, n - key - 2);
+	int r = list_add(list, copy, n - 2);
+	free(copy);
+	return r;
+}
+
 static int
 set_value(void *base, const struct mw_conf_opt *o, const char *text, struct mw_err *err)
 {
@@ -193,7 +212,7 @@ set_value(void *base, const struct mw_conf_opt *o, const char *text, struct mw_e
 	case MW_CONF_DURATION:
 		return set_number(base, o, text, err);
 	case MW_CONF_LIST:
-		r = list_add(&FIELD(base, o, struct mw_conf_list), text, strlen(text));
+		r = add_item(&FIELD(base, o, struct mw_conf_list), o, text);
 		return r < 0 ? mw_fail(err, r, "out of memory") : 0;
 	}
 	return mw_fail(err, MW_EBUG, "setting of unknown type");

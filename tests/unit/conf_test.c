@@ -76,6 +76,9 @@ good_files_load(void **state)
 	     "identities = socketmap:unix:/s:virtual socketmap:inet:[::1]:99:v "
 	     "tcp:localhost:99\n"},
 	    {"mailbox pattern", "mailbox_name = %d/%n%%\n", "mailbox_name = %d/%n%%\n"},
+	    {"brackets around an address",
+	     "retain x { match = rcpt:<a@b>, sender:<c@d.org>; keep = 30d }\n",
+	     "retain x {\n  match = rcpt:a@b sender:c@d.org\n  keep = 30d\n}\n"},
 	    {"section", "retain hr {\n match = domain:a.org\n keep = 10y\n}\n",
 	     "retain hr {\n  match = domain:a.org\n  keep = 87660h\n}\n"},
 	    {"section on one line",
