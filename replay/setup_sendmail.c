@@ -233,6 +233,11 @@ read_file(struct mw_arena *a, const char *path, struct mw_str *ret)
 {
 	void *p = NULL;
 	size_t n = 0;
+	struct stat st;
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode)) /* a pipe is waited for, for ever */
+		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
 	int r = mw_fs_read_named(path, FILE_LIMIT, &p, &n);
 	if (r < 0)
 		return r;

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum {
 	MOST_BYTES = 4 << 20
@@ -74,7 +75,9 @@ pattern_file(const struct table *m, struct mw_str path, bool slashed)
 	size_t n;
 	MW_BUF_AUTO whole = {0};
 	struct mw_str name = mw_arena_str(m->arena, path);
-	if (!name.p || mw_fs_read_named(name.p, MOST_BYTES, &all, &n) < 0)
+	struct stat st; /* a pipe is waited for, for ever */
+	if (!name.p || stat(name.p, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    mw_fs_read_named(name.p, MOST_BYTES, &all, &n) < 0)
 		return -1;
 	for (struct mw_str rest = mw_str(all, n), line; rest.n;) {
 		if (!mw_str_cut(rest, '\n', &line, &rest)) {

@@ -194,6 +194,10 @@ def others(t, site):
 	p = site("replay", "--all", "--to", f"lmtp:unix:{site.dir}/none", "--accept-side-effects")
 	t.ok(p.returncode == 69 and "No such file" in p.err and "port 80" not in p.err,
 	     "a unix socket that is not there", p.told)
+	os.mkfifo(f"{site.dir}/pipe.cf")
+	p = site("setup", "sendmail", "--check", "--sendmail-config", f"{site.dir}/pipe.cf")
+	t.ok(p.returncode not in (0, 1) and "pipe.cf" in p.err, "a configuration that is a pipe is not waited for",
+	     p.told)
 	for words in (["--config", site.conf], [f"--config={site.conf}"]):
 		p = subprocess.run([MAILWALD, "-t", *words], capture_output=True, check=False)
 		t.ok(p.returncode == 0, f"mailwald {words[0]}", p)
