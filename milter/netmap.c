@@ -3,7 +3,6 @@
 #include "milter/identity_int.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 #include "journal/base/bytes.h"
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
+#include "milter/host_addr.h"
 
 enum {
 	REPLY_LIMIT = 1 << 20,
@@ -21,10 +21,10 @@ enum {
 };
 
 struct netmap {
-	char *spec; /* for messages */
-	char *name; /* socketmap's map name; NULL: tcp_table */
-	struct sockaddr_storage addr;
-	socklen_t addr_len; /* 0: the host name was not resolved */
+	char *spec;                /* for messages */
+	char *name;                /* socketmap's map name; NULL: tcp_table */
+	struct sockaddr_un un;     /* its socket, or */
+	struct mw_host_addr *host; /* where it is in a network; else NULL */
 };
 
 static int
@@ -53,14 +53,13 @@ wait_for(const struct netmap *t, const struct mw_use *u, short events, struct mw
 }
 
 static int
-dial(const struct netmap *t, struct mw_use *u, struct mw_err *err)
+dial_to(const struct netmap *t, struct mw_use *u, const struct sockaddr *addr,
+        socklen_t len, struct mw_err *err)
 {
-	if (t->addr_len == 0)
-		return failed(t, "the host name was not resolved at start", err);
-	u->fd = socket(t->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	u->fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (u->fd < 0)
 		return failed(t, strerror(errno), err);
-	if (connect(u->fd, (const struct sockaddr *)&t->addr, t->addr_len) < 0) {
+	if (connect(u->fd, addr, len) < 0) {
 		if (errno != EINPROGRESS)
 			return failed(t, strerror(errno), err);
 		int r = wait_for(t, u, POLLOUT, err), e = 0;
@@ -71,6 +70,26 @@ dial(const struct netmap *t, struct mw_use *u, struct mw_err *err)
 			return failed(t, strerror(e ? e : errno), err);
 	}
 	return 0;
+}
+
+static int
+dial(const struct netmap *t, struct mw_use *u, struct mw_err *err)
+{
+	struct sockaddr_storage addr;
+	socklen_t len;
+	if (!t->host)
+		return dial_to(t, u, (const struct sockaddr *)&t->un, sizeof t->un, err);
+	int r = mw_host_addr_get(t->host, u->deadline_mono_us, u->hurry, &addr, &len);
+	if (r == MW_ETIMEOUT)
+		return mw_fail(err, r,
+		               "alias table %s: the look-up of its host timed out",
+		               t->spec);
+	if (r < 0)
+		return failed(t, "its host name does not resolve", err);
+	r = dial_to(t, u, (const struct sockaddr *)&addr, len, err);
+	if (r < 0)
+		mw_host_addr_failed(t->host);
+	return r;
 }
 
 static int
@@ -250,13 +269,14 @@ static void
 netmap_close(void *table)
 {
 	struct netmap *t = table;
+	mw_host_addr_free(t->host);
 	free(t->spec);
 	free(t->name);
 	free(t);
 }
 
-/* "HOST:PORT", HOST may stand in brackets. A name that does not resolve now leaves the
- * table failing: capture must not depend on the DNS. */
+/* "HOST:PORT", HOST may stand in brackets. Capture does not depend on the DNS, nor does
+ * the start. */
 static int
 set_inet(struct netmap *t, char *where, struct mw_err *err)
 {
@@ -270,25 +290,18 @@ set_inet(struct netmap *t, char *where, struct mw_err *err)
 		colon[-1] = 0;
 		host++;
 	}
-	struct addrinfo hint = {.ai_socktype = SOCK_STREAM}, *ai = NULL;
-	if (getaddrinfo(host, colon + 1, &hint, &ai) == 0) {
-		memcpy(&t->addr, ai->ai_addr, ai->ai_addrlen);
-		t->addr_len = ai->ai_addrlen;
-		freeaddrinfo(ai);
-	}
-	return 0;
+	t->host = mw_host_addr_new(host, colon + 1);
+	return t->host ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 }
 
 static int
 set_unix(struct netmap *t, const char *path, struct mw_err *err)
 {
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	if (!*path || strlen(path) >= sizeof un.sun_path)
+	if (!*path || strlen(path) >= sizeof t->un.sun_path)
 		return mw_fail(err, MW_ECONF, "identities: \"%s\": bad socket path",
 		               t->spec);
-	memcpy(un.sun_path, path, strlen(path) + 1);
-	memcpy(&t->addr, &un, sizeof un);
-	t->addr_len = sizeof un;
+	t->un.sun_family = AF_UNIX;
+	memcpy(t->un.sun_path, path, strlen(path) + 1);
 	return 0;
 }
 

@@ -185,7 +185,9 @@ class Store:
 		hit, now = kill(pids), time.time()
 		rigs.wait_for("the end of imap", lambda: not any(map(alive, pids)))
 		# Dovecot waits two minutes before it takes over a dead process's lock file.
-		for lock in pathlib.Path(self.rig.store).rglob("*.lock"):
+		# A session of another client may take a folder away meanwhile.
+		for lock in (pathlib.Path(at, f) for at, _, names in os.walk(self.rig.store)
+			     for f in names if f.endswith(".lock")):
 			try:
 				if lock.stat().st_mtime < now:
 					lock.unlink()
