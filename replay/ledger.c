@@ -9,7 +9,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +22,9 @@
 enum {
 	WORDS = 10, /* of a line */
 	LINE_LIMIT = 8192,
-	WRITE_AT = 256 * 1024
+	WRITE_AT = 256 * 1024,
+	LOCK_MS = 3000, /* for what a killed run leaves for a moment */
+	LOCK_POLL_MS = 20
 };
 
 struct entry { /* open addressing, key 0: free */
@@ -227,12 +231,18 @@ take_lock(struct mw_ledger *l, const char *dir, struct mw_err *err)
 		(void)open_failed(err, path);
 		return err ? err->code : MW_EPERM;
 	}
-	if (flock(l->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+	for (int ms = 0; flock(l->lock_fd, LOCK_EX | LOCK_NB) < 0; ms += LOCK_POLL_MS) {
 		ssize_t k = pread(l->lock_fd, pid, sizeof pid - 1, 0);
 		pid[k > 0 ? strspn(pid, "0123456789") : 0] = '\0';
-		return mw_fail(err, MW_ELOCKED,
-		               "another replay to this target is at work%s%s",
-		               pid[0] ? ", pid " : "", pid);
+		/* What a run was about to start when it was killed has its files still.
+		 */
+		bool dead =
+		    pid[0] && kill((pid_t)strtol(pid, NULL, 10), 0) < 0 && errno == ESRCH;
+		if (!dead || ms >= LOCK_MS)
+			return mw_fail(err, MW_ELOCKED,
+			               "another replay to this target is at work%s%s",
+			               pid[0] ? ", pid " : "", pid);
+		(void)poll(NULL, 0, LOCK_POLL_MS);
 	}
 	int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
 	if (ftruncate(l->lock_fd, 0) < 0 || pwrite(l->lock_fd, pid, (size_t)n, 0) != n)

@@ -4,12 +4,14 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -106,6 +108,28 @@ a_second_run_is_refused_at_once(void **state)
 	mw_ledger_close(second);
 }
 
+/* A process that it had just made has its files until it becomes another program. */
+static void
+what_a_killed_run_leaves_is_waited_for(void **state)
+{
+	(void)state;
+	struct mw_ledger *l;
+	int status;
+	pid_t run = fork();
+	assert_int_not_equal(run, -1);
+	if (run == 0) {
+		struct mw_err ignored;
+		int r = mw_ledger_open(dir, "imap://x", true, &l, &ignored);
+		if (fork() == 0)
+			(void)poll(NULL, 0, 300);
+		_exit(r != 0);
+	}
+	assert_int_equal(waitpid(run, &status, 0), run);
+	assert_int_equal(status, 0);
+	l = open_it("imap://x", true);
+	mw_ledger_close(l);
+}
+
 static void
 any_torn_end_costs_at_most_its_last_line(void **state)
 {
@@ -197,6 +221,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(what_was_written_is_read_again, setup,
+	                                    teardown),
+	    cmocka_unit_test_setup_teardown(what_a_killed_run_leaves_is_waited_for, setup,
 	                                    teardown),
 	    cmocka_unit_test_setup_teardown(a_second_run_is_refused_at_once, setup,
 	                                    teardown),
