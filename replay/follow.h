@@ -145,7 +145,8 @@ int mw_follow_twins(struct mw_follow *f, const struct mw_follow_pos *pos, size_t
                     struct mw_err *err) MW_CHECK;
 
 /* follow_held.c. A copy that was not put: addr, by which a later host of a set may have
- * taken the mail (then its people have it), if code is MW_ENOUSER. All else, and what has
+ * taken the mail (then its people have it), if code is MW_ENOUSER or MW_EAUTH (an
+ * alias has no mailbox and no password). All else, and what has
  * no addr, is told at once. */
 void mw_follow_hold(struct mw_follow *f, size_t journal, const struct mw_record *r,
                     const char *mailbox, struct mw_str addr, int code, const char *why);

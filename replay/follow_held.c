@@ -55,7 +55,8 @@ mw_follow_hold(struct mw_follow *f, size_t journal, const struct mw_record *r,
                const char *mailbox, struct mw_str addr, int code, const char *why)
 {
 	struct mw_follow_held *h = f->held;
-	bool wait = addr.n && f->cli->n_journals > 1 && code == MW_ENOUSER;
+	bool wait =
+	    addr.n && f->cli->n_journals > 1 && (code == MW_ENOUSER || code == MW_EAUTH);
 	if (wait && !h)
 		h = f->held = calloc(1, sizeof *h);
 	if (!wait || !h || h->n == MOST) {

@@ -269,7 +269,10 @@ note_length(struct mbox *m, struct mw_str line)
 	m->content_length = v;
 }
 
-/* Does the length lead to the end of the file or to a From_ line? */
+/* Does the length lead to the end of the file or to a From_ line? That is one at the
+ * start of a line only: the length is its sender's, and could point behind the > of a
+ * quoted one.
+ */
 static bool
 length_fits(const struct mbox *m)
 {
@@ -282,11 +285,15 @@ length_fits(const struct mbox *m)
 		return false;
 	if (end + 2 >= size)
 		return true;
-	ssize_t n = pread(m->r.fd, b, sizeof b, (off_t)end);
+	ssize_t n = pread(m->r.fd, b, sizeof b, (off_t)end - 1);
 	struct mw_str s = mw_str(b, n > 0 ? (size_t)n : 0);
-	for (int i = 0; i < 2 && s.n && (s.p[0] == '\n' || s.p[0] == '\r'); i++)
+	char before = 0;
+	for (int i = 0; i < 3 && s.n && (i == 0 || s.p[0] == '\n' || s.p[0] == '\r');
+	     i++) {
+		before = s.p[0];
 		s = mw_str(s.p + 1, s.n - 1);
-	return mw_str_starts(s, MW_STR("From "));
+	}
+	return before == '\n' && mw_str_starts(s, MW_STR("From "));
 }
 
 /* The body by its length, as it stands, or with ">From " unquoted. */

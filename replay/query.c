@@ -102,21 +102,26 @@ take_size(const char *opt, const char *v, bool more, uint64_t *ret, struct mw_er
 }
 
 /* Of "<a@b>" and "Ann <a@b>", as logs and mail programs have it, the address. What stands
- * in quotes is part of a name; of more than one '<' nobody knows which is meant. */
+ * in quotes is part of a name; of more than one '<', or of an address in front of it with
+ * a comma, nobody knows which is meant. */
 static struct mw_str
 in_brackets(struct mw_str s)
 {
 	const char *open = NULL;
-	bool quoted = false;
+	bool quoted = false, at = false, comma = false;
 	for (size_t i = 0; i < s.n; i++) {
-		if (quoted && s.p[i] == '\\')
+		if (quoted && s.p[i] == '\\') {
 			i++;
-		else if (s.p[i] == '"')
+		} else if (s.p[i] == '"') {
 			quoted = !quoted;
-		else if (s.p[i] == '<' && !quoted && open)
-			return s;
-		else if (s.p[i] == '<' && !quoted)
+		} else if (s.p[i] == '<' && !quoted) {
+			if (open || (at && comma))
+				return s;
 			open = s.p + i;
+		} else if (!quoted && !open) {
+			at = at || s.p[i] == '@';
+			comma = comma || s.p[i] == ',' || s.p[i] == ';';
+		}
 	}
 	if (!open || quoted || s.n < 3 || s.p[s.n - 1] != '>')
 		return s;

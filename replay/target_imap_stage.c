@@ -490,14 +490,15 @@ create_staging(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 
 /* In one round trip: makes the folder, looks whether another changed since the scan, and
  * lists them. 1: changed, 0: not; MW_EREFUSED: the folder was not made. Opened, since of
- * a folder that is, as the last one scanned, STATUS tells what the server last knew. */
+ * a folder that is, as the last one scanned, STATUS tells what the server last knew; and
+ * to be written to, or Courier takes no APPEND into it. */
 static int
 create_and_look(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_err ignored;
 	int r = mw_imap_cmd(b->c, err, "CREATE %s", b->staging);
 	if (!r)
-		r = mw_imap_cmd(b->c, err, "EXAMINE %s", b->staging);
+		r = mw_imap_cmd(b->c, err, "SELECT %s", b->staging);
 	if (!r)
 		r = mw_imap_changed_send(b, err);
 	if (!r)

@@ -71,7 +71,8 @@ def addresses(t, site):
 			    (("--domain", "bob@example.net"), "no domain")):
 		for verb in (["list"], ["hold", "add", "h"], ["export", "--to", f"eml:{site.dir}/none"]):
 			site.refused(64, [words[0], said], *verb, *words)
-	for value in (f"Alice <{ALICE}>, Bob <bob@example.net>", f"{ALICE}, bob@example.net", f"<{ALICE}> (Alice)",
+	for value in (f"Alice <{ALICE}>, Bob <bob@example.net>", f"{ALICE}, Bob <bob@example.net>",
+		      f"{ALICE}; <bob@example.net>", f"{ALICE}, bob@example.net", f"<{ALICE}> (Alice)",
 		      f'"Alice <{ALICE}>"', f"<{ALICE}>, <bob@example.net>", f"{ALICE} Alice", "alice, bob",
 		      f'"Alice {ALICE}', f"{ALICE}; bob@example.net", f"Alice <{ALICE}", f"{ALICE}>"):
 		for opt in ("--user", "--sender"):

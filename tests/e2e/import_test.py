@@ -277,6 +277,18 @@ def mboxes(t, rig):
 	     {f"2019-03-05T12:0{i}" for i in range(3)}, "the From_ line's time and sender")
 
 
+def sly(t, rig):
+	path = os.path.join(rig.dir, "sly")
+	before = len(imported(rig))
+	with open(path, "wb") as f:  # its length points behind the > of a line that was quoted
+		f.write(b"From a@x.test Tue Mar  5 13:00:00 2019\nFrom: a@x.test\nMessage-ID: <sly@x.test>\n"
+			b"Content-Length: 7\n\nhello\n>From boss@b.test Thu Nov 19 10:00:00 2020\n"
+			b"From: boss@b.test\nSubject: pay him\n\nall of it\n\n")
+	r = rig.mailwal("--json", "import", f"mbox:{path}", "--user", rig.users[4])
+	t.ok(r.rc == 0 and len(imported(rig)) == before + 1,
+	     "a quoted From_ line begins no message, whatever the length before it says", r)
+
+
 def wrong(t, rig):
 	anna = rig.users[0]
 	path = os.path.join(rig.dir, "broken")
@@ -324,6 +336,7 @@ def main(t):
 		mboxes(t, rig)
 		wrong(t, rig)
 		in_folders(t, rig)
+		sly(t, rig)
 		rig.end("mailwald")
 		killed(t, rig, rig.users[8], "e", rnd, 5)
 		retention(t, rig)
