@@ -10,6 +10,8 @@
 enum {
 	SESSIONS = 4096,
 	PLACES = 1 << 15,
+	AWAITED = 1 << 13,
+	WAYS = 4,         /* of these of one hash */
 	MESSAGES = 500,   /* of a session that is followed */
 	ENDED = 200,      /* sessions that wait, and */
 	WAITING = 2000,   /* messages of them: each line is held against each */
@@ -60,8 +62,9 @@ mw_untaken_init(struct mw_untaken *u)
 {
 	*u = (struct mw_untaken){.open = calloc(SESSIONS, sizeof *u->open),
 	                         .ended = calloc(ENDED, sizeof *u->ended),
-	                         .place = calloc(PLACES, sizeof *u->place)};
-	return u->open && u->ended && u->place ? 0 : MW_ENOMEM;
+	                         .place = calloc(PLACES, sizeof *u->place),
+	                         .await = calloc(AWAITED, sizeof *u->await)};
+	return u->open && u->ended && u->place && u->await ? 0 : MW_ENOMEM;
 }
 
 static void
@@ -81,6 +84,7 @@ mw_untaken_done(struct mw_untaken *u)
 	free(u->open);
 	free(u->ended);
 	free(u->place);
+	free(u->await);
 	*u = (struct mw_untaken){0};
 }
 
@@ -164,11 +168,32 @@ open_of(const struct mw_untaken *u, struct mw_str qid, uint64_t hash)
 	return p->hash == hash && find(s, qid, hash) ? s : NULL;
 }
 
-/* Those that wait for that message may have come again with it, if it is queued. */
+static struct mw_untaken_place *
+awaited(const struct mw_untaken *u, uint64_t hash)
+{
+	return &u->await[hash & (AWAITED - 1) & ~(WAYS - 1U)];
+}
+
+/* A message of the open session at that place may come again as what has that hash. Of
+ * more than WAYS the newest ones are known. */
 static void
+await(struct mw_untaken *u, uint64_t hash, uint32_t at)
+{
+	struct mw_untaken_place *p = awaited(u, hash);
+	size_t i = 0;
+	while (i < WAYS - 1 && !(p[i].hash == hash && p[i].at == at))
+		i++;
+	memmove(p + 1, p, i * sizeof *p);
+	p[0] = (struct mw_untaken_place){hash, at};
+}
+
+/* Those that wait for that message may have come again with it, if it is queued. Does
+ * one wait for it from now on? */
+static bool
 came(struct mw_untaken_session *s, struct mw_str qid, uint64_t hash, uint64_t msgid,
      bool queued)
 {
+	bool some = false;
 	for (size_t i = 0; i < s->n; i++) {
 		struct message *m = &s->v[i];
 		if (queued && m->again_hash == hash &&
@@ -179,8 +204,23 @@ came(struct mw_untaken_session *s, struct mw_str qid, uint64_t hash, uint64_t ms
 			memcpy(m->again, qid.p, qid.n);
 			m->again[qid.n] = '\0';
 			m->again_hash = hash;
+			some = true;
 		}
 	}
+	return some;
+}
+
+/* Who comes again may do so while his session is open, or its end not written yet. */
+static void
+came_to_open(struct mw_untaken *u, struct mw_str qid, uint64_t hash, uint64_t msgid,
+             bool queued)
+{
+	struct mw_untaken_place p[WAYS];
+	uint64_t by = queued ? hash : msgid;
+	memcpy(p, awaited(u, by), sizeof p);
+	for (size_t i = WAYS; i-- > 0;)
+		if (p[i].hash == by && came(&u->open[p[i].at], qid, hash, msgid, queued))
+			await(u, hash, p[i].at);
 }
 
 /* Of a message; msgid: 0, or its Message-ID. */
@@ -189,16 +229,21 @@ say(struct mw_untaken *u, struct mw_str qid, unsigned is, uint64_t msgid)
 {
 	uint64_t h = mw_hash64(qid);
 	struct mw_untaken_session *open = open_of(u, qid, h);
+	bool again = msgid || is == TAKEN;
+	if (again)
+		came_to_open(u, qid, h, msgid, is == TAKEN);
 	for (size_t i = 0; i <= u->n_ended; i++) {
 		struct mw_untaken_session *s = i < u->n_ended ? &u->ended[i] : open;
 		struct message *m = s ? find(s, qid, h) : NULL;
-		if (s && (msgid || is == TAKEN))
-			came(s, qid, h, msgid, is == TAKEN);
+		if (again && i < u->n_ended)
+			(void)came(s, qid, h, msgid, is == TAKEN);
 		if (!m)
 			continue;
 		m->is |= is;
 		m->msgid = msgid ? msgid : m->msgid;
 	}
+	if (open && msgid)
+		await(u, msgid, (uint32_t)(open - u->open));
 }
 
 /* "<>" is none. */
@@ -472,9 +517,12 @@ load_messages(struct mw_untaken *u, struct mw_untaken_session *s, const json_t *
 			continue;
 		m->is = (unsigned)json_integer_value(json_array_get(o, 2)) & MARKS;
 		m->msgid = hex_of(json_array_get(o, 3));
+		if (m->msgid)
+			await(u, m->msgid, (uint32_t)(s - u->open));
 		if (again && *again && strlen(again) < QID_MAX) {
 			(void)snprintf(m->again, sizeof m->again, "%s", again);
 			m->again_hash = mw_hash64(mw_strz(again));
+			await(u, m->again_hash, (uint32_t)(s - u->open));
 		}
 	}
 	return 0;

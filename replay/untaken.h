@@ -40,6 +40,8 @@ struct mw_untaken {
 	struct mw_untaken_session *ended; /* that await the queue manager */
 	size_t n_ended;
 	struct mw_untaken_place *place; /* hash of queue IDs: whose session */
+	struct mw_untaken_place *await; /* hash of Message-IDs, and queue IDs, that may be
+	                                 * a message of an open session come again */
 	struct {
 		uint64_t host;
 		int64_t us;

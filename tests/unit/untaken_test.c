@@ -22,6 +22,13 @@
 #define HEADER(s, q) AT(s) "cleanup[12]: " q ": message-id=<once@remote.test>\n"
 #define BYE(s, n)                                                                        \
 	AT(s) "smtpd[11]: disconnect from unknown[192.0.2.1] ehlo=1 mail=1 rcpt=1 " n "\n"
+/* Another process, beside it. */
+#define SESSION2(s, q)                                                                   \
+	AT(s)                                                                            \
+	"smtpd[21]: connect from unknown[192.0.2.1]\n" AT(                               \
+	    s) "smtpd[21]: " q ": client=unknown[192.0.2.1]\n"
+#define BYE2(s, n)                                                                       \
+	AT(s) "smtpd[21]: disconnect from unknown[192.0.2.1] ehlo=1 mail=1 rcpt=1 " n "\n"
 #define ACTIVE(s, q)                                                                     \
 	AT(s) "qmgr[13]: " q ": from=<w@x.test>, size=320, nrcpt=1 (queue active)\n"
 #define HEADER_ON(t, q)                                                                  \
@@ -87,6 +94,36 @@ static const struct want wants[] = {
                      ": hold: header X: y from u[192.0.2.1]\n" CLIENT("00", SECOND)
                          OTHER("00", SECOND) BYE("00", "data=1/2 commands=6/8")
                              OTHER("10", LATER) ACTIVE("10", LATER),
+     ""},
+    {"he comes while the first session is open still",
+     FAILED AGAIN("00", LATER) BYE("00", "data=0/1 commands=3/4") OTHER("10", SECOND)
+         ACTIVE("10", SECOND),
+     FIRST " "},
+    {"he comes in another, and is queued behind the end of the first",
+     FAILED SESSION2("00", LATER) HEADER("00", LATER) BYE("00", "data=0/1 commands=3/4")
+         BYE2("00", "data=1 commands=4") ACTIVE("00", LATER) OTHER("10", SECOND)
+             ACTIVE("10", SECOND),
+     FIRST " "},
+    {"he comes and ends in another before the first one ends",
+     FAILED SESSION2("00", LATER) HEADER("00", LATER) ACTIVE("00", LATER)
+         BYE2("00", "data=1 commands=4") BYE("09", "data=0/1 commands=3/4")
+             OTHER("20", SECOND) ACTIVE("20", SECOND),
+     FIRST " "},
+    {"two attempts fail, both sessions are open when the third comes",
+     FAILED SESSION2("01", SECOND) HEADER("01", SECOND) AGAIN("02", LATER)
+         BYE("03", "data=0/1 commands=3/4") BYE2("03", "data=0/1 commands=3/4")
+             OTHER("10", "4jY3yh1RGzz1h7G7") ACTIVE("10", "4jY3yh1RGzz1h7G7"),
+     FIRST " " SECOND " "},
+    {"another of his comes while it is open",
+     FAILED OTHER("00", LATER) ACTIVE("00", LATER) BYE("00", "data=0/1 commands=3/4")
+         ACTIVE("10", SECOND),
+     ""},
+    {"he comes while it is open, and is not heard to the end",
+     FAILED HEADER("00", LATER) BYE("00", "data=0/1 commands=3/4") ACTIVE("10", SECOND),
+     ""},
+    {"he comes while it is open; the first is in the queue after all",
+     FAILED AGAIN("00", LATER) ACTIVE("00", FIRST) BYE("00", "data=0/1 commands=3/4")
+         OTHER("10", SECOND) ACTIVE("10", SECOND),
      ""},
     {"told once",
      FAILED BYE("00", "data=0/1 commands=3/4") AGAIN("10", LATER) ACTIVE("11", LATER),
