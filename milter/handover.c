@@ -16,10 +16,23 @@ enum {
 	TEXT_MAX = 8192
 };
 
+static const char taken[] = "take\n"; /* the asker's second word */
+
 union rights {
 	struct cmsghdr align;
 	char room[CMSG_SPACE(MW_LISTEN_MAX * sizeof(int))];
 };
+
+/* A line of the other side, without blanks at its ends; false: none came in time, or it
+ * has gone. */
+static bool
+hear(int fd, char *buf, size_t size, struct mw_str *ret)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	ssize_t k = poll(&p, 1, ANSWER_MS) > 0 ? recv(fd, buf, size, 0) : 0;
+	*ret = mw_str_trim(mw_str(buf, (size_t)MW_MAX(k, 0)));
+	return k > 0;
+}
 
 int
 mw_handover_give(int fd, const struct mw_listener *v, size_t n, struct mw_err *err)
@@ -51,6 +64,11 @@ mw_handover_give(int fd, const struct mw_listener *v, size_t n, struct mw_err *e
 	ssize_t k = sendmsg(fd, &m, MSG_NOSIGNAL);
 	if (k != (ssize_t)text.n)
 		return mw_fail_errno(err, "cannot hand the sockets over");
+	char word[sizeof taken];
+	struct mw_str said;
+	if (!hear(fd, word, sizeof word, &said) || !mw_str_eq(said, MW_STR("take")) ||
+	    send(fd, "ok\n", 3, MSG_NOSIGNAL) != 3)
+		return mw_fail(err, MW_EUNAVAIL, "who asked for the sockets is gone");
 	return 0;
 }
 
@@ -89,6 +107,7 @@ name_them(struct mw_str names, const int *fds, size_t n, struct mw_listeners *re
 		l->inet = sa.ss_family != AF_UNIX;
 		if (strncmp(l->name, "unix:", 5) == 0)
 			l->unlink = strdup(l->name + 5); /* NULL: it stays behind */
+		mw_listen_mark(l);
 	}
 	if (names.n || ret->n != n)
 		return mw_fail(err, MW_EPROTO, "mailwald's answer cannot be understood");
@@ -118,6 +137,8 @@ receive(int fd, struct mw_listeners *ret, struct mw_err *err)
 			n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 			memcpy(fds, CMSG_DATA(c), n * sizeof(int));
 		}
+	if (k == 0)
+		return mw_fail(err, MW_EUNAVAIL, "the running mailwald ends");
 	struct mw_str s = mw_str_trim(mw_str(text, (size_t)k));
 	if (n == 0 || m.msg_flags & MSG_CTRUNC || !mw_str_starts(s, MW_STR("ok "))) {
 		close_all(fds, n);
@@ -136,10 +157,33 @@ receive(int fd, struct mw_listeners *ret, struct mw_err *err)
 	return r;
 }
 
+/* From here on it ends, unless it says no. It may be gone before it says anything. */
+static int
+take(int fd, struct mw_err *err)
+{
+	char text[TEXT_MAX];
+	struct mw_str said;
+	if (send(fd, taken, sizeof taken - 1, MSG_NOSIGNAL) > 0 &&
+	    hear(fd, text, sizeof text, &said) && mw_str_starts(said, MW_STR("error")))
+		return mw_fail(err, MW_EUNAVAIL, "the running mailwald says: %.*s",
+		               (int)MW_MIN(said.n, (size_t)200), said.p);
+	return 0;
+}
+
 int
-mw_handover_ask(const char *dir, struct mw_listeners *ret, struct mw_err *err)
+mw_handover_ask(const struct mw_conf *conf, struct mw_err *err)
 {
 	MW_AUTOCLOSE int fd = -1;
-	int r = mw_control_ask(dir, MW_HANDOVER_REQUEST, &fd, err);
-	return r < 0 ? r : receive(fd, ret, err);
+	struct mw_listeners l;
+	int r = mw_control_ask(conf->journal_dir, MW_HANDOVER_REQUEST, &fd, err);
+	if (r == 0)
+		r = receive(fd, &l, err);
+	if (r == 0)
+		r = mw_listen_inherit(&l, conf, err);
+	if (r < 0)
+		return r;
+	r = take(fd, err);
+	if (r < 0)
+		mw_listen_inherit_undo();
+	return r;
 }

@@ -97,12 +97,6 @@ mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
 static struct mw_listeners inherited; /* by the only thread, at the start */
 
 void
-mw_listen_inherit(const struct mw_listeners *l)
-{
-	inherited = *l;
-}
-
-void
 mw_listen_inherit_done(void)
 {
 	mw_listen_close(&inherited);
@@ -165,10 +159,11 @@ same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
 	return x->sin_port == y->sin_port && x->sin_addr.s_addr == y->sin_addr.s_addr;
 }
 
-/* The inherited socket at this place, however either of them is written. By name only
- * where the place has no address of its own: port 0, or a host that does not resolve. */
-static bool
-take_place(const struct mw_place *p, const char *name, struct mw_listener *ret)
+/* The inherited socket at this place, however either of them is written; inherited.n:
+ * none. By name only where the place has no address of its own: port 0, or a host that
+ * does not resolve. */
+static size_t
+find_place(const struct mw_place *p, const char *name)
 {
 	struct sockaddr_storage want;
 	bool known = resolve(p, &want), any_port = !p->path && strcmp(p->port, "0") == 0;
@@ -182,12 +177,50 @@ take_place(const struct mw_place *p, const char *name, struct mw_listener *ret)
 		                              &n) == 0 &&
 		                      same_address(&have, &want)
 		                : strcmp(inherited.v[i].name, name) == 0;
-		if (same) {
-			take(i, ret);
-			return true;
-		}
+		if (same)
+			return i;
 	}
-	return false;
+	return inherited.n;
+}
+
+static int
+set_group(const char *group, const char *path, struct mw_err *err)
+{
+	const struct group *g = getgrnam(group);
+	if (!g)
+		return mw_fail(err, MW_ECONF, "milter_socket_group: no group \"%s\"",
+		               group);
+	if (chown(path, (uid_t)-1, g->gr_gid) < 0)
+		return mw_fail_errno(err, "cannot give %s to group %s", path, group);
+	return 0;
+}
+
+static int
+set_mode(const struct mw_conf *conf, const char *path, struct mw_err *err)
+{
+	if (chmod(path, (mode_t)conf->milter_socket_mode) < 0)
+		return mw_fail_errno(err, "cannot set the mode of %s", path);
+	return 0;
+}
+
+/* Does somebody have a socket there? A process that was killed gives up its sockets one
+ * after the other, so that its journal may be free a moment before. */
+static bool
+in_use(const struct sockaddr_un *un)
+{
+	enum {
+		TRIES = 50,
+		EVERY_US = 20000
+	};
+	/* Of another type than ours: so nobody has to serve a connection. */
+	MW_AUTOCLOSE int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	for (int i = 0; fd >= 0 && i < TRIES; i++) {
+		if (connect(fd, (const struct sockaddr *)un, sizeof *un) < 0 &&
+		    errno != EPROTOTYPE)
+			return false; /* nobody, or that cannot be told */
+		(void)usleep(EVERY_US);
+	}
+	return fd >= 0;
 }
 
 static int
@@ -202,6 +235,10 @@ listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *re
 			return mw_fail(err, MW_ECONF,
 			               "cannot listen on %s: it is there and no socket",
 			               path);
+		if (in_use(&un)) {
+			errno = EADDRINUSE;
+			return mw_fail_errno(err, "cannot listen on unix:%s", path);
+		}
 		(void)unlink(path); /* bind tells if that did not work */
 	}
 	MW_AUTOCLOSE int fd =
@@ -212,21 +249,17 @@ listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *re
 	 * the descriptor. The umask is every thread's. */
 	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&un, sizeof un) < 0)
 		return mw_fail_errno(err, "cannot listen on unix:%s", path);
-	if (*conf->milter_socket_group) {
-		const struct group *g = getgrnam(conf->milter_socket_group);
-		if (!g)
-			return mw_fail(err, MW_ECONF,
-			               "milter_socket_group: no group \"%s\"",
-			               conf->milter_socket_group);
-		if (chown(path, (uid_t)-1, g->gr_gid) < 0)
-			return mw_fail_errno(err, "cannot give %s to group %s", path,
-			                     conf->milter_socket_group);
-	}
-	if (chmod(path, (mode_t)conf->milter_socket_mode) < 0)
-		return mw_fail_errno(err, "cannot set the mode of %s", path);
+	int r = *conf->milter_socket_group
+	            ? set_group(conf->milter_socket_group, path, err)
+	            : 0;
+	if (r == 0)
+		r = set_mode(conf, path, err);
+	if (r < 0)
+		return r;
 	if (listen(fd, SOMAXCONN) < 0)
 		return mw_fail_errno(err, "cannot listen on unix:%s", path);
 	ret->unlink = strdup(path);
+	mw_listen_mark(ret);
 	(void)snprintf(ret->name, sizeof ret->name, "unix:%s", path);
 	ret->fd = MW_TAKE_FD(fd);
 	return 0;
@@ -285,23 +318,126 @@ from_systemd(struct mw_listeners *ret, int n, struct mw_err *err)
 	return 0;
 }
 
+/* Where it is among the inherited ones; inherited.n: it is not. */
+static int
+find_spec(const char *spec, struct mw_place *p, size_t *ret, struct mw_err *err)
+{
+	char name[sizeof((struct mw_listener *)0)->name];
+	int r = mw_place_parse(spec, p, err);
+	if (r < 0)
+		return r;
+	if (p->path)
+		(void)snprintf(name, sizeof name, "unix:%s", p->path);
+	else
+		(void)snprintf(name, sizeof name, "inet:%.80s:%.30s", p->host, p->port);
+	*ret = find_place(p, name);
+	return 0;
+}
+
 int
 mw_listen_at(const struct mw_conf *conf, const char *spec, struct mw_listener *ret,
              struct mw_err *err)
 {
 	struct mw_place p;
+	size_t i;
 	*ret = (struct mw_listener){.fd = -1};
-	int r = mw_place_parse(spec, &p, err);
+	int r = find_spec(spec, &p, &i, err);
 	if (r < 0)
 		return r;
-	char name[sizeof ret->name];
-	if (p.path)
-		(void)snprintf(name, sizeof name, "unix:%s", p.path);
-	else
-		(void)snprintf(name, sizeof name, "inet:%.80s:%.30s", p.host, p.port);
-	if (take_place(&p, name, ret))
+	if (i < inherited.n) {
+		take(i, ret);
 		return 0;
+	}
 	return p.path ? listen_unix(conf, p.path, ret, err) : listen_inet(&p, ret, err);
+}
+
+static size_t given; /* of the inherited ones: those that another mailwald had */
+
+void
+mw_listen_inherit_undo(void)
+{
+	for (size_t i = 0; i < given && i < inherited.n; i++)
+		mw_listen_leave(&inherited.v[i]);
+	mw_listen_close(&inherited);
+}
+
+/* Has it among the inherited ones, as conf wants it. */
+static int
+have(const struct mw_conf *conf, const char *spec, struct mw_err *err)
+{
+	struct mw_place p;
+	size_t i;
+	struct stat st;
+	int r = find_spec(spec, &p, &i, err);
+	if (r < 0)
+		return r;
+	if (i == inherited.n) {
+		struct mw_listener l;
+		if (inherited.n == MW_LISTEN_MAX)
+			return 0; /* too many to be made ahead */
+		r = mw_listen_at(conf, spec, &l, err);
+		if (r == 0)
+			inherited.v[inherited.n++] = l;
+		return r;
+	}
+	if (!p.path || i >= given || stat(p.path, &st) < 0)
+		return 0;
+	const struct group *g =
+	    *conf->milter_socket_group ? getgrnam(conf->milter_socket_group) : NULL;
+	if (*conf->milter_socket_group && (!g || g->gr_gid != st.st_gid))
+		r = set_group(conf->milter_socket_group, p.path, err);
+	if (r == 0 && (st.st_mode & 07777) != (mode_t)conf->milter_socket_mode)
+		r = set_mode(conf, p.path, err);
+	return r;
+}
+
+static int
+no_systemd(struct mw_err *err)
+{
+	(void)mw_fail(err, MW_ECONF, "systemd passed no listening socket");
+	return mw_err_hint(err, "enable mailwald.socket, or set milter_listen");
+}
+
+static int
+have_systemd(struct mw_err *err)
+{
+	for (size_t i = 0; i < given; i++)
+		if (strncmp(inherited.v[i].name, "systemd:", 8) == 0)
+			return 0;
+	return no_systemd(err);
+}
+
+/* "smtp:LISTEN->NEXT" */
+static int
+have_way(const struct mw_conf *conf, const char *spec, struct mw_err *err)
+{
+	const char *arrow = strstr(spec, "->");
+	if (!arrow || arrow - spec < 5)
+		return 0; /* the proxy tells that */
+	MW_AUTOFREE char *at = strndup(spec + 5, (size_t)(arrow - spec - 5));
+	if (!at)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	int r = have(conf, at, err);
+	return r < 0 ? mw_err_prefix(err, "proxy_listen") : 0;
+}
+
+int
+mw_listen_inherit(const struct mw_listeners *l, const struct mw_conf *conf,
+                  struct mw_err *err)
+{
+	int r = 0;
+	inherited = *l;
+	given = l->n;
+	bool passed = sd_listen_fds(0) > 0; /* then milter_listen is not asked */
+	for (size_t i = 0; r == 0 && !passed && i < conf->milter_listen.n; i++)
+		r = is_systemd(conf->milter_listen.v[i])
+		        ? have_systemd(err)
+		        : have(conf, conf->milter_listen.v[i], err);
+	for (size_t i = 0; r == 0 && i < conf->proxy_listen.n; i++)
+		r = have_way(conf, conf->proxy_listen.v[i], err);
+	if (r < 0)
+		mw_listen_inherit_undo();
+	return r;
 }
 
 /* Those that systemd had passed to the mailwald before. */
@@ -329,10 +465,7 @@ mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret, struct mw_e
 		if (is_systemd(conf->milter_listen.v[i]) && take_systemd(ret))
 			continue;
 		if (is_systemd(conf->milter_listen.v[i])) {
-			(void)mw_fail(err, MW_ECONF,
-			              "systemd passed no listening socket");
-			r = mw_err_hint(err,
-			                "enable mailwald.socket, or set milter_listen");
+			r = no_systemd(err);
 			break;
 		}
 		r = mw_listen_at(conf, conf->milter_listen.v[i], &l, err);
@@ -361,12 +494,30 @@ mw_listen_leave(struct mw_listener *l)
 }
 
 void
+mw_listen_mark(struct mw_listener *l)
+{
+	struct stat st;
+	if (!l->unlink || lstat(l->unlink, &st) < 0)
+		return;
+	l->dev = st.st_dev;
+	l->ino = st.st_ino;
+}
+
+void
+mw_listen_remove(struct mw_listener *l)
+{
+	struct stat st;
+	if (l->unlink && lstat(l->unlink, &st) == 0 && st.st_dev == l->dev &&
+	    st.st_ino == l->ino)
+		(void)unlink(l->unlink); /* a stale one does no harm */
+	mw_listen_leave(l);
+}
+
+void
 mw_listen_close(struct mw_listeners *l)
 {
 	for (size_t i = 0; i < l->n; i++) {
-		if (l->v[i].unlink)
-			(void)unlink(l->v[i].unlink); /* a stale one does no harm */
-		free(l->v[i].unlink);
+		mw_listen_remove(&l->v[i]);
 		if (l->v[i].fd >= 0)
 			(void)close(l->v[i].fd);
 	}

@@ -1,12 +1,14 @@
 /* listen.h - listening sockets: from systemd, or made here.
  *
- * Call only with the journal's lock held: an old unix socket is replaced without asking
- * who listens on it.
+ * A unix socket that nobody listens on any more is replaced; one that somebody does is
+ * his.
  */
 #ifndef MW_MILTER_LISTEN_H
 #define MW_MILTER_LISTEN_H
 
 #include "conf/conf.h"
+
+#include <sys/types.h>
 
 enum {
 	MW_LISTEN_MAX = 32
@@ -14,8 +16,10 @@ enum {
 
 struct mw_listener {
 	int fd;
-	bool inet;      /* TCP: needs QUICKACK */
-	char *unlink;   /* path to remove at the end; NULL: not ours */
+	bool inet;    /* TCP: needs QUICKACK */
+	char *unlink; /* path to remove at the end; NULL: not ours */
+	dev_t dev;    /* what that path was when it was made, or handed over */
+	ino_t ino;
 	char name[128]; /* for the log */
 };
 
@@ -41,10 +45,15 @@ int mw_listen_check(const struct mw_conf *conf, struct mw_err *err) MW_CHECK;
  * non-blocking and close-on-exec. MW_ECONF, MW_EPERM, MW_EIO. */
 int mw_listen_open(const struct mw_conf *conf, struct mw_listeners *ret,
                    struct mw_err *err) MW_CHECK;
-/* Sockets that another mailwald has handed over (taken over by this): mw_listen_open and
- * mw_listen_at use them where their addresses fit, and make none anew. Then _done closes,
- * and removes, what nobody wanted. At the start, by the only thread. */
-void mw_listen_inherit(const struct mw_listeners *l);
+/* Sockets that another mailwald hands over (taken over by this): mw_listen_open and
+ * mw_listen_at use them where their addresses fit, and make none anew. _inherit gives
+ * them the group and mode of conf, and makes all others that conf wants: what cannot be
+ * had is told while the other mailwald still runs, whose sockets stay as they are then
+ * (MW_ECONF, MW_EPERM, MW_EIO). Then _done closes, and removes, what nobody wanted; _undo
+ * leaves what was handed over where it is. At the start, by the only thread. */
+int mw_listen_inherit(const struct mw_listeners *l, const struct mw_conf *conf,
+                      struct mw_err *err) MW_CHECK;
+void mw_listen_inherit_undo(void);
 void mw_listen_inherit_done(void);
 /* Will all these sockets be there when we are gone, held by systemd? */
 bool mw_listen_survives(const struct mw_listeners *l);
@@ -58,6 +67,10 @@ bool mw_listen_crowded(int fd);
 bool mw_listen_too_far(int fd);
 /* Somebody else has this one too: its path stays when we close it. */
 void mw_listen_leave(struct mw_listener *l);
+/* Notes what the path to remove is now. */
+void mw_listen_mark(struct mw_listener *l);
+/* Removes the path, unless somebody else has put another there, and forgets it. */
+void mw_listen_remove(struct mw_listener *l);
 /* Stops listening; removes our unix sockets. */
 void mw_listen_close(struct mw_listeners *l);
 

@@ -271,7 +271,6 @@ open_journal(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 		TRIES = 3000,
 		EVERY_US = 20000
 	};
-	struct mw_listeners l;
 	int r = open_store(d, conf, err);
 	if (r != MW_ELOCKED || !d->take_over)
 		return r;
@@ -279,10 +278,9 @@ open_journal(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	r = check(conf, err); /* before the one at work has given anything away */
 	if (r < 0)
 		return r;
-	r = mw_handover_ask(conf->journal_dir, &l, err);
+	r = mw_handover_ask(conf, err);
 	if (r < 0)
 		return mw_err_prefix(err, "cannot take over");
-	mw_listen_inherit(&l);
 	mw_log(MW_LOG_NOTICE, NULL, "event=taking_over");
 	for (int i = 0; i < TRIES; i++) {
 		mw_err_clear(err);

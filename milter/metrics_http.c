@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <microhttpd.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +24,7 @@ enum {
 struct mw_metrics {
 	struct mw_capture *cap;
 	struct MHD_Daemon *http;
-	char *path; /* of the unix socket, to remove at the end; NULL: none */
+	struct mw_listener listener; /* its descriptor is http's */
 };
 
 static enum MHD_Result
@@ -70,50 +71,64 @@ on_request(void *arg, struct MHD_Connection *c, const char *url, const char *met
 
 /* Counts are nobody else's: this host only. */
 static bool
-is_local(int fd)
+is_local(const struct sockaddr *sa)
 {
-	struct sockaddr_storage sa;
-	socklen_t n = sizeof sa;
-	if (getsockname(fd, (struct sockaddr *)&sa, &n) < 0)
-		return false;
-	if (sa.ss_family == AF_INET6) {
+	if (sa->sa_family == AF_INET6) {
 		struct sockaddr_in6 in6;
-		memcpy(&in6, &sa, sizeof in6);
+		memcpy(&in6, sa, sizeof in6);
 		return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
 	}
 	struct sockaddr_in in;
-	memcpy(&in, &sa, sizeof in);
-	return sa.ss_family == AF_UNIX ||
-	       (sa.ss_family == AF_INET && ntohl(in.sin_addr.s_addr) >> 24 == 127);
+	memcpy(&in, sa, sizeof in);
+	return sa->sa_family == AF_UNIX ||
+	       (sa->sa_family == AF_INET && ntohl(in.sin_addr.s_addr) >> 24 == 127);
+}
+
+static int
+not_here(const char *where, struct mw_err *err)
+{
+	(void)mw_fail(err, MW_ECONF, "metrics_listen: '%s' is not on this host", where);
+	return mw_err_hint(err, "use unix:PATH or inet:127.0.0.1:PORT");
 }
 
 int
 mw_metrics_check(const struct mw_conf *conf, struct mw_err *err)
 {
 	struct mw_place p;
+	struct addrinfo *ai = NULL;
 	if (!*conf->metrics_listen)
 		return 0;
 	int r = mw_place_parse(conf->metrics_listen, &p, err);
-	return r < 0 ? mw_fail(err, MW_ECONF,
-	                       "metrics_listen: '%s' is neither unix:PATH nor "
-	                       "inet:HOST:PORT",
-	                       conf->metrics_listen)
-	             : 0;
+	if (r < 0)
+		return mw_fail(err, MW_ECONF,
+		               "metrics_listen: '%s' is neither unix:PATH nor "
+		               "inet:HOST:PORT",
+		               conf->metrics_listen);
+	struct addrinfo hint = {.ai_family = p.family,
+	                        .ai_socktype = SOCK_STREAM,
+	                        .ai_flags = AI_NUMERICHOST};
+	/* A name is asked for when it is listened on. */
+	if (p.path || !p.host[0] || getaddrinfo(p.host, p.port, &hint, &ai) != 0)
+		return 0;
+	bool here = is_local(ai->ai_addr);
+	freeaddrinfo(ai);
+	return here ? 0 : not_here(conf->metrics_listen, err);
 }
 
 static int
 listen_here(struct mw_capture *cap, struct mw_listener *l, struct mw_err *err)
 {
+	struct sockaddr_storage sa = {0};
+	socklen_t n = sizeof sa;
 	struct mw_settings *s = mw_capture_settings(cap);
 	int r = mw_metrics_check(s->conf, err);
 	if (r == 0 && (r = mw_listen_at(s->conf, s->conf->metrics_listen, l, err)) < 0)
 		(void)mw_err_prefix(err, "metrics_listen");
-	if (r == 0 && !is_local(l->fd)) {
-		r = mw_fail(err, MW_ECONF, "metrics_listen: '%s' is not on this host",
-		            s->conf->metrics_listen);
-		(void)mw_err_hint(err, "use unix:PATH or inet:127.0.0.1:PORT");
+	if (r == 0 && (getsockname(l->fd, (struct sockaddr *)&sa, &n) < 0 ||
+	               !is_local((struct sockaddr *)&sa))) {
+		r = not_here(s->conf->metrics_listen, err);
 		(void)close(l->fd);
-		free(l->unlink);
+		mw_listen_remove(l);
 	}
 	mw_settings_unref(s);
 	return r;
@@ -135,7 +150,8 @@ mw_metrics_start(struct mw_capture *cap, struct mw_metrics **ret, struct mw_err 
 	struct mw_metrics *m = calloc(1, sizeof *m);
 	if (m) {
 		m->cap = cap;
-		m->path = MW_TAKE(l.unlink);
+		m->listener = l;
+		l.unlink = NULL;
 		m->http =
 		    MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0,
 		                     NULL, NULL, on_request, m, MHD_OPTION_LISTEN_SOCKET,
@@ -163,8 +179,6 @@ mw_metrics_stop(struct mw_metrics *m)
 		return;
 	if (m->http)
 		MHD_stop_daemon(m->http); /* closes the socket too */
-	if (m->path)
-		(void)unlink(m->path); /* a stale one does no harm */
-	free(m->path);
+	mw_listen_remove(&m->listener);
 	free(m);
 }

@@ -141,9 +141,7 @@ proxy_free(struct mw_proxy *p)
 	mw_proxy_expire(p, true);
 	for (size_t i = 0; i < p->n_ways; i++) {
 		struct mw_listener *l = &p->way[i].listener;
-		if (l->unlink)
-			(void)unlink(l->unlink); /* a stale one does no harm */
-		free(l->unlink);
+		mw_listen_remove(l);
 		if (l->fd >= 0)
 			(void)close(l->fd);
 		if (p->way[i].next_is)

@@ -459,7 +459,9 @@ inherit(int clients[WAITING])
 	assert_int_equal(listen(l.v[0].fd, WAITING), 0);
 	for (size_t i = 0; i < WAITING; i++)
 		clients[i] = dial();
-	mw_listen_inherit(&l);
+	struct mw_conf none = {0};
+	struct mw_err err = {0};
+	assert_int_equal(mw_listen_inherit(&l, &none, &err), 0);
 }
 
 /* Starts it with the n-th allocation failing; true: none did, and it runs. A start that

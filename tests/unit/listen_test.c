@@ -136,7 +136,9 @@ static void
 inherit(const struct mw_listener *l)
 {
 	struct mw_listeners all = {.v = {*l}, .n = 1};
-	mw_listen_inherit(&all);
+	struct mw_conf c = settings("");
+	struct mw_err err = {0};
+	assert_int_equal(mw_listen_inherit(&all, &c, &err), 0);
 }
 
 static int

@@ -1,0 +1,193 @@
+#!/usr/bin/python3
+"""mailwald -u where something is wrong: what the new one wants to listen on is taken, it goes away
+in the middle, the old one hangs, several come at once. One of them has the sockets and takes mail
+each time, and who has not says why. And a mailwald of another journal with the same socket: it is
+not taken from the one that has it, and stays when that ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import milterclient
+import rig as rigs
+import tap
+
+
+class Old:
+	"""The one that runs, and those that want to be the next."""
+
+	def __init__(self, rig):
+		self.rig, self.text, self.n = rig, open(rig.conf, encoding="utf-8").read(), 0
+		self.p = rig.start_mailwald()
+
+	def start(self, text=None):
+		self.n += 1
+		conf = f"{self.rig.dir}/{self.n}.conf"
+		with open(conf, "w", encoding="utf-8") as f:
+			f.write(text or self.text)
+		return subprocess.Popen([self.rig.mailwald_bin, "-u", "-c", conf],
+					stderr=subprocess.PIPE, text=True, preexec_fn=rigs.die_with_parent)
+
+	def refused(self, t, what, words, text=None):
+		p = self.start(text)
+		err = p.communicate(timeout=tap.PATIENCE)[1]
+		t.ok(p.returncode > 0 and words in err, f"{what}: it says so", (p.returncode, err))
+		self.works(t, f"{what}: the old one goes on")
+
+	def works(self, t, what):
+		self.n += 1
+		t.ok(self.p.poll() is None and mail(self.rig.milter_sock, f"Q{self.n}") == b"c", what)
+
+	def follows(self, p):
+		"""p takes its place."""
+		self.p.wait(tap.PATIENCE)
+		self.p = p
+		rigs.wait_for("the new one", lambda: mail(self.rig.milter_sock, f"F{p.pid}") == b"c",
+			      alive=p)
+
+
+def mail(where, queue_id):
+	try:
+		c = milterclient.Conn(where)
+	except (OSError, EOFError):
+		return None
+	try:
+		c.envelope(queue_id)
+		return c.end()
+	except (OSError, EOFError, AssertionError):
+		return None
+	finally:
+		c.sock.close()
+
+
+def ask(journal):
+	"""What a new one asks; the connection."""
+	s = socket.socket(socket.AF_UNIX)
+	s.settimeout(tap.PATIENCE)
+	here = os.open(journal, os.O_PATH)
+	s.connect(f"/proc/self/fd/{here}/control.sock")
+	os.close(here)
+	s.sendall(b"handover\n")
+	return s
+
+
+def fails(t, old, port, other):
+	"""The new one cannot have what it wants."""
+	want = f"milter_listen = unix:{old.rig.milter_sock}, inet:127.0.0.1:{port}\n"
+	line = next(x for x in old.text.splitlines(True) if x.startswith("milter_listen"))
+	old.refused(t, "a milter's port that somebody has", f"inet:127.0.0.1:{port}: Address already",
+		    old.text.replace(line, want))
+	old.refused(t, "a proxy's", f"proxy_listen: cannot listen on inet:127.0.0.1:{port}",
+		    old.text + f"proxy_listen = smtp:inet:127.0.0.1:{port}->inet:127.0.0.1:{other}\n")
+	old.refused(t, "metrics for all the world", "is not on this host",
+		    old.text + f"metrics_listen = inet:0.0.0.0:{other}\n")
+
+
+def goes_away(t, old):
+	s = ask(old.rig.journal)
+	data, fds, _flags, _where = socket.recv_fds(s, 8192, 8)
+	t.ok(data.startswith(b"ok ") and fds, "the sockets are handed over", data)
+	s.close()
+	for fd in fds:
+		os.close(fd)
+	old.works(t, "who asked for the sockets dies: the old one goes on")
+	s = ask(old.rig.journal)
+	s.close()
+	old.works(t, "the same at once")
+
+
+def hangs(t, old):
+	os.kill(old.p.pid, signal.SIGSTOP)
+	try:
+		p = old.start()
+		err = p.communicate(timeout=tap.PATIENCE)[1]
+		t.ok(p.returncode == 69 and "does not answer" in err, "the old one hangs", (p.returncode, err))
+	finally:
+		os.kill(old.p.pid, signal.SIGCONT)
+	old.works(t, "later it goes on, with its sockets")
+
+
+def several(t, old):
+	new = [old.start() for _ in range(4)]
+	old.p.wait(tap.PATIENCE)
+	t.comes(lambda: mail(old.rig.milter_sock, "SEVERAL") == b"c", "four at once: mail is taken")
+	errs = []
+
+	def one_left():
+		for p in [x for x in new if x.poll() is not None]:
+			errs.append((p.returncode, p.communicate(timeout=tap.PATIENCE)[1]))
+			new.remove(p)
+		return len(new) == 1
+	t.comes(one_left, "one of them is left", lambda: errs)
+	t.ok(all(rc == 0 and "event=stopped" in err or rc > 0 and err for rc, err in errs),
+	     "the others say why, or had their turn", errs)
+	old.p = new[0]
+	t.comes(lambda: mail(old.rig.milter_sock, "LEFT") == b"c", "and that one takes mail")
+
+
+def takes(t, old):
+	"""With another mode, and one more socket."""
+	more = f"{old.rig.run}/more.sock"
+	line = next(x for x in old.text.splitlines(True) if x.startswith("milter_listen"))
+	old.text = old.text.replace(line, f"milter_listen = unix:{old.rig.milter_sock}, unix:{more}\n"
+				    "milter_socket_mode = 0606\n")
+	old.follows(old.start())
+	t.equal([oct(os.stat(x).st_mode & 0o777) for x in (old.rig.milter_sock, more)], ["0o606"] * 2,
+		"another mode: of the old socket and the new one")
+	t.equal(mail(more, "MORE"), b"c", "which takes mail, too")
+
+
+def same_socket(t, rig):
+	"""Another journal's mailwald wants it, and gets it only when it is free."""
+	other = rigs.Rig(t.sub("other"))
+	with other:
+		other.milter_sock = rig.milter_sock
+		other.write_conf()
+		other.mailwal("init", other.journal)
+		argv = [other.mailwald_bin, "-c", other.conf]
+		r = subprocess.run(argv, capture_output=True, timeout=tap.PATIENCE, check=False, text=True)
+		t.ok(r.returncode > 0 and "Address already in use" in r.stderr,
+		     "a mailwald of another journal does not take the socket", r)
+		t.equal(mail(rig.milter_sock, "MINE"), b"c", "whose owner goes on")
+		os.unlink(rig.milter_sock)
+		other.start_mailwald()
+		rig.end("mailwald")
+		t.equal(mail(rig.milter_sock, "OTHERS"), b"c",
+			"one that took a removed one's place stays when its former owner ends")
+		os.kill(other.procs["mailwald"].pid, signal.SIGKILL)
+		other.end("mailwald")
+		t.ok(os.path.exists(rig.milter_sock), "killed: its socket is left behind")
+		other.start_mailwald()
+		t.equal(mail(rig.milter_sock, "AGAIN"), b"c", "and replaced")
+		t.equal(other.end("mailwald"), 0, "exit status")
+		t.ok(not os.path.exists(rig.milter_sock), "it goes with its owner")
+
+
+def main(t):
+	rig = rigs.Rig(t.sub("one"))
+	port, other = rigs.free_ports(2)
+	with rig:
+		rig.mailwal("init", rig.journal)
+		old = Old(rig)
+		try:
+			with socket.create_server(("127.0.0.1", port)):
+				fails(t, old, port, other)
+			goes_away(t, old)
+			hangs(t, old)
+			several(t, old)
+			takes(t, old)
+			t.ok(rig.mailwal("verify").rc == 0, "verify")
+		finally:
+			if old.p.poll() is None:
+				old.p.terminate()
+			t.equal(old.p.wait(tap.PATIENCE), 0, "exit status")
+		rig.procs.pop("mailwald", None)
+		rig.start_mailwald()
+		same_socket(t, rig)
+
+
+tap.run(main)
