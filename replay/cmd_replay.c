@@ -323,10 +323,8 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 	/* Before an early look, which would find the same staging folder. */
 	if (run->ledger && !run->dry)
 		r = mw_run_clear_left(run->ledger, run->target, err);
-	if (r) {
-		run->report->interrupted = r == MW_ECANCEL;
+	if (r)
 		return r;
-	}
 	if (run->queue)
 		run->queue_ahead = mw_queue_ahead_start(run->queue);
 	const struct mw_plan_opts po = {.cli = cli,
@@ -408,6 +406,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	a.t.delimiter = cli->conf ? cli->conf->recipient_delimiter : NULL;
 	run.sieve = a.t.filing == MW_FILE_SIEVE;
 	int r = work(cli, &a, &run, &err);
+	report.interrupted = report.interrupted || r == MW_ECANCEL;
 	report.held_back = a.t.sink ? mw_sink_count(a.t.sink) : 0;
 	status = a.step == STEP_UNDO || a.step == STEP_PREPARE
 	             ? finish(&run, r, &err, a.report)

@@ -447,8 +447,9 @@ mw_run_finish(struct mw_run *run, int r, struct mw_err *err, const char *report)
 	const struct mw_run_shared *sh = run->shared;
 	struct mw_err second = {0};
 	int status = r ? mw_err_exit(r) : mw_run_exit(run), s = 0;
-	if (!run->plan)
+	if (!run->plan && r != MW_ECANCEL)
 		return mw_cli_error(cli, err);
+	run->report->interrupted = run->report->interrupted || r == MW_ECANCEL;
 	if (r && r != MW_ECANCEL)
 		(void)mw_cli_error(cli, err);
 	else if (!r && sh && sh->first_code && status != 0 && status != 3)

@@ -401,6 +401,29 @@ any_filed(const struct mw_plan_box *b)
 	return false;
 }
 
+/* All is put, but the connection was cut before the box was closed (code): what was left
+ * behind is taken away by the next open. */
+static void
+tidy(struct mw_run *r, const struct mw_plan_box *b, int code)
+{
+	struct mw_err why;
+	if (r->dry || (code != MW_EUNAVAIL && code != MW_ETIMEOUT && code != MW_EPROTO))
+		return;
+	int q = mw_cli_stopped()
+	            ? mw_fail(&why, MW_ECANCEL, "interrupted")
+	            : mw_target_open(r->target, b->mailbox, b->box, r->dry, &why);
+	if (!q)
+		q = mw_target_close(r->target, &why);
+	if (q && r->target->o.note) {
+		char text[600];
+		(void)snprintf(text, sizeof text,
+		               "warning: mailbox %.100s could not be tidied, the next "
+		               "run into it does that: %.300s",
+		               b->mailbox, why.msg);
+		r->target->o.note(r->target->o.note_arg, text);
+	}
+}
+
 static int
 run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 {
@@ -425,6 +448,7 @@ run_readable(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 		}
 		size_t after = mw_run_open_copies(b);
 		if (!q || (!after && q != MW_ECANCEL && q != MW_ENOMEM)) {
+			tidy(r, b, q);
 			q = 0; /* every copy has its answer */
 			break;
 		}

@@ -45,14 +45,14 @@ on_move(void *arg, struct mw_imap_cur cur)
 	return 0;
 }
 
-/* Everything but the marker from staging to the destination: the command. */
+/* The n messages behind the marker from staging to the destination: the command. */
 static int
-move_send(struct mw_imap_putting *p, const char *uids, struct mw_err *err)
+move_send(struct mw_imap_putting *p, const char *uids, size_t n, struct mw_err *err)
 {
 	struct mw_imap *c = p->b->c;
 	const char *verb = c->caps & MW_CAP_MOVE ? "MOVE" : "COPY";
 	return uids ? mw_imap_cmd(c, err, "UID %s %s %s", verb, uids, p->dest)
-	            : mw_imap_cmd(c, err, "%s 2:* %s", verb, p->dest);
+	            : mw_imap_cmd(c, err, "%s 2:%zu %s", verb, n + 1, p->dest);
 }
 
 static int
@@ -104,7 +104,7 @@ mw_imap_move_start(struct mw_imap_putting *p, struct mw_imap_round *d, struct mw
 		if (d->uids[i]) {
 			d->moves++;
 			r = p->sieve ? mw_imap_sieve_send(p->b, d->uids[i], err)
-			             : move_send(p, d->uids[i], err);
+			             : move_send(p, d->uids[i], d->n, err);
 		}
 	d->behind = p->number;
 	return r ? r : mw_net_flush(c->net, err);
@@ -117,7 +117,7 @@ static int
 move_rest(struct mw_imap_putting *p, const char *uids, struct moved *m,
           struct mw_err *err)
 {
-	int r = move_send(p, uids, err);
+	int r = move_send(p, uids, 0, err);
 	if (!r)
 		r = move_wait(p, m, err);
 	return r ? r : mw_imap_sieve_freshen(p->b, err);
@@ -207,6 +207,35 @@ script_now(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
 	return r ? r : by_script(p, v, n, uids, err);
 }
 
+static int
+on_exists(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_str n, word;
+	if (mw_str_cut(mw_str(cur.p + 2, cur.n - 2), ' ', &n, &word) &&
+	    mw_str_ieq(word, MW_STR("EXISTS")))
+		*(uint32_t *)arg = mw_imap_set_at(n, 0);
+	return 0;
+}
+
+/* What goes by position is all but the marker: n, and nothing of another run that took
+ * the folder for its own. */
+static int
+only_ours(struct mw_imap_putting *p, size_t n, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	uint32_t exists = 0;
+	int r = mw_imap_cmd(c, err, "SELECT %s", p->b->staging);
+	if (!r)
+		r = mw_imap_wait(c, on_exists, &exists, err);
+	if (r == MW_EREFUSED)
+		return mw_imap_refused(c, err, "open the folder " MW_STAGING_NAME);
+	return r || exists == n + 1
+	           ? r
+	           : mw_fail(err, MW_EPROTO,
+	                     "the folder " MW_STAGING_NAME " holds %u messages, not %zu",
+	                     (unsigned)exists, n + 1);
+}
+
 int
 mw_imap_move_now(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
                  const char *uids, struct mw_err *err)
@@ -219,10 +248,12 @@ mw_imap_move_now(struct mw_imap_putting *p, const struct mw_put *const *v, size_
 	/* By position where there is no UIDPLUS, the marker being the first. And Courier
 	 * shows what was appended to the selected folder only to who asks; the great ones
 	 * that know MOVE need no asking. */
-	if (!uids || !(c->caps & MW_CAP_MOVE))
+	if (!uids)
+		r = only_ours(p, n, err);
+	else if (!(c->caps & MW_CAP_MOVE))
 		r = mw_imap_do(c, err, "NOOP");
 	if (!r)
-		r = move_send(p, uids, err);
+		r = move_send(p, uids, n, err);
 	if (!r)
 		r = move_wait(p, &m, err);
 	if (!r)

@@ -413,7 +413,8 @@ put_marker(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 }
 
 /* Whoever took the folder away while it had no marker yet may have made it anew: it is
- * his whose marker came first. */
+ * his whose marker came first. Where none is shown nobody can know: the folder stays
+ * locked, and so is taken away in the end. */
 static int
 hear_marker(struct mw_imap_box *b, bool put, struct mw_err *err)
 {
@@ -422,6 +423,16 @@ hear_marker(struct mw_imap_box *b, bool put, struct mw_err *err)
 	int r = mw_imap_wait(b->c, on_marker, &m, err);
 	if (!put || (r && r != MW_EREFUSED) || (m.any && strcmp(m.run, run) == 0))
 		return r == MW_EREFUSED ? 0 : r;
+	if (!m.any) {
+		mw_fail(err, MW_EREFUSED,
+		        "%s does not show the message that was just put into the "
+		        "folder " MW_STAGING_NAME " of mailbox %s",
+		        mw_net_peer(b->c->net), b->mailbox);
+		return mw_err_hint(
+		    err, "without it two runs could put the same mail into that mailbox; "
+		         "nothing was put back there: look what keeps the server from "
+		         "showing it, then run the replay again");
+	}
 	b->locked = b->selected = false;
 	return locked_by(b, &m, err);
 }

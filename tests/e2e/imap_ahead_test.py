@@ -3,12 +3,17 @@
 does so, and that nothing is lost, doubled or left where that answer is a refusal."""
 # MW_TEST_COST 10
 
+import json
 import os
+import shutil
+import signal
 import sys
+import tempfile
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-import milterclient
+import captured
 import rig as rigs
 import tap
 from imapserver import Server
@@ -23,17 +28,6 @@ BEHIND = ("NAMESPACE", "ID", "CREATE", "STATUS", "UID MOVE", "UID STORE", "CLOSE
 def message(i):
 	return (f"From: w@remote.test\r\nSubject: mail {i}\r\nMessage-ID: <m{i}@remote.test>\r\n\r\n"
 		f"text {i}\r\n").encode()
-
-
-class Site:
-	def __init__(self, rig):
-		self.rig = rig
-
-	def replay(self, s):
-		return self.rig.mailwal(
-			"--json", "replay", "--all", "--fresh", "--queue", "none", "--to",
-			f"imap://127.0.0.1:{s.port}", "--auth-user", rigs.MASTER, "--password-file",
-			self.rig.password_file)
 
 
 def held(s, folder="INBOX"):
@@ -65,7 +59,7 @@ def flights(t, site, data):
 	"""A server that keeps answers back until more has come would wait for ever."""
 	for prefix in ("", "INBOX."):
 		with Server(ALL, behind=holding(), tells=True, prefix=prefix) as s:
-			r = site.replay(s)
+			r = site.replay(s, "--fresh")
 			t.ok(r.rc == 0 and held(s) == data and list(s.texts(ANNA)) == ["INBOX"],
 			     f"nothing is waited for that is not needed, prefix '{prefix}'",
 			     f"{s.commands}\n{r}")
@@ -76,14 +70,14 @@ def flights(t, site, data):
 
 def marker_refused(t, site, data):
 	with Server(ALL, poison=is_marker) as s:
-		r = site.replay(s)
+		r = site.replay(s, "--fresh")
 		t.ok(r.rc != 0 and not held(s) and list(s.texts(ANNA)) == ["INBOX"]
 		     and r.summary["failed"] == len(data) and "cannot write to the mailbox" in r.out + r.err,
 		     "without a marker nothing is put back, and no staging folder stays",
 		     f"{s.texts(ANNA)}\n{s.commands}\n{r}")
 	said = []
 	with Server(ALL, poison=lambda d: is_marker(d) and not said.append(1) and len(said) == 1) as s:
-		r = site.replay(s)
+		r = site.replay(s, "--fresh")
 		t.ok(r.rc == 0 and held(s) == data and list(s.texts(ANNA)) == ["INBOX"] and len(said) > 1,
 		     "where it is taken the next time each copy is there once", f"{said}\n{r}")
 
@@ -95,7 +89,7 @@ def folder_there(t, site, data):
 			s.make(ANNA, STAGING)
 
 	with Server(ALL, meanwhile=meanwhile) as s:
-		r = site.replay(s)
+		r = site.replay(s, "--fresh")
 		t.ok(r.rc != 0 and not held(s) and held(s, STAGING) == []
 		     and not any(c.startswith("APPEND") for c in s.commands),
 		     "the staging folder of another run gets no mail of this one", f"{s.commands}\n{r}")
@@ -109,7 +103,7 @@ def changed(t, site, data):
 				s.put(ANNA, folder, data[3])
 
 		with Server(ALL, meanwhile=meanwhile, behind=holding()) as s:
-			r = site.replay(s)
+			r = site.replay(s, "--fresh")
 			t.ok(r.rc == 0 and sorted(held(s) + held(s, "Archive")) == data
 			     and held(s, folder) and STAGING not in s.texts(ANNA)
 			     and r.summary["already_there"] == 1,
@@ -129,7 +123,7 @@ def move_refused(t, site, data):
 			return "NO [OVERQUOTA] no room" if len(said) <= times else None
 
 		with Server(ALL, refuses=refuses, behind=holding()) as s:
-			r = site.replay(s)
+			r = site.replay(s, "--fresh")
 			there = data if times < 3 else []
 			t.ok((r.rc == 0) == bool(there) and held(s) == there
 			     and list(s.texts(ANNA)) == ["INBOX"]
@@ -139,24 +133,58 @@ def move_refused(t, site, data):
 			     f"{s.commands[-30:]}\n{r}")
 
 
+def caught(p):
+	"""Its handlers stand, so what comes now does not end it at once."""
+	with open(f"/proc/{p.pid}/status", encoding="ascii") as f:
+		mask = next(line.split()[1] for line in f if line.startswith("SigCgt"))
+	return int(mask, 16) >> (signal.SIGINT - 1) & 1
+
+
+def interrupted(t, site, data):
+	"""Before the first mailbox: while the plan is made, or the MTA's queue is read."""
+	slow = os.path.join(t.dir, "slow-queue")
+	with open(slow, "w", encoding="ascii") as f:
+		f.write(f"#!/bin/sh\n: >{slow.replace(' ', chr(92) + ' ')}.asked\nexec sleep 600\n")
+	os.chmod(slow, 0o755)
+	link = os.path.join(tempfile.mkdtemp(dir="/tmp"), "slow")  # a name without blanks
+	os.symlink(slow, link)
+	for what, sig, ready, more in (
+			("its plan", signal.SIGINT, caught, ()),
+			("its plan", signal.SIGTERM, caught, ()),
+			("the queue", signal.SIGINT, lambda _: os.path.exists(slow + ".asked"), ("--queue", link))):
+		report = os.path.join(t.dir, "report.json")
+		go = threading.Event()  # until then nobody can log in, or the run might end before it
+		with Server(ALL, meanwhile=lambda _, go=go: go.wait(tap.PATIENCE)) as s:
+			p = site.start(s, "--fresh", "--report", report, *more)
+			while not ready(p):
+				pass
+			p.send_signal(sig)
+			go.set()
+			out, err = p.communicate(timeout=tap.PATIENCE)
+			rigs.wait_for("the run's last command", lambda s=s: not s.running())
+			last = json.loads((out.splitlines() or ["{}"])[-1])
+			told = {}
+			if os.path.exists(report):
+				with open(report, encoding="utf-8") as f:
+					told = json.load(f)
+				os.unlink(report)
+			t.ok(p.returncode == 130 and last.get("interrupted") and last.get("restored") == 0
+			     and told.get("interrupted") is True and held(s) == [] and list(s.texts(ANNA)) == ["INBOX"],
+			     f"signal {sig} while {what} is read: summary and report say so, nothing is put back",
+			     f"{p.returncode} {out}{err}{told}")
+	shutil.rmtree(os.path.dirname(link))
+
+
 def main(t):
-	rig = rigs.Rig(t.sub("rig"), users=(ANNA,), aliases={})
-	with rig:
-		t.need(rig.mailwal("init", rig.journal).rc == 0, "a journal")
-		with open(rig.password_file, "w", encoding="ascii") as f:
-			f.write("any\n")
-		os.chmod(rig.password_file, 0o600)
-		rig.start_mailwald()
+	with captured.Site(t, users=(ANNA,)) as site:
 		data = sorted(message(i) for i in range(20))
-		taken = milterclient.journal(rig.milter_sock, [
-			(f"Q{i:06d}", ANNA, d) for i, d in enumerate(data)], threads=1)
-		t.need(len(taken) == len(data), "captured")
-		site = Site(rig)
+		site.capture(data)
 		flights(t, site, data)
 		marker_refused(t, site, data)
 		folder_there(t, site, data)
 		changed(t, site, data)
 		move_refused(t, site, data)
+		interrupted(t, site, data)
 
 
 tap.run(main)

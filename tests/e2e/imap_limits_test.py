@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-import milterclient
+import captured
 import rig as rigs
 import tap
 from imapserver import Server
@@ -39,28 +39,6 @@ def mails(n, poison=()):
 
 def poison(data):
 	return BAD in data
-
-
-class Site:
-	"""mailwald and a journal, and runs of mailwal into a server."""
-
-	def __init__(self, rig, state):
-		self.rig, self.state = rig, state
-
-	def args(self, s, *more, command=("replay", "--all")):
-		return ["--json", *command, "--to", f"imap://127.0.0.1:{s.port}", "--auth-user",
-			rigs.MASTER, "--password-file", self.rig.password_file, *more]
-
-	def replay(self, s, *more, command=("replay", "--all")):
-		return self.rig.mailwal(*self.args(s, "--queue", "none", "--state", self.state,
-						   *more, command=command))
-
-	def capture(self, t, data, user=ANNA, tag="Q"):
-		"""One connection: Message-IDs arrive in order."""
-		n = len(self.rig.journaled())
-		taken = milterclient.journal(self.rig.milter_sock, [
-			(f"{tag}{n + i:06d}", user, d) for i, d in enumerate(data)], threads=1)
-		t.need(len(taken) == len(data), f"{len(data)} captured")
 
 
 def differs(s, want, user=ANNA):
@@ -103,7 +81,7 @@ def in_flight(t, site, data):
 	connections where a batch is large enough."""
 	more = [message(1000 + i, BAD.decode() if i in (130, 240) else f"text {i}")
 		for i in range(300)]
-	site.capture(t, more, tag="R")
+	site.capture(more, tag="R")
 	data = data + more
 	good = [d for d in data if BAD not in d]
 	for limit in (20, 110):
@@ -210,7 +188,7 @@ def left_behind(t, site, data):
 
 			s.meanwhile = die
 			run = subprocess.Popen(site.rig.mailwal_argv(*site.args(
-				s, "--queue", "none", "--state", site.state)),
+				s, "--queue", "none")),
 				stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 			run.wait(timeout=tap.PATIENCE)
 			t.need(stop, "killed in its MOVE")
@@ -277,14 +255,14 @@ def raising_killed(t, site):
 			s.meanwhile = die
 			to_cleo = ("replay", "--user", CLEO)
 			run = subprocess.Popen(site.rig.mailwal_argv(*site.args(
-				s, "--queue", "none", "--state", f"{site.state} {at}", "--uid-gap", "1000",
+				s, "--queue", "none", "--state", f"{site.rig.dir}/state {at}", "--uid-gap", "1000",
 				command=to_cleo)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 			run.wait(timeout=tap.PATIENCE)
 			t.need(len(copies) >= at, "killed while it used up UIDs")
 			rigs.wait_for("the killed run's last command", lambda: not s.running())
 			s.meanwhile = None
 			before = len(s.commands)
-			r = site.replay(s, "--state", f"{site.state} {at}", command=to_cleo)
+			r = site.replay(s, "--state", f"{site.rig.dir}/state {at}", command=to_cleo)
 			new = s.commands[before:]
 			cleared = new[:new.index('DELETE "mailwal-staging"')]
 			texts = s.texts(CLEO)
@@ -353,7 +331,7 @@ def sizes(t, site, data):
 
 def wait_for(t, site, s, new):
 	"""After these, until all of bert's that is taken is there: what that is."""
-	site.capture(t, new, BERT)
+	site.capture(new, BERT)
 	r = site.rig.mailwal("export", "--user", BERT, "--to", f"eml:{site.rig.dir}/bert")
 	t.need(r.rc == 0, "export", r)
 	want = [p.read_bytes() for p in pathlib.Path(site.rig.dir, "bert").rglob("*.eml")]
@@ -378,7 +356,7 @@ def follow(t, site, rig):
 			what = (f"follow{', keeps a part of what it refuses' if keeps else ''}"
 				f"{', and other mail comes' if busy else ''}")
 			argv = rig.mailwal_argv(*site.args(
-				s, "--user", BERT, "--state", f"{site.state} follow {keeps} {busy}",
+				s, "--user", BERT, "--state", f"{rig.dir}/follow {keeps} {busy}",
 				command=("follow",)))
 			p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 			try:
@@ -387,7 +365,7 @@ def follow(t, site, rig):
 					p.send_signal(signal.SIGSTOP)
 					new = [message(f"{keeps} {busy} {k} {i}", BAD.decode() if i == 17 else "good")
 					       for i in range(40)]
-					site.capture(t, new, BERT)
+					site.capture(new, BERT)
 					p.send_signal(signal.SIGCONT)
 					want = wait_for(t, site, s, [])
 			finally:
@@ -400,17 +378,11 @@ def follow(t, site, rig):
 
 
 def main(t):
-	rig = rigs.Rig(t.sub("rig"), users=(ANNA, BERT), aliases={})
-	with rig:
-		t.need(rig.mailwal("init", rig.journal).rc == 0, "a journal")
-		with open(rig.password_file, "w", encoding="ascii") as f:
-			f.write("any\n")
-		os.chmod(rig.password_file, 0o600)
-		rig.start_mailwald()
-		site = Site(rig, os.path.join(rig.dir, "state"))
+	with captured.Site(t, users=(ANNA, BERT)) as site:
+		rig = site.rig
 		data = mails(60, (20, 41))
 		good = [d for d in data if BAD not in d]
-		site.capture(t, good)
+		site.capture(good)
 		limits(t, site, good)
 		by_content(t, site, good)
 		undo(t, site, good)
@@ -422,7 +394,7 @@ def main(t):
 		raising_killed(t, site)
 		hidden(t, site, good)
 		sizes(t, site, good)
-		site.capture(t, [d for d in data if BAD in d])
+		site.capture([d for d in data if BAD in d])
 		refused(t, site, data)
 		in_flight(t, site, data)
 		imported(t, rig, good)

@@ -12,8 +12,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import captured
 import mailbox
-import milterclient
 import rig as rigs
 import tap
 import workload
@@ -71,17 +71,7 @@ def between(t):
 		     f"{came} {len(there)}\n{r}")
 
 
-def argv(rig, s, state):
-	return rig.mailwal_argv("--json", "replay", "--all", "--fresh", "--queue", "none", "--state", state,
-				"--to", f"imap://127.0.0.1:{s.port}", "--auth-user", rigs.MASTER,
-				"--password-file", rig.password_file)
-
-
-def start(rig, s, state):
-	return subprocess.Popen(argv(rig, s, state), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def killed(t, rig, data):
+def killed(t, site, data):
 	"""SIGKILL while the marker is on its way."""
 	asked, go = threading.Event(), threading.Event()
 
@@ -93,19 +83,19 @@ def killed(t, rig, data):
 
 	state = t.sub("killed")
 	with Server(ALL, poison=slow) as s:
-		p = start(rig, s, state)
+		p = site.start(s, "--state", state)
 		t.need(asked.wait(tap.PATIENCE), "the marker is on its way")
 		time.sleep(1)  # for what might overtake it
 		t.equal(s.texts(ANNA).get(STAGING, []), [], "nothing stands in the staging folder before it")
 		p.kill()
 		p.communicate()
 		go.set()
-		q = subprocess.run(argv(rig, s, state), capture_output=True, text=True, timeout=tap.PATIENCE)
-		t.ok(q.returncode == 0 and sorted(s.texts(ANNA)["INBOX"]) == data and STAGING not in s.texts(ANNA),
+		q = site.replay(s, "--state", state)
+		t.ok(q.rc == 0 and sorted(s.texts(ANNA)["INBOX"]) == data and STAGING not in s.texts(ANNA),
 		     "the next run puts back all, each once", f"{q}\n{ {k: len(v) for k, v in s.texts(ANNA).items()} }")
 
 
-def two(t, rig, data):
+def two(t, site, data):
 	"""Of one run's first look behind the lock the answer takes so long that the other one takes
 	the folder for a dead run's."""
 	slow, moved = threading.Event(), []
@@ -121,9 +111,9 @@ def two(t, rig, data):
 
 	with Server(ALL, refuses=refuses) as s:
 		s.put(ANNA, "Archive", b"Subject: x\r\nMessage-ID: <arch@x>\r\n\r\nx\r\n")
-		runs = [start(rig, s, t.sub("first"))]
+		runs = [site.start(s, "--state", t.sub("first"))]
 		t.need(slow.wait(tap.PATIENCE), "the first has made its folder")
-		runs.append(start(rig, s, t.sub("second")))
+		runs.append(site.start(s, "--state", t.sub("second")))
 		said = [p.communicate(timeout=tap.PATIENCE) for p in runs]
 		t.ok(sorted(s.texts(ANNA)["INBOX"]) == data, "two runs: each copy is there once",
 		     f"{len(s.texts(ANNA)['INBOX'])} of {len(data)}\n{said}")
@@ -131,21 +121,46 @@ def two(t, rig, data):
 		     f"{[p.returncode for p in runs]}\n{said}")
 
 
+def rival_marker(t, site, data):
+	"""What a losing run put into the folder before it saw that it had lost goes nowhere, also
+	where mail is moved by its position."""
+	for caps in ((), ("MOVE",), ("MULTIAPPEND", "LITERAL+")):
+		came = []
+
+		def meanwhile(command, came=came):
+			ours = s.texts(ANNA).get(STAGING)
+			if command.startswith("APPEND") and ours and not came:
+				came.append(command)
+				s.put(ANNA, STAGING, ours[0].replace(b"X-Mailwal-Run: ", b"X-Mailwal-Run: other"))
+
+		with Server(caps, meanwhile=meanwhile) as s:
+			r = site.replay(s)
+			have = s.texts(ANNA)
+			t.ok(r.rc == 0 and came and sorted(have["INBOX"]) == data and list(have) == ["INBOX"],
+			     f"{' '.join(caps) or 'plain'}: the marker of a run that lost stays out of INBOX",
+			     f"{ {k: len(v) for k, v in have.items()} }\n{r}")
+
+
+def marker_hidden(t, site, data):
+	"""Nobody could tell whose the folder is: said, and nothing stays."""
+	for caps in ((), ALL):
+		with Server(caps, hides=is_marker) as s:
+			runs = [site.replay(s) for _ in range(2)]
+			t.ok(all(r.rc not in (0, 75, 130) and "does not show the message" in r.out + r.err for r in runs)
+			     and s.texts(ANNA) == {"INBOX": []}, f"{' '.join(caps) or 'plain'}: a server that does "
+			     "not show the marker gets no mail, and keeps no folder",
+			     f"{ {k: len(v) for k, v in s.texts(ANNA).items()} }\n{runs}")
+
+
 def main(t):
 	between(t)
-	rig = rigs.Rig(t.sub("rig"), users=(ANNA,), aliases={})
-	with rig:
-		t.need(rig.mailwal("init", rig.journal).rc == 0, "a journal")
-		with open(rig.password_file, "w", encoding="ascii") as f:
-			f.write("any\n")
-		os.chmod(rig.password_file, 0o600)
-		rig.start_mailwald()
+	with captured.Site(t, users=(ANNA,)) as site:
 		data = sorted(message(i) for i in range(400))
-		taken = milterclient.journal(rig.milter_sock, [
-			(f"Q{i:06d}", ANNA, d) for i, d in enumerate(data)], threads=1)
-		t.need(len(taken) == len(data), "captured")
-		killed(t, rig, data)
-		two(t, rig, data)
+		site.capture(data)
+		killed(t, site, data)
+		two(t, site, data)
+		rival_marker(t, site, data)
+		marker_hidden(t, site, data)
 
 
 tap.run(main)

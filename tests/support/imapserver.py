@@ -16,6 +16,7 @@ Any user logs in with any password (SASL PLAIN; the authzid is the mailbox). Qui
     meanwhile     f(command): called before each command is dealt with, what others do
     refuses       f(command): the text of a refusal, else nothing
     behind        f(command): its answer goes out with that to a later command only
+    cuts          f(command): behind it the connection is cut, its answer not sent
     tells         True: the answer to the login tells the capabilities
     largest       of a message, in bytes ([TOOBIG]; as APPENDLIMIT it is in caps)
 
@@ -24,6 +25,7 @@ What a client does that it must not, after what was announced, is listed in `wro
 
 import base64
 import re
+import socket
 import threading
 import time
 
@@ -62,7 +64,7 @@ class Server(listener.Listener):
 		self.caps, self.poison, self.hides = tuple(caps), None, None
 		self.keeps, self.limit, self.announce, self.largest = False, 0, None, 0
 		self.where, self.meanwhile, self.prefix, self.sessions = True, None, "", 0
-		self.refuses, self.behind, self.tells = None, None, False
+		self.refuses, self.behind, self.tells, self.cuts = None, None, False, None
 		self.__dict__.update(quirks)
 		self.boxes, self.lock = {}, threading.RLock()
 		self.wrong, self.commands, self.made = [], [], int(time.time()) - 100_000
@@ -102,7 +104,7 @@ class Server(listener.Listener):
 			self.sessions += 1
 		try:
 			with sock, sock.makefile("rwb", buffering=1 << 16) as f:
-				Session(self, f).run()
+				Session(self, f, sock).run()
 		except Bye:
 			pass
 		finally:
@@ -111,8 +113,8 @@ class Server(listener.Listener):
 
 
 class Session:
-	def __init__(self, server, f):
-		self.s, self.f = server, f
+	def __init__(self, server, f, sock):
+		self.s, self.f, self.sock = server, f, sock
 		self.user, self.box, self.code, self.told = None, None, "", 0
 
 	def run(self):
@@ -142,6 +144,9 @@ class Session:
 				text = f"OK {self.code}done"
 			except No as e:
 				text = str(e)
+			if self.s.cuts and self.s.cuts(rest.decode("latin-1")):
+				self.sock.shutdown(socket.SHUT_RDWR)
+				raise Bye
 			if self.box and self.told != len(self.box.v):
 				self.told = len(self.box.v)
 				self.say(f"* {self.told} EXISTS")
