@@ -16,15 +16,8 @@
 #include "journal/base/arena.h"
 #include "journal/base/buf.h"
 #include "replay/cmd.h"
+#include "replay/mbox.h"
 #include "replay/target.h"
-
-enum mw_mbox_format {
-	MW_MBOX_AUTO, /* Content-Length where it fits, else rd */
-	MW_MBOX_RD,   /* ">From ", ">>From ": one '>' off */
-	MW_MBOX_O,    /* ">From " only */
-	MW_MBOX_CL,   /* Content-Length; ">From " as in o */
-	MW_MBOX_CL2   /* Content-Length; nothing quoted */
-};
 
 struct mw_import_msg {
 	const char *name;    /* for people: a path, a folder and a number */
@@ -121,9 +114,5 @@ int mw_crlf_put(struct mw_crlf *c, const void *p, size_t n);
 
 /* A file's content to the sink, begin and end included. */
 int mw_import_file(const struct mw_import_src *s, int fd, const struct mw_import_msg *m);
-
-/* "From SENDER DATE": 1 with both out, 0 if it is no such line. zone: it says its own. */
-int mw_from_line(struct mw_str line, struct mw_str *ret_sender, int64_t *ret_us,
-                 bool *ret_zone);
 
 #endif

@@ -147,7 +147,7 @@ static bool
 same_body(const struct ask *q, const struct mw_record *rec)
 {
 	MW_AUTOFREE struct mw_profile *p = profile_of(q->s->st, rec);
-	if (!p || memcmp(p->body, q->p->body, sizeof p->body) != 0)
+	if (!p || memcmp(p->unquoted, q->p->unquoted, sizeof p->unquoted) != 0)
 		return false;
 	return q->m->sent || mw_profile_subset(p, q->p);
 }

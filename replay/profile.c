@@ -13,9 +13,16 @@
 struct mw_profiler {
 	struct mw_canon canon;
 	struct mw_sha256 digest, body, exact;
+	struct mw_sha256
+	    unquoted;         /* of the body, once that differs; or at a line's start */
 	struct mw_buf header; /* until the empty line, CR dropped */
 	bool in_body, failed, cut, started;
 	uint64_t held; /* newlines at the end of the body so far */
+	bool bol;      /* a line of the body begins */
+	bool deciding; /* it began with '>': so many, and so much of "From " */
+	bool differs;  /* unquoted is kept */
+	uint64_t marks;
+	size_t match;
 };
 
 static void
@@ -36,6 +43,8 @@ begin(struct mw_profiler *f)
 	f->header.failed = false;
 	f->in_body = f->cut = false;
 	f->held = 0;
+	f->bol = true;
+	f->deciding = f->differs = false;
 	f->started = true;
 }
 
@@ -53,6 +62,7 @@ abandon(struct mw_profiler *f)
 	mw_sha256_free(&f->digest);
 	mw_sha256_free(&f->body);
 	mw_sha256_free(&f->exact);
+	mw_sha256_free(&f->unquoted);
 	f->started = false;
 }
 
@@ -67,6 +77,38 @@ mw_profiler_free(struct mw_profiler *f)
 }
 
 static void
+decided(struct mw_profiler *f, bool quoted)
+{
+	f->deciding = false;
+	f->differs = f->differs || quoted;
+	for (; f->differs && !quoted && f->marks; f->marks--)
+		mw_sha256_update(&f->unquoted, ">", 1);
+	if (f->differs)
+		mw_sha256_update(&f->unquoted, "From ", f->match);
+}
+
+/* A line of the body, from its start or on. */
+static void
+unquote(struct mw_profiler *f, const uint8_t *p, size_t n)
+{
+	size_t i = 0;
+	while (f->deciding && i < n) {
+		if (p[i] == '>' && !f->match) {
+			f->marks++;
+			i++;
+		} else if (p[i] == (uint8_t) "From "[f->match]) {
+			i++;
+			if (++f->match == 5)
+				decided(f, true);
+		} else {
+			decided(f, false);
+		}
+	}
+	if (f->differs && i < n)
+		mw_sha256_update(&f->unquoted, p + i, n - i);
+}
+
+static void
 body_run(struct mw_profiler *f, const uint8_t *p, size_t n)
 {
 	static const char nl[64] = {'\n', '\n', '\n', '\n', '\n', '\n', '\n', '\n',
@@ -76,9 +118,29 @@ body_run(struct mw_profiler *f, const uint8_t *p, size_t n)
 	while (f->held) {
 		size_t k = f->held < 32 ? (size_t)f->held : 32;
 		mw_sha256_update(&f->body, nl, k);
+		if (f->differs)
+			mw_sha256_update(&f->unquoted, nl, k);
 		f->held -= k;
 	}
+	if (f->bol && *p == '>') {
+		f->deciding = true;
+		f->marks = f->match = 0;
+		if (!f->differs)
+			f->unquoted = f->body;
+	}
+	f->bol = false;
+	if (f->deciding || f->differs)
+		unquote(f, p, n);
 	mw_sha256_update(&f->body, p, n);
+}
+
+static void
+line_end(struct mw_profiler *f)
+{
+	if (f->deciding)
+		decided(f, false);
+	f->bol = true;
+	f->held++;
 }
 
 /* CR dropped, NUL as 0x80, newlines at the very end dropped. */
@@ -94,7 +156,7 @@ body(struct mw_profiler *f, const uint8_t *p, size_t n)
 		if (end > at)
 			body_run(f, p + at, end - at);
 		if (end < n && p[end] == '\n')
-			f->held++;
+			line_end(f);
 		else if (end < n && !p[end])
 			body_run(f, &nul, 1);
 		at = end + 1;
@@ -208,15 +270,21 @@ mw_profiler_take(struct mw_profiler *f)
 		return NULL;
 	}
 	while (n < max && mw_header_next(&rest, &fd))
-		if (!mw_canon_is_trace(fd.name))
+		if (!mw_canon_is_trace(fd.name) &&
+		    !mw_str_ieq(fd.name, MW_STR("Content-Length"))) /* an mbox's own */
 			r->field[n++] = field_hash(&fd, &tmp);
 	/* What is no header field and no end of one (a broken line) is not compared. */
 	r->n_field = n;
 	r->cut = f->cut || max == MW_PROFILE_FIELDS || tmp.failed;
 	qsort(r->field, n, sizeof r->field[0], by_value);
 	uint8_t d[32];
+	if (f->deciding)
+		decided(f, false);
 	mw_sha256_final(&f->body, d);
 	memcpy(r->body, d, sizeof r->body);
+	if (f->differs)
+		mw_sha256_final(&f->unquoted, d);
+	memcpy(r->unquoted, d, sizeof r->unquoted);
 	mw_sha256_final(&f->digest, r->digest);
 	mw_sha256_final(&f->exact, r->exact);
 	return r;

@@ -22,6 +22,9 @@ struct mw_profile {
 	uint8_t digest[32];
 	uint8_t exact[32]; /* SHA-256 of the bytes as they came */
 	uint8_t body[16];
+	/* The same without the '>' that mbox stores and some deliveries put before a line
+	 * that begins with "From " (or ">From "). */
+	uint8_t unquoted[16];
 	bool cut; /* the header went beyond the limits */
 	uint32_t n_field;
 	uint64_t field[]; /* ascending */

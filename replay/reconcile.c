@@ -250,7 +250,7 @@ digest_accept(const struct mw_rc_copy *c, const struct mw_rc_stored *s)
 static uint64_t
 body_of(const struct mw_profile *p, bool sent)
 {
-	return p ? mix(mw_get64(p->body), sent) : 0;
+	return p ? mix(mw_get64(p->unquoted), sent) : 0;
 }
 
 static uint64_t
@@ -294,7 +294,8 @@ body_filed_copy(const struct mw_rc_copy *c)
 static bool
 same_body(const struct mw_rc_copy *c, const struct mw_rc_stored *s)
 {
-	return memcmp(c->profile->body, s->profile->body, sizeof s->profile->body) == 0;
+	return memcmp(c->profile->unquoted, s->profile->unquoted,
+	              sizeof s->profile->unquoted) == 0;
 }
 
 static bool

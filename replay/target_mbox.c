@@ -1,5 +1,5 @@
 #include "replay/target_mbox.h"
-#include "replay/import.h"
+#include "replay/mbox.h"
 #include "replay/target_files.h"
 
 #include "journal/base/buf.h"
@@ -18,27 +18,22 @@
 #include <time.h>
 #include <unistd.h>
 
-/* mboxrd: LF line ends, "From SENDER DATE" (UTC) before each message, '>' before each
- * line that looks like one. Locked as others lock it: fcntl and FILE.lock. The lock file
- * also says how long the mbox was before the batch in progress, so that a killed run's
- * torn end is cut off by the next. */
+/* mboxrd (mbox.h): LF line ends, "From SENDER   DATE" (UTC) before each message, '>'
+ * before each line that looks like one. Locked as others lock it: fcntl and FILE.lock.
+ * The lock file also says how long the mbox was before the batch in progress, so that a
+ * killed run's torn end is cut off by the next. */
 
 enum {
-	BATCH = 64
-};
-
-struct span {                   /* one message, From_ line excluded */
-	uint64_t at, len, size; /* size: as CRLF text, unquoted */
-	int64_t date_us;
+	BATCH = 64,
+	HEADER_SEEN = 64 * 1024
 };
 
 struct mbox {
 	char *path;
 	struct mw_mbox_lock lock;
 	int fd;
-	struct span *v;
+	uint64_t *v; /* where the From_ lines are, by the last scan */
 	size_t n, cap;
-	uint64_t scanned; /* file size at the scan */
 	bool dry;
 };
 
@@ -98,28 +93,8 @@ mbox_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 
 /* ---- scan ---- */
 
-/* One or more '>' and then "From ": mboxrd takes one off. */
-static bool
-is_quoted(struct mw_str s)
-{
-	size_t i = 0;
-	while (i < s.n && s.p[i] == '>')
-		i++;
-	return i && mw_str_starts(mw_str(s.p + i, s.n - i), MW_STR("From "));
-}
-
-/* The separating empty line is no content. */
-static void
-end_span(struct span *s, size_t blank)
-{
-	if (!s || !s->len)
-		return;
-	s->len -= blank;
-	s->size -= 2;
-}
-
 static int
-add_span(struct mbox *m, uint64_t at, int64_t date_us)
+add_span(struct mbox *m, uint64_t at)
 {
 	if (m->n == m->cap) {
 		size_t cap = m->cap ? m->cap * 2 : 256;
@@ -129,94 +104,80 @@ add_span(struct mbox *m, uint64_t at, int64_t date_us)
 		m->v = p;
 		m->cap = cap;
 	}
-	m->v[m->n++] = (struct span){at, 0, 0, date_us};
+	m->v[m->n++] = at;
 	return 0;
 }
 
-/* Finds the messages: a From_ line at the start or after an empty line. */
+/* A descriptor of its own: what is written goes to the end of the other. */
 static int
-find_spans(struct mbox *m, FILE *f, struct mw_err *err)
+reader(const struct mbox *m, int *ret_fd, struct mw_mbox **ret, struct mw_err *err)
 {
-	char *line = NULL;
-	size_t cap = 0;
-	ssize_t n;
-	uint64_t at = 0;
-	size_t blank = 1; /* bytes of the empty line before this one */
-	int r = 0;
-	m->n = 0;
-	while (!r && (n = getline(&line, &cap, f)) > 0) {
-		struct mw_str s = mw_str(line, (size_t)n);
-		bool lf = line[n - 1] == '\n', cr = lf && n > 1 && line[n - 2] == '\r';
-		struct span *last = m->n ? &m->v[m->n - 1] : NULL;
-		struct mw_str sender;
-		int64_t date_us;
-		bool zone;
-		if (blank && mw_from_line(s, &sender, &date_us, &zone)) {
-			end_span(last, blank);
-			r = add_span(m, at + (uint64_t)n, date_us);
-		} else if (last) {
-			last->len += (uint64_t)n;
-			last->size += (uint64_t)n + (lf && !cr) - is_quoted(s);
-		}
-		blank = lf && n == 1 + cr ? (size_t)n : 0;
-		at += (uint64_t)n;
-	}
-	struct span *last = m->n ? &m->v[m->n - 1] : NULL;
-	if (blank)
-		end_span(last, blank);
-	free(line);
-	m->scanned = at;
-	if (!r && ferror(f))
-		return mw_fail_errno(err, "cannot read %s", m->path);
-	return r ? mw_fail(err, r, "out of memory") : 0;
-}
-
-/* Feeds message i, unquoted, to the sink; at most `most` bytes of it. */
-static int
-feed(const struct mbox *m, FILE *f, size_t i, uint64_t most,
-     int (*sink)(void *, const void *, size_t), void *arg)
-{
-	char *line = NULL;
-	size_t cap = 0;
-	ssize_t n;
-	uint64_t left = MW_MIN(m->v[i].len, most);
-	int r = fseeko(f, (off_t)m->v[i].at, SEEK_SET) ? MW_EIO : 0;
-	while (!r && left && (n = getline(&line, &cap, f)) > 0) {
-		size_t k = MW_MIN((uint64_t)n, left);
-		bool q = is_quoted(mw_str(line, k));
-		left -= k;
-		r = sink(arg, line + q, k - q);
-	}
-	free(line);
-	return r;
-}
-
-static int
-to_buf(void *arg, const void *p, size_t n)
-{
-	mw_buf_put(arg, p, n);
-	return 0;
-}
-
-static FILE *
-reader(const struct mbox *m)
-{
-	struct mw_err why;
-	int fd = mw_mbox_open(m->path, O_RDONLY, &why);
-	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
-	if (!f && fd >= 0)
+	int fd = mw_mbox_open(m->path, O_RDONLY | O_NONBLOCK, err);
+	if (fd < 0)
+		return fd;
+	int r = mw_mbox_new(fd, MW_MBOX_AUTO, false, ret);
+	if (r < 0) {
 		(void)close(fd);
-	return f;
+		return mw_fail(err, r, "out of memory");
+	}
+	*ret_fd = fd;
+	return 0;
 }
 
 /* Closing any descriptor of a file ends our fcntl locks on it: taken again. */
 static void
-reader_close(const struct mbox *m, FILE *f)
+reader_close(const struct mbox *m, int fd, struct mw_mbox *f)
 {
 	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	(void)fclose(f);
+	mw_mbox_free(f);
+	(void)close(fd);
 	if (!m->dry)
 		(void)fcntl(m->fd, F_SETLK, &fl); /* the lock file holds in any case */
+}
+
+struct looking { /* at one message of a scan */
+	struct mw_buf header;
+	uint64_t size;
+};
+
+static int
+look(void *arg, const void *p, size_t n)
+{
+	struct looking *l = arg;
+	l->size += n;
+	if (l->header.n < HEADER_SEEN)
+		mw_buf_put(&l->header, p, MW_MIN(n, HEADER_SEEN - l->header.n));
+	return l->header.failed ? MW_ENOMEM : 0;
+}
+
+static int
+all_messages(struct mbox *m, struct mw_mbox *f,
+             int (*cb)(void *, const struct mw_found *), void *arg, struct mw_err *err)
+{
+	struct looking l = {0};
+	struct mw_from from;
+	uint64_t at;
+	int r, q = 0;
+	m->n = 0;
+	while ((r = mw_mbox_next(f, &at, &from)) > 0) {
+		int64_t us = from.us;
+		l.size = 0;
+		mw_buf_clear(&l.header);
+		r = add_span(m, at);
+		if (r == 0)
+			r = mw_mbox_content(f, look, &l);
+		if (r < 0)
+			break;
+		struct mw_found found = {m->n - 1, l.size, us, false,
+		                         mw_buf_str(&l.header)};
+		q = cb(arg, &found);
+		if (q)
+			break;
+	}
+	mw_buf_free(&l.header);
+	if (r == MW_ENOMEM)
+		return mw_fail(err, r, "out of memory");
+	return r < 0 ? mw_fail(err, r, "cannot read %s", m->path) : q;
 }
 
 static int
@@ -224,21 +185,15 @@ mbox_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *), void 
           struct mw_err *err)
 {
 	struct mbox *m = t->own;
-	MW_BUF_AUTO header = {0};
+	struct mw_mbox *f;
+	int fd;
 	if (m->fd < 0)
 		return 0;
-	FILE *f = reader(m);
-	if (!f)
-		return mw_fail_errno(err, "cannot read %s", m->path);
-	int r = find_spans(m, f, err);
-	for (size_t i = 0; i < m->n && !r; i++) {
-		mw_buf_clear(&header);
-		r = feed(m, f, i, 64 * 1024, to_buf, &header);
-		struct mw_found found = {i, m->v[i].size, m->v[i].date_us, false,
-		                         mw_buf_str(&header)};
-		r = r ? mw_fail(err, r, "cannot read %s", m->path) : cb(arg, &found);
-	}
-	reader_close(m, f);
+	int r = reader(m, &fd, &f, err);
+	if (r < 0)
+		return r;
+	r = all_messages(m, f, cb, arg, err);
+	reader_close(m, fd, f);
 	return r;
 }
 
@@ -248,115 +203,36 @@ mbox_fetch(struct mw_target *t, const uint64_t *keys, size_t n,
            struct mw_err *err)
 {
 	struct mbox *m = t->own;
-	FILE *f = reader(m);
+	struct mw_mbox *f;
+	struct mw_from from;
+	uint64_t at;
+	int fd, r = reader(m, &fd, &f, err);
+	if (r < 0)
+		return r;
 	struct mw_profiler *pr = mw_profiler_new();
-	int r = f && pr ? 0 : mw_fail_errno(err, "cannot read %s", m->path);
+	r = pr ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t i = 0; i < n && !r; i++) {
-		r = feed(m, f, (size_t)keys[i], UINT64_MAX, mw_profiler_put, pr);
-		struct mw_profile *p = r ? NULL : mw_profiler_take(pr);
-		if (p)
-			r = cb(arg, keys[i], p);
-		else
-			r = mw_fail(err, MW_EIO, "cannot read %s", m->path);
+		mw_mbox_seek(f, m->v[keys[i]]);
+		int q = mw_mbox_next(f, &at, &from);
+		if (q > 0)
+			q = mw_mbox_content(f, mw_profiler_put, pr);
+		struct mw_profile *p = q ? NULL : mw_profiler_take(pr);
+		r = p ? cb(arg, keys[i], p)
+		      : mw_fail(err, MW_EIO, "cannot read %s", m->path);
 	}
 	mw_profiler_free(pr);
-	if (f)
-		reader_close(m, f);
+	reader_close(m, fd, f);
 	return r;
 }
 
 /* ---- put ---- */
 
-struct quoting { /* CRLF to LF, mboxrd quoting; a line may come in pieces */
-	struct mw_files_out *o;
-	size_t marks; /* '>' seen at the start of this line, held back */
-	size_t match; /* letters of "From " seen after them */
-	bool deciding, cr;
-	char last;
-};
-
-static int
-emit(struct quoting *q, const char *p, size_t n)
-{
-	if (n)
-		q->last = p[n - 1];
-	return mw_files_write(q->o, p, n);
-}
-
-/* The start of a line is known: write what was held back. */
-static int
-decided(struct quoting *q, bool quote)
-{
-	int r = quote ? emit(q, ">", 1) : 0;
-	for (; !r && q->marks; q->marks--)
-		r = emit(q, ">", 1);
-	if (!r)
-		r = emit(q, "From ", q->match);
-	q->match = 0;
-	q->deciding = false;
-	return r;
-}
-
-static int
-one_byte(struct quoting *q, char c)
-{
-	if (q->deciding) {
-		if (!q->match && c == '>') {
-			q->marks++;
-			return 0;
-		}
-		if (c == "From "[q->match]) {
-			if (++q->match == 5)
-				return decided(q, true);
-			return 0;
-		}
-		int r = decided(q, false);
-		if (r)
-			return r;
-	}
-	if (c == '\n')
-		q->deciding = true;
-	return emit(q, &c, 1);
-}
-
-static int
-quote_sink(void *arg, const void *p, size_t n)
-{
-	struct quoting *q = arg;
-	const char *s = p;
-	for (size_t i = 0; i < n; i++) {
-		int r = 0;
-		if (q->cr && s[i] != '\n') /* a bare CR stays */
-			r = one_byte(q, '\r');
-		q->cr = s[i] == '\r';
-		if (!r && !q->cr)
-			r = one_byte(q, s[i]);
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
 static int
 write_from(struct mw_files_out *o, const struct mw_put *p, const struct mw_mail *m)
 {
-	char line[1200], who[1000];
-	static const char days[] = "SunMonTueWedThuFriSat";
-	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	const time_t oldest = -2208988800; /* 1900: no line is read with an older one */
-	time_t sec = MW_MAX((time_t)(p->time_us / 1000000), oldest);
-	struct tm tm;
-	size_t n = MW_MIN(m->sender.n, sizeof who - 1);
-	if (!gmtime_r(&sec, &tm))
-		return mw_fail(o->err, MW_EFORMAT, "impossible time");
-	for (size_t i = 0; i < n; i++)
-		who[i] = (unsigned char)m->sender.p[i] <= 32 ? '_' : m->sender.p[i];
-	who[n] = '\0';
-	int k = snprintf(line, sizeof line, "From %s %.3s %.3s %2d %02d:%02d:%02d %d\n",
-	                 n ? who : "MAILER-DAEMON", days + tm.tm_wday * 3,
-	                 months + tm.tm_mon * 3, tm.tm_mday, tm.tm_hour, tm.tm_min,
-	                 tm.tm_sec, tm.tm_year + 1900);
-	return mw_files_write(o, line, (size_t)k);
+	char line[1200];
+	size_t n = mw_from_write(m->sender, p->time_us, line, sizeof line);
+	return mw_files_write(o, line, n);
 }
 
 /* What others wrote may end in the middle of a line, or without the empty line that must
@@ -386,22 +262,17 @@ append_one(struct mbox *m, const struct mw_put *p, const struct mw_put_io *io,
 	o->fd = m->fd;
 	o->path = m->path;
 	o->err = err;
-	struct quoting q = {.o = o, .deciding = true, .last = '\n'};
+	struct mw_mbox_writer w;
+	mw_mbox_writer_init(&w, mw_files_write, o);
 	int r = io->envelope(io->arg, p, &mail, err);
 	if (!r)
 		r = separate(m, o);
 	if (!r)
 		r = write_from(o, p, mail);
 	if (!r)
-		r = io->content(io->arg, p, quote_sink, &q, err);
-	if (!r && q.deciding)
-		r = decided(&q, false);
-	if (!r && q.cr)
-		r = emit(&q, "\r", 1);
-	if (!r && q.last != '\n')
-		r = emit(&q, "\n", 1);
+		r = io->content(io->arg, p, mw_mbox_writer_put, &w, err);
 	if (!r)
-		r = emit(&q, "\n", 1);
+		r = mw_mbox_writer_end(&w);
 	return r ? r : mw_files_flush(o);
 }
 

@@ -38,20 +38,16 @@ from_lines(void **state)
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-		struct mw_str who;
-		int64_t us;
-		bool zone;
-		assert_int_equal(mw_from_line(mw_strz(good[i].line), &who, &us, &zone),
-		                 1);
-		assert_true(mw_str_eq(who, mw_strz(good[i].sender)));
-		assert_int_equal(us / 1000000, good[i].s);
-		assert_int_equal(zone, good[i].zone);
+		struct mw_from f;
+		assert_int_equal(mw_from_line(mw_strz(good[i].line), &f), 1);
+		assert_true(mw_str_eq(f.sender, mw_strz(good[i].sender)));
+		assert_int_equal(f.us / 1000000, good[i].s);
+		assert_int_equal(f.zone, good[i].zone);
+		assert_false(f.own);
 	}
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-		struct mw_str who;
-		int64_t us;
-		bool zone;
-		assert_int_equal(mw_from_line(mw_strz(bad[i]), &who, &us, &zone), 0);
+		struct mw_from f;
+		assert_int_equal(mw_from_line(mw_strz(bad[i]), &f), 0);
 	}
 }
 
