@@ -165,6 +165,15 @@ mw_cli_open(const struct mw_cli *cli, size_t k, struct mw_store **ret, struct mw
 	return mw_store_open(&o, ret, err);
 }
 
+const struct mw_conf *
+mw_cli_conf_of(const struct mw_cli *cli, size_t journal)
+{
+	for (size_t i = 0; i < cli->n_confs; i++)
+		if (strcmp(cli->confs[i]->journal_dir, cli->journals[journal]) == 0)
+			return cli->confs[i];
+	return cli->conf;
+}
+
 int
 mw_cli_as_owner(const char *dir, struct mw_err *err)
 {

@@ -41,6 +41,9 @@ struct mw_cli {
 	bool begun;
 };
 
+/* The configuration whose journal that is; else the first. */
+const struct mw_conf *mw_cli_conf_of(const struct mw_cli *cli, size_t journal);
+
 struct mw_cmd {
 	const char *name;
 	int (*fn)(struct mw_cli *cli, int argc, char **argv); /* argv[0] is the name */

@@ -212,8 +212,8 @@ reverse(struct job *j, struct mw_err *err)
 		int k = mw_cursor_next(c, &rec, &e);
 		if (k == 0 || (k < 0 && ++bad > 1000))
 			break;
-		if (k < 0 || rec.type != MW_TYPE_MAIL || rec.time_us < from ||
-		    rec.time_us > to)
+		if (k < 0 || rec.type != MW_TYPE_MAIL || rec.imported ||
+		    rec.time_us < from || rec.time_us > to)
 			continue;
 		if (!j->n_seq ||
 		    !bsearch(&rec.seq, j->seq, j->n_seq, sizeof rec.seq, by_u64))

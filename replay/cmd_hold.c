@@ -271,7 +271,7 @@ change(struct mw_cli *cli, const struct ask *a, struct mw_hold *h, struct mw_err
 static int
 add_or_rm(struct mw_cli *cli, struct ask *a)
 {
-	struct mw_err err = {0};
+	struct mw_err err = {0}, unknown = {0};
 	bool rm = strcmp(a->verb, "rm") == 0;
 	struct mw_hold h = {.name = mw_strz(a->name),
 	                    .released = rm,
@@ -286,6 +286,9 @@ add_or_rm(struct mw_cli *cli, struct ask *a)
 	int status = r == 0 ? mw_cli_begin(cli) : mw_cli_error(cli, &err);
 	if (status != 0)
 		return status;
+	/* It may be meant for mail to come; more often the address is mistyped. */
+	mw_query_site(&a->q, cli->conf);
+	bool nobody = !rm && mw_query_users(cli, &a->q, &unknown) == MW_ENOUSER;
 	if (change(cli, a, &h, &err) < 0)
 		return mw_cli_error(cli, &err);
 	if (cli->json) {
@@ -303,6 +306,12 @@ add_or_rm(struct mw_cli *cli, struct ask *a)
 		selection(&h, &b);
 		printf("hold '%s' holds %s\n", a->name, mw_buf_cstr(&b));
 	}
+	if (nobody)
+		fprintf(stderr,
+		        "mailwal: warning: %s\n"
+		        "  hint: nothing of that user is held now; if the address is "
+		        "mistyped: 'mailwal hold rm %s'\n",
+		        unknown.msg, a->name);
 	return 0;
 }
 

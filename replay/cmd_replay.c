@@ -143,26 +143,59 @@ word(struct args *a, const char *arg, int i)
 	return 1;
 }
 
+/* The newest mark of all journals that was completed; NULL name: none. */
+static int
+newest_mark(struct mw_cli *cli, struct args *a, struct mw_mark_info *ret,
+            struct mw_err *err)
+{
+	*ret = (struct mw_mark_info){.start_us = INT64_MIN};
+	for (size_t k = 0; k < cli->n_journals; k++) {
+		struct mw_mark_info *v;
+		size_t n;
+		int r = mw_marks(cli->stores[k], a->q.arena, &v, &n, err);
+		if (r < 0)
+			return r;
+		for (size_t i = 0; i < n; i++)
+			if (v[i].state == MW_MARK_COMPLETE &&
+			    v[i].start_us > ret->start_us)
+				*ret = v[i];
+	}
+	return 0;
+}
+
+/* A selection that begins before the last backup did brings back, too, what its users had
+ * deleted before it: that is known with --since-mark only. */
+static void
+tell_deleted(struct mw_cli *cli, struct args *a)
+{
+	struct mw_mark_info m;
+	const struct mw_query *q = &a->q;
+	if (a->step == STEP_UNDO || a->step == STEP_VERIFY || q->since_mark ||
+	    q->n_message_id || q->n_queue_id || cli->quiet ||
+	    newest_mark(cli, a, &m, NULL) < 0 || !m.name || q->since_us >= m.start_us)
+		return;
+	fprintf(stderr,
+	        "mailwal: what users had deleted before the backup of mark %s comes "
+	        "back, too; --since-mark %s leaves it out\n",
+	        m.name, m.name);
+}
+
 /* Without a selection: what a backup that ended well cannot have, by the newest mark that
  * says so. 0, or the exit status. */
 static int
 by_default(struct mw_cli *cli, struct args *a)
 {
-	int64_t newest = INT64_MIN;
+	struct mw_mark_info m;
 	struct mw_err err = {0};
-	if (a->step == STEP_UNDO || a->q.any_term || a->q.all)
+	if (a->step == STEP_UNDO)
 		return 0;
-	for (size_t k = 0; k < cli->n_journals; k++) {
-		struct mw_mark_info *v;
-		size_t n;
-		if (mw_marks(cli->stores[k], a->q.arena, &v, &n, &err) < 0)
-			return mw_cli_error(cli, &err);
-		for (size_t i = 0; i < n; i++)
-			if (v[i].state == MW_MARK_COMPLETE && v[i].start_us > newest) {
-				newest = v[i].start_us;
-				a->q.since_mark = v[i].name;
-			}
+	if (a->q.any_term || a->q.all) {
+		tell_deleted(cli, a);
+		return 0;
 	}
+	if (newest_mark(cli, a, &m, &err) < 0)
+		return mw_cli_error(cli, &err);
+	a->q.since_mark = m.name;
 	if (!a->q.since_mark)
 		return mw_cli_usage(cli, self(),
 		                    "no backup is marked as completed; say what to put "
@@ -311,6 +344,7 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 		return r;
 	run->report->state = a->state;
 	run->report->undoable = mw_target_removes(run->target);
+	run->report->again = mw_target_again(cli, &a->t, run->report->arena);
 	if (a->step == STEP_VERIFY && !mw_target_readable(run->target))
 		return mw_fail(err, MW_EUSAGE,
 		               "%s cannot be read back: nothing to verify", a->to);

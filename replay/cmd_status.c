@@ -400,11 +400,11 @@ one(struct mw_cli *cli, size_t k, struct nagios *n, bool nagios)
 	if (nagios)
 		nagios_add(n, &s);
 	else if (cli->json)
-		print_json(cli->conf, &s);
+		print_json(mw_cli_conf_of(cli, k), &s);
 	if (!nagios && !s.opened)
 		status = mw_cli_error(cli, &s.err);
 	else if (!nagios && !cli->json)
-		print_journal(cli->conf, &s);
+		print_journal(mw_cli_conf_of(cli, k), &s);
 	if (status == 0 && s.n_problems)
 		status = 1;
 	mw_status_done(&s);

@@ -213,7 +213,6 @@ struct asked {
 	const char *file[CHECKPOINTS];
 	void *text[CHECKPOINTS]; /* read once: it may be a pipe */
 	size_t len[CHECKPOINTS];
-	bool used[CHECKPOINTS];
 	size_t n_file;
 };
 
@@ -231,6 +230,14 @@ read_checkpoints(struct asked *a, struct mw_err *err)
 	return 0;
 }
 
+static bool
+is_of(const struct asked *a, size_t i, const struct mw_store *st)
+{
+	char id[2 * MW_ID_LEN + 1];
+	mw_hex(id, mw_store_id(st), MW_ID_LEN);
+	return memmem(a->text[i], a->len[i], id, strlen(id)) != NULL;
+}
+
 /* The checkpoints that are of this journal. */
 static int
 load_checkpoints(struct mw_store *st, struct asked *a, struct mw_checkpoint *out,
@@ -238,9 +245,7 @@ load_checkpoints(struct mw_store *st, struct asked *a, struct mw_checkpoint *out
 {
 	*ret_n = 0;
 	for (size_t i = 0; i < a->n_file; i++) {
-		char id[2 * MW_ID_LEN + 1];
-		mw_hex(id, mw_store_id(st), MW_ID_LEN);
-		if (!memmem(a->text[i], a->len[i], id, strlen(id)))
+		if (!is_of(a, i, st))
 			continue;
 		const uint8_t *pk = mw_store_sign_public(st);
 		int r = pk ? mw_checkpoint_parse(mw_str(a->text[i], a->len[i]), pk,
@@ -250,7 +255,6 @@ load_checkpoints(struct mw_store *st, struct asked *a, struct mw_checkpoint *out
 			(void)mw_err_prefix(err, "%s", a->file[i]);
 			return r;
 		}
-		a->used[i] = true;
 		++*ret_n;
 	}
 	return 0;
@@ -296,13 +300,16 @@ parse_percent(const char *text, double *ret)
 	return *ret >= 0 && *ret <= 100;
 }
 
-/* A checkpoint that no journal of the set knows was put there for nothing. */
+/* A checkpoint that no journal of the set knows: told before all is read for nothing. */
 static int
 unused(struct mw_cli *cli, const struct asked *a)
 {
 	for (size_t i = 0; i < a->n_file; i++) {
 		struct mw_err err = {0};
-		if (a->used[i])
+		bool used = false;
+		for (size_t k = 0; k < cli->n_journals; k++)
+			used = used || is_of(a, i, cli->stores[k]);
+		if (used)
 			continue;
 		(void)mw_fail(&err, MW_EFORMAT, "%s is no checkpoint of %s", a->file[i],
 		              cli->n_journals > 1 ? "these journals" : "this journal");
@@ -319,17 +326,18 @@ verify_all(struct mw_cli *cli, struct asked *a)
 	struct mw_err err = {0};
 	if (read_checkpoints(a, &err) < 0)
 		return mw_cli_error(cli, &err);
-	int status = 0;
+	int status = unused(cli, a);
+	if (status != 0)
+		return status;
 	for (size_t k = 0; k < cli->n_journals; k++) {
 		int s = verify(cli, k, a, &total);
 		if (s > 1)
 			return s;
 		status = MW_MAX(status, s);
 	}
-	int s = unused(cli, a);
 	if (cli->json && cli->n_journals > 1)
-		total_json(cli, &total, status == 0 && s == 0);
-	return s ? s : status;
+		total_json(cli, &total, status == 0);
+	return status;
 }
 
 int

@@ -86,10 +86,12 @@ login_refused(const struct mw_net *n, const struct mw_net_opts *o, const char *w
 	if (strstr(n->said, "[UNAVAILABLE]") || strstr(n->said, "[INUSE]"))
 		return mw_fail(err, MW_EUNAVAIL, "%s cannot log in %s now: %s", n->peer,
 		               who, n->said);
+	bool acts = o->authzid && o->login && strcmp(o->login, o->authzid) != 0;
 	/* RFC 5530: who logs in is right, so that it says nothing of other users. */
 	bool unknown = strstr(n->said, "[AUTHORIZATIONFAILED]") != NULL;
-	mw_fail(err, unknown ? MW_ENOUSER : MW_EAUTH, "%s refused the login of %s: %s",
-	        n->peer, who, n->said[0] ? n->said : why);
+	mw_fail(err, unknown ? MW_ENOUSER : MW_EAUTH,
+	        "%s refused the login of %s%s%s: %s", n->peer, acts ? o->login : who,
+	        acts ? " for " : "", acts ? who : "", n->said[0] ? n->said : why);
 	return unknown
 	           ? mw_err_hint(err, "the master's password is right, but the user is "
 	                              "not known, or the master may not act for him; "

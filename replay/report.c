@@ -354,9 +354,10 @@ say(const struct mw_report *r)
 	if (r->interrupted && !r->mailboxes)
 		printf("Interrupted before the first mailbox: nothing was put back.\n");
 	if (r->undoable && r->restored && r->run_id && !r->dry)
-		printf("To take it back: mailwal replay undo %s --to '%s'%s%s%s\n",
+		printf("To take it back: mailwal replay undo %s --to '%s'%s%s%s%s\n",
 		       r->run_id, r->target, r->state ? " --state '" : "",
-		       r->state ? r->state : "", r->state ? "'" : "");
+		       r->state ? r->state : "", r->state ? "'" : "",
+		       r->again ? r->again : "");
 }
 
 void

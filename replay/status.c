@@ -57,7 +57,7 @@ count_entry(void *arg, const char *name)
 }
 
 static void
-ask_disk(const struct mw_cli *cli, struct mw_status *s)
+ask_disk(const struct mw_conf *conf, struct mw_status *s)
 {
 	const struct mw_fs *fs = mw_fs_posix();
 	struct tally t = {s, s->dir, 2};
@@ -66,11 +66,11 @@ ask_disk(const struct mw_cli *cli, struct mw_status *s)
 	int64_t n = fs->free_space(fs, s->dir);
 	s->free_bytes = n > 0 ? (uint64_t)n : 0;
 	mw_size_human(free_text, sizeof free_text, s->free_bytes);
-	mw_size_human(floor_text, sizeof floor_text, cli->conf->min_free);
-	if (s->free_bytes < cli->conf->min_free)
+	mw_size_human(floor_text, sizeof floor_text, conf->min_free);
+	if (s->free_bytes < conf->min_free)
 		add(s, 2, "%s free, below min_free (%s): mail is not taken", free_text,
 		    floor_text);
-	else if (s->free_bytes < 2 * cli->conf->min_free)
+	else if (s->free_bytes < 2 * conf->min_free)
 		add(s, 1, "%s free, close to min_free (%s)", free_text, floor_text);
 }
 
@@ -483,6 +483,7 @@ void
 mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret)
 {
 	const struct mw_clock *clock = mw_clock_system();
+	const struct mw_conf *conf = mw_cli_conf_of(cli, journal);
 	MW_STORE_AUTO *st = NULL;
 	*ret = (struct mw_status){.dir = cli->journals[journal]};
 	ret->now_us = clock->now_us(clock);
@@ -498,12 +499,12 @@ mw_status_gather(const struct mw_cli *cli, size_t journal, struct mw_status *ret
 	ret->opened = true;
 	ret->encrypted = mw_store_recovery_keys(st) > 0;
 	ask_daemon(ret);
-	ask_disk(cli, ret);
+	ask_disk(conf, ret);
 	ask_log(ret, st);
 	ask_marks(ret, st);
 	ask_audit(ret);
 	ask_checkpoint(ret);
-	ask_drill(cli->conf, ret, st);
+	ask_drill(conf, ret, st);
 	ask_holds(ret, st);
 	ask_followers(ret, st);
 	tell_passed(ret);

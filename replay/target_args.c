@@ -65,3 +65,36 @@ mw_target_option(struct mw_target_opts *t, int argc, char **argv, int *i,
 		r = mw_rate_parse(v, &t->rate, err) ? MW_EUSAGE : 1;
 	return r;
 }
+
+static void
+add(struct mw_buf *b, const char *option, const char *value)
+{
+	if (!value)
+		return;
+	mw_buf_printf(b, " %s '", option);
+	for (const char *p = value; *p; p++)
+		mw_buf_printf(b, *p == '\'' ? "'\\%c'" : "%c", *p);
+	mw_buf_puts(b, "'");
+}
+
+const char *
+mw_target_again(const struct mw_cli *cli, const struct mw_target_opts *t,
+                struct mw_arena *a)
+{
+	MW_BUF_AUTO b = {0};
+	const char *file = mw_conf_default_file();
+	bool named = cli->conf_file && (!file || strcmp(cli->conf_file, file) != 0);
+	if (named)
+		add(&b, "-c", cli->conf_file);
+	if (cli->conf && strcmp(cli->journals[0], cli->conf->journal_dir) != 0)
+		add(&b, "-j", cli->journals[0]);
+	add(&b, "--auth-user", t->auth_user);
+	add(&b, "--password-file", t->password_file);
+	add(&b, "--user-passwords", t->user_passwords);
+	add(&b, "--tls-ca", t->tls_ca);
+	if (t->separator)
+		mw_buf_puts(&b, " --auth-style separator");
+	if (t->insecure)
+		mw_buf_puts(&b, " --insecure");
+	return mw_arena_strdup(a, mw_buf_cstr(&b));
+}

@@ -325,7 +325,10 @@ mw_store_identity(struct mw_store *st, struct mw_err *err)
 		               st->dir);
 	if (r < 0) {
 		errno = -r;
-		return mw_fail_errno(err, "cannot read %s", path);
+		int code = mw_fail_errno(err, "cannot read %s", path);
+		return r == -EACCES ? mw_err_hint(err, "it is for root and the journal's "
+		                                       "owner")
+		                    : code;
 	}
 	r = take_identity(st, mw_str(text, n), err);
 	explicit_bzero(text, n);

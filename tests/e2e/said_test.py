@@ -1,0 +1,151 @@
+#!/usr/bin/python3
+"""What a postmaster is told, and whether it is so: by commands given as he would, on a journal
+filled by import. No servers of the system."""
+
+import json
+import os
+import pathlib
+import pwd
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+
+import tap
+from imapserver import Server
+
+MAILWAL = os.path.abspath(os.path.join(os.environ.get("MW_BUILD", "build"), "replay/mailwal"))
+ALICE = "alice@example.org"
+
+
+class Site:
+	def __init__(self, t, name, *conf):
+		self.dir = t.sub(name)
+		self.conf = os.path.join(self.dir, "it's mine.conf")
+		pathlib.Path(self.conf).write_text("\n".join([
+			f"journal_dir = \"{self.dir}/journal\"", "local_domains = example.org",
+			"queue_command = none", *conf, ""]), encoding="utf-8")
+
+	def argv(self, *words):
+		return [MAILWAL, "-c", self.conf, *map(str, words)]
+
+	def __call__(self, *words, **kw):
+		return ran(self.argv(*words), **kw)
+
+
+def ran(argv, **kw):
+	return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+			      timeout=tap.PATIENCE, check=False, **kw)
+
+
+def fill(t, site, n=2):
+	box = pathlib.Path(site.dir, "mail")
+	for sub in ("cur", "new", "tmp"):
+		(box / sub).mkdir(parents=True)
+	for i in range(n):
+		(box / "cur" / f"m{i}:2,").write_text(
+			f"From: bob@example.net\nMessage-ID: <{i}@x>\nSubject: {i}\n\n{i}\n", encoding="utf-8")
+	for words in (("init",), ("import", f"maildir:{box}", "--user", ALICE)):
+		r = site(*words)
+		t.need(r.returncode == 0, words[0], r)
+
+
+def settings(t, site):
+	"""Each journal of a set has its own."""
+	other = Site(t, "other", "retain short { keep = 31d }")
+	fill(t, other)
+	r = ran([MAILWAL, "-c", site.conf, "-c", other.conf, "--json", "status"])
+	got = [json.loads(x).get("retention") for x in r.stdout.splitlines()]
+	t.equal(got[:2], [[{"name": "long", "keep": "90d"}], [{"name": "short", "keep": "31d"}]],
+		"status of two journals: the rules of each")
+	r = ran([MAILWAL, "-c", site.conf, "-c", other.conf, "status"])
+	t.ok("long: keep 90d" in r.stdout and "short: keep 31d" in r.stdout, "in words, too", r)
+
+
+def audited(t, site):
+	"""Imported mail never passed the mail server, whatever its date."""
+	when = [int(time.time()) + k for k in (-86400, 60)]
+	log = pathlib.Path(site.dir, "mail.log")
+	log.write_text("".join(
+		f"{time.strftime('%Y-%m-%dT%H:%M:%S+00:00', time.gmtime(w))} mx postfix/qmgr[3]: "
+		f"4jXTPC0000{i}z1aaa: removed\n" for i, w in enumerate(when)), encoding="utf-8")
+	r = site("--json", "audit", log)
+	t.ok(r.returncode == 0 and '"not_accepted":0,' in r.stdout,
+	     "audit does not miss imported mail in the log", r)
+
+
+def checkpoints(t, site):
+	"""What is none is told before the whole journal is read."""
+	r = site("verify", "--checkpoint", site.conf)
+	t.ok(r.returncode == 65 and not r.stdout and "no checkpoint of this journal" in r.stderr,
+	     "verify --checkpoint of another file: 65 at once", r)
+
+
+def holds(t, site):
+	r = site("hold", "add", "h1", "--user", "alice@example.com")
+	t.ok(r.returncode == 0 and "warning" in r.stderr and "'alice@example.com'" in r.stderr
+	     and "hold rm h1" in r.stderr, "a hold of somebody unknown: a warning", r)
+	for who in (ALICE, "new@example.org"):
+		r = site("hold", "add", f"h-{who}", "--user", who)
+		t.ok(r.returncode == 0 and not r.stderr, f"a hold of {who}: none", r)
+
+
+def permission(t, site):
+	nobody = pwd.getpwnam("nobody").pw_uid
+	os.chmod(f"{site.dir}/journal", 0o755)
+	os.chmod(f"{site.dir}/journal/journal", 0o600)
+	if os.geteuid() != 0 or ran(site.argv("config", "check"), user=nobody, cwd="/").returncode:
+		t.skip("needs root, and a place that others may look into")
+		return
+	r = ran(site.argv("list"), user=nobody, cwd="/")
+	t.ok(r.returncode == 77 and "root and the journal's owner" in r.stderr,
+	     "a journal of somebody else: for whom it is", r)
+
+
+def deleted(t, site):
+	"""Only the mark tells what was deleted before the backup."""
+	for words in (("mark", "nightly"), ("mark", "nightly", "--complete")):
+		t.need(site(*words).returncode == 0, " ".join(words))
+	to = ("--to", f"maildir:{site.dir}/store/%u", "--create", "-n")
+	for words, told in ((("--all",), True), (("--user", ALICE), True), (("--since", "-2d"), True),
+			    (("--since-mark", "nightly"), False), (("--message-id", "0@x"), False),
+			    (("--since", "+1min"), False)):
+		r = site("replay", *words, *to)
+		t.ok(r.returncode == 0 and ("--since-mark nightly leaves it out" in r.stderr) == told,
+		     f"replay {' '.join(words)}: {'what comes back, too' if told else 'no word of that'}", r)
+
+
+def logins(t, site):
+	secret = pathlib.Path(site.dir, "pass'word")
+	secret.write_text("x\n", encoding="utf-8")
+	secret.chmod(0o600)
+	with Server(caps=("UIDPLUS", "MULTIAPPEND", "LITERAL-")) as server:
+		server.put(ALICE, "INBOX", b"Subject: old\n\nx\n")
+		words = ("--to", f"imap://127.0.0.1:{server.port}", "--password-file", secret)
+		r = site("replay", "--all", "--auth-user", "chief", *words)
+		line = r.stdout.partition("To take it back: ")[2].strip()
+		t.need(r.returncode == 0 and line, "a replay", r)
+		r = ran(["sh", "-c", MAILWAL + line.removeprefix("mailwal")], cwd="/")
+		t.ok(r.returncode == 0 and "2 taken away" in r.stdout,
+		     "the line that takes it back works as it is printed", (line, r))
+		server.refuses = lambda command: (
+			"NO [AUTHENTICATIONFAILED] no" if "AUTHENTICATE" in command.upper() else None)
+		r = site("replay", "--all", "--auth-user", "chief", *words)
+		t.ok(r.returncode == 77 and f"the login of chief for {ALICE}" in r.stderr,
+		     "a login that is refused: whose", r)
+
+
+def main(t):
+	site = Site(t, "site", "retain long { keep = 90d }")
+	fill(t, site)
+	settings(t, site)
+	audited(t, site)
+	checkpoints(t, site)
+	holds(t, site)
+	permission(t, site)
+	deleted(t, site)
+	logins(t, site)
+
+
+tap.run(main)
