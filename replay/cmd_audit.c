@@ -22,7 +22,7 @@ struct job {
 	struct mw_cli *cli;
 	struct mw_audit a;
 	int64_t since_us;
-	uint64_t lines;
+	uint64_t lines, of_mta;
 	uint64_t *seq; /* of records that the log knows of, sorted at the end */
 	size_t n_seq, cap_seq;
 	size_t *without, n_without; /* rows that were accepted and have no record */
@@ -65,12 +65,53 @@ read_log(struct job *j, const char *path, struct mw_err *err)
 			continue;
 		j->lines++;
 		(void)mw_mtalog_line(line, l.ref_us, &e);
+		l.stamped = l.stamped || e.time_us;
+		j->of_mta += e.mta;
 		r = mw_audit_event(&j->a, &e) ? mw_fail(err, MW_ENOMEM, "out of memory")
 		                              : 0;
 	}
 	struct mw_err second;
 	int c = mw_logsrc_close(&l, r ? &second : err);
+	if (r == 0 && c == 0)
+		c = mw_logsrc_check(&l, err);
 	return r ? r : c;
+}
+
+/* A log without a line of a mail server, though mail was journaled in its time, is not
+ * the log of that server: nothing was compared. */
+static int
+check_lines(const struct job *j, struct mw_err *err)
+{
+	MW_CURSOR_AUTO *c = NULL;
+	const struct mw_clock *clock = mw_clock_system();
+	int64_t from = j->since_us + 60 * SECOND_US;
+	int64_t to = clock->now_us(clock) - 60 * SECOND_US;
+	uint64_t n = 0;
+	int bad = 0, k;
+	if (j->of_mta)
+		return 0;
+	int r = mw_cursor_new(j->cli->stores[0], 1, &c, err);
+	while (r >= 0) {
+		struct mw_record rec;
+		if (mw_cli_stopped())
+			return mw_fail(err, MW_ECANCEL, "interrupted");
+		k = mw_cursor_next(c, &rec, NULL);
+		if (k == 0 || (k < 0 && ++bad > 1000))
+			break;
+		n += k > 0 && rec.type == MW_TYPE_MAIL && !rec.imported &&
+		     rec.time_us >= from && rec.time_us <= to;
+	}
+	if (r < 0 || !n)
+		return MW_MIN(r, 0);
+	(void)mw_fail(err, MW_EFORMAT,
+	              "not a line of Postfix or Sendmail among %llu of the log, though "
+	              "%llu messages were journaled%s",
+	              (unsigned long long)j->lines, (unsigned long long)n,
+	              j->since_us > 0 ? " since then" : "");
+	(void)mw_err_hint(err,
+	                  "name the log that the mail server writes to (see 'postconf "
+	                  "maillog_file', or give 'journald')");
+	return MW_EFORMAT;
 }
 
 /* Which rows have a record. */
@@ -347,15 +388,11 @@ tell(const struct job *j)
 		       (unsigned long long)j->erased);
 }
 
-/* For status; an audit that cannot leave its result is still an audit. */
+/* Takes o. */
 static int
-remember(const struct job *j, struct mw_err *err)
+leave(const struct job *j, json_t *o, struct mw_err *err)
 {
-	const struct mw_clock *clock = mw_clock_system();
 	char dir[PATH_MAX];
-	json_t *o = summary(j);
-	(void)json_object_set_new(o, "time_us",
-	                          json_integer((json_int_t)clock->now_us(clock)));
 	char *text = json_dumps(o, JSON_INDENT(1));
 	json_decref(o);
 	if (!text)
@@ -376,12 +413,45 @@ remember(const struct job *j, struct mw_err *err)
 	return r < 0 ? r : 0;
 }
 
+/* For status; an audit that cannot leave its result is still an audit. */
+static int
+remember(const struct job *j, struct mw_err *err)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	json_t *o = summary(j);
+	(void)json_object_set_new(o, "time_us",
+	                          json_integer((json_int_t)clock->now_us(clock)));
+	return leave(j, o, err);
+}
+
+/* For status too: beside what the last one found, that this one could not be done. */
+static void
+remember_failure(const struct job *j, const struct mw_err *why)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	char path[PATH_MAX];
+	struct mw_err err;
+	(void)snprintf(path, sizeof path, "%s/ledger/%s", j->cli->journals[0],
+	               MW_AUDIT_STATE);
+	json_t *o = json_load_file(path, 0, NULL);
+	if (!json_is_object(o)) {
+		json_decref(o);
+		o = json_object();
+	}
+	(void)json_object_set_new(o, "failed_us",
+	                          json_integer((json_int_t)clock->now_us(clock)));
+	(void)json_object_set_new(o, "failed", mw_json_str(mw_strz(why->msg)));
+	(void)!leave(j, o, &err);
+}
+
 static int
 work(struct job *j, const char *const *log, size_t n_log, struct mw_err *err)
 {
 	int r = mw_audit_init(&j->a, err);
 	for (size_t i = 0; i < n_log && r == 0; i++)
 		r = read_log(j, log[i], err);
+	if (r == 0)
+		r = check_lines(j, err);
 	if (r == 0)
 		r = look_up(j, err);
 	if (r == 0)
@@ -433,6 +503,8 @@ mw_cmd_audit(struct mw_cli *cli, int argc, char **argv)
 	if (status)
 		return status;
 	int r = work(&j, log, n_log, &err);
+	if (r < 0 && r != MW_ECANCEL)
+		remember_failure(&j, &err);
 	if (r < 0)
 		status = mw_cli_error(cli, &err);
 	else

@@ -12,6 +12,7 @@
 enum {
 	NAP_MS = 500,
 	STATE_LINES = 20000, /* read at most this many lines before noting so */
+	UNREAD_LINES = 100,  /* following: so many that cannot be read are an error */
 	SAVE_TICKS = 10,
 	IDLE_TICKS = 120 /* a quiet log is noted to be read too: replay asks when */
 };
@@ -107,6 +108,7 @@ drain(struct job *j, struct mw_logsrc *l, int wait_ms, struct mw_err *err)
 		j->since_save++;
 		j->dirty = true;
 		bool some = mw_mtalog_line(line, l->ref_us, &e);
+		l->stamped = l->stamped || e.time_us;
 		if (e.time_us > l->time_us)
 			l->time_us = e.time_us;
 		if (some)
@@ -132,6 +134,8 @@ read_once(struct job *j, const char *path, struct mw_err *err)
 		r = mw_fail(err, MW_ENOMEM, "out of memory");
 	struct mw_err second;
 	int c = mw_logsrc_close(&l, r ? &second : err);
+	if (r == 0 && c == 0)
+		c = mw_logsrc_check(&l, err);
 	return r ? r : c;
 }
 
@@ -166,8 +170,11 @@ tick(struct job *j, size_t i, struct mw_err *err)
 		return 0;
 	int rotated = mw_logsrc_rotated(l); /* asked first: then read to the end */
 	int r = drain(j, l, 0, err);
-	if (r == 0 && l->ended)
+	bool ended = l->ended;
+	if (r == 0 && ended)
 		r = mw_logsrc_close(l, err);
+	if (r == 0 && (ended || l->lines > UNREAD_LINES))
+		r = mw_logsrc_check(l, err);
 	if (r || rotated <= 0 || l->fd < 0)
 		return r;
 	if (mw_logsrc_note(l, &j->state))
@@ -262,7 +269,13 @@ work(struct job *j, struct mw_err *err)
 		if (r == 0)
 			r = read_once(j, j->log[i], err);
 	}
-	return r ? r : save(j, err);
+	if (r == 0)
+		return save(j, err);
+	/* What was learned before a log proved to be damaged is so all the same. */
+	struct mw_err second;
+	if (r != MW_ENOMEM)
+		(void)!mw_gather_flush(&j->g, &second);
+	return r;
 }
 
 static void

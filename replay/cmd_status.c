@@ -327,6 +327,8 @@ print_json(const struct mw_conf *conf, struct mw_status *s)
 		(void)json_object_set_new(o, "audit_holes",
 		                          s->audit_us ? json_integer(s->audit_holes)
 		                                      : json_null());
+		(void)json_object_set_new(o, "audit_failed",
+		                          time_json(s->audit_failed_us));
 	}
 	mw_cli_json(o);
 }

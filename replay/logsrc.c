@@ -16,15 +16,19 @@
 
 /* ---- other programs ---- */
 
+/* in: its standard input, or -1. */
 static int
-spawn(struct mw_logsrc *l, const char *const argv[], struct mw_err *err)
+spawn(struct mw_logsrc *l, const char *const argv[], int in, struct mw_err *err)
 {
 	int pipes[2];
 	posix_spawn_file_actions_t fa;
 	if (pipe2(pipes, O_CLOEXEC) < 0)
 		return mw_fail_errno(err, "cannot make a pipe");
 	(void)posix_spawn_file_actions_init(&fa);
-	(void)posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+	if (in < 0)
+		(void)posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+	else
+		(void)posix_spawn_file_actions_adddup2(&fa, in, 0);
 	(void)posix_spawn_file_actions_adddup2(&fa, pipes[1], 1);
 	/* The declaration takes away const, the call does not write. */
 	union {
@@ -45,18 +49,27 @@ spawn(struct mw_logsrc *l, const char *const argv[], struct mw_err *err)
 	return 0;
 }
 
+/* By its first bytes; by its name where these are damaged. */
 static const char *
-unpacker(const char *path)
+unpacker(const char *path, int fd)
 {
-	static const char *const by[][2] = {{".gz", "gzip"},
-	                                    {".xz", "xz"},
-	                                    {".zst", "zstd"},
-	                                    {".bz2", "bzip2"}};
+	static const struct {
+		const char *suffix, *program;
+		struct mw_str magic;
+	} by[] = {{".gz", "gzip", {"\x1f\x8b", 2}},
+	          {".xz", "xz", {"\xfd\x37zXZ\0", 6}},
+	          {".zst", "zstd", {"\x28\xb5\x2f\xfd", 4}},
+	          {".bz2", "bzip2", {"BZh", 3}}};
+	char head[6];
+	ssize_t got = pread(fd, head, sizeof head, 0);
 	size_t n = strlen(path);
+	for (size_t i = 0; i < MW_COUNT(by); i++)
+		if (got > 0 && mw_str_starts(mw_str(head, (size_t)got), by[i].magic))
+			return by[i].program;
 	for (size_t i = 0; i < MW_COUNT(by); i++) {
-		size_t k = strlen(by[i][0]);
-		if (n > k && strcmp(path + n - k, by[i][0]) == 0)
-			return by[i][1];
+		size_t k = strlen(by[i].suffix);
+		if (n > k && strcmp(path + n - k, by[i].suffix) == 0)
+			return by[i].program;
 	}
 	return NULL;
 }
@@ -105,7 +118,7 @@ open_journald(struct mw_logsrc *l, const struct mw_logsrc_state *s, bool follow,
 	if (l->time_us > 0)
 		(void)snprintf(since, sizeof since, "--since=@%lld",
 		               (long long)(l->time_us / 1000000));
-	return spawn(l, argv, err);
+	return spawn(l, argv, -1, err);
 }
 
 /* ---- reading ---- */
@@ -156,8 +169,8 @@ fill(struct mw_logsrc *l, int wait_ms, struct mw_err *err)
 	return n > 0;
 }
 
-int
-mw_logsrc_line(struct mw_logsrc *l, struct mw_str *ret, int wait_ms, struct mw_err *err)
+static int
+next_line(struct mw_logsrc *l, struct mw_str *ret, int wait_ms, struct mw_err *err)
 {
 	for (;;) {
 		char *p = (char *)l->in.p + l->at;
@@ -179,6 +192,37 @@ mw_logsrc_line(struct mw_logsrc *l, struct mw_str *ret, int wait_ms, struct mw_e
 		if (r < 0 || (r == 0 && !(l->ended && l->in.n > l->at)))
 			return r;
 	}
+}
+
+int
+mw_logsrc_line(struct mw_logsrc *l, struct mw_str *ret, int wait_ms, struct mw_err *err)
+{
+	for (;;) {
+		struct mw_str raw;
+		int r = next_line(l, &raw, wait_ms, err);
+		if (r <= 0)
+			return r;
+		r = mw_logform_take(&l->form, raw, ret);
+		/* To go on in the midst of an entry would be to go without its half. */
+		l->passes = l->passes || l->form.entry;
+		if (r < 0)
+			return mw_fail(err, r, "out of memory");
+		if (r > 0) {
+			l->lines++;
+			return 1;
+		}
+	}
+}
+
+int
+mw_logsrc_check(const struct mw_logsrc *l, struct mw_err *err)
+{
+	if (!l->whole || !l->lines || l->stamped)
+		return 0;
+	(void)mw_fail(err, MW_EFORMAT, "%s: none of its %llu lines can be read", l->path,
+	              (unsigned long long)l->lines);
+	(void)mw_err_hint(err, "%s", mw_logform_hint(mw_str(l->head, l->head_n)));
+	return MW_EFORMAT;
 }
 
 /* ---- state ---- */
@@ -230,22 +274,68 @@ resume_stream(struct mw_logsrc *l, const struct mw_logsrc_pos *p)
 }
 
 static int
-open_packed(struct mw_logsrc *l, const char *program, const struct mw_logsrc_state *s,
+unpack(struct mw_logsrc *l, int fd, struct mw_err *err)
+{
+	const char *argv[] = {l->program, "-dc", NULL};
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return mw_fail_errno(err, "cannot read %s", l->path);
+	return spawn(l, argv, fd, err);
+}
+
+static int
+open_packed(struct mw_logsrc *l, int fd, const struct mw_logsrc_state *s,
             struct mw_err *err)
 {
-	const char *argv[] = {program, "-dc", "--", l->path, NULL};
 	for (size_t i = 0; s && i < s->n; i++) {
 		/* Which of them it is shows only when it is unpacked; mostly none. */
-		int r = spawn(l, argv, err);
+		int r = unpack(l, fd, err);
 		if (r < 0)
 			return r;
-		if (resume_stream(l, &s->v[i]))
+		if (resume_stream(l, &s->v[i])) {
+			l->whole = false;
 			return 0;
+		}
 		(void)mw_logsrc_close(l, NULL);
 		l->offset = l->head_n = l->tail_n = l->at = 0;
 		l->ended = false;
 	}
-	return spawn(l, argv, err);
+	return unpack(l, fd, err);
+}
+
+static int
+open_stdin(struct mw_logsrc *l, struct mw_err *err)
+{
+	struct stat sb;
+	MW_AUTOCLOSE int fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		return mw_fail_errno(err, "cannot read standard input");
+	l->stream = l->passes = true;
+	if (fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode) && lseek(fd, 0, SEEK_CUR) == 0)
+		l->program = unpacker(l->path, fd);
+	if (l->program)
+		return unpack(l, fd, err);
+	l->fd = MW_TAKE_FD(fd);
+	return 0;
+}
+
+static int
+cannot_open(const char *path, struct mw_err *err)
+{
+	int r = mw_fail_errno(err, "cannot open %s", path);
+	if (r == MW_EPERM)
+		(void)mw_err_hint(err,
+		                  "run it as a user that may read the log: of group adm, "
+		                  "say, or systemd-journal");
+	return r;
+}
+
+static int
+not_a_file(const char *path, bool dir, struct mw_err *err)
+{
+	(void)mw_fail(err, MW_EUSAGE, "%s is no file", path);
+	if (dir)
+		(void)mw_err_hint(err, "name the logs in it, older ones first");
+	return MW_EUSAGE;
 }
 
 int
@@ -254,36 +344,35 @@ mw_logsrc_open(struct mw_logsrc *l, const char *path, const struct mw_logsrc_sta
 {
 	const struct mw_clock *clock = mw_clock_system();
 	struct stat sb;
-	*l = (struct mw_logsrc){.path = path, .fd = -1};
+	*l = (struct mw_logsrc){.path = path, .fd = -1, .whole = true};
 	l->ref_us = clock->now_us(clock);
 	if (strcmp(path, "journald") == 0)
 		return open_journald(l, s, follow, err);
-	if (strcmp(path, "-") == 0) {
-		l->fd = fcntl(0, F_DUPFD_CLOEXEC, 3);
-		l->stream = l->passes = true;
-		return l->fd < 0 ? mw_fail_errno(err, "cannot read standard input") : 0;
-	}
+	if (strcmp(path, "-") == 0)
+		return open_stdin(l, err);
 	/* A pipe with a name is waited for until somebody writes to it, as by cat(1). */
 	bool pipe = stat(path, &sb) == 0 && S_ISFIFO(sb.st_mode);
 	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | (pipe ? 0 : O_NONBLOCK));
 	if (fd < 0 || fstat(fd, &sb) < 0)
-		return mw_fail_errno(err, "cannot open %s", path);
+		return cannot_open(path, err);
 	if (S_ISFIFO(sb.st_mode) || S_ISCHR(sb.st_mode)) { /* <(zcat …), /dev/stdin */
 		l->fd = MW_TAKE_FD(fd);
 		l->stream = l->passes = true;
 		return 0;
 	}
 	if (!S_ISREG(sb.st_mode))
-		return mw_fail(err, MW_EUSAGE, "%s is no file", path);
+		return not_a_file(path, S_ISDIR(sb.st_mode), err);
 	l->inode = sb.st_ino;
 	l->ref_us = MW_MIN(l->ref_us, (int64_t)sb.st_mtim.tv_sec * 1000000 + 1000000);
-	const char *program = unpacker(path);
-	if (program)
-		return open_packed(l, program, s, err);
+	l->program = unpacker(path, fd);
+	if (l->program)
+		return open_packed(l, fd, s, err);
 	l->fd = MW_TAKE_FD(fd);
 	for (size_t i = 0; s && i < s->n; i++)
-		if (resume_file(l, &s->v[i]))
+		if (resume_file(l, &s->v[i])) {
+			l->whole = false;
 			break;
+		}
 	return 0;
 }
 
@@ -295,6 +384,18 @@ mw_logsrc_rotated(const struct mw_logsrc *l)
 		return 0; /* between the two renames */
 	return sb.st_ino != l->inode ||
 	       (uint64_t)sb.st_size < l->offset + (l->in.n - l->at);
+}
+
+static int
+damaged(const struct mw_logsrc *l, struct mw_err *err)
+{
+	(void)mw_fail(err, MW_EIO, "%s: %s cannot unpack it to its end", l->path,
+	              l->program);
+	(void)mw_err_hint(err,
+	                  "it is damaged or cut short; to read what is left of it: "
+	                  "'%s -dc' into a pipe, and '-' for the log's name",
+	                  l->program);
+	return MW_EIO;
 }
 
 int
@@ -310,11 +411,14 @@ mw_logsrc_close(struct mw_logsrc *l, struct mw_err *err)
 			(void)kill(l->pid, SIGTERM);
 		while (waitpid(l->pid, &status, 0) < 0 && errno == EINTR)
 			;
-		if (!early && status)
+		if (!early && status && l->program)
+			r = damaged(l, err);
+		else if (!early && status)
 			r = mw_fail(err, MW_EIO, "%s: the program that reads it failed",
 			            l->path);
 	}
 	l->pid = 0;
 	mw_buf_free(&l->in);
+	mw_logform_done(&l->form);
 	return r;
 }

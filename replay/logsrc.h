@@ -1,7 +1,8 @@
 /* logsrc.h - where a mail server's log comes from, line by line, and how far it was read.
  *
- * A source is a file (also one packed by gzip, xz, zstd or bzip2), "-" for standard
- * input, or "journald" for systemd's journal. Other programs are started without a shell.
+ * A source is a file (also one packed by gzip, xz, zstd or bzip2, whatever its name is),
+ * "-" for standard input, or "journald" for systemd's journal. Other programs are started
+ * without a shell. What journalctl(1) writes for programs comes as lines (logform.h).
  *
  * How far a source was read is kept by its content, not its name: a hash of its first
  * bytes, the offset of the line to come, and a hash of the bytes before it. So a rotated
@@ -15,6 +16,8 @@
 
 #include "journal/base/buf.h"
 #include "journal/base/err.h"
+
+#include "replay/logform.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -51,9 +54,14 @@ void mw_logsrc_state_done(struct mw_logsrc_state *s);
 struct mw_logsrc {
 	const char *path;
 	int fd;
-	pid_t pid; /* of the program that writes to fd, or 0 */
+	pid_t pid;           /* of the program that writes to fd, or 0 */
+	const char *program; /* that unpacks it, or NULL */
 	bool stream, journald, ended, cut;
-	bool passes; /* a pipe: no place in it is worth a note */
+	bool passes;  /* a pipe, or entries of several lines: no place in it is noted */
+	bool whole;   /* read from its beginning */
+	bool stamped; /* set by the reader: some line had a time that can be read */
+	uint64_t lines;
+	struct mw_logform form;
 	uint64_t inode, offset;
 	int64_t ref_us;  /* no line is younger: for stamps without a year */
 	int64_t time_us; /* set by the reader: newest line */
@@ -71,6 +79,9 @@ int mw_logsrc_open(struct mw_logsrc *l, const char *path, const struct mw_logsrc
  * without its newline is given at the end of what cannot grow. */
 int mw_logsrc_line(struct mw_logsrc *l, struct mw_str *ret, int wait_ms,
                    struct mw_err *err) MW_CHECK;
+/* MW_EFORMAT for one that has lines, and none with a time that can be read; what to do.
+ */
+int mw_logsrc_check(const struct mw_logsrc *l, struct mw_err *err) MW_CHECK;
 /* At the end of a followed file: 1 if another file has its name now, or it was
  * truncated; the caller closes it and opens it again. */
 int mw_logsrc_rotated(const struct mw_logsrc *l);

@@ -115,10 +115,12 @@ mw_mtalog_line(struct mw_str line, int64_t ref_us, struct mw_mta_event *ret)
 	while (slash && t.p[slash - 1] != '/')
 		slash--;
 	ret->service = mw_str(t.p + slash, t.n - slash);
+	bool sendmail = !slash && (mw_str_eq(t, MW_STR("sm-mta")) ||
+	                           mw_str_eq(t, MW_STR("sendmail")));
+	ret->mta = slash || sendmail;
 	if (slash && mw_mtalog_is_one(ret->service, postfix_names))
 		mw_mtalog_postfix(s, ret);
-	else if (!slash &&
-	         (mw_str_eq(t, MW_STR("sm-mta")) || mw_str_eq(t, MW_STR("sendmail"))))
+	else if (sendmail)
 		mw_mtalog_sendmail(s, ret);
 	return ret->kind != MW_MTA_NOTHING;
 }

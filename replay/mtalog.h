@@ -1,8 +1,8 @@
 /* mtalog.h - one line of a mail server's log in, what it says of a message out.
  *
  * Reads what Postfix 2.x/3.x and Sendmail 8 write, behind the time stamps of syslog
- * ("Nov 22 12:00:00"), of RFC 5424 and ISO 8601, and of postlogd. Pure: no I/O, nothing
- * allocated; strings point into the line.
+ * ("Nov 22 12:00:00"), of RFC 5424 and ISO 8601, of postlogd and of journalctl(1). Pure:
+ * no I/O, nothing allocated; strings point into the line.
  *
  * Senders and remote servers choose parts of these lines. A field is taken only at the
  * place where the server itself writes it, an address that holds quotes is read as one,
@@ -46,6 +46,7 @@ struct mw_mta_event {
 	enum mw_mta_kind kind;
 	int64_t time_us;       /* 0: the line has no time stamp that can be read */
 	bool coarse;           /* its stamp has whole seconds only */
+	bool mta;              /* a line of Postfix or Sendmail, of whatever it speaks */
 	bool sendmail;         /* Sendmail's, else Postfix's */
 	struct mw_str host;    /* as the line names it, */
 	uint32_t pid;          /* and the process that wrote it */

@@ -151,6 +151,61 @@ since_1970(struct mw_str s, int64_t *ret_us, bool *ret_coarse, struct mw_str *re
 	return true;
 }
 
+/* "Mon 2026-11-23 12:00:00 CET", as journalctl -o short-full has it: UTC, or the local
+ * zone, whose name also tells which of an hour is meant that comes twice. */
+static bool
+full(struct mw_str s, int64_t *ret_us, bool *ret_coarse, struct mw_str *rest)
+{
+	static const char weekdays[] = "SunMonTueWedThuFriSat";
+	struct tm tm = {0};
+	char name[16];
+	int64_t us = 0;
+	size_t n = 0;
+	int w = 0, y, m, d;
+	while (w < 7 && (s.n < 4 || memcmp(weekdays + (size_t)w * 3, s.p, 3) != 0))
+		w++;
+	if (w == 7)
+		return false;
+	s = mw_str(s.p + 3, s.n - 3);
+	if (!eat(&s, ' ') || (y = digits(&s, 4)) < 1970 || !eat(&s, '-') ||
+	    (m = digits(&s, 2)) < 0 || !eat(&s, '-') || (d = digits(&s, 2)) < 0 ||
+	    !eat(&s, ' ') || !clock_time(&s, &tm) || !real_date(y, m, d))
+		return false;
+	*ret_coarse = !fraction(&s, &us);
+	if (!eat(&s, ' '))
+		return false;
+	while (n < s.n && n < sizeof name - 1 && s.p[n] != ' ') {
+		name[n] = s.p[n];
+		n++;
+	}
+	name[n] = 0;
+	s = mw_str(s.p + n, s.n - n);
+	if (!n || !eat(&s, ' ') || !s.n || s.p[0] == '[') /* -o verbose */
+		return false;
+	*rest = s;
+	if (strcmp(name, "UTC") == 0) {
+		*ret_us = (days(y, m, d) * 86400 + (int64_t)tm.tm_hour * 3600 +
+		           (int64_t)tm.tm_min * 60 + tm.tm_sec) *
+		              1000000 +
+		          us;
+		return true;
+	}
+	tm.tm_year = y - 1900;
+	tm.tm_mon = m - 1;
+	tm.tm_mday = d;
+	for (int summer = 0; summer < 2; summer++) {
+		struct tm at = tm;
+		at.tm_isdst = summer;
+		time_t t = mktime(&at);
+		if (t == (time_t)-1 || at.tm_isdst != summer || !at.tm_zone ||
+		    strcmp(at.tm_zone, name) != 0)
+			continue;
+		*ret_us = (int64_t)t * 1000000 + us;
+		return true;
+	}
+	return false;
+}
+
 /* "Z", "+00:00", "+0000" or nothing (local). */
 static bool
 zone(struct mw_str *s, bool *ret_local, int64_t *ret_offset_us)
@@ -221,5 +276,6 @@ mw_mtalog_time(struct mw_str line, int64_t ref_us, int64_t *ret_us, bool *ret_co
 	}
 	return classic(s, ref_us, ret_us, ret_coarse, ret_rest) ||
 	       iso(s, ret_us, ret_coarse, ret_rest) ||
-	       since_1970(s, ret_us, ret_coarse, ret_rest);
+	       since_1970(s, ret_us, ret_coarse, ret_rest) ||
+	       full(s, ret_us, ret_coarse, ret_rest);
 }

@@ -261,7 +261,12 @@ ask_audit(struct mw_status *s)
 	s->audit_us = json_integer_value(json_object_get(o, "time_us"));
 	s->audit_accepted = json_integer_value(json_object_get(o, "accepted"));
 	s->audit_holes = json_integer_value(json_object_get(o, "holes"));
+	s->audit_failed_us = json_integer_value(json_object_get(o, "failed_us"));
+	const char *why = json_string_value(json_object_get(o, "failed"));
+	s->audit_failed = mw_arena_printf(s->arena, "%s", why ? why : "");
 	json_decref(o);
+	if (s->audit_failed_us && s->audit_failed)
+		add(s, 1, "the last audit could not be done: %s", s->audit_failed);
 	if (s->audit_holes > 0)
 		add(s, 1, "the last audit found %lld messages accepted and not journaled",
 		    (long long)s->audit_holes);

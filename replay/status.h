@@ -14,7 +14,8 @@ enum {
 	MW_STATUS_FOLLOWERS = 16
 };
 
-/* In the directory ledger of the journal: the summary of the last audit. */
+/* In the directory ledger of the journal: the summary of the last audit; and where a
+ * later one could not be done, when and why. */
 #define MW_AUDIT_STATE "audit.state"
 
 struct mw_status_problem {
@@ -45,6 +46,8 @@ struct mw_status {
 	struct mw_passed passed;                       /* what went past the journal */
 	struct mw_mark_info complete, running;         /* newest; name NULL: none */
 	int64_t audit_us, audit_accepted, audit_holes; /* last audit; 0: never */
+	int64_t audit_failed_us;        /* a later one could not be done; 0: none */
+	const char *audit_failed;       /* why */
 	struct mw_published checkpoint; /* the newest that mailwald published */
 	int64_t prune_us;               /* last prune; 0: never */
 	uint64_t prune_mails, prune_segments, prune_freed;

@@ -318,6 +318,37 @@ def journald(t, rig):
 	t.ok(r.rc == 1 and (r.summary or {}).get("holes") == 4, "audit by journald", r)
 
 
+def entries(rig):
+	"""The log, as systemd's journal would hold it."""
+	for line in rig.maillog().splitlines():
+		m = re.match(r"(.{15}) (\S+) ([^\[ ]+)\[(\d+)\]: (.*)", line)
+		at = time.strptime(f"{time.gmtime().tm_year} {m[1]}", "%Y %b %d %H:%M:%S")
+		yield {"__CURSOR": "s=1", "__REALTIME_TIMESTAMP": str(int(time.mktime(at)) * 10**6 + 1),
+		       "_HOSTNAME": m[2], "SYSLOG_IDENTIFIER": m[3], "_PID": m[4], "MESSAGE": m[5]}
+
+
+def forms(t, rig):
+	"""The same log in further forms says the same."""
+	want = (outcomes(rig, "--fresh", f"{rig.run}/maillog").summary or {}).get("events")
+	at = "short-full"
+	text = {"json": "".join(json.dumps(e) + "\n" for e in entries(rig)),
+		"export": "".join("".join(f"{k}={v}\n" for k, v in e.items()) + "\n"
+				  for e in entries(rig)),
+		at: "".join(time.strftime("%a %Y-%m-%d %H:%M:%S %Z ", time.localtime(
+			int(e["__REALTIME_TIMESTAMP"]) // 10**6)) + f"{e['_HOSTNAME']} "
+			f"{e['SYSLOG_IDENTIFIER']}[{e['_PID']}]: {e['MESSAGE']}\n" for e in entries(rig))}
+	for form, lines in text.items():
+		log = f"{t.dir}/{form}"
+		servers.write(log, lines)
+		subprocess.run(["gzip", "-f", log], check=True)
+		os.rename(f"{log}.gz", log)  # what it is shows in its content
+		r = outcomes(rig, "--fresh", log)
+		t.equal((r.rc, (r.summary or {}).get("events"), (r.summary or {}).get("outcomes_written")),
+			(0, want, 0), f"journalctl -o {form}, packed")
+		r = rig.mailwal("--json", "audit", log)
+		t.ok(r.rc == 1 and (r.summary or {}).get("holes") == 4, f"{form}: audit", r)
+
+
 def bad_input(t, rig):
 	r = rig.mailwal("outcomes", f"{t.dir}/no such file")
 	t.ok(r.rc == 66 and "no such file" in r.err, "a missing log: exit 66", r)
@@ -329,7 +360,7 @@ def bad_input(t, rig):
 	with open(junk, "wb") as f:
 		f.write(os.urandom(300000) + b"\n" + b"A" * 200000 + b"\n\n\0\n")
 	r = outcomes(rig, junk)
-	t.ok(r.rc == 0 and r.summary and r.summary["events"] == 0, "a log of junk: nothing in it", r)
+	t.ok(r.rc == 65 and "lines can be read" in r.err, "a log of junk: exit 65", r)
 	with open(junk + ".gz", "wb") as f:
 		f.write(b"\x1f\x8bnot really")
 	r = outcomes(rig, junk + ".gz")
@@ -347,6 +378,7 @@ def main(t):
 			disaster(t, rig)
 			follow(t, rig)
 			journald(t, rig)
+			forms(t, rig)
 			bad_input(t, rig)
 	finally:
 		os.unlink(link)
