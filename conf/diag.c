@@ -20,17 +20,18 @@ is_continuation(char c)
 	return ((unsigned char)c & 0xc0) == 0x80;
 }
 
-static char
-harmless(char c)
-{
-	return ((unsigned char)c < ' ' && c != '\t') || c == 0x7f ? '?' : c;
-}
-
+/* A column each, as columns() has it, but for what is no UTF-8. */
 static void
 put_harmless(struct mw_buf *out, const char *p, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		mw_buf_putc(out, harmless(p[i]));
+	for (size_t i = 0; i < n;) {
+		size_t k = p[i] == '\t' ? 1 : mw_utf8_harmless(p + i, n - i);
+		if (k)
+			mw_buf_put(out, p + i, k);
+		else
+			mw_buf_putc(out, '?');
+		i += k ? k : 1;
+	}
 }
 
 /* Characters in the first n bytes. */

@@ -28,6 +28,8 @@ slurp(const char *path, struct mw_buf *b, struct stat *st, struct mw_err *err)
 		(void)mw_fail_errno(err, "cannot read %s", path);
 		return MW_ECONF;
 	}
+	if (S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode))
+		return mw_fail(err, MW_ECONF, "%s is a pipe or socket, no file", path);
 	do {
 		if (mw_buf_reserve(b, 16384) < 0)
 			return mw_fail(err, MW_ENOMEM, "out of memory reading %s", path);

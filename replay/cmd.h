@@ -137,8 +137,6 @@ json_t *mw_json_str(struct mw_str s);
 bool mw_cli_stopped(void);
 void mw_cli_catch_signals(void);
 
-/* Length of the valid UTF-8 character at p, 0 if there is none. */
-size_t mw_utf8_char(const char *p, size_t n);
 /* Text for people: control characters (C1 too) as \xNN, invalid UTF-8 as \xNN. With
  * keep_lines, LF and TAB stay, and CRLF becomes LF. */
 void mw_text_safe(struct mw_str s, bool keep_lines, struct mw_buf *out);

@@ -103,16 +103,18 @@ mw_drill_kept_done(struct mw_drill_kept *k)
 	*k = (struct mw_drill_kept){.o = NULL};
 }
 
-int
-mw_drill_read(struct mw_store *st, const char *path, struct mw_drill_kept *ret,
-              struct mw_err *err)
+static int
+read_report(struct mw_store *st, const char *path, bool kept, struct mw_drill_kept *ret,
+            struct mw_err *err)
 {
 	struct mw_drill_kept k = {.o = NULL};
 	char name[MW_NOTE_NAME];
 	json_error_t e;
 	struct mw_str text, line, rest;
 	const uint8_t *pk = mw_store_sign_public(st);
-	int r = mw_fs_read_named(path, MW_DRILL_REPORT_MAX, &k.note, &k.n);
+	int r = kept ? mw_fs_read_file(mw_fs_posix(), path, MW_DRILL_REPORT_MAX, &k.note,
+	                               &k.n)
+	             : mw_fs_read_named(path, MW_DRILL_REPORT_MAX, &k.note, &k.n);
 	if (r < 0) {
 		errno = -r;
 		return mw_fail_errno(err, "cannot read %s", path);
@@ -131,6 +133,13 @@ mw_drill_read(struct mw_store *st, const char *path, struct mw_drill_kept *ret,
 	    pk && mw_note_open(all, name, pk, &text) && mw_str_eq(line, mw_strz(name));
 	*ret = k;
 	return 0;
+}
+
+int
+mw_drill_read(struct mw_store *st, const char *path, struct mw_drill_kept *ret,
+              struct mw_err *err)
+{
+	return read_report(st, path, false, ret, err);
 }
 
 struct names {
@@ -219,7 +228,7 @@ mw_drill_find(struct mw_store *st, const char *name, struct mw_drill_kept *ret,
 	directory(st, dir);
 	(void)snprintf(path, sizeof path, "%s/%s" SUFFIX, dir, found);
 	struct mw_drill_kept k;
-	r = mw_drill_read(st, path, &k, err);
+	r = read_report(st, path, true, &k, err);
 	if (r < 0)
 		return r;
 	if (strcmp(k.name, found) != 0) { /* an older one in a newer one's place */

@@ -79,7 +79,7 @@ remove_stale(void *arg, const char *name)
 	if (lstat(dir, &sb) < 0 || !S_ISDIR(sb.st_mode) || sb.st_uid != geteuid())
 		return 0;
 	(void)snprintf(lock, sizeof lock, "%s/" LOCK, dir);
-	MW_AUTOCLOSE int fd = open(lock, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	MW_AUTOCLOSE int fd = open(lock, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	/* Without a lock it is being made just now, or being removed. */
 	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
 		(void)remove_tree(dir);

@@ -9,27 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-size_t
-mw_utf8_char(const char *p, size_t n)
-{
-	const unsigned char *s = (const unsigned char *)p;
-	if (n == 0)
-		return 0;
-	if (s[0] < 0x80)
-		return 1;
-	size_t len = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-	if (s[0] < 0xc2 || s[0] > 0xf4 || n < len)
-		return 0;
-	for (size_t i = 1; i < len; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	/* overlong forms, surrogates, beyond U+10FFFF */
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-	    (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-		return 0;
-	return len;
-}
-
 static void
 put_valid(struct mw_str s, struct mw_buf *out)
 {

@@ -177,7 +177,7 @@ static int
 each_line(const char *path, int (*cb)(void *arg, struct line *w), void *arg,
           struct mw_err *err)
 {
-	FILE *f = fopen(path, "re");
+	FILE *f = mw_fs_stream(path);
 	struct line w;
 	char *line = NULL;
 	size_t cap = 0;

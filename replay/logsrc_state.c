@@ -180,7 +180,7 @@ begins_as(const char *path, const struct mw_logsrc_pos *p, bool *ret_more)
 {
 	char head[MW_LOGSRC_HEAD];
 	struct stat sb;
-	FILE *f = fopen(path, "re");
+	FILE *f = mw_fs_stream(path);
 	if (!f)
 		return false;
 	bool same = p->head_n && fread(head, 1, p->head_n, f) == p->head_n &&

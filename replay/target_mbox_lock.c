@@ -52,7 +52,7 @@ mw_mbox_open(const char *path, int flags, struct mw_err *err)
 		return mw_fail(err, MW_EPERM,
 		               "%s is a link that somebody else laid there", path);
 	/* Who lays one there now is somebody else, too. */
-	flags |= O_CLOEXEC | O_NOCTTY | (link ? 0 : O_NOFOLLOW);
+	flags |= O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (link ? 0 : O_NOFOLLOW);
 	int fd = open(path, flags & ~O_CREAT);
 	if (fd < 0 && errno == ENOENT && (flags & O_CREAT)) {
 		fd = open(path, flags | (link ? 0 : O_EXCL), 0600);
@@ -115,7 +115,8 @@ break_dead(const struct mw_mbox_lock *l, const char *path)
 {
 	unsigned long long size = 0;
 	struct stat own, now;
-	MW_AUTOCLOSE int fd = open(l->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	MW_AUTOCLOSE int fd =
+	    open(l->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	return fd >= 0 && (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) &&
 	       is_dead(fd, &size) && fstat(fd, &own) == 0 && lstat(l->path, &now) == 0 &&
 	       own.st_ino == now.st_ino && own.st_dev == now.st_dev &&

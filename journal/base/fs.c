@@ -34,6 +34,8 @@ px_open(const struct mw_fs *fs, const char *path, int flags)
 		f |= O_WRONLY;
 	if (flags & MW_OPEN_CREATE)
 		f |= O_CREAT | O_EXCL;
+	else
+		f |= O_NONBLOCK; /* a pipe that somebody laid there is not waited for */
 	int fd = open(path, f, flags & MW_OPEN_SECRET ? 0600 : 0640);
 	if (fd < 0)
 		return -errno;
@@ -113,7 +115,9 @@ px_size(const struct mw_fs *fs, int fd)
 {
 	(void)fs;
 	struct stat st;
-	return fstat(fd, &st) < 0 ? -errno : (int64_t)st.st_size;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	return S_ISFIFO(st.st_mode) ? -ESPIPE : (int64_t)st.st_size;
 }
 
 static int
@@ -494,4 +498,29 @@ mw_fs_read_named(const char *path, size_t max, void **ret, size_t *ret_n)
 	*ret = p;
 	*ret_n = n;
 	return 0;
+}
+
+FILE *
+mw_fs_stream(const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	FILE *f = NULL;
+	if (fd >= 0 && fstat(fd, &st) == 0) {
+		errno = ESPIPE;
+		f = S_ISREG(st.st_mode) ? fdopen(fd, "r") : NULL;
+	}
+	if (fd >= 0 && !f) {
+		int e = errno;
+		(void)close(fd);
+		errno = e;
+	}
+	return f;
+}
+
+bool
+mw_fs_is_pipe(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 && S_ISFIFO(st.st_mode);
 }

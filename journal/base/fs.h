@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/uio.h>
 
 enum mw_open {
@@ -87,6 +88,10 @@ int mw_fs_write_named(const char *path, const void *p, size_t n);
 /* And one to be read: as mw_fs_read_file(), through links, from a pipe or device to its
  * end, and for "-" from standard input. */
 int mw_fs_read_named(const char *path, size_t max, void **ret, size_t *ret_n);
+/* A file of ours, through links, as a stream; NULL with errno. A pipe in its place is not
+ * waited for (ESPIPE). */
+FILE *mw_fs_stream(const char *path);
+bool mw_fs_is_pipe(const char *path);
 /* Would that be possible, as far as can be seen? 0, or why not. Nothing is written. */
 int mw_fs_may_write_named(const char *path);
 /* Reads a whole file of at most max bytes into a malloc'd, NUL-terminated buffer;

@@ -1,4 +1,5 @@
 #include "journal/base/log.h"
+#include "journal/base/str.h"
 
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -43,9 +44,11 @@ mw_log(enum mw_level level, const char *id, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);
 	va_end(ap);
-	for (char *p = line; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
+	for (size_t i = 0, k; line[i]; i += k ? k : 1) {
+		k = mw_utf8_harmless(line + i, strlen(line + i));
+		if (!k)
+			line[i] = '?';
+	}
 	if (to_syslog) {
 		syslog((int)level, "%s", line);
 	} else {

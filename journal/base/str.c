@@ -87,3 +87,34 @@ mw_addr_local(struct mw_str addr)
 	const char *q = addr.n ? memrchr(addr.p, '@', addr.n) : NULL;
 	return q ? mw_str(addr.p, (size_t)(q - addr.p)) : addr;
 }
+
+size_t
+mw_utf8_char(const char *p, size_t n)
+{
+	const unsigned char *s = (const unsigned char *)p;
+	if (n == 0)
+		return 0;
+	if (s[0] < 0x80)
+		return 1;
+	size_t len = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
+	if (s[0] < 0xc2 || s[0] > 0xf4 || n < len)
+		return 0;
+	for (size_t i = 1; i < len; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	/* overlong forms, surrogates, beyond U+10FFFF */
+	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
+	    (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+		return 0;
+	return len;
+}
+
+size_t
+mw_utf8_harmless(const char *p, size_t n)
+{
+	size_t len = mw_utf8_char(p, n);
+	unsigned char c = len ? (unsigned char)p[0] : 0;
+	if (len == 1)
+		return c >= ' ' && c != 0x7f;
+	return len == 2 && c == 0xc2 && (unsigned char)p[1] < 0xa0 ? 0 : len;
+}

@@ -40,5 +40,9 @@ struct mw_str mw_addr_local(struct mw_str addr);
 /* A local part without the quotes around it ("kurt" is kurt, RFC 5321 §4.1.2); one that
  * has a backslash in them stays as it is. */
 struct mw_str mw_addr_plain(struct mw_str local);
+/* Length of the valid UTF-8 character at p, 0 if there is none. */
+size_t mw_utf8_char(const char *p, size_t n);
+/* The same, 0 for a control character (C1 too) as well. */
+size_t mw_utf8_harmless(const char *p, size_t n);
 
 #endif

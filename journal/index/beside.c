@@ -1,5 +1,6 @@
 #include "journal/index/beside.h"
 
+#include "journal/base/fs.h"
 #include "journal/base/util.h"
 
 #include <dirent.h>
@@ -47,7 +48,7 @@ mw_beside_stale(const char *dir)
 	char path[PATH_MAX], now[64], then[64] = "";
 	path_of(dir, "dirty", path);
 	boot_id(now);
-	FILE *f = fopen(path, "re");
+	FILE *f = mw_fs_stream(path);
 	if (!f)
 		return false;
 	bool same = fgets(then, sizeof then, f) && strcmp(now, then) == 0;

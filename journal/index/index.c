@@ -30,7 +30,8 @@ struct mw_index {
 	char dir[PATH_MAX];
 	uint8_t journal[MW_ID_LEN];
 	int writable;
-	int lock; /* of the one that writes now; -1 */
+	int lock;   /* of the one that writes now; -1 */
+	bool begun; /* it had the lock: the note is its own, too */
 	uint64_t tick;
 	struct part open[OPEN_MOST];
 	uint64_t *whole; /* a writer: partitions that were looked through */
@@ -110,8 +111,8 @@ mw_index_close(struct mw_index *ix)
 	for (int i = 0; i < OPEN_MOST; i++)
 		part_done(ix, &ix->open[i]);
 	/* Of two writers the last one takes the note away. One that stays has the next
-	 * boot throw the index away. */
-	if (ix->writable && !ix->unsynced &&
+	 * boot throw the index away. Who never came to write leaves the other's. */
+	if (ix->begun && !ix->unsynced &&
 	    (ix->lock >= 0 || mw_beside_lock(ix->dir, &ix->lock, NULL) == 0))
 		mw_beside_clean(ix->dir);
 	mw_index_end(ix);
@@ -534,6 +535,7 @@ mw_index_begin(struct mw_index *ix, struct mw_err *err)
 	}
 	if (r == 0 && !mw_beside_marked(ix->dir))
 		r = mark(ix, err);
+	ix->begun = ix->begun || r == 0;
 	if (r < 0)
 		mw_index_end(ix);
 	return r < 0 ? r : other;

@@ -1,5 +1,6 @@
 #include "journal/index/kv.h"
 
+#include "journal/base/fs.h"
 #include "journal/base/util.h"
 #include "journal/index/kv_int.h"
 
@@ -245,6 +246,8 @@ await_others(const char *path, struct mw_err *err)
 	char name[PATH_MAX];
 	if (snprintf(name, sizeof name, "%s-lock", path) >= (int)sizeof name)
 		return mw_fail(err, MW_EUSAGE, "path too long: %s", path);
+	if (mw_fs_is_pipe(path) || mw_fs_is_pipe(name)) /* LMDB would wait for it */
+		return mw_fail(err, MW_EDAMAGED, "index: %s is a pipe", path);
 	MW_AUTOCLOSE int fd = open(name, O_RDONLY | O_CLOEXEC);
 	for (int ms = 0; fd >= 0; ms += POLL_MS) {
 		struct flock l = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};

@@ -480,13 +480,42 @@ teardown(void **state)
 	return system(cmd);
 }
 
+/* Who was refused takes no note away: the other's maps are not on disk yet. */
+static void
+the_note_is_the_writers(void **state)
+{
+	(void)state;
+	char note[PATH_MAX + 16];
+	struct mw_err err = {0};
+	(void)snprintf(note, sizeof note, "%.4000s/index/dirty", dir);
+	struct mw_index *daemon = open_index(1);
+	assert_true(mw_index_begin(daemon, &err) >= 0);
+	struct mw_index *other = open_index(1);
+	assert_int_equal(mw_index_begin(other, &err), MW_ELOCKED);
+	mw_index_end(daemon);
+	mw_index_close(other);
+	assert_int_equal(access(note, F_OK), 0);
+	other = open_index(1);
+	assert_true(mw_index_begin(other, &err) >= 0);
+	mw_index_close(other);
+	assert_int_equal(access(note, F_OK), -1);
+	assert_true(mw_index_begin(daemon, &err) >= 0);
+	assert_int_equal(access(note, F_OK), 0);
+	mw_index_close(daemon);
+	assert_int_equal(access(note, F_OK), -1);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(as_a_list), cmocka_unit_test(audit_finds),
-	    cmocka_unit_test(garbled),   cmocka_unit_test(not_inherited),
-	    cmocka_unit_test(processes), cmocka_unit_test(large_records_stay),
+	    cmocka_unit_test(as_a_list),
+	    cmocka_unit_test(audit_finds),
+	    cmocka_unit_test(garbled),
+	    cmocka_unit_test(not_inherited),
+	    cmocka_unit_test(processes),
+	    cmocka_unit_test(large_records_stay),
+	    cmocka_unit_test(the_note_is_the_writers),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
