@@ -83,7 +83,6 @@ signals_init(sigset_t *ret_ours, struct mw_err *err)
 	(void)sigaction(SIGINT, &sa, NULL);
 	(void)sigaction(SIGHUP, &sa, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
-	(void)signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is a full disk */
 	return 0;
 }
 
@@ -544,6 +543,7 @@ main(int argc, char **argv)
 	bool test = false, take_over = false;
 	int c;
 	mw_fs_keep_standard();
+	(void)signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is a full disk */
 	while ((c = getopt_long(argc, argv, "c:tuhV", words, NULL)) != -1) {
 		switch (c) {
 		case 'c':

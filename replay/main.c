@@ -7,6 +7,7 @@
 
 #include <langinfo.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -351,6 +352,7 @@ int
 main(int argc, char **argv)
 {
 	mw_fs_keep_standard();
+	(void)signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is a full disk */
 	size_t room = (size_t)argc + 2;
 	for (int i = 1; i < argc; i++) /* "-abc" may become three */
 		room += argv[i][0] == '-' ? strlen(argv[i]) : 0;

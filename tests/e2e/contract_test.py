@@ -511,9 +511,8 @@ def index_in_use(t, site):
 def record_refused(t, site):
 	"""What recover puts back must be on record first: it says for whom it is only where that is
 	what it lacks."""
-	r = Ran(["sh", "-c", "trap '' XFSZ; exec prlimit --fsize=4000 \"$@\"", "sh", MAILWAL, "-c",
-		 site.conf, "recover", "--user", ALICE, "--all", "--to", f"eml:{site.dir}/unrecorded"],
-		site.dir)
+	r = Ran(["prlimit", "--fsize=4000", MAILWAL, "-c", site.conf, "recover", "--user", ALICE,
+		 "--all", "--to", f"eml:{site.dir}/unrecorded"], site.dir)
 	t.ok(r.rc == 73 and "no space" in r.err and "for root" not in r.err,
 	     "recover where no record can be written", r)
 

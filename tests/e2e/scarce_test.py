@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """What mailwald needs is taken from it behind real Postfix: with 256 descriptors it meets 270
-sessions at once; it is stopped while commands ask it to work. Who has no record gets a 4xx, what was acknowledged is
+sessions at once; it is stopped while commands ask it to work; its files may not grow. Who has no record gets a 4xx, what was acknowledged is
 there, commands end with a clear line, and afterwards all is well without a restart."""
 # MW_TEST_COST 40
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -119,7 +120,52 @@ def stopped(t, work):
 		t.ok(r.rc == 0, "verify", r)
 
 
+# ---- a limit of file sizes (ulimit -f) ----
+
+def file_size(t, work):
+	with rigs.Rig(work, users=(ANNA,), aliases={}, postfix=POSTFIX,
+		      conf="segment_size = 1M\nmin_free = 0") as rig:
+		rig.mailwal("init", rig.journal)
+		rig.write_conf()
+		p = rig.start_mailwald()
+		rig.start_postfix()
+		answers = [one(rig, f"before{k}") for k in range(5)]
+		t.equal([a[0] for a in answers], [250] * 5, "file size: mail is taken")
+		for what, limit in (("in a segment", 100_000), ("at once", 4096), ("at all", 0)):
+			resource.prlimit(p.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+			name = what.replace(" ", "")
+			while answers[-1][0] == 250 or not answers[-1][2]:
+				answers.append(one(rig, f"{name}{len(answers)}"))
+				if len(answers) > 900:
+					break
+			answers += [one(rig, f"{name}{len(answers)}") for _ in range(3)]
+			judge(t, rig, f"files may not grow {what} ({limit})", answers)
+			t.ok(p.poll() is None, f"file size {limit}: mailwald lives", rig.mailwald_log()[-600:])
+			resource.prlimit(p.pid, resource.RLIMIT_FSIZE,
+					 (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+			answers.append(until_taken(rig, f"again{limit}"))
+			judge(t, rig, f"file size {limit}, and none again", answers)
+		rig.end("mailwald")
+		t.equal(one(rig, "away")[0] // 100, 4, "file size: without mailwald none is taken")
+		p = rig.spawn("mailwald", ["prlimit", "--fsize=4096:", rig.mailwald_bin, "-c", rig.conf])
+		rigs.wait_for("mailwald to serve or to end",
+			      lambda: p.poll() is not None or rigs.connects(rig.milter_sock))
+		answers += [one(rig, f"small{k}") for k in range(3)]
+		judge(t, rig, "file size: one that starts with a small limit", answers)
+		t.ok(p.poll() is None or p.poll() > 0, "file size: no signal ends it", p.poll())
+		if p.poll() is None:
+			rig.end("mailwald")
+		else:
+			rig.procs.pop("mailwald", None)
+		rig.start_mailwald()
+		answers.append(until_taken(rig, "last"))
+		judge(t, rig, "file size: with a larger limit after a restart", answers)
+		r = rig.mailwal("verify")
+		t.ok(r.rc == 0, "file size: verify", r)
+
+
 def main(t):
+	file_size(t, t.sub("file size"))
 	descriptors(t, t.sub("descriptors"))
 	stopped(t, t.sub("stopped"))
 
