@@ -66,6 +66,24 @@ answer_all(struct mw_dialog *d, const char *line)
 		mw_dialog_wait(d, MW_DI_COMMAND, 1);
 }
 
+/* Nobody waits for it. */
+static void
+write_outcome(struct mw_dialog *d)
+{
+	if (!d->has_id || (d->outcome.n_rcpt == 0 && !d->outcome.whole))
+		return;
+	d->outcome.queue_id = mw_strz(d->queue_id);
+	mw_outbox_add(d->o.outbox, &d->outcome);
+}
+
+/* The sender was told no: it never took place. */
+static void
+note_refused(struct mw_dialog *d)
+{
+	d->outcome.whole = MW_FACT_REFUSED;
+	d->outcome.whole_us = d->o.cap->clock->now_us(d->o.cap->clock);
+}
+
 /* The record's fate is known: on with the dot, or not. */
 static void
 settled(struct mw_dialog *d, const struct mw_answer *a)
@@ -76,6 +94,8 @@ settled(struct mw_dialog *d, const struct mw_answer *a)
 		(void)snprintf(line, sizeof line, "%s %s %s", a->code, a->xcode, a->text);
 		answer_all(d, line);
 	} else if (d->close_next) {
+		note_refused(d);
+		write_outcome(d);
 		answer_all(d, d->verdict[0]
 		                  ? d->verdict
 		                  : "451 4.4.2 Connection to the next server lost, try "
@@ -268,16 +288,6 @@ note_fact(struct mw_dialog *d, size_t i)
 	o->n_rcpt = i + 1;
 }
 
-/* Nobody waits for it. */
-static void
-write_outcome(struct mw_dialog *d)
-{
-	if (!d->has_id || (d->outcome.n_rcpt == 0 && !d->outcome.whole))
-		return;
-	d->outcome.queue_id = mw_strz(d->queue_id);
-	mw_outbox_add(d->o.outbox, &d->outcome);
-}
-
 static void
 message_sent(struct mw_dialog *d, unsigned code)
 {
@@ -330,9 +340,8 @@ mw_dialog_final_reply(struct mw_dialog *d)
 	} else if (d->reply_code < 300) {
 		for (size_t i = 0; i < d->accepted; i++)
 			note_fact(d, i);
-	} else { /* the sender was told no: it never took place */
-		d->outcome.whole = MW_FACT_REFUSED;
-		d->outcome.whole_us = d->o.cap->clock->now_us(d->o.cap->clock);
+	} else {
+		note_refused(d);
 	}
 	if (--d->due == 0)
 		message_sent(d, d->reply_code);

@@ -362,6 +362,10 @@ outcomes_are_recorded(void **state)
 	                                   NULL};
 	static const char *const refused[] = {ALL, "c:x|.|", "k:", "n:554 5.7.1 no|",
 	                                      NULL};
+	/* The dot did not go out: it was never taken. */
+	static const char *const early[] = {ALL, "c:x|.|", "n:554 5.7.1 no|", "k:", NULL};
+	static const char *const gone[] = {LHELLO,   MAIL, RCPT("a@d"), RCPT("b@d"), DATA,
+	                                   "c:x|.|", "x:", "k:",        NULL};
 	static const char *const taken[] = {ALL, "c:x|.|",
 	                                    "k:", "n:250 2.0.0 Ok: queued as Q9|", NULL};
 	static const struct {
@@ -386,6 +390,12 @@ outcomes_are_recorded(void **state)
 		assert_int_equal(o.rcpt[i].fact, want[i].fact);
 	}
 	play("refused", false, true, refused);
+	last_outcome(a, &o);
+	assert_int_equal(o.whole, MW_FACT_REFUSED);
+	play("refused while the record is written", false, true, early);
+	last_outcome(a, &o);
+	assert_int_equal(o.whole, MW_FACT_REFUSED);
+	play("lost while the record is written", true, true, gone);
 	last_outcome(a, &o);
 	assert_int_equal(o.whole, MW_FACT_REFUSED);
 	play("taken", false, true, taken);
