@@ -149,7 +149,8 @@ void mw_advice_add(struct mw_advices *f, enum mw_advice_kind kind, const char *n
 
 struct mw_smfilter { /* an X line, or MAIL_FILTER */
 	const char *name;
-	struct mw_str socket, flags, timeouts; /* S=, F=, T= */
+	/* S=, F= (the letter that counts of T, 4, R; empty: none), T= */
+	struct mw_str socket, flags, timeouts;
 };
 
 struct mw_smdaemon { /* DaemonPortOptions */
@@ -163,6 +164,7 @@ struct mw_sendmail {
 	const char *path, *submit; /* the file read, and the submit.cf beside it */
 	const char *stale;         /* the .cf, if it is older than its .mc; else NULL */
 	const char *access;        /* source of the access table, NULL: none */
+	const char *unread; /* a macro of the .mc that is not followed, and where */
 	bool mc, has_submit;
 	struct mw_str input; /* InputMailFilters */
 	struct mw_str mta_host;

@@ -34,6 +34,19 @@ is_blank(char c)
 
 /* ---- what both forms come down to ---- */
 
+/* Sendmail takes any letters, and asks for these, in this order. */
+static struct mw_str
+flag_of(struct mw_str flags)
+{
+	static const char known[] = "T4R";
+	for (const char *k = known; *k; k++) {
+		const char *at = flags.n ? memchr(flags.p, *k, flags.n) : NULL;
+		if (at)
+			return mw_str(at, 1);
+	}
+	return MW_STR("");
+}
+
 static int
 add_filter(struct mw_sendmail *s, struct mw_str name, struct mw_str equates)
 {
@@ -57,7 +70,7 @@ add_filter(struct mw_sendmail *s, struct mw_str name, struct mw_str equates)
 		if (key.p[0] == 'S')
 			v[s->n_filter].socket = value;
 		else if (key.p[0] == 'F')
-			v[s->n_filter].flags = value;
+			v[s->n_filter].flags = flag_of(value);
 		else if (key.p[0] == 'T')
 			v[s->n_filter].timeouts = value;
 	}
@@ -126,12 +139,24 @@ cf_option(struct mw_sendmail *s, struct mw_str line)
 	return 0;
 }
 
+/* A line that begins with a blank goes on with the one before. */
+static struct mw_str
+folded(struct mw_str *rest)
+{
+	struct mw_str line = line_of(rest);
+	while (rest->n && is_blank(rest->p[0])) {
+		struct mw_str more = line_of(rest);
+		line.n = (size_t)(more.p + more.n - line.p);
+	}
+	return line;
+}
+
 static int
 read_cf(struct mw_sendmail *s, struct mw_str text)
 {
 	struct mw_str name, rest;
 	while (text.n) {
-		struct mw_str line = line_of(&text);
+		struct mw_str line = folded(&text);
 		int r = 0;
 		if (line.n < 2)
 			continue;
@@ -195,6 +220,9 @@ mc_call(struct mw_sendmail *s, struct mw_str name, struct mw_str rest)
 	if (mw_str_eq(name, MW_STR("define")) &&
 	    mw_str_eq(a, MW_STR("confINPUT_MAIL_FILTERS")))
 		set_input(s, b);
+	else if (mw_str_eq(name, MW_STR("undefine")) &&
+	         mw_str_eq(a, MW_STR("confINPUT_MAIL_FILTERS")))
+		set_input(s, MW_STR(""));
 	else if (mw_str_eq(name, MW_STR("FEATURE")) && mw_str_eq(a, MW_STR("access_db")))
 		set_access(s, b.n ? b : MW_STR("hash /etc/mail/access"));
 	return 0;
@@ -206,11 +234,30 @@ is_name(char c)
 	return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/* Calls at the beginning of a line; what begins with dnl is a comment. */
+/* What only m4 can tell; Sendmail's own macros, which each file includes, say nothing. */
+static bool
+is_unread(struct mw_str name, struct mw_str rest)
+{
+	static const char *const names[] = {"include", "sinclude", "ifdef",      "ifelse",
+	                                    "syscmd",  "esyscmd",  "changequote"};
+	static const char own[] = "m4/cf.m4";
+	struct mw_str a = mc_argument(&rest);
+	if (a.n >= sizeof own - 1 &&
+	    memcmp(a.p + a.n - (sizeof own - 1), own, sizeof own - 1) == 0)
+		return false;
+	for (size_t i = 0; i < MW_COUNT(names); i++)
+		if (mw_str_eq(name, mw_strz(names[i])))
+			return true;
+	return false;
+}
+
+/* Calls at the beginning of a line; what begins with dnl is a comment, and so is what is
+ * diverted to nowhere. */
 static int
 read_mc(struct mw_sendmail *s, struct mw_str text)
 {
-	while (text.n) {
+	bool nowhere = false;
+	for (size_t number = 1; text.n; number++) {
 		struct mw_str all = text, line = mw_str_trim(line_of(&text));
 		size_t n = 0;
 		while (n < line.n && is_name(line.p[n]))
@@ -219,7 +266,17 @@ read_mc(struct mw_sendmail *s, struct mw_str text)
 			continue;
 		const char *from = line.p + n + 1; /* arguments may go on below */
 		struct mw_str rest = mw_str(from, all.n - (size_t)(from - all.p));
-		int r = mc_call(s, mw_str(line.p, n), rest);
+		struct mw_str name = mw_str(line.p, n);
+		if (mw_str_eq(name, MW_STR("divert"))) {
+			nowhere = mw_str_starts(mc_argument(&rest), MW_STR("-"));
+			continue;
+		}
+		if (nowhere)
+			continue;
+		if (!s->unread && is_unread(name, rest))
+			s->unread = mw_arena_printf(s->arena, "%.*s in line %zu",
+			                            (int)name.n, name.p, number);
+		int r = mc_call(s, name, rest);
 		if (r < 0)
 			return r;
 	}
@@ -304,7 +361,7 @@ static const struct mw_smfilter *
 by_name(const struct mw_sendmail *s, struct mw_str name)
 {
 	for (size_t i = 0; i < s->n_filter; i++)
-		if (mw_str_eq(mw_strz(s->filter[i].name), name))
+		if (mw_str_ieq(mw_strz(s->filter[i].name), name))
 			return &s->filter[i];
 	return NULL;
 }
@@ -511,6 +568,10 @@ mw_sendmail_check(const struct mw_sendmail *s, struct mw_advices *ret)
 		         "count yet",
 		         s->stale),
 		    "make, and restart Sendmail");
+	if (s->unread)
+		mw_advice_add(f, MW_ADVICE_NOTE, "m4",
+		              text("%s: what it makes is not looked at here", s->unread),
+		              "check the .cf file that m4 makes");
 	mw_advice_add(f, MW_ADVICE_NOTE, "notices",
 	              "Sendmail's own bounces and notices pass no filter and have no "
 	              "record",

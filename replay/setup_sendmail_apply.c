@@ -85,6 +85,7 @@ struct place {
 static void
 look(struct mw_str text, struct place *ret)
 {
+	bool nowhere = false;
 	*ret = (struct place){.msp = false};
 	for (size_t i = 0, next; i < text.n; i = next) {
 		size_t from = i, to;
@@ -97,6 +98,11 @@ look(struct mw_str text, struct place *ret)
 		size_t end = call ? end_of_call(text, to + 1) : to;
 		struct mw_str args = mw_str(text.p + to, end - to);
 		next = next_line(text, end);
+		if (call && mw_str_eq(name, MW_STR("divert")))
+			nowhere = mw_str_starts(args, MW_STR("(-")) ||
+			          mw_str_starts(args, MW_STR("(`-"));
+		if (nowhere)
+			continue;
 		if (!ret->has_section && is_section(name)) {
 			ret->has_section = true;
 			ret->section = i;

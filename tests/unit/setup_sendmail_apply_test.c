@@ -44,6 +44,8 @@ static const struct {
     {"s.mc", "ifdef(`x', `\nMAILER(`no')dnl\n')\n  " TAIL,
      "ifdef(`x', `\nMAILER(`no')dnl\n')\n" OURS "  " TAIL, 0, false},
     {"s.mc", HEAD "#MAILER(`a')\n" TAIL, HEAD "#MAILER(`a')\n" OURS TAIL, 0, false},
+    {"s.mc", "divert(-1)\n" TAIL OURS HEAD TAIL, "divert(-1)\n" TAIL OURS HEAD OURS TAIL,
+     0, false},
     {"s.mc", HEAD OURS TAIL, NULL, 0, false},
     {"s.mc", HEAD MF BOTH TAIL, NULL, 0, false},
     {"s.mc", HEAD OPEN TAIL, NULL, 0, true},

@@ -49,6 +49,15 @@ static const struct {
      0, "F", NULL},
     {"Xmailwal, S=local:/run/mw/milter.sock, F=R\nO InputMailFilters=mailwal\n", false, 0,
      NULL, "F"},
+    /* Sendmail takes letters that mean nothing without a word. */
+    {"Xmailwal, S=local:/run/mw/milter.sock, F=t\nO InputMailFilters=mailwal\n", false, 0,
+     "F", NULL},
+    {"Xmailwal, S=local:/run/mw/milter.sock, F=R T\nO InputMailFilters=mailwal\n", false,
+     0, NULL, NULL},
+    {"Xmailwal,\n\tS=local:/run/mw/milter.sock,\n F=T\nO InputMailFilters=\n MailWal\n",
+     false, 0, NULL, NULL},
+    {I Y X D "O DaemonPortOptions=Name=back,\n\tInputMailFilters=spam\n", false, 0,
+     "daemon", NULL},
     {"Xmailwal, S=local:/run/mw/milter.sock, F=T, T=R:10s;E:20s\n"
      "O InputMailFilters=mailwal\n",
      false, 0, NULL, "T"},
@@ -80,6 +89,13 @@ static const struct {
     {L "DAEMON_OPTIONS(`Port=10025, Name=back, InputMailFilters=')dnl\n", true, 0,
      "daemon", NULL},
     {L "FEATURE(`access_db', `text -o %s/access')dnl\n", true, DISCARD, "discard", NULL},
+    {"divert(-1)\n" L "divert(0)dnl\n", true, 0, "InputMailFilters", NULL},
+    {"divert(-1)\nundefine(`confINPUT_MAIL_FILTERS')\ndivert(0)dnl\n" L, true, 0, NULL,
+     NULL},
+    {L "undefine(`confINPUT_MAIL_FILTERS')dnl\n", true, 0, "InputMailFilters", NULL},
+    {L "include(`/etc/mail/more.m4')dnl\n", true, 0, NULL, "m4"},
+    {"include(`/usr/share/sendmail/cf/m4/cf.m4')dnl\n" L, true, 0, NULL, NULL},
+    {"ifdef(`HERE', `\n" L "')dnl\n", true, 0, NULL, "m4"},
     {"INPUT_MAIL_FILTER(`", true, 0, "InputMailFilters", NULL},
 };
 
