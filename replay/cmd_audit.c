@@ -27,6 +27,7 @@ struct job {
 	size_t n_seq, cap_seq;
 	size_t *without, n_without; /* rows that were accepted and have no record */
 	uint64_t accepted, journaled, erased, reentry, before, holes, refused, extra;
+	bool told;
 };
 
 static int
@@ -283,7 +284,7 @@ created(const char *dir)
 }
 
 /* Since when it should have everything: its creation, or where that was pruned, its first
- * record. */
+ * record. What was imported has the time of another day. */
 static int64_t
 beginning(const char *dir, struct mw_store *st)
 {
@@ -293,9 +294,17 @@ beginning(const char *dir, struct mw_store *st)
 	int bad = 0, k;
 	if (mw_cursor_new(st, 1, &c, NULL) < 0)
 		return us;
-	while ((k = mw_cursor_next(c, &rec, NULL)) != 0 && bad++ < 100)
-		if (k > 0)
-			return rec.seq == 1 ? MW_MIN(us, rec.time_us) : rec.time_us;
+	bool first = false; /* the one with which it began was seen */
+	while ((k = mw_cursor_next(c, &rec, NULL)) != 0 && bad < 100 &&
+	       !mw_cli_stopped()) {
+		if (k < 0) {
+			bad++;
+			continue;
+		}
+		first = first || rec.seq == 1;
+		if (!rec.imported)
+			return first ? MW_MIN(us, rec.time_us) : rec.time_us;
+	}
 	return us;
 }
 
@@ -413,7 +422,8 @@ leave(const struct job *j, json_t *o, struct mw_err *err)
 	return r < 0 ? r : 0;
 }
 
-/* For status; an audit that cannot leave its result is still an audit. */
+/* For status; an audit that cannot leave its result is still an audit: it was told, and a
+ * hole is its answer. */
 static int
 remember(const struct job *j, struct mw_err *err)
 {
@@ -463,7 +473,7 @@ work(struct job *j, const char *const *log, size_t n_log, struct mw_err *err)
 		count(j);
 		r = reverse(j, err);
 	}
-	return r ? r : remember(j, err);
+	return r;
 }
 
 static int
@@ -503,15 +513,18 @@ mw_cmd_audit(struct mw_cli *cli, int argc, char **argv)
 	if (status)
 		return status;
 	int r = work(&j, log, n_log, &err);
-	if (r < 0 && r != MW_ECANCEL)
+	if (r == 0) {
+		tell(&j);
+		j.told = true;
+		r = remember(&j, &err);
+	}
+	if (r < 0 && r != MW_ECANCEL && !j.told)
 		remember_failure(&j, &err);
 	if (r < 0)
 		status = mw_cli_error(cli, &err);
-	else
-		tell(&j);
 	if (r == 0 && !j.accepted && !cli->quiet)
 		fprintf(stderr, "mailwal: warning: this log names no accepted mail\n");
-	status = r < 0 ? status : j.holes ? 1 : 0;
+	status = j.told && j.holes ? 1 : r < 0 ? status : 0;
 	mw_audit_done(&j.a);
 	free(j.seq);
 	free(j.without);

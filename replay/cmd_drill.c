@@ -185,6 +185,8 @@ run(struct mw_drill *d)
 	struct mw_err err = {0}, second = {0};
 	int r = mw_drill_check(d, &err);
 	if (r == 0)
+		r = mw_drill_can_save(d->st, &err);
+	if (r == 0)
 		r = mw_drill_run(d, &err);
 	json_t *o = NULL;
 	if (r == 0) {

@@ -6,10 +6,12 @@
 #include "journal/verify/note.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define SUFFIX ".note"
 
@@ -67,10 +69,37 @@ write_file(const char *dir, const char *name, const struct mw_buf *b, struct mw_
 	return mw_fail_errno(err, "cannot write %s/%s", dir, name);
 }
 
+/* As the owner. */
+static int
+make_directory(struct mw_store *st, const char *dir, struct mw_err *err)
+{
+	const struct mw_fs *fs = mw_fs_posix();
+	if (mkdir(dir, 0750) < 0 && errno != EEXIST)
+		return mw_fail_errno(err, "cannot make %s", dir);
+	if (faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS) < 0)
+		return mw_fail_errno(err, "cannot keep a report in %s", dir);
+	if (fs->sync_dir(fs, mw_store_dir(st)) < 0)
+		return mw_fail(err, MW_EIO, "cannot sync %s", mw_store_dir(st));
+	return 0;
+}
+
+int
+mw_drill_can_save(struct mw_store *st, struct mw_err *err)
+{
+	char dir[PATH_MAX];
+	directory(st, dir);
+	int r = mw_cli_as_owner(mw_store_dir(st), err);
+	if (r == 0)
+		r = make_directory(st, dir, err);
+	mw_cli_as_self();
+	return r == 0 ? 0
+	              : mw_cli_owner_hint(err, "a drill is for root and the journal's "
+	                                       "owner");
+}
+
 int
 mw_drill_save(struct mw_store *st, const json_t *o, struct mw_err *err)
 {
-	const struct mw_fs *fs = mw_fs_posix();
 	char dir[PATH_MAX], name[MW_DRILL_NAME + sizeof SUFFIX];
 	MW_BUF_AUTO note = {0}, last = {0};
 	int r = mw_drill_sign(st, o, &note, err);
@@ -81,10 +110,7 @@ mw_drill_save(struct mw_store *st, const json_t *o, struct mw_err *err)
 	last_lines(o, &last);
 	if ((r = mw_cli_as_owner(mw_store_dir(st), err)) < 0)
 		return r;
-	if (mkdir(dir, 0750) < 0 && errno != EEXIST)
-		r = mw_fail_errno(err, "cannot make %s", dir);
-	else if (fs->sync_dir(fs, mw_store_dir(st)) < 0)
-		r = mw_fail(err, MW_EIO, "cannot sync %s", mw_store_dir(st));
+	r = make_directory(st, dir, err);
 	if (r == 0)
 		r = write_file(dir, name, &note, err);
 	if (r == 0)

@@ -24,6 +24,8 @@ json_t *mw_drill_json(const struct mw_drill *d, const char *name);
 int mw_drill_sign(struct mw_store *st, const json_t *o, struct mw_buf *out,
                   struct mw_err *err) MW_CHECK;
 /* Signs and keeps it, as the journal's owner. */
+/* Can a report be kept there? Makes the directory for it. */
+int mw_drill_can_save(struct mw_store *st, struct mw_err *err) MW_CHECK;
 int mw_drill_save(struct mw_store *st, const json_t *o, struct mw_err *err) MW_CHECK;
 
 struct mw_drill_kept { /* a report as it was read; free with mw_drill_kept_done */

@@ -253,12 +253,14 @@ mw_net_open(const struct mw_net_opts *o, struct mw_net **ret, struct mw_err *err
 		free(n);
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	}
+	bool v6 = strchr(o->host, ':') && o->host[0] != '[';
 	n->idle_ms = o->idle_ms ? o->idle_ms : 120000;
 	n->stopped = o->stopped;
 	if (o->kind == MW_NET_UNIX)
 		(void)snprintf(n->peer, sizeof n->peer, "%s", o->host);
 	else
-		(void)snprintf(n->peer, sizeof n->peer, "%s:%u", o->host, o->port);
+		(void)snprintf(n->peer, sizeof n->peer, v6 ? "[%s]:%u" : "%s:%u", o->host,
+		               o->port);
 	int r = set_options(n, o, err);
 	if (!r) {
 		CURLcode rc = curl_easy_perform(n->h);

@@ -75,6 +75,48 @@ def audited(t, site):
 	     "audit does not miss imported mail in the log", r)
 
 
+def before(t):
+	"""Nor does it make the journal older than it is: mail of before its beginning is no hole."""
+	site = Site(t, "begun")
+	box = pathlib.Path(site.dir, "old")
+	for sub in ("cur", "new", "tmp"):
+		(box / sub).mkdir(parents=True)
+	letter = box / "cur" / "m1:2,"
+	letter.write_text("Subject: old\n\nx\n", encoding="utf-8")
+	os.utime(letter, (1700000000, 1700000000))
+	for words in (("init",), ("import", f"maildir:{box}", "--user", ALICE)):
+		t.need(site(*words).returncode == 0, words[0])
+	at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - 86400))
+	log = pathlib.Path(site.dir, "mail.log")
+	qid = "4jXTPC00007z1aaa"
+	log.write_text(f"{at} mx postfix/smtpd[1]: {qid}: client=a[192.0.2.1]\n"
+		       f"{at} mx postfix/cleanup[2]: {qid}: message-id=<x@y>\n"
+		       f"{at} mx postfix/qmgr[3]: {qid}: from=<a@x>, size=1, nrcpt=1 (queue active)\n",
+		       encoding="utf-8")
+	r = site("--json", "audit", log)
+	t.ok(r.returncode == 0 and '"before_journal":1,' in r.stdout,
+	     "audit: mail of before the journal, which has older imported mail", r)
+
+
+def unwritable(t, site):
+	"""Where a result cannot be left in the journal."""
+	os.rename(f"{site.dir}/journal/ledger", f"{site.dir}/ledger")
+	pathlib.Path(site.dir, "journal/ledger").write_text("", encoding="utf-8")
+	at = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 86400))
+	log, qid = pathlib.Path(site.dir, "hole.log"), "4jXTPC00008z1aaa"
+	log.write_text(f"{at} mx postfix/smtpd[1]: {qid}: client=a[192.0.2.1]\n"
+		       f"{at} mx postfix/cleanup[2]: {qid}: message-id=<x@y>\n"
+		       f"{at} mx postfix/qmgr[3]: {qid}: from=<a@x>, size=1, nrcpt=1 (queue active)\n",
+		       encoding="utf-8")
+	r = site("audit", log)
+	t.ok(r.returncode == 1 and f"hole: {qid}" in r.stdout and "1 accepted" in r.stdout
+	     and "cannot write" in r.stderr, "audit: its answer is told all the same", r)
+	pathlib.Path(site.dir, "journal/drills").write_text("", encoding="utf-8")
+	r = site("drill", "run")
+	t.ok(r.returncode > 1 and "drills" in r.stderr and "reading" not in r.stderr,
+	     "a drill whose report cannot be kept: told before it begins", r)
+
+
 def checkpoints(t, site):
 	"""What is none is told before the whole journal is read."""
 	r = site("verify", "--checkpoint", site.conf)
@@ -141,11 +183,13 @@ def main(t):
 	fill(t, site)
 	settings(t, site)
 	audited(t, site)
+	before(t)
 	checkpoints(t, site)
 	holds(t, site)
 	permission(t, site)
 	deleted(t, site)
 	logins(t, site)
+	unwritable(t, site)
 
 
 tap.run(main)
