@@ -36,7 +36,7 @@ struct mw_postfix {
 	struct mw_pair *raw; /* the same as written */
 	size_t n_raw;
 	struct mw_pair *over; /* "service/type/name", per service */
-	size_t n_over;
+	size_t n_over, cap_over;
 	struct mw_service *service;
 	size_t n_service;
 	const struct mw_conf *conf;

@@ -37,23 +37,36 @@ static const char *const wanted[] = {
     "smtpd_end_of_data_restrictions",
 };
 
-/* postconf [-c DIR] FLAG [NAME…] into lines. */
+/* postconf [-c DIR] [-o WORD…] FLAG [NAME…] into lines. over: words, a NUL behind each.
+ */
 static int
-ask(const struct mw_postfix *p, const char *flag, bool with_names, struct mw_buf *out,
-    struct mw_err *err)
+ask(const struct mw_postfix *p, const char *flag, const struct mw_buf *over,
+    bool with_names, struct mw_buf *out, struct mw_err *err)
 {
-	char *argv[MW_COUNT(wanted) + 5];
-	size_t n = 0;
+	enum {
+		OTHERS = 5
+	};
+	size_t n = 0, n_over = 0;
+	struct mw_str word, rest = over ? mw_buf_str(over) : MW_STR("");
+	for (size_t i = 0; i < rest.n; i++)
+		n_over += rest.p[i] == 0;
+	MW_AUTOFREE char **argv =
+	    calloc(MW_COUNT(wanted) + 2 * n_over + OTHERS, sizeof *argv);
+	if (!argv)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
 	argv[n++] = mw_arena_strdup(p->arena, "postconf");
 	if (p->dir) {
 		argv[n++] = mw_arena_strdup(p->arena, "-c");
 		argv[n++] = mw_arena_strdup(p->arena, p->dir);
 	}
+	while (mw_str_cut(rest, 0, &word, &rest)) {
+		argv[n++] = mw_arena_strdup(p->arena, "-o");
+		argv[n++] = mw_arena_strdup(p->arena, word.p);
+	}
 	if (flag)
 		argv[n++] = mw_arena_strdup(p->arena, flag);
 	for (size_t i = 0; with_names && i < MW_COUNT(wanted); i++)
 		argv[n++] = mw_arena_strdup(p->arena, wanted[i]);
-	argv[n] = NULL;
 	for (size_t i = 0; i < n; i++)
 		if (!argv[i])
 			return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -74,15 +87,14 @@ next_line(struct mw_str *rest, struct mw_str *ret)
 
 static int
 pairs(struct mw_postfix *p, const struct mw_buf *text, struct mw_pair **list, size_t *n,
-      struct mw_err *err)
+      size_t *cap, struct mw_err *err)
 {
 	struct mw_str rest = mw_buf_str(text), line, name, value;
-	size_t cap = 0;
 	while (next_line(&rest, &line)) {
 		if (!mw_str_cut(line, '=', &name, &value))
 			continue;
 		struct mw_pair *v =
-		    mw_arena_grow(p->arena, *list, &cap, *n + 1, sizeof *v);
+		    mw_arena_grow(p->arena, *list, cap, *n + 1, sizeof *v);
 		name = mw_arena_str(p->arena, mw_str_trim(name));
 		value = mw_arena_str(p->arena, mw_str_trim(value));
 		if (!v || !name.p || !value.p)
@@ -139,31 +151,132 @@ services(struct mw_postfix *p, const struct mw_buf *text, struct mw_err *err)
 	return 0;
 }
 
+/* ---- what a service sets by way of another setting ---- */
+
+static bool
+is_wanted(const char *name)
+{
+	for (size_t i = 0; i < MW_COUNT(wanted); i++)
+		if (strcmp(wanted[i], name) == 0)
+			return true;
+	return false;
+}
+
+/* Does the text have $name, ${name…} or $(name…)? */
+static bool
+refers(const char *text, const char *name)
+{
+	size_t n = strlen(name);
+	for (const char *at = text; (at = strchr(at, '$'));) {
+		at++;
+		at += *at == '{' || *at == '(';
+		if (strncmp(at, name, n) == 0 && !strchr("_abcdefghijklmnopqrstuvwxyz"
+		                                         "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		                                         "0123456789",
+		                                         at[n] ? at[n] : '.'))
+			return true;
+	}
+	return false;
+}
+
+/* Its -o of settings that main.cf refers to, as words for postconf. */
+static int
+words_of(const struct mw_postfix *p, const struct mw_service *s, const char *all,
+         struct mw_buf *ret, struct mw_err *err)
+{
+	const char *prefix = mw_arena_printf(p->arena, "%s/%s/", s->name, s->type);
+	if (!prefix)
+		return mw_fail(err, MW_ENOMEM, "out of memory");
+	for (size_t i = 0; i < p->n_over; i++) {
+		const char *name = p->over[i].name;
+		if (strncmp(name, prefix, strlen(prefix)) != 0)
+			continue;
+		name += strlen(prefix);
+		if (!is_wanted(name) && refers(all, name)) {
+			mw_buf_printf(ret, "%s=%s", name, p->over[i].value);
+			mw_buf_putc(ret, 0);
+		}
+	}
+	return mw_buf_ok(ret) < 0 ? mw_fail(err, MW_ENOMEM, "out of memory") : 0;
+}
+
+/* What is another value than main.cf's, and not set by the service itself, is its own. */
+static int
+add_changed(struct mw_postfix *p, const struct mw_service *s, const struct mw_pair *v,
+            size_t n, struct mw_err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(v[i].value, mw_postfix_get(p, v[i].name)) == 0 ||
+		    mw_postfix_override(p, s, v[i].name))
+			continue;
+		struct mw_pair *more = mw_arena_grow(p->arena, p->over, &p->cap_over,
+		                                     p->n_over + 1, sizeof *more);
+		const char *name =
+		    mw_arena_printf(p->arena, "%s/%s/%s", s->name, s->type, v[i].name);
+		if (!more || !name)
+			return mw_fail(err, MW_ENOMEM, "out of memory");
+		p->over = more;
+		p->over[p->n_over++] = (struct mw_pair){name, v[i].value};
+	}
+	return 0;
+}
+
+/* Services with the same words, as is usual, are one question. */
+static int
+indirect(struct mw_postfix *p, struct mw_err *err)
+{
+	MW_BUF_AUTO all = {0};
+	MW_BUF_AUTO last = {0};
+	struct mw_pair *v = NULL;
+	size_t n = 0, cap = 0;
+	int r = ask(p, "-n", NULL, false, &all, err);
+	for (size_t i = 0; r == 0 && i < p->n_service; i++) {
+		MW_BUF_AUTO words = {0};
+		MW_BUF_AUTO out = {0};
+		r = words_of(p, &p->service[i], mw_buf_cstr(&all), &words, err);
+		if (r < 0 || words.n == 0)
+			continue;
+		if (!mw_str_eq(mw_buf_str(&words), mw_buf_str(&last))) {
+			v = NULL;
+			n = cap = 0;
+			r = ask(p, "-x", &words, true, &out, err);
+			if (r == 0)
+				r = pairs(p, &out, &v, &n, &cap, err);
+			mw_buf_clear(&last);
+			mw_buf_putstr(&last, mw_buf_str(&words));
+		}
+		if (r == 0)
+			r = add_changed(p, &p->service[i], v, n, err);
+	}
+	return r;
+}
+
 int
 mw_postfix_load(const struct mw_conf *conf, const char *dir, struct mw_arena *a,
                 struct mw_postfix *ret, struct mw_err *err)
 {
 	MW_BUF_AUTO out = {0};
 	*ret = (struct mw_postfix){.arena = a, .dir = dir, .conf = conf};
-	int r = ask(ret, "-x", true, &out, err);
+	size_t cap_main = 0, cap_raw = 0;
+	int r = ask(ret, "-x", NULL, true, &out, err);
 	if (r == 0)
-		r = pairs(ret, &out, &ret->main, &ret->n_main, err);
+		r = pairs(ret, &out, &ret->main, &ret->n_main, &cap_main, err);
 	mw_buf_clear(&out);
 	if (r == 0)
-		r = ask(ret, NULL, true, &out, err);
+		r = ask(ret, NULL, NULL, true, &out, err);
 	if (r == 0)
-		r = pairs(ret, &out, &ret->raw, &ret->n_raw, err);
+		r = pairs(ret, &out, &ret->raw, &ret->n_raw, &cap_raw, err);
 	mw_buf_clear(&out);
 	if (r == 0)
-		r = ask(ret, "-Px", false, &out, err);
+		r = ask(ret, "-Px", NULL, false, &out, err);
 	if (r == 0)
-		r = pairs(ret, &out, &ret->over, &ret->n_over, err);
+		r = pairs(ret, &out, &ret->over, &ret->n_over, &ret->cap_over, err);
 	mw_buf_clear(&out);
 	if (r == 0)
-		r = ask(ret, "-M", false, &out, err);
+		r = ask(ret, "-M", NULL, false, &out, err);
 	if (r == 0)
 		r = services(ret, &out, err);
-	return r;
+	return r == 0 ? indirect(ret, err) : r;
 }
 
 void

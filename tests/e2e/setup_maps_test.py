@@ -73,14 +73,16 @@ def main(t):
 		 "other": other.postfix}
 	ways = {n: f"smtpd_milter_maps = {v[0].format(**words)}" for n, v in MAPS.items()}
 	ways |= {n: f"smtpd_milters = {v[0].format(**words)}" for n, v in FORMS.items()}
+	ways["by way"] = "by_way ="
 	ports = dict(zip(ways, rigs.free_ports(len(ways))))
-	rig.configure(master="".join(f"127.0.0.1:{ports[n]} inet n - n - - smtpd\n  -o {{ {o} }}\n"
+	rig.configure(postfix=f"ours = {{ unix:{rig.milter_sock}, default_action=tempfail }}\n"
+			      "by_way = $ours\nsmtpd_milters = ${by_way}", master="".join(f"127.0.0.1:{ports[n]} inet n - n - - smtpd\n  -o {{ {o} }}\n"
 				     for n, o in ways.items()))
 	write_tables(rig, words["ours"])
 	with rig:
 		other.start()
 		rig.start()
-		rigs.wait_for("the last service", lambda: rigs.connects(ports["behind"]))
+		rigs.wait_for("the last service", lambda: rigs.connects(ports["by way"]))
 		sent = {(n, c): post(ports[n], n, c) for n in ways for c in (HERE, THERE)}
 		t.ok(all(sent.values()), "Postfix takes all of it", sent)
 		journaled = {o["queue_id"] for o in rig.journaled()}
@@ -107,6 +109,9 @@ def main(t):
 			word = "before mailwald" if n == "before" else "after mailwald"
 			t.ok(len(got) == 1 and word in got[0] and other.path in got[0],
 			     f"another milter {n} ours is named", said[n])
+		t.ok(not any(sent["by way", c] in journaled for c in (HERE, THERE))
+		     and [o["name"] for o in said["by way"]] == ["service"],
+		     "a setting that main.cf's list refers to, emptied for a service: a hole", said["by way"])
 		t.ok(r.rc == 1, "exit 1", r)
 		other.stop()
 
