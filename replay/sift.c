@@ -39,20 +39,21 @@ mw_sift_can(const struct mw_query *q)
 }
 
 static void
-look(struct worker *w, struct mw_sift_ref *ref, struct mw_arena *a)
+look(struct worker *w, struct mw_sift_ref *ref, struct mw_buf *meta, struct mw_arena *a)
 {
 	struct mw_record rec;
 	struct mw_mail m;
 	mw_arena_reset(a);
 	if (mw_store_get(w->st, ref->loc, &rec, NULL) < 0 || rec.type != MW_TYPE_MAIL ||
-	    mw_record_mail(w->st, &rec, a, &m, NULL) < 0)
+	    mw_record_mail_here(w->st, &rec, meta, a, &m, NULL) < 0)
 		return;
 	ref->out = mw_query_match(w->s->q, &m, rec.id) == 0;
 	w->out += ref->out;
 }
 
 static void
-look_at_chunk(struct worker *w, struct mw_sift_ref *v, size_t n, struct mw_arena *a)
+look_at_chunk(struct worker *w, struct mw_sift_ref *v, size_t n, struct mw_buf *meta,
+              struct mw_arena *a)
 {
 	for (size_t i = 0; i < n;) {
 		struct mw_loc loc[NEAR];
@@ -62,7 +63,7 @@ look_at_chunk(struct worker *w, struct mw_sift_ref *v, size_t n, struct mw_arena
 		k = mw_store_ahead(w->st, loc, k);
 		for (size_t to = i + k; i < to; i++)
 			if (v[i].seq)
-				look(w, &v[i], a);
+				look(w, &v[i], meta, a);
 	}
 }
 
@@ -72,11 +73,12 @@ run(void *arg)
 	struct worker *w = arg;
 	struct shared *s = w->s;
 	struct mw_arena *a = mw_arena_new(MEMORY_PER_MAIL);
+	MW_BUF_AUTO meta = {0};
 	while (a && !mw_cli_stopped()) {
 		size_t at = atomic_fetch_add(&s->next, CHUNK);
 		if (at >= s->n)
 			break;
-		look_at_chunk(w, s->v + at, MW_MIN((size_t)CHUNK, s->n - at), a);
+		look_at_chunk(w, s->v + at, MW_MIN((size_t)CHUNK, s->n - at), &meta, a);
 	}
 	mw_arena_free(a);
 	mw_store_behind(w->st);

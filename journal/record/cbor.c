@@ -296,6 +296,15 @@ mw_cbor_int(struct mw_cbor_rd *r)
 struct mw_str
 mw_cbor_bytes(struct mw_cbor_rd *r)
 {
+	/* Heads of one byte first: keys, and most values. */
+	if (!r->bad && r->at < r->n) {
+		const uint8_t *p = r->p + r->at;
+		size_t major = p[0] >> 5, n = p[0] & 31;
+		if ((major == 2 || major == 3) && n < 24 && n < r->n - r->at) {
+			r->at += 1 + n;
+			return mw_str((const char *)p + 1, n);
+		}
+	}
 	struct mw_cbor_item it = mw_cbor_next(r);
 	if (it.kind != MW_CBOR_BYTES && it.kind != MW_CBOR_TEXT)
 		r->bad = true;

@@ -139,6 +139,8 @@ mw_fields_str(struct mw_fields_rd *d)
 	struct mw_str s = mw_cbor_bytes(&d->r);
 	if (d->r.bad)
 		return MW_STR("");
+	if (d->here)
+		return s;
 	struct mw_str c = mw_arena_str(d->a, s);
 	if (!c.p)
 		(void)no_memory(d);
@@ -261,6 +263,16 @@ take_value(struct mw_fields_rd *d, const struct mw_field *f, void *rec)
 	}
 }
 
+/* Rows' keys are short, and most differ in their first byte. */
+static bool
+is_key(const char *z, struct mw_str key)
+{
+	size_t i = 0;
+	while (i < key.n && z[i] && z[i] == key.p[i])
+		i++;
+	return i == key.n && !z[i];
+}
+
 /* The row of a key, f->n if it has none; looked for from the row `next` on, since keys
  * are written in that order. */
 static size_t
@@ -270,8 +282,7 @@ row_of(const struct mw_fields *f, struct mw_str key, size_t next)
 		return f->n;
 	for (size_t i = 0; i < f->n; i++) {
 		size_t k = next + i < f->n ? next + i : next + i - f->n;
-		const char *z = f->row[k].key;
-		if (z[0] == key.p[0] && mw_str_eq(key, mw_strz(z)))
+		if (is_key(f->row[k].key, key))
 			return k;
 	}
 	return f->n;
@@ -304,11 +315,13 @@ mw_fields_take(const struct mw_fields *f, struct mw_fields_rd *d, void *rec)
 			d->r.bad = true;
 }
 
-int
-mw_fields_decode(const struct mw_fields *f, struct mw_str in, struct mw_arena *a,
-                 void *rec, struct mw_err *err)
+static int
+decode(const struct mw_fields *f, struct mw_str in, struct mw_arena *a, bool here,
+       void *rec, struct mw_err *err)
 {
-	struct mw_fields_rd d = {.r = {(const uint8_t *)in.p, in.n, 0, false}, .a = a};
+	struct mw_fields_rd d = {.r = {(const uint8_t *)in.p, in.n, 0, false},
+	                         .a = a,
+	                         .here = here};
 	mw_fields_take(f, &d, rec);
 	if (d.nomem)
 		return mw_fail(err, MW_ENOMEM, "out of memory while reading %s", f->what);
@@ -322,4 +335,18 @@ mw_fields_decode(const struct mw_fields *f, struct mw_str in, struct mw_arena *a
 		return mw_fail(err, MW_EFORMAT, "malformed %s at byte %zu", f->what,
 		               d.r.at);
 	return 0;
+}
+
+int
+mw_fields_decode(const struct mw_fields *f, struct mw_str in, struct mw_arena *a,
+                 void *rec, struct mw_err *err)
+{
+	return decode(f, in, a, false, rec, err);
+}
+
+int
+mw_fields_decode_here(const struct mw_fields *f, struct mw_str in, struct mw_arena *a,
+                      void *rec, struct mw_err *err)
+{
+	return decode(f, in, a, true, rec, err);
 }

@@ -64,17 +64,22 @@ int mw_fields_encode(const struct mw_fields *f, const void *rec,
  * MW_EVERSION, MW_ENOMEM. */
 int mw_fields_decode(const struct mw_fields *f, struct mw_str in, struct mw_arena *a,
                      void *rec, struct mw_err *err) MW_CHECK;
+/* The same, only that strings are those of the input, which must stay as long, and no
+ * NUL stands behind them. */
+int mw_fields_decode_here(const struct mw_fields *f, struct mw_str in, struct mw_arena *a,
+                          void *rec, struct mw_err *err) MW_CHECK;
 
 /* ---- for `take` ---- */
 
 struct mw_fields_rd {
 	struct mw_cbor_rd r; /* r.bad ends the reading */
 	struct mw_arena *a;
+	bool here; /* strings are not copied */
 	bool nomem;
 	struct mw_str feature; /* a key that must be known, and is not */
 };
 
-/* A string of the arena. */
+/* A string of the arena, or of the input. */
 struct mw_str mw_fields_str(struct mw_fields_rd *d);
 /* Reads the head of an array and makes room for its items, zeroed, `each` array members
  * going into one of them. NULL for an empty one and after a failure. */

@@ -138,6 +138,17 @@ mw_mail_decode(const void *p, size_t n, struct mw_arena *a, struct mw_mail *ret,
 	return r;
 }
 
+int
+mw_mail_decode_here(const void *p, size_t n, struct mw_arena *a, struct mw_mail *ret,
+                    struct mw_err *err)
+{
+	struct mw_mail m = {.time_us = 0};
+	int r = mw_fields_decode_here(&mail, mw_str(p, n), a, &m, err);
+	if (r == 0)
+		*ret = m;
+	return r;
+}
+
 /* ---- marks and recoveries ---- */
 
 #define ROW(k, t, member)                                                                \

@@ -106,6 +106,9 @@ struct mw_mail {
 int mw_mail_encode(const struct mw_mail *m, struct mw_buf *out) MW_CHECK;
 int mw_mail_decode(const void *p, size_t n, struct mw_arena *a, struct mw_mail *ret,
                    struct mw_err *err) MW_CHECK;
+/* The same; its strings point into p, and no NUL stands behind them. */
+int mw_mail_decode_here(const void *p, size_t n, struct mw_arena *a, struct mw_mail *ret,
+                        struct mw_err *err) MW_CHECK;
 
 /* A mark: a named point in the log. The record's position is the point. */
 enum mw_mark_phase {

@@ -45,13 +45,22 @@ mw_seg_behind(struct mw_seg *s)
 	s->ahead_n = 0;
 }
 
-int64_t
-mw_seg_read(struct mw_seg *s, void *p, size_t n, uint64_t off)
+const uint8_t *
+mw_seg_at_hand(const struct mw_seg *s, size_t n, uint64_t off)
 {
 	if (off < s->ahead_at || off - s->ahead_at > s->ahead_n ||
 	    n > s->ahead_n - (size_t)(off - s->ahead_at))
+		return NULL;
+	return s->ahead + (off - s->ahead_at);
+}
+
+int64_t
+mw_seg_read(struct mw_seg *s, void *p, size_t n, uint64_t off)
+{
+	const uint8_t *here = mw_seg_at_hand(s, n, off);
+	if (!here)
 		return s->fs->pread(s->fs, s->fd, p, n, off);
-	memcpy(p, s->ahead + (off - s->ahead_at), n);
+	memcpy(p, here, n);
 	return (int64_t)n;
 }
 
@@ -354,9 +363,6 @@ walk(struct mw_seg *s, struct mw_window *w, struct mw_seg_end *ret, struct mw_er
 			break;
 		step(&e, &f, off);
 	}
-	int r = nonzero_tail(s, e.end, &e.torn_bytes, err);
-	if (r < 0)
-		return r;
 	*ret = e;
 	return 0;
 }

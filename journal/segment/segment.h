@@ -88,6 +88,8 @@ int64_t mw_seg_read(struct mw_seg *s, void *p, size_t n, uint64_t off) MW_CHECK;
  * or mw_seg_behind. A failure is left to the reads themselves. */
 void mw_seg_ahead(struct mw_seg *s, uint64_t off, size_t len);
 void mw_seg_behind(struct mw_seg *s); /* forgets it */
+/* n bytes at off where they were read ahead, until the next call of either; else NULL. */
+const uint8_t *mw_seg_at_hand(const struct mw_seg *s, size_t n, uint64_t off);
 
 /* Did it leave the log while we had it open (I20)? Whoever finds that what he read does
  * not hold asks that afterwards: it is no damage then. */

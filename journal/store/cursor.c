@@ -15,6 +15,8 @@ struct mw_cursor {
 	uint64_t from;   /* skip what is before it */
 	struct mw_extent ext;
 	bool ext_known;
+	uint64_t whole; /* a segment that goes at least as far as … */
+	struct mw_seg_end whole_to;
 	uint64_t limit; /* what is below it is durable: no need to look for the end */
 	bool assumed;   /* ext is not looked up but follows from limit */
 	bool ahead;     /* many records are read at a time */
@@ -223,6 +225,8 @@ extent(struct mw_cursor *c, struct mw_err *err)
 	c->assumed = false;
 	if (!known && seen_before(c))
 		return 0;
+	if (!known && c->segment && c->segment == c->whole)
+		known = &c->whole_to;
 	int r =
 	    mw_store_extent(c->st, c->segment, after(c, c->segment), known, &c->ext, err);
 	c->ext_known = r == 0;
@@ -241,6 +245,16 @@ mw_cursor_seen(struct mw_cursor *c)
 		return;
 	c->ext = (struct mw_extent){.end = e->end, .open = *e};
 	c->ext_known = true;
+}
+
+void
+mw_cursor_whole(struct mw_cursor *c, const struct mw_record *last)
+{
+	c->whole = last->loc.segment;
+	c->whole_to = (struct mw_seg_end){.end = last->loc.offset + last->frame_len,
+	                                  .next_seq = last->seq + 1,
+	                                  .next_batch = last->batch + 1};
+	memcpy(c->whole_to.chain, last->chain, sizeof last->chain);
 }
 
 /* The same for a cursor with a limit: the open segment goes on at least that far. One

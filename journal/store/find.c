@@ -31,24 +31,21 @@ part_last(uint64_t segment)
 static int
 has_token(const struct find *f, const struct mw_record *r, struct mw_err *err)
 {
-	MW_BUF_AUTO b = {0};
-	int e = mw_record_tokens(f->st, r, &b, err);
-	if (e < 0)
-		return e;
-	for (size_t i = 0; i + MW_TOKEN_LEN <= b.n; i += MW_TOKEN_LEN)
-		if (memcmp(b.p + i, f->token, MW_TOKEN_LEN) == 0)
-			return 1;
-	return 0;
+	return mw_record_has_token(f->st, r, f->token, err);
 }
 
-/* Walks from a point to the end of the partition of segment `last`. */
+/* Walks from a point to the end of the partition of segment `last`. end is the last
+ * record that the index knows of, or NULL. */
 static int
-scan(struct find *f, const struct mw_index_point *from, uint64_t last, struct mw_err *err)
+scan(struct find *f, const struct mw_index_point *from, const struct mw_record *end,
+     uint64_t last, struct mw_err *err)
 {
 	MW_CURSOR_AUTO *c = NULL;
 	int r = mw_cursor_at(f->st, from, &c, err);
 	if (r < 0)
 		return r;
+	if (end)
+		mw_cursor_whole(c, end);
 	mw_cursor_seen(c);
 	mw_cursor_ahead(c);
 	for (;;) {
@@ -168,16 +165,24 @@ from_index(struct find *f, uint64_t segment, const struct mw_index_point *point,
 	}
 }
 
-int
-mw_store_index_fits(struct mw_store *st, const struct mw_index_point *p)
+static int
+fits(struct mw_store *st, const struct mw_index_point *p, struct mw_record *ret)
 {
 	struct mw_record rec;
 	int r = mw_store_get(st, (struct mw_loc){p->segment, p->last}, &rec, NULL);
 	if (r < 0)
 		return r == MW_ENOMEM ? r : 0;
+	*ret = rec;
 	return rec.seq + 1 == p->next_seq &&
 	       rec.loc.offset + rec.frame_len == p->offset &&
 	       memcmp(rec.chain, p->chain, sizeof p->chain) == 0;
+}
+
+int
+mw_store_index_fits(struct mw_store *st, const struct mw_index_point *p)
+{
+	struct mw_record ignored;
+	return fits(st, p, &ignored);
 }
 
 static int
@@ -199,10 +204,11 @@ static int
 find_part(struct find *f, uint64_t first, struct mw_err *err)
 {
 	struct mw_index_point point;
+	struct mw_record end;
 	uint64_t last = part_last(first);
 	int r = f->st->index ? mw_index_point(f->st->index, first, &point, err) : 0;
 	if (r == 1) /* else what it knows of is not there any more */
-		r = mw_store_index_fits(f->st, &point);
+		r = fits(f->st, &point, &end);
 	if (r == MW_ENOMEM)
 		return r;
 	mw_err_clear(err);
@@ -211,7 +217,8 @@ find_part(struct find *f, uint64_t first, struct mw_err *err)
 		r = from_index(f, first, &point, err);
 		if (r == 0) {
 			f->done = MW_MAX(f->done, point.next_seq);
-			return f->done >= f->before ? 0 : scan(f, &point, last, err);
+			return f->done >= f->before ? 0
+			                            : scan(f, &point, &end, last, err);
 		}
 		if (f->stopped || (r != MW_EDAMAGED && r != MW_ENOTFOUND && r != MW_EIO))
 			return r;
@@ -226,7 +233,7 @@ find_part(struct find *f, uint64_t first, struct mw_err *err)
 		point = (struct mw_index_point){.segment = first};
 		r = 0;
 	}
-	return r < 0 ? r : scan(f, &point, last, err);
+	return r < 0 ? r : scan(f, &point, NULL, last, err);
 }
 
 /* LMDB wants a file opened once in a process: a writer's index thread has it. */

@@ -6,115 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum {
-	AHEAD = 128 << 10,  /* bytes read at a time, */
-	AHEAD_HEAD = 4096,  /* and of the last frame: header, slot, metadata */
-	AHEAD_SPARSE = 8192 /* from one frame that is wanted to the next */
-};
-
-/* ---- segments at hand ---- */
-
-static void
-seg_close(struct mw_open_seg *o)
-{
-	mw_seg_free(o->seg);
-	mw_aead_done(&o->aead);
-	explicit_bzero(o, sizeof *o);
-}
-
-int
-mw_store_seg(struct mw_store *st, uint64_t number, struct mw_open_seg **ret,
-             struct mw_err *err)
-{
-	struct mw_open_seg *slot = &st->open[0];
-	for (int i = 0; i < MW_OPEN_SEGS; i++) {
-		struct mw_open_seg *o = &st->open[i];
-		if (o->seg && o->seg->h.number == number) {
-			o->used = ++st->tick;
-			*ret = o;
-			return 0;
-		}
-		if (!o->seg || (slot->seg && o->used < slot->used))
-			slot = o;
-	}
-	struct mw_seg *s = NULL;
-	int r = mw_seg_open(st->fs, st->dir, number, st->id, &s, err);
-	if (r < 0)
-		return r;
-	seg_close(slot);
-	slot->seg = s;
-	slot->used = ++st->tick;
-	*ret = slot;
-	return 0;
-}
-
-int
-mw_store_seg_key(struct mw_store *st, struct mw_open_seg *o, struct mw_err *err)
-{
-	if (!o->key_tried) {
-		int r = mw_store_unwrap(st, o->seg, o->key);
-		if (r < 0)
-			return mw_fail(err, r, "out of memory for a segment key");
-		o->have_key = r == 1;
-		o->key_tried = true;
-	}
-	return o->have_key;
-}
-
-void
-mw_store_seg_drop(struct mw_store *st, uint64_t number)
-{
-	for (int i = 0; i < MW_OPEN_SEGS; i++)
-		if (st->open[i].seg && st->open[i].seg->h.number == number)
-			seg_close(&st->open[i]);
-}
-
-void
-mw_store_segs_newest(struct mw_store *st)
-{
-	uint64_t newest = 0;
-	for (int i = 0; i < MW_OPEN_SEGS; i++)
-		if (st->open[i].seg)
-			newest = MW_MAX(newest, st->open[i].seg->h.number);
-	for (int i = 0; i < MW_OPEN_SEGS; i++)
-		if (st->open[i].seg && st->open[i].seg->h.number < newest)
-			seg_close(&st->open[i]);
-}
-
-void
-mw_store_segs_close(struct mw_store *st)
-{
-	for (int i = 0; i < MW_OPEN_SEGS; i++)
-		seg_close(&st->open[i]);
-	mw_aead_done(&st->aead);
-}
-
-size_t
-mw_store_ahead(struct mw_store *st, const struct mw_loc *v, size_t n)
-{
-	struct mw_open_seg *o;
-	size_t k = 1;
-	while (k < n && v[k].segment == v[0].segment && v[k].offset > v[k - 1].offset &&
-	       v[k].offset - v[0].offset <= AHEAD - AHEAD_HEAD)
-		k++;
-	uint64_t span = v[k - 1].offset - v[0].offset;
-	if (span > k * (uint64_t)AHEAD_SPARSE) { /* most of it is of no use */
-		k = 1;
-		span = 0;
-	}
-	if (mw_store_seg(st, v[0].segment, &o, NULL) == 0)
-		mw_seg_ahead(o->seg, v[0].offset, (size_t)span + AHEAD_HEAD);
-	return k;
-}
-
-void
-mw_store_behind(struct mw_store *st)
-{
-	for (int i = 0; i < MW_OPEN_SEGS; i++)
-		if (st->open[i].seg)
-			mw_seg_behind(st->open[i].seg);
-}
-
 /* ---- frames ---- */
 
 void
@@ -224,19 +115,24 @@ read_part(struct mw_open_seg *o, const struct mw_record *r, uint64_t at, void *p
 	return (uint64_t)k < n ? damaged(r, err, "the file ends within it") : 0;
 }
 
-/* enum mw_slot_state, or negative. */
+/* enum mw_slot_state, or negative. What it says stands in b, or in what was read ahead.
+ */
 static int
 read_slot(struct mw_open_seg *o, const struct mw_record *r, struct mw_buf *b,
           struct mw_slot *ret, struct mw_err *err)
 {
-	int e = mw_buf_reserve(b, r->slot_len);
-	if (e < 0)
-		return mw_fail(err, e, "out of memory while reading");
-	e = read_part(o, r, MW_FRAME_HEADER, b->p, r->slot_len, err);
-	if (e < 0)
-		return e;
-	b->n = r->slot_len;
-	enum mw_slot_state state = mw_slot_decode(b->p, b->n, ret);
+	const uint8_t *p =
+	    mw_seg_at_hand(o->seg, r->slot_len, r->loc.offset + MW_FRAME_HEADER);
+	if (!p) {
+		int e = mw_buf_reserve(b, r->slot_len);
+		if (e < 0)
+			return mw_fail(err, e, "out of memory while reading");
+		e = read_part(o, r, MW_FRAME_HEADER, b->p, r->slot_len, err);
+		if (e < 0)
+			return e;
+		p = b->p;
+	}
+	enum mw_slot_state state = mw_slot_decode(p, r->slot_len, ret);
 	if (state != MW_SLOT_BAD)
 		return (int)state;
 	return damaged(r, err, "its key slot does not match its checksum");
@@ -277,6 +173,25 @@ mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *
                  struct mw_err *err)
 {
 	return MW_MIN(mw_record_slot(st, r, out, err), 0);
+}
+
+int
+mw_record_has_token(struct mw_store *st, const struct mw_record *r,
+                    const uint8_t token[MW_TOKEN_LEN], struct mw_err *err)
+{
+	struct mw_open_seg *o;
+	struct mw_slot slot;
+	MW_BUF_AUTO b = {0};
+	int e = mw_store_seg(st, r->loc.segment, &o, err);
+	if (e == 0)
+		e = read_slot(o, r, &b, &slot, err);
+	if (e < 0 || e == MW_SLOT_WIPED || mw_slot_no_token(token))
+		return MW_MIN(e, 0);
+	for (uint32_t i = 0; i < slot.n; i++)
+		if (memcmp(slot.tokens + (size_t)i * MW_TOKEN_LEN, token, MW_TOKEN_LEN) ==
+		    0)
+			return 1;
+	return 0;
 }
 
 int
@@ -491,22 +406,40 @@ mw_record_meta(struct mw_store *st, const struct mw_record *r, struct mw_buf *ou
 	return mw_store_or_gone(st, r->seq, e, err);
 }
 
+typedef int decoder(const void *p, size_t n, struct mw_arena *a, struct mw_mail *ret,
+                    struct mw_err *err);
+
+static int
+mail_of(struct mw_store *st, const struct mw_record *r, struct mw_buf *meta,
+        decoder *decode, struct mw_arena *a, struct mw_mail *ret, struct mw_err *err)
+{
+	if (r->type != MW_TYPE_MAIL)
+		return mw_fail(err, MW_EUSAGE,
+		               "sequence %llu is no message but a %s record",
+		               (unsigned long long)r->seq, mw_type_name(r->type));
+	int e = mw_record_meta(st, r, meta, err);
+	if (e < 0)
+		return e;
+	e = decode(meta->p, meta->n, a, ret, err);
+	if (e < 0)
+		(void)mw_err_prefix(err, "sequence %llu", (unsigned long long)r->seq);
+	return e;
+}
+
 int
 mw_record_mail(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                struct mw_mail *ret, struct mw_err *err)
 {
 	MW_BUF_AUTO b = {0};
-	if (r->type != MW_TYPE_MAIL)
-		return mw_fail(err, MW_EUSAGE,
-		               "sequence %llu is no message but a %s record",
-		               (unsigned long long)r->seq, mw_type_name(r->type));
-	int e = mw_record_meta(st, r, &b, err);
-	if (e < 0)
-		return e;
-	e = mw_mail_decode(b.p, b.n, a, ret, err);
-	if (e < 0)
-		(void)mw_err_prefix(err, "sequence %llu", (unsigned long long)r->seq);
-	return e;
+	return mail_of(st, r, &b, mw_mail_decode, a, ret, err);
+}
+
+int
+mw_record_mail_here(struct mw_store *st, const struct mw_record *r, struct mw_buf *meta,
+                    struct mw_arena *a, struct mw_mail *ret, struct mw_err *err)
+{
+	mw_buf_clear(meta);
+	return mail_of(st, r, meta, mw_mail_decode_here, a, ret, err);
 }
 
 struct body_arg {

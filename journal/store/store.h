@@ -274,6 +274,11 @@ int mw_record_meta(struct mw_store *st, const struct mw_record *r, struct mw_buf
                    struct mw_err *err) MW_CHECK;
 int mw_record_mail(struct mw_store *st, const struct mw_record *r, struct mw_arena *a,
                    struct mw_mail *ret, struct mw_err *err) MW_CHECK;
+/* The same for one who looks at many: its strings point into `meta`, whose content is
+ * replaced, and no NUL stands behind them. */
+int mw_record_mail_here(struct mw_store *st, const struct mw_record *r,
+                        struct mw_buf *meta, struct mw_arena *a, struct mw_mail *ret,
+                        struct mw_err *err) MW_CHECK;
 /* Streams the content in pieces, each authenticated before it is passed on; at the end
  * size and SHA-256 are compared with m when m is not NULL. sink returns 0 or a negative
  * code, which is handed back. */
@@ -394,6 +399,9 @@ int mw_record_tokens_own(struct mw_store *st, const struct mw_record *r,
 /* Tokens (8 bytes each) of a record as its slot holds them, appended to out. */
 int mw_record_tokens(struct mw_store *st, const struct mw_record *r, struct mw_buf *out,
                      struct mw_err *err) MW_CHECK;
+/* Is this one of them? 1, 0, or negative. */
+int mw_record_has_token(struct mw_store *st, const struct mw_record *r,
+                        const uint8_t token[8], struct mw_err *err) MW_CHECK;
 
 /* Was the index made of this log as it is now? 1; 0 it is of another state of it (a log
  * or an index that was put back from a copy); MW_ENOMEM. */

@@ -130,6 +130,7 @@ struct mw_store {
 
 	/* reading (one thread) */
 	struct mw_open_seg open[MW_OPEN_SEGS];
+	int last_seg; /* of these, the one asked for last */
 	uint64_t tick;
 	struct mw_aead aead; /* for the next record that is opened */
 	uint64_t seen;       /* an open segment whose end was looked for, 0: none */
@@ -313,6 +314,9 @@ int mw_cursor_at(struct mw_store *st, const struct mw_index_point *at,
 /* Of a segment whose end this store has looked for before, only what was written since is
  * looked at: a look-up must not cost a walk of the open segment each time. */
 void mw_cursor_seen(struct mw_cursor *c);
+/* The index knows this record, so the log reaches over it: where it ends is looked for
+ * from there on, not by a walk of the whole open segment. */
+void mw_cursor_whole(struct mw_cursor *c, const struct mw_record *last);
 /* Stops before sequence number `limit`; all below it is known to be durable, so the end
  * of an open segment need not be looked for. */
 void mw_cursor_limit(struct mw_cursor *c, uint64_t limit);

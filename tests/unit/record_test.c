@@ -106,6 +106,36 @@ decode_of_encode_is_the_same(void **state)
 	}
 }
 
+/* What is read where it stands is what a copy would be, of good bytes and of bad ones. */
+static void
+the_same_where_it_stands(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 3000; i++) {
+		MW_ARENA_AUTO *a = mw_arena_new(0);
+		struct mw_mail m, got, here;
+		struct mw_err err = {0}, why = {0};
+		MW_BUF_AUTO one = {0};
+		MW_BUF_AUTO two = {0};
+		MW_BUF_AUTO three = {0};
+		random_mail(a, &m);
+		assert_int_equal(mw_mail_encode(&m, &one), 0);
+		for (unsigned k = dice(4); k; k--)
+			one.p[dice((unsigned)one.n)] = (uint8_t)dice(256);
+		int r = mw_mail_decode(one.p, one.n, a, &got, &err);
+		assert_int_equal(mw_mail_decode_here(one.p, one.n, a, &here, &why), r);
+		assert_string_equal(err.msg, why.msg);
+		if (r < 0)
+			continue;
+		assert_int_equal(mw_mail_encode(&got, &two), 0);
+		assert_int_equal(mw_mail_encode(&here, &three), 0);
+		assert_true(mw_str_eq(mw_buf_str(&two), mw_buf_str(&three)));
+		assert_true(here.sender.n == 0 ||
+		            (here.sender.p > (char *)one.p &&
+		             here.sender.p < (char *)one.p + one.n));
+	}
+}
+
 static void
 unknown_keys(void **state)
 {
@@ -347,6 +377,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(decode_of_encode_is_the_same),
+	    cmocka_unit_test(the_same_where_it_stands),
 	    cmocka_unit_test(unknown_keys),
 	    cmocka_unit_test(canonical_form),
 	    cmocka_unit_test(every_field_that_stores_change_is_off),
