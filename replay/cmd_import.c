@@ -58,11 +58,16 @@ option(struct job *j, int argc, char **argv, int *i, struct mw_err *err)
 	};
 	const char *v, *was = j->src.user;
 	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
-	if (r > 0 && j->src.user != was)
-		return mw_query_address("--user", j->src.user, j->arena, &j->src.user,
-		                        err) < 0
-		           ? MW_EUSAGE
-		           : r;
+	if (r > 0 && j->src.user != was) {
+		if (mw_query_address("--user", j->src.user, j->arena, &j->src.user, err) <
+		    0)
+			return MW_EUSAGE;
+		/* Whoever is looked for may be called anything; what comes in stays. */
+		if (!strchr(j->src.user, '@') && strpbrk(j->src.user, " \t\"<>,;:"))
+			return mw_fail(err, MW_EUSAGE, "--user: '%s' is no address",
+			               j->src.user);
+		return r;
+	}
 	if (!r)
 		r = mw_target_login_option(&j->src.t, argc, argv, i, err);
 	if (r)

@@ -347,8 +347,18 @@ mw_store_lock(struct mw_store *st, struct mw_err *err)
 	if (snprintf(path, sizeof path, "%s/lock", st->dir) >= (int)sizeof path)
 		return mw_fail(err, MW_EUSAGE, "path too long: %s", st->dir);
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-	if (fd < 0)
-		return mw_fail_errno(err, "cannot open %s", path);
+	if (fd < 0) {
+		struct stat sb;
+		bool own =
+		    errno == EACCES && stat(st->dir, &sb) == 0 && sb.st_uid == geteuid();
+		int code = mw_fail_errno(err, "cannot open %s", path);
+		return own ? mw_err_hint(err,
+		                         "the journal is ours, that file is not: was "
+		                         "mailwald run as root? chown -R "
+		                         "--reference='%s' '%s'",
+		                         st->dir, st->dir)
+		           : code;
+	}
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		int e = errno;
 		ssize_t n = pread(fd, pid, sizeof pid - 1, 0);

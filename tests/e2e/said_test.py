@@ -16,6 +16,7 @@ import tap
 from imapserver import Server
 
 MAILWAL = os.path.abspath(os.path.join(os.environ.get("MW_BUILD", "build"), "replay/mailwal"))
+MAILWALD = os.path.abspath(os.path.join(os.environ.get("MW_BUILD", "build"), "milter/mailwald"))
 ALICE = "alice@example.org"
 
 
@@ -145,6 +146,29 @@ def permission(t, site):
 	     "a journal of somebody else: for whom it is", r)
 
 
+def root_was_here(t, site):
+	"""A journal of the daemon's user, with a file that root made in it."""
+	nobody, lock = pwd.getpwnam("nobody").pw_uid, f"{site.dir}/journal/lock"
+	if os.geteuid() != 0 or ran(site.argv("config", "check"), user=nobody, cwd="/").returncode:
+		t.skip("needs root, and a place that others may look into")
+		return
+	os.chown(f"{site.dir}/journal", nobody, -1)
+	os.chown(f"{site.dir}/journal/journal", nobody, -1)
+	pathlib.Path(lock).touch()
+	os.chmod(lock, 0o640)
+	r = ran([MAILWALD, "-c", site.conf], user=nobody, group=pwd.getpwnam("nobody").pw_gid,
+		extra_groups=[], cwd="/")
+	t.ok(r.returncode == 77 and "chown -R --reference=" in r.stderr,
+	     "mailwald: what to do where it was run as root before", r)
+
+
+def imports(t, site):
+	"""What comes in stays: not under a name that is none."""
+	for who in ("not an address", "b\tob"):
+		r = site("import", f"maildir:{site.dir}/mail", "--user", who)
+		t.ok(r.returncode == 64 and f"'{who}' is no address" in r.stderr, f"import --user '{who}'", r)
+
+
 def deleted(t, site):
 	"""Only the mark tells what was deleted before the backup."""
 	for words in (("mark", "nightly"), ("mark", "nightly", "--complete")):
@@ -186,10 +210,12 @@ def main(t):
 	before(t)
 	checkpoints(t, site)
 	holds(t, site)
-	permission(t, site)
+	imports(t, site)
 	deleted(t, site)
 	logins(t, site)
 	unwritable(t, site)
+	permission(t, site)
+	root_was_here(t, site)
 
 
 tap.run(main)
