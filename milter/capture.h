@@ -37,8 +37,10 @@ struct mw_counters {
 	atomic_uint_fast64_t excluded;           /* passed by a capture section */
 	atomic_uint_fast64_t replayed;           /* put back by mailwal: passed */
 	atomic_uint_fast64_t sessions;           /* milter connections that negotiated */
-	atomic_uint_fast64_t aborted;  /* messages that never reached their end */
-	atomic_uint_fast64_t imported; /* older mail, by `mailwal import` */
+	atomic_uint_fast64_t aborted;    /* messages that never reached their end */
+	atomic_uint_fast64_t imported;   /* older mail, by `mailwal import` */
+	atomic_uint_fast64_t recipients; /* of those journaled */
+	atomic_uint_fast64_t erased;     /* records, by `mailwal erase` */
 	atomic_int open_sessions;
 	atomic_int at_eom;               /* ends of message not yet answered */
 	atomic_uint_fast64_t overloaded; /* failures because a limit was reached */

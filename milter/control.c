@@ -10,6 +10,7 @@
 #include "journal/base/bytes.h"
 #include "journal/base/log.h"
 #include "journal/base/util.h"
+#include "journal/record/retire.h"
 #include "journal/store/control.h"
 #include "milter/expand.h"
 #include "milter/handover.h"
@@ -160,6 +161,21 @@ bad_request(struct mw_err *err)
 	return mw_fail(err, MW_EUSAGE, "cannot understand the request");
 }
 
+/* A prune's tombstones are of what has expired. */
+static void
+count_erased(struct mw_capture *cap, const uint8_t *cbor, size_t n)
+{
+	MW_ARENA_AUTO *a = mw_arena_new(0);
+	struct mw_tombstone t;
+	struct mw_err err;
+	if (!a || mw_tombstone_decode(cbor, n, a, &t, &err) < 0 ||
+	    t.why != MW_TOMB_ERASURE)
+		return;
+	for (size_t i = 0; i < t.n_range; i++)
+		atomic_fetch_add(&cap->count.erased,
+		                 t.range[i].last - t.range[i].first + 1);
+}
+
 /* "TYPE HEX" */
 static int
 do_note(struct mw_capture *cap, struct mw_str args, uid_t uid, struct mw_buf *out,
@@ -189,6 +205,8 @@ do_note(struct mw_capture *cap, struct mw_str args, uid_t uid, struct mw_buf *ou
 	                      cbor, hex.n / 2, &c, err);
 	if (r < 0)
 		return r;
+	if (t == MW_TYPE_TOMBSTONE)
+		count_erased(cap, cbor, hex.n / 2);
 	mw_log(MW_LOG_INFO, NULL, "event=note type=%s seq=%llu uid=%u",
 	       mw_type_name((enum mw_type)t), (unsigned long long)c.seq, (unsigned)uid);
 	mw_buf_printf(out, "%llu", (unsigned long long)c.seq);

@@ -278,6 +278,7 @@ mw_session_finish(struct mw_session *s, struct mw_answer *ret)
 		log_passed(s);
 	} else if (s->commit.code == 0) {
 		log_journaled(s);
+		atomic_fetch_add(&s->cap->count.recipients, s->mail.n_rcpt);
 		mw_capture_journaled(s->cap, s->mail.queue_id, mw_entry_id(s->entry),
 		                     s->mail.time_us);
 		mw_verdict_ask(atomic_load(&s->cap->verdict), &s->mail,

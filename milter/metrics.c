@@ -1,13 +1,14 @@
 #include "milter/metrics.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "journal/base/util.h"
 #include "milter/expand.h"
 #include "milter/verdict.h"
 
 enum {
-	DRILL_FILE_MAX = 4096
+	NOTED_MAX = 4096
 };
 
 enum metric {
@@ -116,6 +117,55 @@ waits(struct mw_capture *cap, struct mw_buf *b)
 	              (unsigned long long)sum);
 }
 
+/* ---- what is on the disk ---- */
+
+struct tally {
+	const char *dir;
+	int depth;
+	uint64_t bytes, segments;
+};
+
+static int
+on_entry(void *arg, const char *name)
+{
+	struct tally *t = arg;
+	const struct mw_fs *fs = mw_fs_posix();
+	char path[4096];
+	struct stat sb;
+	size_t n = strlen(name);
+	if (snprintf(path, sizeof path, "%s/%s", t->dir, name) >= (int)sizeof path ||
+	    lstat(path, &sb) < 0)
+		return 0; /* gone meanwhile */
+	t->bytes += (uint64_t)sb.st_blocks * 512;
+	t->segments += S_ISREG(sb.st_mode) && n > 4 && strcmp(name + n - 4, ".seg") == 0;
+	if (S_ISDIR(sb.st_mode) && t->depth > 0) {
+		struct tally sub = {path, t->depth - 1, 0, 0};
+		(void)fs->list(fs, path, on_entry, &sub);
+		t->bytes += sub.bytes;
+	}
+	return 0;
+}
+
+/* By the sizes of files; none is opened. */
+static void
+disk(struct mw_capture *cap, struct mw_buf *b)
+{
+	static const char *const kinds[] = {"segments", "index"};
+	const struct mw_fs *fs = mw_fs_posix();
+	struct tally t[MW_COUNT(kinds)];
+	char path[MW_COUNT(kinds)][4096];
+	for (size_t i = 0; i < MW_COUNT(kinds); i++) {
+		(void)snprintf(path[i], sizeof path[i], "%.4000s/%s",
+		               mw_store_dir(cap->store), kinds[i]);
+		t[i] = (struct tally){path[i], 2, 0, 0};
+		(void)fs->list(fs, path[i], on_entry, &t[i]);
+	}
+	number(b, M_mailwal_segments, t[0].segments);
+	head(b, M_mailwal_journal_bytes);
+	for (size_t i = 0; i < MW_COUNT(kinds); i++)
+		labelled(b, M_mailwal_journal_bytes, "kind", kinds[i], t[i].bytes);
+}
+
 static void
 journal(struct mw_capture *cap, struct mw_buf *b)
 {
@@ -127,6 +177,7 @@ journal(struct mw_capture *cap, struct mw_buf *b)
 	uint64_t floor = cap->settings->conf->min_free;
 	pthread_mutex_unlock(&cap->lock);
 	number(b, M_mailwal_message_bytes_total, st.bytes_in);
+	number(b, M_mailwal_recipients_total, atomic_load(&n->recipients));
 	number(b, M_mailwal_stored_bytes_total, st.bytes_stored);
 	number(b, M_mailwal_records_total, st.records);
 	number(b, M_mailwal_commits_total, st.batches);
@@ -141,6 +192,8 @@ journal(struct mw_capture *cap, struct mw_buf *b)
 	seconds(b, M_mailwal_last_message_timestamp_seconds, last);
 	number(b, M_mailwal_sequence_number, st.next_seq ? st.next_seq - 1 : 0);
 	number(b, M_mailwal_segment_number, st.segment);
+	disk(cap, b);
+	number(b, M_mailwal_erased_records_total, atomic_load(&n->erased));
 	number(b, M_mailwal_index_lag_records,
 	       (uint64_t)MW_MAX(st.index_lag_records, INT64_C(0)));
 	number(b, M_mailwal_filesystem_avail_bytes, st.free_bytes);
@@ -174,9 +227,9 @@ expansions(struct mw_capture *cap, struct mw_buf *b)
 	number(b, M_mailwal_expansions_queued, s.queued);
 }
 
-/* The value on the line "key value" of what a drill left: digits and one point. */
+/* The value on the line "key value" of what a command left: digits and one point. */
 static bool
-drill_value(const char *text, const char *key, char out[32])
+noted_value(const char *text, const char *key, char out[32])
 {
 	size_t n = strlen(key);
 	for (const char *p = text; *p; p += strcspn(p, "\n"), p += *p == '\n') {
@@ -192,30 +245,45 @@ drill_value(const char *text, const char *key, char out[32])
 	return false;
 }
 
-/* Of the file that "mailwal drill run" writes: nothing where there was no drill. */
+/* Of the files that commands leave: nothing where there is none. */
 static void
-drill(struct mw_capture *cap, struct mw_buf *b)
+noted(struct mw_capture *cap, struct mw_buf *b)
 {
 	static const struct {
 		enum metric m;
-		const char *key;
+		const char *file, *key;
 	} rows[] = {
-	    {M_mailwal_drill_last_run_timestamp_seconds, "time"},
-	    {M_mailwal_drill_last_success, "passed"},
-	    {M_mailwal_drill_restored_messages, "restored"},
-	    {M_mailwal_drill_mismatches, "mismatches"},
-	    {M_mailwal_drill_rto_seconds, "rto"},
-	    {M_mailwal_drill_rpo_seconds, "rpo"},
+	    {M_mailwal_drill_last_run_timestamp_seconds, "drills/last", "time"},
+	    {M_mailwal_drill_last_success, "drills/last", "passed"},
+	    {M_mailwal_drill_restored_messages, "drills/last", "restored"},
+	    {M_mailwal_drill_mismatches, "drills/last", "mismatches"},
+	    {M_mailwal_drill_rto_seconds, "drills/last", "rto"},
+	    {M_mailwal_drill_rpo_seconds, "drills/last", "rpo"},
+	    {M_mailwal_verify_last_run_timestamp_seconds, "ledger/last.verify", "time"},
+	    {M_mailwal_verify_last_success, "ledger/last.verify", "passed"},
+	    {M_mailwal_verify_findings, "ledger/last.verify", "findings"},
+	    {M_mailwal_audit_last_run_timestamp_seconds, "ledger/last.audit", "time"},
+	    {M_mailwal_audit_last_success, "ledger/last.audit", "passed"},
+	    {M_mailwal_audit_holes, "ledger/last.audit", "holes"},
+	    {M_mailwal_prune_last_run_timestamp_seconds, "ledger/last.prune", "time"},
+	    {M_mailwal_prune_last_messages, "ledger/last.prune", "removed"},
+	    {M_mailwal_prune_last_freed_bytes, "ledger/last.prune", "freed"},
+	    {M_mailwal_holds, "ledger/last.holds", "holds"},
 	};
-	char path[4096 + 32], value[32];
 	MW_AUTOFREE void *text = NULL;
-	size_t n;
-	(void)snprintf(path, sizeof path, "%.4000s/drills/last",
-	               mw_store_dir(cap->store));
-	if (mw_fs_read_file(mw_fs_posix(), path, DRILL_FILE_MAX, &text, &n) < 0)
-		return;
 	for (size_t i = 0; i < MW_COUNT(rows); i++) {
-		if (!drill_value(text, rows[i].key, value))
+		char path[4096 + 32], value[32];
+		size_t n;
+		if (i == 0 || strcmp(rows[i].file, rows[i - 1].file) != 0) {
+			free(text);
+			text = NULL;
+			(void)snprintf(path, sizeof path, "%.4000s/%s",
+			               mw_store_dir(cap->store), rows[i].file);
+			if (mw_fs_read_file(mw_fs_posix(), path, NOTED_MAX, &text, &n) <
+			    0)
+				text = NULL;
+		}
+		if (!text || !noted_value(text, rows[i].key, value))
 			continue;
 		head(b, rows[i].m);
 		mw_buf_printf(b, "%s %s\n", metrics[rows[i].m].name, value);
@@ -240,5 +308,5 @@ mw_metrics_text(struct mw_capture *cap, struct mw_buf *out)
 	       atomic_load(&cap->reload_refused) == 0);
 	seconds(out, M_mailwal_config_last_reload_timestamp_seconds,
 	        atomic_load(&cap->loaded_us));
-	drill(cap, out);
+	noted(cap, out);
 }

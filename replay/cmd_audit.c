@@ -3,6 +3,7 @@
 #include "journal/base/util.h"
 #include "replay/audit.h"
 #include "replay/logsrc.h"
+#include "replay/noted.h"
 #include "replay/outcomes.h"
 #include "replay/status.h"
 
@@ -422,6 +423,17 @@ leave(const struct job *j, json_t *o, struct mw_err *err)
 	return r < 0 ? r : 0;
 }
 
+/* For the metrics. */
+static void
+note(const struct job *j, bool done)
+{
+	MW_BUF_AUTO lines = {0};
+	mw_buf_printf(&lines, "passed %d\n", done && !j->holes);
+	if (done)
+		mw_buf_printf(&lines, "holes %llu\n", (unsigned long long)j->holes);
+	mw_noted(j->cli->journals[0], "audit", &lines);
+}
+
 /* For status; an audit that cannot leave its result is still an audit: it was told, and a
  * hole is its answer. */
 static int
@@ -431,6 +443,7 @@ remember(const struct job *j, struct mw_err *err)
 	json_t *o = summary(j);
 	(void)json_object_set_new(o, "time_us",
 	                          json_integer((json_int_t)clock->now_us(clock)));
+	note(j, true);
 	return leave(j, o, err);
 }
 
@@ -451,6 +464,7 @@ remember_failure(const struct job *j, const struct mw_err *why)
 	(void)json_object_set_new(o, "failed_us",
 	                          json_integer((json_int_t)clock->now_us(clock)));
 	(void)json_object_set_new(o, "failed", mw_json_str(mw_strz(why->msg)));
+	note(j, false);
 	(void)!leave(j, o, &err);
 }
 

@@ -1,5 +1,6 @@
 /* cmd_hold.c - mailwal hold: what may be neither pruned nor erased. */
 #include "journal/base/util.h"
+#include "replay/noted.h"
 #include "replay/retain.h"
 #include "replay/select.h"
 #include "replay/table.h"
@@ -238,6 +239,15 @@ find(const struct mw_holds *holds, const char *name)
 	return NULL;
 }
 
+/* For the metrics. */
+static void
+note(const struct mw_cli *cli, size_t n)
+{
+	MW_BUF_AUTO lines = {0};
+	mw_buf_printf(&lines, "holds %zu\n", n);
+	mw_noted(cli->journals[0], "holds", &lines);
+}
+
 static int
 change(struct mw_cli *cli, const struct ask *a, struct mw_hold *h, struct mw_err *err)
 {
@@ -254,6 +264,9 @@ change(struct mw_cli *cli, const struct ask *a, struct mw_hold *h, struct mw_err
 		r = mw_fail(err, MW_EUSAGE, "there is a hold '%s' already", a->name);
 		r = mw_err_hint(err, "give another name: holds add up");
 	}
+	size_t n = 0;
+	while (r == 0 && mw_holds_get(holds, n))
+		n++;
 	mw_holds_free(holds);
 	if (r == 0)
 		r = mw_retain_write(cli, &j, err);
@@ -265,6 +278,8 @@ change(struct mw_cli *cli, const struct ask *a, struct mw_hold *h, struct mw_err
 	if (r == 0)
 		r = mw_hold_write(&j.owner, h, err);
 	mw_retain_end(&j);
+	if (r == 0)
+		note(cli, h->released ? n - 1 : n + 1);
 	return r;
 }
 

@@ -1,5 +1,6 @@
 /* cmd_prune.c - mailwal prune: what the rules of retention let go. */
 #include "journal/base/util.h"
+#include "replay/noted.h"
 #include "replay/retain.h"
 #include "replay/table.h"
 
@@ -19,6 +20,7 @@ enum {
 struct prune {
 	struct mw_cli *cli;
 	bool dry, yes, despite;
+	size_t n_holds;
 	struct mw_retain_log *log;
 	struct mw_retain_sum sum;
 	struct mw_retain_done done;
@@ -228,6 +230,8 @@ make_plan(struct prune *p, const struct mw_retain_owner *o, struct mw_err *err)
 	if (r == 0) /* a dry run is there for its table */
 		r = mw_retain_gather_for(st, rules, holds, p->dry ? NULL : &l,
 		                         mw_cli_stopped, &p->log, err);
+	while (r == 0 && mw_holds_get(holds, p->n_holds))
+		p->n_holds++;
 	mw_rules_free(rules);
 	mw_holds_free(holds);
 	if (r < 0)
@@ -303,6 +307,22 @@ run(struct prune *p, struct mw_err *err)
 	return r;
 }
 
+/* For the metrics. */
+static void
+note(const struct prune *p)
+{
+	MW_BUF_AUTO lines = {0};
+	if (p->dry)
+		return;
+	mw_buf_printf(&lines, "removed %llu\nfreed %llu\n",
+	              (unsigned long long)p->done.records,
+	              (unsigned long long)p->done.freed);
+	mw_noted(p->cli->journals[0], "prune", &lines);
+	mw_buf_clear(&lines);
+	mw_buf_printf(&lines, "holds %zu\n", p->n_holds);
+	mw_noted(p->cli->journals[0], "holds", &lines);
+}
+
 int
 mw_cmd_prune(struct mw_cli *cli, int argc, char **argv)
 {
@@ -334,6 +354,7 @@ mw_cmd_prune(struct mw_cli *cli, int argc, char **argv)
 	status = r < 0 ? mw_cli_error(cli, &err) : clock_answer(&p);
 	if (r == 0) {
 		status |= damage_answer(&p);
+		note(&p);
 		summary(&p);
 	}
 	mw_retain_free(p.log);

@@ -5,6 +5,7 @@
 #include "journal/base/util.h"
 #include "journal/verify/checkpoint.h"
 #include "replay/cmd.h"
+#include "replay/noted.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -260,6 +261,19 @@ load_checkpoints(struct mw_store *st, struct asked *a, struct mw_checkpoint *out
 	return 0;
 }
 
+/* For the metrics. */
+static void
+note(const struct verify *v, const struct mw_verify_result *r, int answer)
+{
+	MW_BUF_AUTO lines = {0};
+	uint64_t bad = 0;
+	for (int k = 0; k <= MW_FINDING_PENDING; k++)
+		bad += mw_finding_bad((enum mw_finding_kind)k) ? r->findings[k] : 0;
+	mw_buf_printf(&lines, "passed %d\nfindings %llu\n", answer == 0,
+	              (unsigned long long)bad);
+	mw_noted(v->journal, "verify", &lines);
+}
+
 static int
 verify(struct mw_cli *cli, size_t k, struct asked *a, struct total *total)
 {
@@ -282,6 +296,7 @@ verify(struct mw_cli *cli, size_t k, struct asked *a, struct total *total)
 	clear_line(&v);
 	if (r < 0)
 		return mw_cli_error(cli, &err);
+	note(&v, &result, r);
 	double seconds = (double)(clock->mono_us(clock) - v.start_us) / 1e6;
 	if (cli->json)
 		summary_json(&v, &result, r, seconds, total);

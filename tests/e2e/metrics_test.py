@@ -66,6 +66,40 @@ def hostile(t, where):
 		s.close()
 
 
+def by_commands(t, rig, port, jobs):
+	"""What commands find and do, and what stands on the disk."""
+	v = values(port)
+	t.ok(not [k for k in v if re.match("mailwal_(verify|audit|prune|holds)", k)],
+	     "commands that never ran: nothing", v)
+	t.equal((v["mailwal_recipients_total"], v["mailwal_erased_records_total"]),
+		(sum(len(j.rcpts) for j in jobs), 0), "recipients are counted")
+	seg = os.path.join(rig.journal, "segments")
+	t.equal(v["mailwal_segments"], sum(n.endswith(".seg") for n in os.listdir(seg)), "segments")
+	t.ok(v['mailwal_journal_bytes{kind="segments"}'] >= v["mailwal_stored_bytes_total"] / 2
+	     and v['mailwal_journal_bytes{kind="index"}'] > 0, "their size, and the index's", v)
+	for words in ("add one --sender", "add two --sender", "rm one"):
+		r = rig.mailwal("hold", *words.split(), *(["x@nobody.test"] if "add" in words else []))
+		t.need(r.rc == 0, f"hold {words}", r)
+	r = rig.mailwal("--json", "erase", "--user", rig.users[1], "--yes")
+	t.need(r.rc == 0 and r.summary["erased"] > 0, "an erasure", r)
+	t.equal(rig.mailwal("verify").rc, 0, "verify")
+	t.equal(rig.mailwal("audit", f"{rig.run}/maillog").rc, 0, "audit")
+	t.equal(rig.mailwal("prune", "--yes").rc, 0, "prune")
+	v = values(port)
+	t.equal([v.get("mailwal_" + k) for k in ("holds", "verify_last_success",
+						 "verify_findings", "audit_last_success",
+						 "audit_holes", "prune_last_messages")],
+		[1, 1, 0, 1, 0, 0], "holds, verify, audit, prune")
+	t.ok(v["mailwal_erased_records_total"] >= r.summary["erased"], "what was erased is counted",
+	     (v["mailwal_erased_records_total"], r))
+	t.ok(all(abs(v[f"mailwal_{k}_last_run_timestamp_seconds"] - time.time()) < 300
+		 for k in ("verify", "audit", "prune")), "and when", v)
+	t.equal(rig.mailwal("audit", rig.conf).rc, 65, "an audit that cannot be done")
+	v = values(port)
+	t.ok(v["mailwal_audit_last_success"] == 0 and "mailwal_audit_holes" not in v,
+	     "is told as that", v)
+
+
 def upgrade(t, rig, port):
 	"""A new mailwald takes over (mailwald -u), its metrics too."""
 	before = values(port)["mailwal_start_time_seconds"]
@@ -102,6 +136,7 @@ def main(t):
 		t.ok(abs(v["mailwal_last_message_timestamp_seconds"] - time.time()) < 300
 		     and v["mailwal_ready"] == 1 and v["mailwal_config_reload_success"] == 1,
 		     "newest message, readiness, settings", v)
+		by_commands(t, rig, port, jobs)
 		hostile(t, port)
 		r = rig.mailwal("--json", "drill", "run", "--sample", "10")
 		v = values(port)

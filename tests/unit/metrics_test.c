@@ -73,16 +73,22 @@ value(const char *sample)
 }
 
 static void
-drilled(const char *lines)
+left(const char *dir, const char *name, const char *lines)
 {
 	char path[400];
-	(void)snprintf(path, sizeof path, "%s/drills", journal);
+	(void)snprintf(path, sizeof path, "%s/%s", journal, dir);
 	(void)mkdir(path, 0750);
-	(void)snprintf(path, sizeof path, "%s/drills/last", journal);
+	(void)snprintf(path, sizeof path, "%s/%s/%s", journal, dir, name);
 	FILE *f = fopen(path, "w");
 	assert_non_null(f);
 	assert_true(fputs(lines, f) >= 0);
 	assert_int_equal(fclose(f), 0);
+}
+
+static void
+drilled(const char *lines)
+{
+	left("drills", "last", lines);
 }
 
 /* Every line is a comment of the two kinds or a sample of the metric named before. */
@@ -99,6 +105,10 @@ well_formed(void **state)
 	char current[100] = "";
 	drilled("time 1795361590\npassed 1\nrestored 81\nmismatches 0\nrto 1.500\nrpo "
 	        "0.000\n");
+	left("ledger", "last.verify", "time 1795361590\npassed 1\nfindings 0\n");
+	left("ledger", "last.audit", "time 1795361590\npassed 0\nholes 2\n");
+	left("ledger", "last.prune", "time 1795361590\nremoved 7\nfreed 4096\n");
+	left("ledger", "last.holds", "time 1795361590\nholds 3\n");
 	char *copy = strdup(fetch()), *save = NULL;
 	assert_int_equal(text.p[text.n - 1], '\n');
 	for (char *l = strtok_r(copy, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
@@ -141,6 +151,15 @@ counts(void **state)
 	atomic_store(&cap.reload_refused, 1);
 	assert_true(value("mailwal_config_reload_success") == 0);
 	atomic_fetch_add(&cap.count.journaled, 3);
+	atomic_fetch_add(&cap.count.recipients, 5);
+	assert_true(value("mailwal_recipients_total") == 5);
+	assert_true(value("mailwal_segments") >= 0);
+	assert_true(value("mailwal_journal_bytes{kind=\"segments\"}") >= 0);
+	assert_true(value("mailwal_journal_bytes{kind=\"index\"}") >= 0);
+	assert_true(value("mailwal_holds") == 3 && value("mailwal_audit_holes") == 2);
+	left("ledger", "last.audit", "time 1795361590\npassed 0\n"); /* not done */
+	assert_null(strstr(fetch(), "mailwal_audit_holes "));
+	assert_true(value("mailwal_prune_last_freed_bytes") == 4096);
 	assert_true(value("mailwal_messages_total{result=\"journaled\"}") == 3);
 	assert_true(value("mailwal_messages_total{result=\"passed_unjournaled\"}") == 0);
 	mw_capture_excluded(&cap, "spam \"a\\b\"", 100);
