@@ -12,11 +12,12 @@
 #include "journal/base/util.h"
 #include "milter/listen.h"
 
-/* libmicrohttpd has a thread, a bound on connections, on memory for each and on their
- * time of its own; a request body is never read. */
+/* libmicrohttpd has a thread, a bound on connections, on memory for each and on the time
+ * in which they say nothing of its own; a request body is never read. Who says a little
+ * now and then has a place until somebody else wants it: the last one is always free. */
 
 enum {
-	CONNECTIONS = 16,
+	CONNECTIONS = 17,
 	TIMEOUT_S = 10,
 	MEMORY = 16 * 1024
 };
@@ -25,7 +26,46 @@ struct mw_metrics {
 	struct mw_capture *cap;
 	struct MHD_Daemon *http;
 	struct mw_listener listener; /* its descriptor is http's */
+	/* The connections, by the library's thread alone; fd -1: none. */
+	struct place {
+		int fd;
+		uint64_t number; /* they are counted as they come */
+	} place[CONNECTIONS];
+	uint64_t came;
 };
+
+/* Notes the newest; when that was the last place, the oldest one ends. */
+static void
+came(struct mw_metrics *m, struct MHD_Connection *c, void **ret_place)
+{
+	const union MHD_ConnectionInfo *i =
+	    MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct place *mine = NULL, *oldest = NULL;
+	size_t n = 0;
+	for (size_t k = 0; i && k < CONNECTIONS; k++) {
+		struct place *p = &m->place[k];
+		if (p->fd < 0 && !mine) {
+			mine = p;
+			*mine = (struct place){i->connect_fd, m->came++};
+			*ret_place = mine;
+		}
+		n += p->fd >= 0;
+		if (p->fd >= 0 && (!oldest || p->number < oldest->number))
+			oldest = p;
+	}
+	if (n == CONNECTIONS)
+		(void)shutdown(oldest->fd, SHUT_RDWR); /* the library then closes it */
+}
+
+static void
+on_connection(void *arg, struct MHD_Connection *c, void **place,
+              enum MHD_ConnectionNotificationCode what)
+{
+	if (what == MHD_CONNECTION_NOTIFY_STARTED)
+		came(arg, c, place);
+	else if (*place)
+		((struct place *)*place)->fd = -1;
+}
 
 static enum MHD_Result
 answer(struct MHD_Connection *c, unsigned status, const char *type, struct mw_str text)
@@ -150,6 +190,8 @@ mw_metrics_start(struct mw_capture *cap, struct mw_metrics **ret, struct mw_err 
 	struct mw_metrics *m = calloc(1, sizeof *m);
 	if (m) {
 		m->cap = cap;
+		for (size_t i = 0; i < CONNECTIONS; i++)
+			m->place[i].fd = -1;
 		m->listener = l;
 		l.unlink = NULL;
 		m->http =
@@ -159,6 +201,7 @@ mw_metrics_start(struct mw_capture *cap, struct mw_metrics **ret, struct mw_err 
 		                     (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
 		                     (unsigned)TIMEOUT_S,
 		                     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY,
+		                     MHD_OPTION_NOTIFY_CONNECTION, on_connection, m,
 		                     MHD_OPTION_END);
 	}
 	if (!m || !m->http) {

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
@@ -66,6 +67,7 @@ def hostile(t, where):
 		s.close()
 
 
+<<<<<<< HEAD
 def by_commands(t, rig, port, jobs):
 	"""What commands find and do, and what stands on the disk."""
 	v = values(port)
@@ -98,6 +100,32 @@ def by_commands(t, rig, port, jobs):
 	v = values(port)
 	t.ok(v["mailwal_audit_last_success"] == 0 and "mailwal_audit_holes" not in v,
 	     "is told as that", v)
+=======
+def crowd(t, where):
+	"""Forty that say a little now and then, so that none of them is ever silent for long."""
+	socks, stop = [], threading.Event()
+	for _ in range(40):
+		socks.append(socket.create_connection(("127.0.0.1", where), timeout=tap.PATIENCE))
+		socks[-1].sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+
+	def drip():
+		while not stop.wait(1):
+			for s in socks:
+				try:
+					s.sendall(b"y")
+				except OSError:
+					pass
+	th = threading.Thread(target=drip)
+	th.start()
+	try:
+		t.equal([ask(where)[0] for _ in range(3)], [200] * 3, "scrapes are answered beside forty that drip")
+	except OSError as e:
+		t.ok(False, "scrapes are answered beside forty that drip", e)
+	stop.set()
+	th.join()
+	for s in socks:
+		s.close()
+>>>>>>> 5d6b7b4 (metrics: the oldest connection ends when the last place is taken: sixteen that said a byte now and then kept everybody out)
 
 
 def upgrade(t, rig, port):
@@ -138,6 +166,7 @@ def main(t):
 		     "newest message, readiness, settings", v)
 		by_commands(t, rig, port, jobs)
 		hostile(t, port)
+		crowd(t, port)
 		r = rig.mailwal("--json", "drill", "run", "--sample", "10")
 		v = values(port)
 		t.ok(r.rc == 0 and v["mailwal_drill_last_success"] == 1
