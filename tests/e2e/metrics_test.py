@@ -67,7 +67,6 @@ def hostile(t, where):
 		s.close()
 
 
-<<<<<<< HEAD
 def by_commands(t, rig, port, jobs):
 	"""What commands find and do, and what stands on the disk."""
 	v = values(port)
@@ -100,7 +99,8 @@ def by_commands(t, rig, port, jobs):
 	v = values(port)
 	t.ok(v["mailwal_audit_last_success"] == 0 and "mailwal_audit_holes" not in v,
 	     "is told as that", v)
-=======
+
+
 def crowd(t, where):
 	"""Forty that say a little now and then, so that none of them is ever silent for long."""
 	socks, stop = [], threading.Event()
@@ -125,7 +125,6 @@ def crowd(t, where):
 	th.join()
 	for s in socks:
 		s.close()
->>>>>>> 5d6b7b4 (metrics: the oldest connection ends when the last place is taken: sixteen that said a byte now and then kept everybody out)
 
 
 def upgrade(t, rig, port):
