@@ -284,9 +284,27 @@ change(struct mw_cli *cli, const struct ask *a, struct mw_hold *h, struct mw_err
 }
 
 static int
+on_held(void *arg, const struct mw_item *it)
+{
+	(void)arg;
+	(void)it;
+	return 1;
+}
+
+/* Surely: where something cannot be read, it may be that. */
+static bool
+holds_nothing(struct mw_cli *cli, struct mw_query *q)
+{
+	size_t bad = 0;
+	mw_query_site(q, cli->conf);
+	return q->any_term && mw_select(cli, q, on_held, NULL, NULL, &bad, NULL) == 0 &&
+	       bad == 0;
+}
+
+static int
 add_or_rm(struct mw_cli *cli, struct ask *a)
 {
-	struct mw_err err = {0}, unknown = {0};
+	struct mw_err err = {0};
 	bool rm = strcmp(a->verb, "rm") == 0;
 	struct mw_hold h = {.name = mw_strz(a->name),
 	                    .released = rm,
@@ -301,9 +319,7 @@ add_or_rm(struct mw_cli *cli, struct ask *a)
 	int status = r == 0 ? mw_cli_begin(cli) : mw_cli_error(cli, &err);
 	if (status != 0)
 		return status;
-	/* It may be meant for mail to come; more often the address is mistyped. */
-	mw_query_site(&a->q, cli->conf);
-	bool nobody = !rm && mw_query_users(cli, &a->q, &unknown) == MW_ENOUSER;
+	bool nothing = !rm && holds_nothing(cli, &a->q);
 	if (change(cli, a, &h, &err) < 0)
 		return mw_cli_error(cli, &err);
 	if (cli->json) {
@@ -321,12 +337,14 @@ add_or_rm(struct mw_cli *cli, struct ask *a)
 		selection(&h, &b);
 		printf("hold '%s' holds %s\n", a->name, mw_buf_cstr(&b));
 	}
-	if (nobody)
+	/* It may be meant for mail to come; more often a word is mistyped. */
+	if (nothing)
 		fprintf(stderr,
-		        "mailwal: warning: %s\n"
-		        "  hint: nothing of that user is held now; if the address is "
-		        "mistyped: 'mailwal hold rm %s'\n",
-		        unknown.msg, a->name);
+		        "mailwal: warning: no mail that is in the journal now is held by "
+		        "this\n"
+		        "  hint: if that is a mistake: 'mailwal hold rm %s'; 'mailwal "
+		        "list' with the same selection shows what is held\n",
+		        a->name);
 	return 0;
 }
 

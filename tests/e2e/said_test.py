@@ -126,12 +126,14 @@ def checkpoints(t, site):
 
 
 def holds(t, site):
-	r = site("hold", "add", "h1", "--user", "alice@example.com")
-	t.ok(r.returncode == 0 and "warning" in r.stderr and "'alice@example.com'" in r.stderr
-	     and "hold rm h1" in r.stderr, "a hold of somebody unknown: a warning", r)
-	for who in (ALICE, "new@example.org"):
-		r = site("hold", "add", f"h-{who}", "--user", who)
-		t.ok(r.returncode == 0 and not r.stderr, f"a hold of {who}: none", r)
+	for i, words in enumerate((("--user", "alice@example.com"), ("--user", "alise@example.org"),
+				   ("--sender", "nobody@example.net"), ("--message-id", "nix@x"))):
+		r = site("hold", "add", f"h{i}", *words)
+		t.ok(r.returncode == 0 and "warning" in r.stderr and f"hold rm h{i}" in r.stderr,
+		     f"a hold of nothing that is there, {' '.join(words)}: a warning", r)
+	for words in (("--user", ALICE), (), ("--message-id", "<0@x>")):
+		r = site("hold", "add", "h-" + "-".join(words), *words)
+		t.ok(r.returncode == 0 and not r.stderr, f"a hold of {words}: none", r)
 
 
 def permission(t, site):
