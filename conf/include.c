@@ -14,11 +14,19 @@ enum {
 	FILE_BYTES = 1 << 20
 };
 
+/* What the caller opened for us, to be waited for: "config check -", "-c <(…)". */
+static bool
+given(const char *path)
+{
+	return strcmp(path, "/dev/stdin") == 0 || strncmp(path, "/dev/fd/", 8) == 0;
+}
+
 /* The whole file, at most FILE_BYTES, into b; *st is the file's. */
 static int
 slurp(const char *path, struct mw_buf *b, struct stat *st, struct mw_err *err)
 {
-	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	MW_AUTOCLOSE int fd =
+	    open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (given(path) ? 0 : O_NONBLOCK));
 	ssize_t n;
 
 	if (fd < 0 || fstat(fd, st) < 0)
@@ -28,7 +36,7 @@ slurp(const char *path, struct mw_buf *b, struct stat *st, struct mw_err *err)
 		(void)mw_fail_errno(err, "cannot read %s", path);
 		return MW_ECONF;
 	}
-	if (S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode))
+	if (!given(path) && (S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode)))
 		return mw_fail(err, MW_ECONF, "%s is a pipe or socket, no file", path);
 	do {
 		if (mw_buf_reserve(b, 16384) < 0)

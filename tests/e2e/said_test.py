@@ -204,9 +204,16 @@ def logins(t, site):
 		     "a login that is refused: whose", r)
 
 
+def given(t, _site):
+	"""A configuration from the shell's <(…), whose writer takes its time."""
+	r = ran(["bash", "-c", f"'{MAILWAL}' -c <(sleep 0.2; echo journal_dir = /j) config show"])
+	t.ok(r.returncode == 0 and r.stdout == "journal_dir = /j\n", "-c <(…)", r)
+
+
 def main(t):
 	site = Site(t, "site", "retain long { keep = 90d }")
 	fill(t, site)
+	given(t, site)
 	settings(t, site)
 	audited(t, site)
 	before(t)
