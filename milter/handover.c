@@ -13,6 +13,7 @@
 
 enum {
 	ANSWER_MS = 10000,
+	GIVE_MS = 5000, /* the control thread waits: who asks for the status has 8 s */
 	TEXT_MAX = 8192
 };
 
@@ -26,10 +27,10 @@ union rights {
 /* A line of the other side, without blanks at its ends; false: none came in time, or it
  * has gone. */
 static bool
-hear(int fd, char *buf, size_t size, struct mw_str *ret)
+hear(int fd, int ms, char *buf, size_t size, struct mw_str *ret)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	ssize_t k = poll(&p, 1, ANSWER_MS) > 0 ? recv(fd, buf, size, 0) : 0;
+	ssize_t k = poll(&p, 1, ms) > 0 ? recv(fd, buf, size, 0) : 0;
 	*ret = mw_str_trim(mw_str(buf, (size_t)MW_MAX(k, 0)));
 	return k > 0;
 }
@@ -40,14 +41,17 @@ mw_handover_give(int fd, const struct mw_listener *v, size_t n, struct mw_err *e
 	union rights ctl = {0};
 	int fds[MW_LISTEN_MAX];
 	MW_BUF_AUTO text = {0};
-	if (n == 0 || n > MW_LISTEN_MAX)
-		return mw_fail(err, MW_ELIMIT,
-		               "%zu listening sockets cannot be handed over", n);
+	size_t k = 0;
 	mw_buf_puts(&text, "ok");
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n && i < MW_LISTEN_MAX; i++) {
+		if (mw_listen_lost(&v[i])) /* its place is another's */
+			continue;
 		mw_buf_printf(&text, " %s", v[i].name);
-		fds[i] = v[i].fd;
+		fds[k++] = v[i].fd;
 	}
+	n = k;
+	if (n == 0)
+		return mw_fail(err, MW_ELIMIT, "no listening socket can be handed over");
 	mw_buf_putc(&text, '\n');
 	if (mw_buf_ok(&text) < 0 || text.n > TEXT_MAX)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
@@ -61,13 +65,12 @@ mw_handover_give(int fd, const struct mw_listener *v, size_t n, struct mw_err *e
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(n * sizeof(int));
 	memcpy(CMSG_DATA(c), fds, n * sizeof(int));
-	ssize_t k = sendmsg(fd, &m, MSG_NOSIGNAL);
-	if (k != (ssize_t)text.n)
+	if (sendmsg(fd, &m, MSG_NOSIGNAL) != (ssize_t)text.n)
 		return mw_fail_errno(err, "cannot hand the sockets over");
 	char word[sizeof taken];
 	struct mw_str said;
-	if (!hear(fd, word, sizeof word, &said) || !mw_str_eq(said, MW_STR("take")) ||
-	    send(fd, "ok\n", 3, MSG_NOSIGNAL) != 3)
+	if (!hear(fd, GIVE_MS, word, sizeof word, &said) ||
+	    !mw_str_eq(said, MW_STR("take")))
 		return mw_fail(err, MW_EUNAVAIL, "who asked for the sockets is gone");
 	return 0;
 }
@@ -164,7 +167,8 @@ take(int fd, struct mw_err *err)
 	char text[TEXT_MAX];
 	struct mw_str said;
 	if (send(fd, taken, sizeof taken - 1, MSG_NOSIGNAL) > 0 &&
-	    hear(fd, text, sizeof text, &said) && mw_str_starts(said, MW_STR("error")))
+	    hear(fd, ANSWER_MS, text, sizeof text, &said) &&
+	    mw_str_starts(said, MW_STR("error")))
 		return mw_fail(err, MW_EUNAVAIL, "the running mailwald says: %.*s",
 		               (int)MW_MIN(said.n, (size_t)200), said.p);
 	return 0;

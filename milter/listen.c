@@ -95,6 +95,14 @@ mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
 /* ---- sockets taken over from another mailwald ---- */
 
 static struct mw_listeners inherited; /* by the only thread, at the start */
+static size_t
+    given; /* of them: those that another mailwald had; 0: there is no way back */
+static struct {
+	bool wanted;
+	bool changed; /* group and mode of its path were these: */
+	gid_t group;
+	mode_t mode;
+} was[MW_LISTEN_MAX];
 
 void
 mw_listen_inherit_done(void)
@@ -108,6 +116,7 @@ take(size_t i, struct mw_listener *ret)
 {
 	*ret = inherited.v[i];
 	inherited.v[i] = inherited.v[--inherited.n];
+	given = 0;
 }
 
 /* What a place of the configuration means as an address; false: that cannot be told. */
@@ -203,10 +212,11 @@ set_mode(const struct mw_conf *conf, const char *path, struct mw_err *err)
 	return 0;
 }
 
-/* Does somebody have a socket there? A process that was killed gives up its sockets one
- * after the other, so that its journal may be free a moment before. */
-static bool
-in_use(const struct sockaddr_un *un)
+/* Does somebody have a socket there? 0: nobody; else what bind would say. A process that
+ * was killed gives up its sockets one after the other, so that its journal may be free a
+ * moment before. */
+static int
+in_use(const struct sockaddr_un *un, uid_t owner)
 {
 	enum {
 		TRIES = 50,
@@ -216,11 +226,11 @@ in_use(const struct sockaddr_un *un)
 	MW_AUTOCLOSE int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	for (int i = 0; fd >= 0 && i < TRIES; i++) {
 		if (connect(fd, (const struct sockaddr *)un, sizeof *un) < 0 &&
-		    errno != EPROTOTYPE)
-			return false; /* nobody, or that cannot be told */
+		    errno != EPROTOTYPE) /* not to be told of another's: let it be */
+			return errno == EACCES && owner != geteuid() ? EACCES : 0;
 		(void)usleep(EVERY_US);
 	}
-	return fd >= 0;
+	return fd >= 0 ? EADDRINUSE : 0;
 }
 
 static int
@@ -235,10 +245,8 @@ listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *re
 			return mw_fail(err, MW_ECONF,
 			               "cannot listen on %s: it is there and no socket",
 			               path);
-		if (in_use(&un)) {
-			errno = EADDRINUSE;
+		if ((errno = in_use(&un, st.st_uid)) != 0)
 			return mw_fail_errno(err, "cannot listen on unix:%s", path);
-		}
 		(void)unlink(path); /* bind tells if that did not work */
 	}
 	MW_AUTOCLOSE int fd =
@@ -351,43 +359,60 @@ mw_listen_at(const struct mw_conf *conf, const char *spec, struct mw_listener *r
 	return p.path ? listen_unix(conf, p.path, ret, err) : listen_inet(&p, ret, err);
 }
 
-static size_t given; /* of the inherited ones: those that another mailwald had */
-
 void
 mw_listen_inherit_undo(void)
 {
-	for (size_t i = 0; i < given && i < inherited.n; i++)
-		mw_listen_leave(&inherited.v[i]);
+	for (size_t i = 0; i < given && i < inherited.n; i++) {
+		struct mw_listener *l = &inherited.v[i];
+		if (was[i].changed && chown(l->unlink, (uid_t)-1, was[i].group) == 0)
+			(void)chmod(l->unlink, was[i].mode); /* as well as can be */
+		mw_listen_leave(l);
+	}
 	mw_listen_close(&inherited);
 }
 
-/* Has it among the inherited ones, as conf wants it. */
+/* Has it among the inherited ones: one for each time it is asked for. */
 static int
 have(const struct mw_conf *conf, const char *spec, struct mw_err *err)
 {
+	struct mw_listener l = {.fd = -1};
 	struct mw_place p;
 	size_t i;
-	struct stat st;
 	int r = find_spec(spec, &p, &i, err);
 	if (r < 0)
 		return r;
-	if (i == inherited.n) {
-		struct mw_listener l;
-		if (inherited.n == MW_LISTEN_MAX)
-			return 0; /* too many to be made ahead */
-		r = mw_listen_at(conf, spec, &l, err);
-		if (r == 0)
-			inherited.v[inherited.n++] = l;
-		return r;
+	if (i < inherited.n && !was[i].wanted) {
+		was[i].wanted = true;
+		return 0;
 	}
-	if (!p.path || i >= given || stat(p.path, &st) < 0)
+	if (inherited.n == MW_LISTEN_MAX)
+		return 0; /* too many to be made ahead */
+	r = p.path ? listen_unix(conf, p.path, &l, err) : listen_inet(&p, &l, err);
+	if (r < 0)
+		return r;
+	was[inherited.n].wanted = true;
+	inherited.v[inherited.n++] = l;
+	return 0;
+}
+
+/* Group and mode of a socket that is handed over as conf wants them. */
+static int
+fit(const struct mw_conf *conf, size_t i, struct mw_err *err)
+{
+	const char *path = inherited.v[i].unlink;
+	struct stat st;
+	if (!was[i].wanted || !path || stat(path, &st) < 0)
 		return 0;
 	const struct group *g =
 	    *conf->milter_socket_group ? getgrnam(conf->milter_socket_group) : NULL;
+	was[i].changed = true;
+	was[i].group = st.st_gid;
+	was[i].mode = st.st_mode & 07777;
+	int r = 0;
 	if (*conf->milter_socket_group && (!g || g->gr_gid != st.st_gid))
-		r = set_group(conf->milter_socket_group, p.path, err);
-	if (r == 0 && (st.st_mode & 07777) != (mode_t)conf->milter_socket_mode)
-		r = set_mode(conf, p.path, err);
+		r = set_group(conf->milter_socket_group, path, err);
+	if (r == 0 && was[i].mode != (mode_t)conf->milter_socket_mode)
+		r = set_mode(conf, path, err);
 	return r;
 }
 
@@ -428,6 +453,7 @@ mw_listen_inherit(const struct mw_listeners *l, const struct mw_conf *conf,
 	int r = 0;
 	inherited = *l;
 	given = l->n;
+	memset(was, 0, sizeof was);
 	bool passed = sd_listen_fds(0) > 0; /* then milter_listen is not asked */
 	for (size_t i = 0; r == 0 && !passed && i < conf->milter_listen.n; i++)
 		r = is_systemd(conf->milter_listen.v[i])
@@ -435,6 +461,8 @@ mw_listen_inherit(const struct mw_listeners *l, const struct mw_conf *conf,
 		        : have(conf, conf->milter_listen.v[i], err);
 	for (size_t i = 0; r == 0 && i < conf->proxy_listen.n; i++)
 		r = have_way(conf, conf->proxy_listen.v[i], err);
+	for (size_t i = 0; r == 0 && i < given; i++) /* last: nothing fails any more */
+		r = fit(conf, i, err);
 	if (r < 0)
 		mw_listen_inherit_undo();
 	return r;
@@ -503,12 +531,18 @@ mw_listen_mark(struct mw_listener *l)
 	l->ino = st.st_ino;
 }
 
+bool
+mw_listen_lost(const struct mw_listener *l)
+{
+	struct stat st;
+	return l->unlink && lstat(l->unlink, &st) == 0 &&
+	       (st.st_dev != l->dev || st.st_ino != l->ino);
+}
+
 void
 mw_listen_remove(struct mw_listener *l)
 {
-	struct stat st;
-	if (l->unlink && lstat(l->unlink, &st) == 0 && st.st_dev == l->dev &&
-	    st.st_ino == l->ino)
+	if (l->unlink && !mw_listen_lost(l))
 		(void)unlink(l->unlink); /* a stale one does no harm */
 	mw_listen_leave(l);
 }

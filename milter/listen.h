@@ -69,6 +69,8 @@ bool mw_listen_too_far(int fd);
 void mw_listen_leave(struct mw_listener *l);
 /* Notes what the path to remove is now. */
 void mw_listen_mark(struct mw_listener *l);
+/* Is something else there now? */
+bool mw_listen_lost(const struct mw_listener *l);
 /* Removes the path, unless somebody else has put another there, and forgets it. */
 void mw_listen_remove(struct mw_listener *l);
 /* Stops listening; removes our unix sockets. */

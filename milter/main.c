@@ -251,14 +251,17 @@ on_handover(void *arg, int fd, struct mw_err *err)
 		return mw_fail(err, MW_EUNAVAIL, "mailwald is starting, or ending");
 	memcpy(v, d->listeners.v, n * sizeof v[0]);
 	n += mw_proxy_listeners(d->proxy, v + n, MW_LISTEN_MAX - n);
-	int r = mw_handover_give(fd, v, n, err);
+	int none = 0, r = mw_handover_give(fd, v, n, err);
 	if (r < 0)
 		return r;
-	mw_log(MW_LOG_NOTICE, NULL, "event=handing_over");
 	atomic_store(&d->handed, true);
-	atomic_store(&got_stop, 1);
+	if (!atomic_compare_exchange_strong(&got_stop, &none, 1)) { /* told to, since */
+		atomic_store(&d->handed, false);
+		return mw_fail(err, MW_EUNAVAIL, "mailwald is ending");
+	}
+	mw_log(MW_LOG_NOTICE, NULL, "event=handing_over");
 	(void)!write(signal_fd, &one, sizeof one); /* full only if already awake */
-	return 1;
+	return 0;
 }
 
 /* Opens the journal; with -u, in place of the mailwald that has it, once that has let
@@ -297,7 +300,7 @@ static int
 start_metrics(struct daemon *d, struct mw_err *err)
 {
 	int r = mw_metrics_start(&d->cap, &d->metrics, err);
-	if (r == 0 || r == MW_ECONF)
+	if (r == 0 || (r == MW_ECONF && !d->take_over)) /* the old one has gone */
 		return r;
 	mw_log(MW_LOG_ERR, NULL,
 	       "event=metrics_failed error=%s reason=\"%s\" hint=\"mail is journaled all "
@@ -355,7 +358,7 @@ static void
 stop(struct daemon *d, bool started)
 {
 	bool handed = atomic_load(&d->handed);
-	mw_listen_inherit_done();
+	(started ? mw_listen_inherit_done : mw_listen_inherit_undo)();
 	if (handed)
 		mw_proxy_leave(d->proxy);
 	for (size_t i = 0; handed && i < d->listeners.n; i++)

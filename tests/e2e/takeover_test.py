@@ -77,10 +77,16 @@ def ask(journal):
 
 def fails(t, old, port, other):
 	"""The new one cannot have what it wants."""
-	want = f"milter_listen = unix:{old.rig.milter_sock}, inet:127.0.0.1:{port}\n"
+	want = (f"milter_listen = unix:{old.rig.milter_sock}, inet:127.0.0.1:{port}\n"
+		"milter_socket_mode = 0600\n")
 	line = next(x for x in old.text.splitlines(True) if x.startswith("milter_listen"))
+	before = os.stat(old.rig.milter_sock).st_mode
 	old.refused(t, "a milter's port that somebody has", f"inet:127.0.0.1:{port}: Address already",
 		    old.text.replace(line, want))
+	t.equal(os.stat(old.rig.milter_sock).st_mode, before, "and its socket is as it was")
+	more = f"unix:{old.rig.run}/twice.sock"
+	old.refused(t, "one place twice", "twice.sock: Address already",
+		    old.text.replace(line, line.rstrip("\n") + f", {more}, {more}\n"))
 	old.refused(t, "a proxy's", f"proxy_listen: cannot listen on inet:127.0.0.1:{port}",
 		    old.text + f"proxy_listen = smtp:inet:127.0.0.1:{port}->inet:127.0.0.1:{other}\n")
 	old.refused(t, "metrics for all the world", "is not on this host",
@@ -98,6 +104,21 @@ def goes_away(t, old):
 	s = ask(old.rig.journal)
 	s.close()
 	old.works(t, "the same at once")
+
+
+def told_to_end(t, rig):
+	"""The old one, between its two words."""
+	old = Old(rig)
+	s = ask(rig.journal)
+	fds = socket.recv_fds(s, 8192, 8)[1]
+	old.p.terminate()
+	t.comes(lambda: mail(rig.milter_sock, "END") != b"c", "it ends")
+	s.sendall(b"take\n")
+	t.ok(s.recv(100).startswith(b"error"), "so it hands nothing over")
+	t.equal(old.p.wait(tap.PATIENCE), 0, "exit status")
+	for fd in fds:
+		os.close(fd)
+	rig.procs.pop("mailwald", None)
 
 
 def hangs(t, old):
@@ -186,6 +207,7 @@ def main(t):
 				old.p.terminate()
 			t.equal(old.p.wait(tap.PATIENCE), 0, "exit status")
 		rig.procs.pop("mailwald", None)
+		told_to_end(t, rig)
 		rig.start_mailwald()
 		same_socket(t, rig)
 
