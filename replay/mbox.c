@@ -70,6 +70,8 @@ mw_lines_seek(struct mw_lines *r, uint64_t at)
 {
 	if (at >= r->off && at - r->off <= r->n - r->at) {
 		r->at += (size_t)(at - r->off);
+	} else if (at < r->off && r->off - at <= r->at) { /* it is still there */
+		r->at -= (size_t)(r->off - at);
 	} else {
 		r->at = r->n = 0;
 	}
@@ -240,6 +242,7 @@ by_length(struct mw_mbox *m, uint64_t left)
 		size_t cut = bol && !m->raw && mw_str_starts(s, MW_STR(">From ")) ? 1 : 0;
 		r = emit(m, mw_str(s.p + cut, s.n - cut));
 	}
+	m->r.mid = false; /* what is next begins a line, though no "\n" ended this one */
 	return r;
 }
 
@@ -251,12 +254,34 @@ is_from_field(struct mw_str s)
 	return v.n && v.p[0] == ':';
 }
 
+/* Does "From " stand behind more '>' than fit into a piece? */
+static bool
+quoted_beyond(const struct mw_mbox *m, struct mw_str s)
+{
+	char b[4096];
+	size_t i = 0, j;
+	if (s.n < MW_MBOX_BUFFER)
+		return false;
+	while (i < s.n && s.p[i] == '>')
+		i++;
+	uint64_t at = m->r.off - (s.n - i);
+	for (;; at += j) {
+		ssize_t k = s.n - i < 5 ? pread(m->r.fd, b, sizeof b, (off_t)at) : 0;
+		for (j = 0; (ssize_t)j < k && b[j] == '>';)
+			j++;
+		if (k < 5 || j == 0)
+			return k >= 5 && memcmp(b, "From ", 5) == 0;
+	}
+}
+
 /* The '>' that its writer put there. */
 static size_t
 quotes(const struct mw_mbox *m, struct mw_str s, bool in_header)
 {
 	bool one = m->format == MW_MBOX_O || m->format == MW_MBOX_CL;
 	size_t marks = mw_line_quoted(s);
+	if (!marks && quoted_beyond(m, s))
+		return m->own || (m->format != MW_MBOX_CL2 && !one && !in_header);
 	if (!marks || m->own)
 		return marks ? 1 : 0;
 	if (m->format == MW_MBOX_CL2 || (one && marks > 1))
@@ -322,6 +347,18 @@ mw_mbox_content(struct mw_mbox *m, int (*sink)(void *, const void *, size_t), vo
 	if (r == 0 && m->r.failed)
 		r = MW_EIO;
 	return r ? r : flush(m);
+}
+
+int
+mw_mbox_known(const struct mw_mbox *m)
+{
+	return m->lengths.known;
+}
+
+void
+mw_mbox_know(struct mw_mbox *m, int known)
+{
+	m->lengths.known = known;
 }
 
 bool

@@ -81,6 +81,9 @@ int mw_mbox_next(struct mw_mbox *m, uint64_t *ret_at, struct mw_from *ret);
 int mw_mbox_content(struct mw_mbox *m, int (*sink)(void *, const void *, size_t),
                     void *arg);
 bool mw_mbox_failed(const struct mw_mbox *m); /* the file, not the sink */
+/* What was found out of the whole file, for another reader of it; 0: nothing yet. */
+int mw_mbox_known(const struct mw_mbox *m);
+void mw_mbox_know(struct mw_mbox *m, int known);
 /* The next message is the one whose From_ line is there. */
 void mw_mbox_seek(struct mw_mbox *m, uint64_t at);
 

@@ -61,16 +61,19 @@ zone(struct mw_str s, int *ret)
 	return true;
 }
 
+/* The last of them, where there are more. */
 static size_t
 words(struct mw_str s, struct mw_str *v, size_t most)
 {
 	size_t n = 0, i = 0;
-	while (i < s.n && n < most) {
+	while (i < s.n) {
 		while (i < s.n && (s.p[i] == ' ' || s.p[i] == '\t'))
 			i++;
 		size_t at = i;
 		while (i < s.n && s.p[i] != ' ' && s.p[i] != '\t')
 			i++;
+		if (i > at && n == most)
+			memmove(v, v + 1, --n * sizeof *v);
 		if (i > at)
 			v[n++] = mw_str(s.p + at, i - at);
 	}
@@ -117,7 +120,8 @@ mw_from_line(struct mw_str line, struct mw_from *ret)
 		return 0;
 	line = mw_str_trim(mw_str(line.p + 5, line.n - 5));
 	size_t n = words(line, v, MW_COUNT(v));
-	for (size_t i = 0; i < n; i++) {
+	/* The last date: a sender's name may hold another (and blanks, quoted). */
+	for (size_t i = n; i-- > 0;) {
 		if (!date(v + i, n - i, &us, &has_zone))
 			continue;
 		struct mw_str s = mw_str_trim(mw_str(line.p, (size_t)(v[i].p - line.p)));

@@ -94,7 +94,8 @@ survey(struct mw_lines *r, uint64_t at, uint64_t n, uint64_t most, struct survey
 		s.literal += behind && !is_field(line);
 		behind = blank && mw_from_line(line, &from);
 		s.from += behind;
-		s.literal += !behind && mw_str_starts(line, MW_STR("From "));
+		/* Some quote only behind an empty line. */
+		s.literal += !behind && blank && mw_str_starts(line, MW_STR("From "));
 		s.quoted += mw_line_quoted(line) > 0;
 		blank = mw_line_blank(line);
 	}

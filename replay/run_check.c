@@ -11,15 +11,12 @@ enum {
 };
 
 static const char *
-differs(const struct mw_run *r, const struct mw_profile *ours,
-        const struct mw_profile *there, bool sent_copy)
+differs(const struct mw_profile *ours, const struct mw_profile *there, bool sent_copy)
 {
-	/* What another program wrote into an mbox may have been quoted beyond return. */
-	bool mbox = r->target->ops == &mw_target_mbox;
 	if (memcmp(ours->digest, there->digest, sizeof ours->digest) == 0)
 		return NULL;
-	if (memcmp(mbox ? ours->unquoted : ours->body,
-	           mbox ? there->unquoted : there->body, sizeof ours->body) != 0)
+	/* What another program delivered may have been quoted beyond return. */
+	if (memcmp(ours->unquoted, there->unquoted, sizeof ours->unquoted) != 0)
 		return "altered: its body is not the captured one";
 	/* A server or a later filter may add fields; a client's own Sent copy has others.
 	 */
@@ -43,7 +40,7 @@ compare(struct mw_look *l, size_t i, struct mw_profiler *f)
 		return mw_run_fate(r, p, MW_FATE_FAILED, why.msg);
 	if (!ours)
 		return MW_ENOMEM;
-	const char *bad = differs(r, ours, s->profile, l->c[i].how == MW_RC_SENT);
+	const char *bad = differs(ours, s->profile, l->c[i].how == MW_RC_SENT);
 	(void)pthread_mutex_lock(&r->shared->mu);
 	r->report->compared++;
 	r->report->identical +=

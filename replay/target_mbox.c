@@ -34,6 +34,7 @@ struct mbox {
 	int fd;
 	uint64_t *v; /* where the From_ lines are, by the last scan */
 	size_t n, cap;
+	int known; /* of the file, by those who read it before */
 	bool dry;
 };
 
@@ -120,15 +121,17 @@ reader(const struct mbox *m, int *ret_fd, struct mw_mbox **ret, struct mw_err *e
 		(void)close(fd);
 		return mw_fail(err, r, "out of memory");
 	}
+	mw_mbox_know(*ret, m->known);
 	*ret_fd = fd;
 	return 0;
 }
 
 /* Closing any descriptor of a file ends our fcntl locks on it: taken again. */
 static void
-reader_close(const struct mbox *m, int fd, struct mw_mbox *f)
+reader_close(struct mbox *m, int fd, struct mw_mbox *f)
 {
 	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	m->known = mw_mbox_known(f);
 	mw_mbox_free(f);
 	(void)close(fd);
 	if (!m->dry)

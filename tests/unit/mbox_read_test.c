@@ -256,6 +256,8 @@ a_length_hides_no_mail(void **state)
 	 * there are so many of them. */
 	assert_int_equal(within(1, "From me\n", false, true), 2);
 	assert_int_equal(within(40, "1\n", false, true), 41);
+	/* Some stores quote only behind an empty line: that shows nothing. */
+	assert_int_equal(within(1, "x\nFrom me\n", false, false), 3);
 	/* But not where a single one has none. */
 	assert_int_equal(within(1, "From me\n", true, false), 4);
 	assert_int_equal(within(40, "1\n", true, false), 43);
@@ -310,6 +312,65 @@ what_is_written_is_read(void **state)
 		}
 }
 
+/* A body that ends in the middle of a line, where a piece of it does. */
+static void
+a_length_of_pieces(void **state)
+{
+	(void)state;
+	for (int n = 131071; n <= 131073; n++)
+		for (int lines = 1; lines <= 2; lines++) {
+			MW_BUF_AUTO b = {0};
+			struct mw_buf out[MAX] = {{0}};
+			mw_buf_printf(&b, F "Content-Length: %d\n\n", n);
+			for (int i = 0; i < n; i++)
+				mw_buf_putc(&b, 'x');
+			mw_buf_puts(&b, lines == 1 ? "\n" : "\n\n");
+			mw_buf_puts(&b, F H "\n1\n\n" F H "\n2\n\n");
+			assert_int_equal(messages((const char *)b.p, b.n, MW_MBOX_AUTO,
+			                          out),
+			                 3);
+			for (int k = 0; k < 3; k++)
+				mw_buf_free(&out[k]);
+		}
+}
+
+static void
+many_marks(void **state)
+{
+	(void)state;
+	for (int n = 131065; n < 131080; n++) {
+		MW_BUF_AUTO in = {0}, b = {0};
+		struct mw_buf out[MAX] = {{0}};
+		struct mw_mbox_writer w;
+		mw_buf_puts(&in, "H: 1\r\n\r\n");
+		for (int i = 0; i < n; i++)
+			mw_buf_putc(&in, '>');
+		mw_buf_puts(&in, "From x\r\n");
+		mw_buf_puts(&b, OWN);
+		mw_mbox_writer_init(&w, to_buf, &b);
+		assert_int_equal(mw_mbox_writer_put(&w, in.p, in.n), 0);
+		assert_int_equal(mw_mbox_writer_end(&w), 0);
+		assert_int_equal(messages((const char *)b.p, b.n, MW_MBOX_AUTO, out), 1);
+		assert_true(mw_str_eq(mw_buf_str(&out[0]), mw_buf_str(&in)));
+		mw_buf_free(&out[0]);
+	}
+}
+
+static void
+what_a_sender_is_called(void **state)
+{
+	(void)state;
+	static const char dated[] = "From \"a   Mon Nov 23 10:00:00 1970 b\"@x.test  "
+	                            "Thu Nov 19 10:00:00 2026\n",
+	                  words[] =
+	                      "From \"a a a a a a a a a a a a a a a a a a a a a a a a "
+	                      "a a\"@x.test  Thu Nov 19 10:00:00 2026\n";
+	struct mw_from f;
+	assert_int_equal(mw_from_line(mw_strz(dated), &f), 1);
+	assert_true(!f.own && f.us == INT64_C(1795082400000000));
+	assert_int_equal(mw_from_line(mw_strz(words), &f), 1);
+}
+
 static void
 a_far_time_is_read_back(void **state)
 {
@@ -331,6 +392,9 @@ main(void)
 	    cmocka_unit_test(dialects),
 	    cmocka_unit_test(a_length_hides_no_mail),
 	    cmocka_unit_test(what_is_written_is_read),
+	    cmocka_unit_test(a_length_of_pieces),
+	    cmocka_unit_test(many_marks),
+	    cmocka_unit_test(what_a_sender_is_called),
 	    cmocka_unit_test(a_far_time_is_read_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
