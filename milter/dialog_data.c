@@ -243,9 +243,7 @@ mw_dialog_add_rcpt(struct mw_dialog *d, struct mw_str path)
 	if (d->arena && d->rcpt_cap != SIZE_MAX) {
 		v = mw_arena_grow(d->arena, d->rcpt, &d->rcpt_cap, d->accepted + 1,
 		                  sizeof *v);
-		if (path.n >= 2 && *path.p == '<')
-			path = mw_str(path.p + 1, path.n - 2);
-		addr = mw_arena_str(d->arena, path);
+		addr = mw_arena_str(d->arena, mw_message_addr(path));
 	}
 	if (v && addr.p) {
 		d->rcpt = v;

@@ -109,8 +109,6 @@ void mw_session_coming(struct mw_session *s, bool on);
 
 /* The value of a macro, the message's before the connection's; empty if unknown. */
 struct mw_str mw_session_value(const struct mw_session *s, enum mw_macro m);
-/* Takes the brackets off an address, if it has them. */
-struct mw_str mw_message_addr(struct mw_str a);
 /* Fills s->mail from what was seen, but for size and digests; strings are borrowed from
  * the session. */
 void mw_message_build(struct mw_session *s);
