@@ -58,6 +58,8 @@ struct mw_imap_box {
 	struct mw_buf broken; /* quoted names, each with its NUL: put aside by a run */
 	struct mw_buf barred; /* the same: not looked into, and nothing goes there */
 	bool locked;          /* it is ours */
+	bool marked;          /* our marker was seen in it */
+	uint32_t made;        /* its UIDVALIDITY when we had made it; 0: unknown */
 	bool selected;        /* it is selected */
 	bool dry;             /* nothing may be changed */
 	uint32_t marker_uid;  /* UID of the marker message; 0: unknown */

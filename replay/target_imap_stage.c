@@ -19,6 +19,7 @@ enum {
 	SETTLE_ROUNDS = 15,
 	DELETE_TRIES = 4,
 	AGAIN_MS = 1100,
+	COPY_MS = 10000,
 	FOLDERS_AT_ONCE = 64 /* asked for with what else the beginning asks */
 };
 
@@ -84,7 +85,7 @@ nap(const struct mw_target *t, int ms)
 static int
 locked_by(struct mw_imap_box *b, const struct marker *m, struct mw_err *err)
 {
-	if (!m->any)
+	if (!m->any || !m->run[0])
 		mw_fail(err, MW_ELOCKED,
 		        "mailbox %s has a folder " MW_STAGING_NAME
 		        " that holds no marker of a replay",
@@ -228,16 +229,42 @@ drop_unselected(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 	return r;
 }
 
+static int
+on_made(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_imap_status st;
+	if (mw_imap_parse_status(mw_str(cur.p + 2, cur.n - 2), &st) &&
+	    mw_str_ieq(st.code, MW_STR("UIDVALIDITY")))
+		*(uint32_t *)arg = mw_imap_set_at(st.args, 0);
+	return 0;
+}
+
+/* Opens it, and notes its UIDVALIDITY. */
+static int
+open_staging(struct mw_imap_box *b, uint32_t *ret, struct mw_err *err)
+{
+	*ret = 0;
+	int r = mw_imap_cmd(b->c, err, "SELECT %s", b->staging);
+	if (!r)
+		r = mw_imap_wait(b->c, on_made, ret, err);
+	b->selected = !r;
+	return r;
+}
+
 int
 mw_imap_staging_drop(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 {
 	struct mw_imap *c = b->c;
+	uint32_t now = 0;
 	int r = 0;
-	if (b->locked && !b->selected && !c->message_limit) {
-		r = mw_imap_do(c, err, "SELECT %s", b->staging);
-		b->selected = !r;
-		if (r && r != MW_EREFUSED)
-			return r;
+	if (b->locked && (!b->marked || (!b->selected && !c->message_limit)))
+		r = open_staging(b, &now, err);
+	if (r && r != MW_EREFUSED)
+		return r;
+	/* Before our marker was seen another run may have made it anew. */
+	if (b->locked && !b->marked && b->made && now && now != b->made) {
+		b->locked = b->selected = false;
+		return 0;
 	}
 	/* Emptied first: a MOVE that still runs elsewhere then finds nothing. */
 	bool at_once = b->drop_due || (b->selected && !c->message_limit);
@@ -365,7 +392,11 @@ mw_imap_staging_take_over(struct mw_target *t, struct mw_imap_box *b, struct mw_
 		return r;
 	if (!ours && (m.any || n.messages))
 		return locked_by(b, &m, err);
-	return mw_imap_staging_drop(t, b, err);
+	r = mw_imap_staging_drop(t, b, err);
+	/* Without MOVE a COPY of the dead run may still come to its end, unseen. */
+	if (!r && n.messages > 1 && !(c->caps & MW_CAP_MOVE))
+		nap(t, COPY_MS);
+	return r;
 }
 
 static int
@@ -421,7 +452,8 @@ hear_marker(struct mw_imap_box *b, bool put, struct mw_err *err)
 	struct marker m = {0};
 	const char *run = b->of->o.run_id ? b->of->o.run_id : "-";
 	int r = mw_imap_wait(b->c, on_marker, &m, err);
-	if (!put || (r && r != MW_EREFUSED) || (m.any && strcmp(m.run, run) == 0))
+	b->marked = m.any && strcmp(m.run, run) == 0;
+	if (!put || (r && r != MW_EREFUSED) || b->marked)
 		return r == MW_EREFUSED ? 0 : r;
 	if (!m.any) {
 		mw_fail(err, MW_EREFUSED,
@@ -522,7 +554,7 @@ create_and_look(struct mw_target *t, struct mw_imap_box *b, struct mw_err *err)
 		return r;
 	/* What is asked behind a CREATE that was refused says nothing. */
 	struct mw_err *why = made ? err : &ignored;
-	int open = mw_imap_wait(b->c, NULL, NULL, why);
+	int open = mw_imap_wait(b->c, on_made, &b->made, why);
 	bool lost = open && open != MW_EREFUSED;
 	int changed = lost ? open : mw_imap_changed_wait(b, why);
 	int other = changed < 0 ? changed : mw_imap_relist_wait(t, b, why);
@@ -545,7 +577,10 @@ mw_imap_staging_begin(struct mw_target *t, struct mw_err *err)
 	if (r)
 		return r;
 	b->locked = true;
-	r = put_marker(t, b, err);
+	if (!looked)
+		r = open_staging(b, &b->made, err);
+	if (!r || r == MW_EREFUSED)
+		r = put_marker(t, b, err);
 	if (!r && (changed > 0 || !looked || t->o.filing == MW_FILE_SIEVE))
 		r = mw_imap_staging_settle(b, err);
 	if (!r && !looked)

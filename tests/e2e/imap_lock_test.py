@@ -121,6 +121,49 @@ def two(t, site, data):
 		     f"{[p.returncode for p in runs]}\n{said}")
 
 
+def lost_marker(t, site, data):
+	"""A run so slow behind its CREATE that another one deletes its folder and makes its own: what
+	the first then clears up is its own folder alone."""
+	slow, gone, cleared = threading.Event(), threading.Event(), threading.Event()
+	first, upload = [], 0.03
+
+	def refuses(c):
+		me = threading.get_ident()
+		if c.startswith("CREATE"):
+			if not first:
+				first.append(me)
+			elif me not in first:  # not before the first has begun to clear up
+				cleared.wait(30)
+		elif me in first and c.startswith('STATUS "Archive"') and not gone.is_set():
+			slow.set()
+			gone.wait(30)
+		elif me in first and c.startswith("FETCH 1"):
+			cleared.set()
+		elif me in first and cleared.is_set() and c.startswith("SELECT"):
+			time.sleep(10 * upload)
+
+	def cuts(c):
+		if c.startswith("DELETE") and threading.get_ident() not in first:
+			gone.set()
+		return False
+
+	def poison(d):
+		if not is_marker(d):
+			time.sleep(upload)
+		return False
+
+	with Server(ALL, refuses=refuses, poison=poison, cuts=cuts) as s:
+		s.put(ANNA, "Archive", b"Subject: x\r\nMessage-ID: <arch@x>\r\n\r\nx\r\n")
+		runs = [site.start(s, "--state", t.sub("slow one"))]
+		t.need(slow.wait(tap.PATIENCE), "the slow one has made its folder")
+		runs.append(site.start(s, "--state", t.sub("quick one")))
+		said = [p.communicate(timeout=tap.PATIENCE) for p in runs]
+		t.ok(sorted(s.texts(ANNA)["INBOX"]) == data, "a run whose folder was taken away: each copy is there once",
+		     f"{len(s.texts(ANNA)['INBOX'])} of {len(data)}\n{said}")
+		t.ok(sorted(p.returncode for p in runs) in ([0, 0], [0, 75]), "and one of them at least says so",
+		     f"{[p.returncode for p in runs]}\n{said}")
+
+
 def rival_marker(t, site, data):
 	"""What a losing run put into the folder before it saw that it had lost goes nowhere, also
 	where mail is moved by its position."""
@@ -159,6 +202,7 @@ def main(t):
 		site.capture(data)
 		killed(t, site, data)
 		two(t, site, data)
+		lost_marker(t, site, data)
 		rival_marker(t, site, data)
 		marker_hidden(t, site, data)
 

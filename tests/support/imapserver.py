@@ -173,6 +173,7 @@ class Session:
 
 	def chosen(self, words, uid):
 		"""Messages of a set, oldest first."""
+		self.has_box()
 		last = (self.box.v[-1].uid if uid else len(self.box.v)) if self.box.v else 0
 		out = set()
 		for part in words.decode().split(","):
@@ -267,7 +268,12 @@ class Session:
 
 	do_examine = do_select
 
+	def has_box(self):
+		if self.box is None:
+			raise No("BAD no mailbox selected")
+
 	def do_close(self, _):
+		self.has_box()
 		self.box.v = [m for m in self.box.v if "\\Deleted" not in m.flags]
 		self.box = None
 
