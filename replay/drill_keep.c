@@ -76,8 +76,6 @@ make_directory(struct mw_store *st, const char *dir, struct mw_err *err)
 	const struct mw_fs *fs = mw_fs_posix();
 	if (mkdir(dir, 0750) < 0 && errno != EEXIST)
 		return mw_fail_errno(err, "cannot make %s", dir);
-	if (faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS) < 0)
-		return mw_fail_errno(err, "cannot keep a report in %s", dir);
 	if (fs->sync_dir(fs, mw_store_dir(st)) < 0)
 		return mw_fail(err, MW_EIO, "cannot sync %s", mw_store_dir(st));
 	return 0;
@@ -89,8 +87,11 @@ mw_drill_can_save(struct mw_store *st, struct mw_err *err)
 	char dir[PATH_MAX];
 	directory(st, dir);
 	int r = mw_cli_as_owner(mw_store_dir(st), err);
-	if (r == 0)
-		r = make_directory(st, dir, err);
+	/* Made when there is something to keep. */
+	if (r == 0 && faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS) < 0 &&
+	    (errno != ENOENT ||
+	     faccessat(AT_FDCWD, mw_store_dir(st), W_OK | X_OK, AT_EACCESS) < 0))
+		r = mw_fail_errno(err, "cannot keep a report in %s", dir);
 	mw_cli_as_self();
 	return r == 0 ? 0
 	              : mw_cli_owner_hint(err, "a drill is for root and the journal's "
