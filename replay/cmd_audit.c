@@ -23,6 +23,7 @@ struct job {
 	struct mw_cli *cli;
 	struct mw_audit a;
 	int64_t since_us;
+	int64_t first_us; /* of the log's lines, 0: none has a time */
 	uint64_t lines, of_mta;
 	uint64_t *seq; /* of records that the log knows of, sorted at the end */
 	size_t n_seq, cap_seq;
@@ -68,6 +69,8 @@ read_log(struct job *j, const char *path, struct mw_err *err)
 		j->lines++;
 		(void)mw_mtalog_line(line, l.ref_us, &e);
 		l.stamped = l.stamped || e.time_us;
+		if (e.time_us && (!j->first_us || e.time_us < j->first_us))
+			j->first_us = e.time_us;
 		j->of_mta += e.mta;
 		r = mw_audit_event(&j->a, &e) ? mw_fail(err, MW_ENOMEM, "out of memory")
 		                              : 0;
@@ -86,7 +89,8 @@ check_lines(const struct job *j, struct mw_err *err)
 {
 	MW_CURSOR_AUTO *c = NULL;
 	const struct mw_clock *clock = mw_clock_system();
-	int64_t from = j->since_us + 60 * SECOND_US;
+	int64_t begin = j->first_us ? j->first_us : j->since_us;
+	int64_t from = MW_MAX(begin, j->since_us) + 60 * SECOND_US;
 	int64_t to = clock->now_us(clock) - 60 * SECOND_US;
 	uint64_t n = 0;
 	int bad = 0, k;

@@ -15,7 +15,8 @@ enum {
 	PID,
 	OTHER_PID,
 	MESSAGE,
-	MESSAGE_MOST = 60000
+	MESSAGE_MOST = 60000,
+	FIELD_MOST = 768 << 20
 };
 
 static const char *const names[MW_LOGFORM_FIELDS] = {[SOURCE_TIME] =
@@ -204,13 +205,23 @@ from_export(struct mw_logform *f, struct mw_str raw, struct mw_str *ret)
 	return 0;
 }
 
+void
+mw_logform_rest(struct mw_logform *f, size_t n)
+{
+	if (!f->binary || f->length_left)
+		return;
+	f->binary = n <= f->data_left; /* else it ended there */
+	f->data_left -= MW_MIN((uint64_t)n, f->data_left);
+}
+
 int
 mw_logform_take(struct mw_logform *f, struct mw_str raw, struct mw_str *ret)
 {
 	static const struct mw_str first = {"__CURSOR=", 9};
 	*ret = raw;
-	/* Where lengths led astray, the next entry is where it begins all the same. */
-	if (mw_str_starts(raw, first)) {
+	/* Not within a field of bytes: who had them logged writes what he likes there.
+	 * (Of a length that no field of systemd's has, nothing is believed.) */
+	if ((!f->binary || f->data_left > FIELD_MOST) && mw_str_starts(raw, first)) {
 		begin(f);
 		f->entry = true;
 		f->binary = false;
@@ -218,6 +229,8 @@ mw_logform_take(struct mw_logform *f, struct mw_str raw, struct mw_str *ret)
 	}
 	if (f->entry)
 		return from_export(f, raw, ret);
+	if (mw_str_starts(raw, MW_STR("-- "))) /* journalctl's: No entries, Boot … */
+		return 0;
 	if (raw.n && raw.p[0] == '\x1e') /* json-seq */
 		raw = mw_str(raw.p + 1, raw.n - 1);
 	else if (mw_str_starts(raw, MW_STR("data: {"))) /* json-sse */

@@ -28,6 +28,8 @@ struct mw_logform {
 
 /* 1: *ret is a line, valid until the next call; 0: none yet; MW_ENOMEM. */
 int mw_logform_take(struct mw_logform *f, struct mw_str raw, struct mw_str *ret) MW_CHECK;
+/* So many bytes more, without its end, stood in the line that was taken last. */
+void mw_logform_rest(struct mw_logform *f, size_t n);
 void mw_logform_done(struct mw_logform *f);
 
 /* What is to be done about a log that begins so, and in which no line can be read. */

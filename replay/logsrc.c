@@ -183,9 +183,12 @@ next_line(struct mw_logsrc *l, struct mw_str *ret, int wait_ms, struct mw_err *e
 			l->cut = !end && !last;
 			consumed(l, p, end ? len + 1 : len);
 			l->at += end ? len + 1 : len;
-			if (rest)
+			if (rest) {
+				mw_logform_rest(&l->form, len);
 				continue;
+			}
 			*ret = mw_str(p, MW_MIN(len, (size_t)MW_LOGSRC_LINE));
+			l->over = len - ret->n;
 			return 1;
 		}
 		int r = fill(l, wait_ms, err);
@@ -203,6 +206,8 @@ mw_logsrc_line(struct mw_logsrc *l, struct mw_str *ret, int wait_ms, struct mw_e
 		if (r <= 0)
 			return r;
 		r = mw_logform_take(&l->form, raw, ret);
+		if (l->over)
+			mw_logform_rest(&l->form, l->over);
 		/* To go on in the midst of an entry would be to go without its half. */
 		l->passes = l->passes || l->form.entry;
 		if (r < 0)

@@ -57,6 +57,7 @@ struct mw_logsrc {
 	pid_t pid;           /* of the program that writes to fd, or 0 */
 	const char *program; /* that unpacks it, or NULL */
 	bool stream, journald, ended, cut;
+	size_t over;  /* of the line given last, what it had beyond MW_LOGSRC_LINE */
 	bool passes;  /* a pipe, or entries of several lines: no place in it is noted */
 	bool whole;   /* read from its beginning */
 	bool stamped; /* set by the reader: some line had a time that can be read */

@@ -95,7 +95,8 @@ static void
 quiet(void **state)
 {
 	(void)state;
-	static const char *const texts[] = {"", "Nov 22 12:00:00 mx dovecot: x\n", LINE};
+	static const char *const texts[] = {"", "Nov 22 12:00:00 mx dovecot: x\n", LINE,
+	                                    "-- No entries --\n"};
 	make(NULL);
 	write_conf("");
 	for (size_t i = 0; i < MW_COUNT(texts); i++) {

@@ -49,6 +49,8 @@ static const struct want wants[] = {
     /* what looks like a field, or another entry's end, within one */
     WANT(HEAD TAG "MESSAGE\n\x0c\0\0\0\0\0\0\0a\n\n_PID=99\nb\n" TAIL,
          LINE "a  _PID=99 b\n"),
+    WANT(HEAD TAG "MESSAGE\n\x18\0\0\0\0\0\0\0a\n__CURSOR=x\nMESSAGE=b\n\n\n" TAIL,
+         LINE "a __CURSOR=x MESSAGE=b  \n"),
     /* a field of the sender's, a second one, a length that leads astray */
     WANT(HEAD "HOSTNAME=evil\n" TAG "SYSLOG_IDENTIFIER=other\nMESSAGE=m\n" TAIL,
          LINE "m\n"),
@@ -58,6 +60,8 @@ static const struct want wants[] = {
     WANT(HEAD "SYSLOG_IDENTIFIER=a b[1]: c\nMESSAGE=m\n" TAIL, "\n"),
     WANT(HEAD "_COMM=master\nMESSAGE=m\n\n", "1795469980.155162 vm master: m\n"),
     WANT("__CURSOR=x\n__REALTIME_TIMESTAMP=12\n_HOSTNAME=h\n" TAG "MESSAGE=m\n\n", "\n"),
+    /* journalctl's own */
+    WANT("-- No entries --\n-- Boot 4711 --\n", ""),
     /* JSON */
     WANT("{\"_PID\":\"77\",\"SYSLOG_IDENTIFIER\":\"postfix/lmtp\",\"_HOSTNAME\":\"vm\","
          "\"SYSLOG_PID\":\"78\",\"__REALTIME_TIMESTAMP\":\"1795469980155162\","
