@@ -1,5 +1,6 @@
 /* import_maildir.c - Maildir and its folders (Maildir++), and trees of .eml files. */
 #include "replay/import.h"
+#include "replay/mdir_list.h"
 
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
@@ -152,36 +153,23 @@ one_message(const struct maildir *m, int folder, const char *path, const char *s
 static int
 one_folder(const struct maildir *m, const char *path, enum mw_import_folder kind)
 {
-	static const char *const subs[] = {"new", "cur"};
 	const struct mw_import_sink *sink = m->s->sink;
 	MW_AUTOCLOSE int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	uint64_t left = 0;
-	int r = 0;
+	struct mw_mdir_list l;
+	struct mw_err why = {0};
 	if (folder < 0)
 		return sink->trouble(sink->arg, path, strerror(errno));
-	for (size_t k = 0; k < MW_COUNT(subs) && r == 0; k++) {
-		MW_AUTOCLOSE int dir =
-		    openat(folder, subs[k], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		struct names l = {0};
-		struct mw_err why = {0};
-		if (dir < 0 && errno == ENOENT)
-			continue;
-		int q = dir < 0 ? mw_fail_errno(&why, "cannot look into %s", subs[k])
-		                : list(dir, false, &l, &why);
-		if (q == MW_ENOMEM)
-			r = mw_fail(m->err, q, "out of memory");
-		else if (q < 0)
-			r = sink->trouble(sink->arg, path, why.msg);
-		for (size_t i = 0; i < l.n && r == 0; i++) {
-			if (kind == MW_IMPORT_LEAVE)
-				left++;
-			else
-				r = one_message(m, folder, path, subs[k], l.v[i]);
-		}
-		names_free(&l);
-	}
-	if (left)
-		sink->skipped(sink->arg, path, left);
+	int r = mw_mdir_list(folder, &l, &why);
+	if (r == MW_ENOMEM)
+		r = mw_fail(m->err, r, "out of memory");
+	else if (r < 0)
+		r = sink->trouble(sink->arg, path, why.msg);
+	for (size_t i = 0; i < l.n && r == 0 && kind != MW_IMPORT_LEAVE; i++)
+		r = one_message(m, folder, path, l.v[i].in_new ? "new" : "cur",
+		                l.v[i].name);
+	if (l.n && kind == MW_IMPORT_LEAVE)
+		sink->skipped(sink->arg, path, l.n);
+	mw_mdir_list_free(&l);
 	return r;
 }
 

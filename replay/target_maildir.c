@@ -4,6 +4,7 @@
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
 #include "replay/cmd.h"
+#include "replay/mdir_list.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -157,23 +158,22 @@ add_message(struct mw_mdir *m, size_t folder, bool in_new, const char *name)
 }
 
 static int
-list_messages(struct mw_mdir *m, size_t folder, bool in_new, struct mw_err *err)
+list_messages(struct mw_mdir *m, size_t folder, struct mw_err *err)
 {
-	char path[PATH_MAX];
-	int r = 0;
-	if (snprintf(path, sizeof path, "%s/%s", m->folder[folder].path,
-	             in_new ? "new" : "cur") >= (int)sizeof path)
-		return mw_fail(err, MW_ELIMIT, "path too long");
-	DIR *d = opendir(path);
-	struct dirent *e;
-	if (!d)
+	struct mw_mdir_list l = {.n = 0};
+	const char *path = m->folder[folder].path;
+	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
 		return errno == ENOENT ? 0
 		                       : mw_fail_errno(err, "cannot look into %s", path);
-	while (!r && (e = readdir(d)))
-		if (e->d_name[0] != '.')
-			r = add_message(m, folder, in_new, e->d_name);
-	(void)closedir(d);
-	return r ? mw_fail(err, r, "out of memory") : 0;
+	int r = mw_mdir_list(fd, &l, err);
+	if (r < 0)
+		(void)mw_err_prefix(err, "%s", path);
+	for (size_t i = 0; i < l.n && !r; i++)
+		if (add_message(m, folder, l.v[i].in_new, l.v[i].name))
+			r = mw_fail(err, MW_ENOMEM, "out of memory");
+	mw_mdir_list_free(&l);
+	return r;
 }
 
 /* Maildir names begin with the time of delivery, and ours count on: "SEC.MµSECPpidQn_".
@@ -292,11 +292,8 @@ maildir_scan(struct mw_target *t, int (*cb)(void *, const struct mw_found *), vo
 		return 0;
 	forget(m);
 	int r = mw_mdir_folders(m, err);
-	for (size_t i = 0; i < m->n_folder && !r; i++) {
-		r = list_messages(m, i, true, err);
-		if (!r)
-			r = list_messages(m, i, false, err);
-	}
+	for (size_t i = 0; i < m->n_folder && !r; i++)
+		r = list_messages(m, i, err);
 	if (!r && m->n_msg)
 		qsort(m->msg, m->n_msg, sizeof *m->msg, by_delivery);
 	for (size_t i = 0; i < m->n_msg && !r; i++)

@@ -1,0 +1,174 @@
+/* mdir_list_test.c - a Maildir folder is listed whole, each message once, also while
+ * another process renames what lies there.
+ * MW_TEST_THREADS */
+#include "replay/mdir_list.h"
+
+#include "journal/base/util.h"
+#include "tests/support/shell.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum {
+	MESSAGES = 3000,
+	LISTINGS = 60,
+	RENAMES = 100 /* from one listing to the next */
+};
+
+static char root[64];
+static int folder;
+
+static int
+setup(void **state)
+{
+	(void)state;
+	(void)snprintf(root, sizeof root, "/tmp/mw-mdir-XXXXXX");
+	if (!mkdtemp(root))
+		return -1;
+	folder = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return folder < 0 || mkdirat(folder, "new", 0700) || mkdirat(folder, "cur", 0700)
+	           ? -1
+	           : 0;
+}
+
+static int
+teardown(void **state)
+{
+	(void)state;
+	(void)close(folder);
+	shell("rm -rf '%s'", root);
+	return 0;
+}
+
+static void
+lay(const char *name)
+{
+	int fd = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	(void)close(fd);
+}
+
+static void
+lists(const char *const *want, size_t n)
+{
+	struct mw_mdir_list l;
+	struct mw_err err = {0};
+	char got[64];
+	assert_int_equal(mw_mdir_list(folder, &l, &err), 0);
+	for (size_t i = 0; i < MW_MIN(n, l.n); i++) {
+		(void)snprintf(got, sizeof got, "%s/%s", l.v[i].in_new ? "new" : "cur",
+		               l.v[i].name);
+		assert_string_equal(got, want[i]);
+	}
+	assert_int_equal(l.n, n);
+	mw_mdir_list_free(&l);
+}
+
+static void
+what_lies_there(void **state)
+{
+	(void)state;
+	lists(NULL, 0);
+	lay("new/2");
+	lay("new/.hidden");
+	lay("new/1");
+	lay("cur/1"); /* another message, though the name is the same */
+	lay("cur/3:2,S");
+	assert_int_equal(linkat(folder, "cur/3:2,S", folder, "cur/4:2,S", 0), 0);
+	lists((const char *[]){"new/1", "new/2", "cur/1", "cur/3:2,S", "cur/4:2,S"}, 5);
+	shell("rm -rf '%s/new' '%s/cur'", root, root);
+	lists(NULL, 0);
+	lay("cur");
+	struct mw_mdir_list l;
+	struct mw_err err = {0};
+	assert_true(mw_mdir_list(folder, &l, &err) < 0);
+	assert_non_null(strstr(err.msg, "cannot look into cur"));
+	mw_mdir_list_free(&l);
+	assert_int_equal(unlinkat(folder, "cur", 0), 0);
+	assert_int_equal(mkdirat(folder, "new", 0700), 0);
+	assert_int_equal(mkdirat(folder, "cur", 0700), 0);
+}
+
+static atomic_bool enough;
+static atomic_ulong renames;
+
+/* Names are long, so that a directory is read in many pieces. */
+static void
+name_of(int i, unsigned state, char out[256])
+{
+	static const char *const flags[] = {"", ":2,S", ":2,FS"};
+	(void)snprintf(out, 256, "%s/%d.%0200d%s", state % 3 ? "cur" : "new", i, i,
+	               flags[state % 3]);
+}
+
+/* Seen, flagged, unflagged: on and on. */
+static void *
+reader(void *arg)
+{
+	(void)arg;
+	for (unsigned round = 0; !atomic_load(&enough); round++)
+		for (int i = 0; i < MESSAGES && !atomic_load(&enough); i++) {
+			char from[256], to[256];
+			name_of(i, round, from);
+			name_of(i, round + 1, to);
+			assert_int_equal(renameat(folder, from, folder, to), 0);
+			atomic_fetch_add(&renames, 1);
+		}
+	return NULL;
+}
+
+static void
+while_it_is_read(void **state)
+{
+	(void)state;
+	pthread_t th;
+	static unsigned char seen[MESSAGES];
+	for (int i = 0; i < MESSAGES; i++) {
+		char name[256];
+		name_of(i, 0, name);
+		lay(name);
+	}
+	assert_int_equal(pthread_create(&th, NULL, reader, NULL), 0);
+	for (int k = 0; k < LISTINGS; k++) {
+		struct mw_mdir_list l;
+		struct mw_err err = {0};
+		for (unsigned long n = atomic_load(&renames);
+		     atomic_load(&renames) < n + RENAMES;)
+			(void)sched_yield();
+		assert_int_equal(mw_mdir_list(folder, &l, &err), 0);
+		memset(seen, 0, sizeof seen);
+		for (size_t i = 0; i < l.n; i++) {
+			long m = strtol(l.v[i].name, NULL, 10);
+			assert_in_range(m, 0, MESSAGES - 1);
+			if (seen[m]++)
+				fail_msg("message %ld has come twice", m);
+		}
+		if (l.n != MESSAGES)
+			fail_msg("listing %d: %zu of %d", k, l.n, MESSAGES);
+		mw_mdir_list_free(&l);
+	}
+	atomic_store(&enough, true);
+	assert_int_equal(pthread_join(th, NULL), 0);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(what_lies_there),
+	    cmocka_unit_test(while_it_is_read),
+	};
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
