@@ -116,7 +116,8 @@ check_lines(const struct job *j, struct mw_err *err)
 	              j->since_us > 0 ? " since then" : "");
 	(void)mw_err_hint(err,
 	                  "name the log that the mail server writes to (see 'postconf "
-	                  "maillog_file', or give 'journald')");
+	                  "maillog_file', or give 'journald'); if it was rotated since, "
+	                  "the one before it too, older first");
 	return MW_EFORMAT;
 }
 

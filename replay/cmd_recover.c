@@ -394,7 +394,7 @@ prepare(struct recover *c, struct mw_err *err)
 	c->report.state = c->state;
 	if (!r)
 		c->report.undoable = mw_target_removes(c->run.target);
-	c->report.again = mw_target_again(c->cli, &c->t, c->report.arena);
+	c->report.again = mw_target_again(c->cli, &c->report, &c->t);
 	c->fresh = calloc(c->cli->n_journals, sizeof *c->fresh);
 	if (!c->fresh)
 		return mw_fail(err, MW_ENOMEM, "out of memory");

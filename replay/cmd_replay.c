@@ -344,7 +344,7 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 		return r;
 	run->report->state = a->state;
 	run->report->undoable = mw_target_removes(run->target);
-	run->report->again = mw_target_again(cli, &a->t, run->report->arena);
+	run->report->again = mw_target_again(cli, run->report, &a->t);
 	if (a->step == STEP_VERIFY && !mw_target_readable(run->target))
 		return mw_fail(err, MW_EUSAGE,
 		               "%s cannot be read back: nothing to verify", a->to);

@@ -56,7 +56,7 @@ struct mw_mta_event {
 	struct mw_str more; /* DELIVERY of Sendmail: further recipients, ",<b>,<c>" */
 	enum mw_fact fact;  /* DELIVERY: DELIVERED, SENT, DEFERRED, BOUNCED, DISCARDED,
 	                     * or UNKNOWN where other programs go on with it */
-	bool counted;       /* DISCONNECT: Postfix 3.0 and later say */
+	bool counted, quit; /* DISCONNECT: Postfix 3.0 and later say; it said QUIT */
 	struct {
 		uint32_t ok, all; /* how many of these commands succeeded */
 	} data, bdat;

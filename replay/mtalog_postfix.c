@@ -208,6 +208,7 @@ counters(struct mw_str s, struct mw_mta_event *e)
 		all = n;
 		if (eat(&s, MW_STR("/")) && !word(&s, is_digit, &all))
 			return;
+		e->quit = e->quit || mw_str_eq(name, MW_STR("quit"));
 		if (mw_str_eq(name, MW_STR("data"))) {
 			e->data.ok = count(n);
 			e->data.all = count(all);

@@ -18,7 +18,9 @@ mw_noted(const char *journal, const char *name, const struct mw_buf *lines)
 	(void)snprintf(file, sizeof file, "last.%.20s", name);
 	mw_buf_printf(&all, "time %lld\n", (long long)(clock->now_us(clock) / 1000000));
 	mw_buf_putstr(&all, mw_buf_str(lines));
-	if (mw_buf_ok(&all) == 0 && mw_cli_as_owner(journal, &err) == 0)
+	if (mw_buf_ok(&all) == 0 && mw_cli_as_owner(journal, &err) == 0) {
+		(void)!mw_fs_posix()->mkdir(mw_fs_posix(), dir); /* FORMAT.md I1 */
 		(void)!mw_fs_write_file(mw_fs_posix(), dir, file, all.p, all.n);
+	}
 	mw_cli_as_self();
 }

@@ -354,9 +354,7 @@ say(const struct mw_report *r)
 	if (r->interrupted && !r->mailboxes)
 		printf("Interrupted before the first mailbox: nothing was put back.\n");
 	if (r->undoable && r->restored && r->run_id && !r->dry)
-		printf("To take it back: mailwal replay undo %s --to '%s'%s%s%s%s\n",
-		       r->run_id, r->target, r->state ? " --state '" : "",
-		       r->state ? r->state : "", r->state ? "'" : "",
+		printf("To take it back: mailwal replay undo %s%s\n", r->run_id,
 		       r->again ? r->again : "");
 }
 

@@ -28,7 +28,7 @@ struct mw_report {
 	const char *command, *target, *run_id;
 	bool undoable;             /* what is put there can be taken away again */
 	const char *state;         /* where the ledger is, if not in the journal */
-	const char *again;         /* further options that an undo needs, or NULL */
+	const char *again;         /* options that an undo needs, or NULL */
 	const char *user, *folder; /* of recover; NULL: does not apply */
 	uint64_t audit_seq;        /* the RESTORE record; 0: none */
 	bool dry, interrupted;

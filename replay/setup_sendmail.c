@@ -262,11 +262,14 @@ read_mc(struct mw_sendmail *s, struct mw_str text)
 		size_t n = 0;
 		while (n < line.n && is_name(line.p[n]))
 			n++;
-		if (n == 0 || n == line.n || line.p[n] != '(')
+		struct mw_str name = mw_str(line.p, n);
+		if (n == line.n || line.p[n] != '(') {
+			if (mw_str_eq(name, MW_STR("divert"))) /* as "divert(0)" */
+				nowhere = false;
 			continue;
+		}
 		const char *from = line.p + n + 1; /* arguments may go on below */
 		struct mw_str rest = mw_str(from, all.n - (size_t)(from - all.p));
-		struct mw_str name = mw_str(line.p, n);
 		if (mw_str_eq(name, MW_STR("divert"))) {
 			nowhere = mw_str_starts(mc_argument(&rest), MW_STR("-"));
 			continue;

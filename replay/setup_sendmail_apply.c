@@ -98,9 +98,9 @@ look(struct mw_str text, struct place *ret)
 		size_t end = call ? end_of_call(text, to + 1) : to;
 		struct mw_str args = mw_str(text.p + to, end - to);
 		next = next_line(text, end);
-		if (call && mw_str_eq(name, MW_STR("divert")))
-			nowhere = mw_str_starts(args, MW_STR("(-")) ||
-			          mw_str_starts(args, MW_STR("(`-"));
+		if (mw_str_eq(name, MW_STR("divert")))
+			nowhere = call && (mw_str_starts(args, MW_STR("(-")) ||
+			                   mw_str_starts(args, MW_STR("(`-")));
 		if (nowhere)
 			continue;
 		if (!ret->has_section && is_section(name)) {

@@ -78,12 +78,14 @@ add(struct mw_buf *b, const char *option, const char *value)
 }
 
 const char *
-mw_target_again(const struct mw_cli *cli, const struct mw_target_opts *t,
-                struct mw_arena *a)
+mw_target_again(const struct mw_cli *cli, const struct mw_report *r,
+                const struct mw_target_opts *t)
 {
 	MW_BUF_AUTO b = {0};
 	const char *file = mw_conf_default_file();
 	bool named = cli->conf_file && (!file || strcmp(cli->conf_file, file) != 0);
+	add(&b, "--to", r->target);
+	add(&b, "--state", r->state);
 	if (named)
 		add(&b, "-c", cli->conf_file);
 	if (cli->conf && strcmp(cli->journals[0], cli->conf->journal_dir) != 0)
@@ -96,5 +98,5 @@ mw_target_again(const struct mw_cli *cli, const struct mw_target_opts *t,
 		mw_buf_puts(&b, " --auth-style separator");
 	if (t->insecure)
 		mw_buf_puts(&b, " --insecure");
-	return mw_arena_strdup(a, mw_buf_cstr(&b));
+	return mw_arena_strdup(r->arena, mw_buf_cstr(&b));
 }

@@ -47,6 +47,7 @@ struct mw_untaken_session {
 	uint64_t proc, host; /* proc 0: none */
 	int64_t ended_us;
 	uint32_t data_ok, data_all, bdat_ok, bdat_all;
+	bool quit; /* its client heard of each message */
 	bool sure; /* it adds up: v has only those that were not taken */
 	struct message *v;
 	size_t n, cap;
@@ -274,6 +275,17 @@ some_failed(const struct mw_untaken_session *s)
 	return s->data_ok < s->data_all || s->bdat_ok < s->bdat_all;
 }
 
+/* Of the messages received the last one is in the queue, its client gone before the
+ * answer or right behind it. Postfix counts that one as failed where it noticed. */
+static bool
+last_unsure(const struct mw_untaken_session *s)
+{
+	size_t i = s->n;
+	while (i && !(s->v[i - 1].is & RECEIVED))
+		i--;
+	return !s->quit && i && s->v[i - 1].is & TAKEN;
+}
+
 /* Is each message accounted for? BDAT is counted by chunks, so only where there was one
  * message, and none of its chunks was taken. */
 static bool
@@ -281,7 +293,7 @@ adds_up(const struct mw_untaken_session *s)
 {
 	size_t taken = count(s, TAKEN, TAKEN), left = open_ones(s);
 	size_t refused = count(s, TAKEN | REFUSED, REFUSED);
-	if (count(s, UNSURE, UNSURE))
+	if (count(s, UNSURE, UNSURE) || last_unsure(s))
 		return false;
 	if (s->bdat_all)
 		return !s->data_all && !s->bdat_ok && !taken && !refused && left == 1;
@@ -316,6 +328,7 @@ end_session(struct mw_untaken *u, struct mw_untaken_session *s,
 	s->data_all = e->data.all;
 	s->bdat_ok = e->bdat.ok;
 	s->bdat_all = e->bdat.all;
+	s->quit = e->quit;
 	if (e->counted && some_failed(s) && open_ones(s)) {
 		while (u->n_ended == ENDED || (u->n_ended && waiting(u) + s->n > WAITING))
 			drop_ended(u, 0);
@@ -468,12 +481,12 @@ session_json(const struct mw_untaken_session *s)
 		                                      (json_int_t)s->v[i].begun_us,
 		                                      (int)s->v[i].is, hex(s->v[i].msgid),
 		                                      s->v[i].again));
-	return json_pack("{s:o, s:o, s:I, s:b, s:[I, I, I, I], s:o}", "process",
+	return json_pack("{s:o, s:o, s:I, s:b, s:b, s:[I, I, I, I], s:o}", "process",
 	                 hex(s->proc), "host", hex(s->host), "ended_us",
-	                 (json_int_t)s->ended_us, "sure", (int)s->sure, "counts",
-	                 (json_int_t)s->data_ok, (json_int_t)s->data_all,
-	                 (json_int_t)s->bdat_ok, (json_int_t)s->bdat_all, "messages",
-	                 ids);
+	                 (json_int_t)s->ended_us, "sure", (int)s->sure, "quit",
+	                 (int)s->quit, "counts", (json_int_t)s->data_ok,
+	                 (json_int_t)s->data_all, (json_int_t)s->bdat_ok,
+	                 (json_int_t)s->bdat_all, "messages", ids);
 }
 
 json_t *
@@ -558,12 +571,12 @@ mw_untaken_load(struct mw_untaken *u, const json_t *state)
 			return MW_ENOMEM;
 		if (!ended_us)
 			continue;
-		struct mw_mta_event end = {.time_us = ended_us,
-		                           .counted = true,
-		                           .data = {count_of(counts, 0),
-		                                    count_of(counts, 1)},
-		                           .bdat = {count_of(counts, 2),
-		                                    count_of(counts, 3)}};
+		struct mw_mta_event end = {
+		    .time_us = ended_us,
+		    .counted = true,
+		    .quit = json_is_true(json_object_get(o, "quit")),
+		    .data = {count_of(counts, 0), count_of(counts, 1)},
+		    .bdat = {count_of(counts, 2), count_of(counts, 3)}};
 		end_session(u, s, &end);
 	}
 	return 0;

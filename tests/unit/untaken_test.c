@@ -81,7 +81,7 @@ static const struct want wants[] = {
      ""},
     {"he came in the same session",
      FAILED CLIENT("00", SECOND) HEADER("00", SECOND) ACTIVE("00", SECOND)
-         BYE("00", "data=1/2 commands=6/8") OTHER("10", LATER) ACTIVE("10", LATER),
+         BYE("00", "data=1/2 quit=1 commands=6/8") OTHER("10", LATER) ACTIVE("10", LATER),
      FIRST " "},
     {"the log lost its lines from the one session into the next of that process",
      FAILED AT("00") "cleanup[12]: " SECOND
@@ -124,6 +124,10 @@ static const struct want wants[] = {
     {"he comes while it is open; the first is in the queue after all",
      FAILED AGAIN("00", LATER) ACTIVE("00", FIRST) BYE("00", "data=0/1 commands=3/4")
          OTHER("10", SECOND) ACTIVE("10", SECOND),
+     ""},
+    {"of two the first waits for the queue manager, the second's answer was lost",
+     FAILED CLIENT("00", SECOND) OTHER("00", SECOND) ACTIVE("00", SECOND)
+         BYE("00", "data=1/2 commands=6/8") HEADER("10", LATER) ACTIVE("10", LATER),
      ""},
     {"told once",
      FAILED BYE("00", "data=0/1 commands=3/4") AGAIN("10", LATER) ACTIVE("11", LATER),
