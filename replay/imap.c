@@ -422,11 +422,15 @@ connect_to(const struct mw_net_opts *o, struct mw_imap **ret, struct mw_err *err
 	int r = mw_imap_log_in(c, o, err);
 	if (r > 0)
 		r = mw_net_open(o, &c->net, err);
-	if (r)
+	if (r) {
 		mw_imap_close(c);
-	else
-		*ret = c;
-	return r;
+		return r;
+	}
+	/* What is not answered for is put once more: it must not come by itself as well.
+	 */
+	mw_net_cut_at_end(c->net, true);
+	*ret = c;
+	return 0;
 }
 
 /* One round trip where the server knows NAMESPACE; one that does not says BAD. What it
@@ -500,8 +504,8 @@ mw_imap_close(struct mw_imap *c)
 		return;
 	struct mw_err ignored; /* a good-bye that does not get through changes nothing */
 	if (c->net && c->sent == c->answered && !mw_imap_cmd(c, &ignored, "LOGOUT") &&
-	    mw_net_flush(c->net, &ignored))
-		c->bye[0] = '\0';
+	    !mw_net_flush(c->net, &ignored))
+		mw_net_cut_at_end(c->net, false);
 	mw_net_close(c->net);
 	mw_buf_free(&c->resp);
 	mw_buf_free(&c->last.args);

@@ -282,6 +282,14 @@ mw_net_open(const struct mw_net_opts *o, struct mw_net **ret, struct mw_err *err
 }
 
 void
+mw_net_cut_at_end(struct mw_net *n, bool yes)
+{
+	const struct linger l = {.l_onoff = yes, .l_linger = 0};
+	if (n->tcp)
+		(void)setsockopt(n->fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+}
+
+void
 mw_net_close(struct mw_net *n)
 {
 	if (!n)

@@ -52,6 +52,10 @@ struct mw_net;
 int mw_net_open(const struct mw_net_opts *o, struct mw_net **ret,
                 struct mw_err *err) MW_CHECK;
 void mw_net_close(struct mw_net *n); /* NULL ok; just closes, says no good-bye */
+/* From now on what the peer has not taken yet is thrown away when the connection ends, be
+ * it by a kill: after an outage it would still arrive, minutes later. false: it is not.
+ */
+void mw_net_cut_at_end(struct mw_net *n, bool yes);
 /* May a password go out as it is, as soon as there is a connection: over TLS that is
  * verified from the first byte, or within this host? */
 bool mw_net_is_private(const struct mw_net_opts *o);

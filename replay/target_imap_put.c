@@ -90,6 +90,13 @@ refusal(const struct mw_imap *c, char *out, size_t n)
 	               c->last.text);
 }
 
+/* Somebody took the staging folder away: no fault of a message. */
+static bool
+went_away(const struct mw_imap *c)
+{
+	return c->last.no == MW_NO_TRYCREATE || c->last.no == MW_NO_NONEXISTENT;
+}
+
 /* NO for a batch: nothing of it may stay; halves find the message that is to blame. */
 static int
 refused_batch(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
@@ -98,7 +105,7 @@ refused_batch(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n
 	struct mw_imap *c = p->b->c;
 	char why[400];
 	refusal(c, why, sizeof why);
-	if (c->last.no == MW_NO_TRYCREATE || c->last.no == MW_NO_NONEXISTENT)
+	if (went_away(c))
 		return mw_fail(err, MW_EPROTO,
 		               "the folder " MW_STAGING_NAME " went away");
 	if (n == 1 && c->last.no == MW_NO_OVERQUOTA)
@@ -169,6 +176,9 @@ append_singly(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n
 		r = mw_imap_append(c, &batch, &a, err);
 		if (r)
 			return r;
+		if (a.code && went_away(c))
+			return mw_fail(err, MW_EPROTO,
+			               "the folder " MW_STAGING_NAME " went away");
 		if (a.code) {
 			refusal(c, why, sizeof why);
 			if (c->last.no == MW_NO_OVERQUOTA)

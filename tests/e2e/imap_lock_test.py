@@ -184,6 +184,25 @@ def rival_marker(t, site, data):
 			     f"{ {k: len(v) for k, v in have.items()} }\n{r}")
 
 
+def taken_away(t, site, data):
+	"""Somebody sees the folder in his mail program, and deletes it: no message is to blame."""
+	for caps in ((), ("UIDPLUS",), ("MULTIAPPEND", "LITERAL+"), ALL):
+		came = []
+
+		def meanwhile(command, came=came):
+			if command.startswith("APPEND") and len(s.texts(ANNA).get(STAGING, "")) > (0 if "MULTIAPPEND" in s.caps else 9) \
+			   and not came:
+				came.append(command)
+				del s.folders(ANNA)[STAGING]
+
+		with Server(caps, meanwhile=meanwhile) as s:
+			r = site.replay(s)
+			have = s.texts(ANNA)
+			t.ok(r.rc == 0 and came and sorted(have["INBOX"]) == data and list(have) == ["INBOX"],
+			     f"{' '.join(caps) or 'plain'}: the folder is deleted in the middle, all is put back once",
+			     f"{ {k: len(v) for k, v in have.items()} }\n{r}")
+
+
 def marker_hidden(t, site, data):
 	"""Nobody could tell whose the folder is: said, and nothing stays."""
 	for caps in ((), ALL):
@@ -204,6 +223,7 @@ def main(t):
 		two(t, site, data)
 		lost_marker(t, site, data)
 		rival_marker(t, site, data)
+		taken_away(t, site, data)
 		marker_hidden(t, site, data)
 
 

@@ -33,6 +33,7 @@ import listener
 
 BASE = ("IMAP4rev1", "SASL-IR", "AUTH=PLAIN")
 _NAME = rb'(?:"((?:[^"\\]|\\.)*)"|([^\s()"]+))'
+_OPEN = ("CLOSE", "COPY", "EXPUNGE", "FETCH", "MOVE", "STORE")  # need an open folder
 _HEADER = re.compile(rb"(?m)^([!-9;-~]+):[^\n]*\n(?:[ \t][^\n]*\n)*")
 
 
@@ -136,6 +137,8 @@ class Session:
 				how = getattr(self, "do_" + word.lower().replace(" ", "_"), None)
 				if how is None:
 					raise No("BAD what is that?")
+				if self.box is None and word.split()[-1] in _OPEN:
+					raise No("BAD no folder is open")
 				if word == "APPEND":  # a message of its own takes time on the line
 					how(rest)
 				else:
