@@ -156,8 +156,7 @@ def interrupted(t, site, data):
 		go = threading.Event()  # until then nobody can log in, or the run might end before it
 		with Server(ALL, meanwhile=lambda _, go=go: go.wait(tap.PATIENCE)) as s:
 			p = site.start(s, "--fresh", "--report", report, *more)
-			while not ready(p):
-				pass
+			t.comes(lambda p=p, ready=ready: ready(p) or p.poll() is not None, "it is at work")
 			p.send_signal(sig)
 			go.set()
 			out, err = p.communicate(timeout=tap.PATIENCE)
