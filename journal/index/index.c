@@ -31,7 +31,7 @@ struct mw_index {
 	uint8_t journal[MW_ID_LEN];
 	int writable;
 	int lock;   /* of the one that writes now; -1 */
-	bool begun; /* it had the lock: the note is its own, too */
+	bool begun; /* it wrote the note, or had the lock */
 	uint64_t tick;
 	struct part open[OPEN_MOST];
 	uint64_t *whole; /* a writer: partitions that were looked through */
@@ -79,6 +79,7 @@ mw_index_open(const char *dir, const uint8_t journal[MW_ID_LEN], int writable,
 		mw_index_close(ix);
 		return r;
 	}
+	ix->begun = writable && !noted; /* the note is ours */
 	*ret = ix;
 	return 0;
 }

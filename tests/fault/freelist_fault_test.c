@@ -342,7 +342,9 @@ sync_fails(void)
 	no_sync = false;
 	assert_int_equal(access(note, F_OK), 0);  /* the next boot is warned */
 	assert_int_equal(access(file, F_OK), -1); /* and this one does not use it */
+	struct mw_err err = {0};
 	ix = open_index(1);
+	assert_true(mw_index_begin(ix, &err) >= 0);
 	n_put = 0;
 	go_on(ix, STEP * 3);
 	mw_index_close(ix);
