@@ -11,7 +11,8 @@
  *	body chunks           unchanged
  *
  * A proxy (dialog.h) has the message as it is on the wire: after mw_session_front it
- *gives mw_session_content in place of header, eoh and body, and that is stored unchanged.
+ * gives mw_session_content in place of header, eoh and body, and that is stored
+ * unchanged.
  *
  * Threads: one session is used by one thread at a time; between two calls the thread may
  * change. Between mw_session_eom (true) and its callback nobody touches the session.

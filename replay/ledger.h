@@ -9,10 +9,10 @@
  *
  * Lines: "I RUN RECORD BOX S CRC" (intent), "D RUN RECORD BOX S FOLDER UIDVALIDITY UID
  * TIME CRC" (done; TIME of arrival in µs, not in older lines), "R RUN RECORD BOX S CRC"
- *(refused: not there), "U RUN RECORD BOX S CRC" (taken away again), "T RUN RECORD BOX S
- *CRC" (taken away by the user's Sieve script). BOX and FOLDER are percent-encoded, S is 1
- *for a Sent copy. The first intent of a batch and the last done are made durable by
- *mw_ledger_sync. A torn or damaged line is passed over.
+ * (refused: not there), "U RUN RECORD BOX S CRC" (taken away again), "T RUN RECORD BOX S
+ * CRC" (taken away by the user's Sieve script). BOX and FOLDER are percent-encoded, S is
+ * 1 for a Sent copy. The first intent of a batch and the last done are made durable by
+ * mw_ledger_sync. A torn or damaged line is passed over.
  *
  * On targets that can be read, the scan decides and the ledger is a record for people and
  * for undo; on write-only ones it is the only memory, and an intent without its done is

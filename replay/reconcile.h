@@ -10,10 +10,12 @@
  *		sides: what an earlier replay put there
  *	digest	equal canonical digest (same arrival second first)
  *	subset	equal canonical body (but for '>' before "From "), all captured fields
- *among the stored ones sent	equal body and Message-ID, for a user's own Sent copy (in
- *the Sent folder, or anywhere where the copy says so) What is left is missing; if an
- *unclaimed stored message bears the same Message-ID, the evidence is contradictory and
- *the copy is marked ambiguous.
+ *		among the stored ones
+ *	sent	equal body and Message-ID, for a user's own Sent copy (in the Sent folder,
+ *		or anywhere where the copy says so)
+ *
+ * What is left is missing; if an unclaimed stored message bears the same Message-ID, the
+ * evidence is contradictory and the copy is marked ambiguous.
  *
  * Life: fill the arrays → mw_reconcile_fast → fetch the profiles of stored messages with
  * `need` → mw_reconcile_digest → read those of copies with `need` → mw_reconcile_body.

@@ -1,5 +1,5 @@
 /* size.c - what a stream of mail takes on disk, with and without a dictionary. The
- *program behind tests/bench/size, which feeds it and prints the table.
+ * program behind tests/bench/size, which feeds it and prints the table.
  *
  *	bench_size JOURNAL LEVEL DICTIONARY(0|1) OLDER [KEY] < stream
  *
