@@ -12,7 +12,6 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
@@ -26,28 +25,18 @@ FIRST, THEN = "127.0.0.1", "127.0.0.2"
 PORT = 4040
 
 
-class Table:
+class Table(listener.Listener):
 	"""A tcp_table server: everybody leads to `to`."""
 
 	def __init__(self, host, to):
 		self.to = to
-		self.sock = socket.create_server((host, PORT))
-		self.thread = threading.Thread(target=self._accept, daemon=True)
-		self.thread.start()
+		super().__init__(socket.create_server((host, PORT)))
 
-	def _accept(self):
-		while True:
-			try:
-				conn = self.sock.accept()[0]
-			except OSError:
-				return
-			threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
-
-	def _serve(self, conn):
-		with conn, conn.makefile("rb") as f:
+	def serve(self, sock):
+		with sock, sock.makefile("rb") as f:
 			for line in f:
 				key = line.decode().split()[1]
-				conn.sendall(f"200 {self.to}\n".encode() if key != self.to else b"500 no\n")
+				sock.sendall(f"200 {self.to}\n".encode() if key != self.to else b"500 no\n")
 
 
 class Site(alone.Alone):
@@ -90,11 +79,11 @@ def inside(work):
 		seen["before"] = s.leads_to()
 		hosts.write_text(f"{FIRST} localhost\n{FIRST} tables.test\n", encoding="ascii")
 		rigs.wait_for("the name", lambda: s.leads_to() == ["ann@example.test"])
-		listener.end(first.sock, first.thread)
+		first.close()
 		hosts.write_text(f"{FIRST} localhost\n{THEN} tables.test\n", encoding="ascii")
 		rigs.wait_for("its other address", lambda: s.leads_to() == ["bob@example.test"])
 		seen["ended"] = s.end()[0]
-	listener.end(then.sock, then.thread)
+	then.close()
 	# one that takes every question and answers none
 	names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 	names.bind((FIRST, 53))

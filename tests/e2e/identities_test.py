@@ -34,28 +34,16 @@ TABLE = {
 }
 
 
-class Table:
+class Table(listener.Listener):
 	"""A socketmap server; gate holds every answer back until it is set."""
 
 	def __init__(self, path, table):
 		self.table, self.gate, self.asked = dict(table), threading.Event(), 0
 		self.gate.set()
-		self.sock = socket.socket(socket.AF_UNIX)
-		self.sock.bind(path)
-		self.sock.listen(100)
-		self.thread = threading.Thread(target=self._accept, daemon=True)
-		self.thread.start()
+		super().__init__(socket.create_server(path, family=socket.AF_UNIX, backlog=100))
 
-	def _accept(self):
-		while True:
-			try:
-				conn = self.sock.accept()[0]
-			except OSError:
-				return
-			threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
-
-	def _serve(self, conn):
-		with conn, conn.makefile("rb") as f:
+	def serve(self, sock):
+		with sock, sock.makefile("rb") as f:
 			while True:
 				n = b""
 				while not n.endswith(b":"):
@@ -69,10 +57,7 @@ class Table:
 				self.gate.wait()
 				hit = self.table.get(key)
 				out = f"OK {hit}" if hit else "NOTFOUND "
-				try:
-					conn.sendall(f"{len(out)}:{out},".encode())
-				except OSError:
-					return
+				sock.sendall(f"{len(out)}:{out},".encode())
 
 
 class Site(alone.Alone):
@@ -88,7 +73,7 @@ class Site(alone.Alone):
 	def __exit__(self, *what):
 		if self.table:
 			self.table.gate.set()
-			listener.end(self.table.sock, self.table.thread)
+			self.table.close()
 		super().__exit__(*what)
 		if os.path.exists(self.map):
 			os.unlink(self.map)

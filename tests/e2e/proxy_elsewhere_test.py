@@ -27,38 +27,28 @@ CLIENTS, LOOPS, FILES = 60, 4, 128
 HERE, THERE, PORT = "127.0.0.1", "192.0.2.1", 2525
 
 
-class Next:
+class Next(listener.Listener):
 	"""A server at one address: it takes everything. heard: its commands."""
 
 	def __init__(self, addr):
 		self.heard, self.open = [], []
-		self.sock = socket.create_server((addr, PORT))
-		self.thread = threading.Thread(target=self._accept, daemon=True)
-		self.thread.start()
+		super().__init__(socket.create_server((addr, PORT)))
 
-	def _accept(self):
-		while True:
-			try:
-				c, _ = self.sock.accept()
-			except OSError:
-				return
-			self.open.append(c)
-			threading.Thread(target=self._serve, args=(c,), daemon=True).start()
-
-	def _serve(self, c):
+	def serve(self, sock):
+		self.open.append(sock)
 		content = False
-		c.sendall(b"220 mx\r\n")
-		for line in c.makefile("rb"):
+		sock.sendall(b"220 mx\r\n")
+		for line in sock.makefile("rb"):
 			verb = line[:4].upper()
 			if content and line != b".\r\n":
 				continue
 			content = verb == b"DATA"
 			self.heard.append(verb.decode("ascii", "replace"))
-			c.sendall(b"354 go\r\n" if content else b"250-mx\r\n250 AUTH PLAIN\r\n"
-				  if verb == b"EHLO" else b"250 2.0.0 Ok\r\n")
+			sock.sendall(b"354 go\r\n" if content else b"250-mx\r\n250 AUTH PLAIN\r\n"
+				     if verb == b"EHLO" else b"250 2.0.0 Ok\r\n")
 
 	def close(self):
-		listener.end(self.sock, self.thread)
+		super().close()
 		for c in self.open:
 			try:
 				c.shutdown(socket.SHUT_RDWR)

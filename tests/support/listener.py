@@ -1,9 +1,9 @@
-"""listener - a TCP server of a test: a thread that accepts, one more for each connection.
+"""listener - a server of a test: a thread that accepts, one more for each connection.
 
     class Echo(listener.Listener):
         def serve(self, sock): …       # in a thread of its own; OSError, ValueError end it
 
-`port` is where it listens on 127.0.0.1. After close() nothing is accepted any more: a socket that
+It listens on 127.0.0.1 at `port`, or on the socket it is given. After close() nothing is accepted any more: a socket that
 is closed alone leaves its thread waiting on a number that the next socket may get.
 """
 
@@ -22,9 +22,9 @@ def end(sock, thread):
 
 
 class Listener:
-	def __init__(self):
-		self.sock = socket.create_server(("127.0.0.1", 0))
-		self.port = self.sock.getsockname()[1]
+	def __init__(self, sock=None):
+		self.sock = sock or socket.create_server(("127.0.0.1", 0))
+		self.port = self.sock.getsockname()[1] if self.sock.family == socket.AF_INET else None
 		self.thread = threading.Thread(target=self._accept, daemon=True)
 		self.thread.start()
 
@@ -43,7 +43,8 @@ class Listener:
 				c, _ = self.sock.accept()
 			except OSError:
 				return
-			c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+			if self.port:
+				c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 			threading.Thread(target=self._serve, args=(c,), daemon=True).start()
 
 	def _serve(self, c):
