@@ -1,62 +1,12 @@
-#include "tests/support/fs_mem.h"
+#include "tests/support/fs_mem_int.h"
 
 #include "journal/base/err.h"
 #include "journal/base/util.h"
-#include "tests/support/dice.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum {
-	SECTOR = 512,
-	FILES = 4096,
-	FDS = 256
-};
-
-struct image {
-	uint8_t *p;
-	size_t n, cap;
-};
-
-struct inode {
-	struct image seen, disk;
-	uint8_t *dirty; /* one byte a sector of seen: written since the last sync */
-	size_t n_dirty;
-	bool lost;          /* a sync failed: nothing of it reaches the disk any more */
-	struct inode *next; /* of all inodes */
-};
-
-struct name {
-	char *path;
-	struct inode *seen, *disk; /* NULL: no such entry */
-	bool is_dir, dir_on_disk;
-};
-
-struct plan {
-	enum fs_op op;
-	uint64_t from, to;
-	int err;
-};
-
-struct fs_mem {
-	struct mw_fs fs;
-	pthread_mutex_t mu;
-	struct name names[FILES];
-	size_t n_names;
-	struct inode *all; /* unlinked and lost ones too; freed with the whole */
-	struct inode *fds[FDS];
-	bool fd_used[FDS];
-	bool fd_dead[FDS]; /* a call on it failed: who writes or syncs it again sins */
-	uint64_t calls[FS_OTHER + 1];
-	struct plan plan;
-	uint64_t stop_at;
-	bool stopped;
-	uint64_t sins;
-	int64_t space;
-};
 
 static struct fs_mem *
 self(const struct mw_fs *fs)
@@ -81,8 +31,8 @@ called(struct fs_mem *m, enum fs_op op)
 	return 0;
 }
 
-static struct name *
-lookup(struct fs_mem *m, const char *path, bool make)
+struct name *
+fs_mem_name(struct fs_mem *m, const char *path, bool make)
 {
 	for (size_t i = 0; i < m->n_names; i++)
 		if (strcmp(m->names[i].path, path) == 0)
@@ -97,8 +47,8 @@ lookup(struct fs_mem *m, const char *path, bool make)
 	return n;
 }
 
-static void
-image_size(struct image *im, size_t n)
+void
+fs_mem_resize(struct image *im, size_t n)
 {
 	if (n > im->cap) {
 		im->cap = n * 2;
@@ -131,8 +81,8 @@ clean(struct inode *in)
 		memset(in->dirty, 0, in->n_dirty);
 }
 
-static struct inode *
-keep(struct fs_mem *m, struct inode *in)
+struct inode *
+fs_mem_keep(struct fs_mem *m, struct inode *in)
 {
 	mw_assert(in);
 	in->next = m->all;
@@ -146,15 +96,15 @@ fm_open(const struct mw_fs *fs, const char *path, int flags)
 	struct fs_mem *m = self(fs);
 	(void)pthread_mutex_lock(&m->mu);
 	int r = -called(m, FS_OPEN);
-	struct name *n = r ? NULL : lookup(m, path, (flags & MW_OPEN_CREATE) != 0);
+	struct name *n = r ? NULL : fs_mem_name(m, path, (flags & MW_OPEN_CREATE) != 0);
 	if (!r && (flags & MW_OPEN_CREATE) && n->seen)
 		r = -EEXIST;
 	if (!r && !(flags & MW_OPEN_CREATE) && (!n || !n->seen))
 		r = -ENOENT;
 	if (!r && !n->seen)
-		n->seen = keep(m, calloc(1, sizeof *n->seen));
+		n->seen = fs_mem_keep(m, calloc(1, sizeof *n->seen));
 	if (!r && (flags & MW_OPEN_NOCACHE) && n->seen->lost) {
-		image_size(&n->seen->seen, n->seen->disk.n);
+		fs_mem_resize(&n->seen->seen, n->seen->disk.n);
 		if (n->seen->disk.n)
 			memcpy(n->seen->seen.p, n->seen->disk.p, n->seen->disk.n);
 		clean(n->seen);
@@ -214,7 +164,7 @@ fm_pwritev(const struct mw_fs *fs, int fd, struct iovec *iov, int n, uint64_t of
 	for (int i = 0;
 	     (!e || stopping || i < n / 2) && i < n && (!m->stopped || stopping); i++) {
 		size_t end = (size_t)off + iov[i].iov_len;
-		image_size(&in->seen, MW_MAX(end, in->seen.n));
+		fs_mem_resize(&in->seen, MW_MAX(end, in->seen.n));
 		memcpy(in->seen.p + off, iov[i].iov_base, iov[i].iov_len);
 		touch(in, (size_t)off, iov[i].iov_len);
 		off = end;
@@ -240,7 +190,7 @@ fm_sync(const struct mw_fs *fs, int fd)
 			clean(in);
 		}
 	} else if (!in->lost) {
-		image_size(&in->disk, in->seen.n);
+		fs_mem_resize(&in->disk, in->seen.n);
 		if (in->seen.n)
 			memcpy(in->disk.p, in->seen.p, in->seen.n);
 		clean(in);
@@ -257,7 +207,7 @@ fm_truncate(const struct mw_fs *fs, int fd, uint64_t size)
 	int e = called(m, FS_OTHER);
 	struct inode *in = m->fds[fd - 1000];
 	if (!e) {
-		image_size(&in->seen, (size_t)size);
+		fs_mem_resize(&in->seen, (size_t)size);
 		touch(in, (size_t)size, 1);
 	}
 	(void)pthread_mutex_unlock(&m->mu);
@@ -281,7 +231,7 @@ fm_unlink(const struct mw_fs *fs, const char *path)
 	struct fs_mem *m = self(fs);
 	(void)pthread_mutex_lock(&m->mu);
 	int e = called(m, FS_OTHER);
-	struct name *n = lookup(m, path, false);
+	struct name *n = fs_mem_name(m, path, false);
 	if (!e && (!n || !n->seen))
 		e = ENOENT;
 	if (!e)
@@ -296,13 +246,13 @@ fm_rename(const struct mw_fs *fs, const char *from, const char *to)
 	struct fs_mem *m = self(fs);
 	(void)pthread_mutex_lock(&m->mu);
 	int e = called(m, FS_OTHER);
-	struct name *a = lookup(m, from, false);
+	struct name *a = fs_mem_name(m, from, false);
 	if (!e && (!a || !a->seen))
 		e = ENOENT;
 	if (!e) {
 		struct inode *in = a->seen;
 		a->seen = NULL;
-		lookup(m, to, true)->seen = in;
+		fs_mem_name(m, to, true)->seen = in;
 	}
 	(void)pthread_mutex_unlock(&m->mu);
 	return -e;
@@ -315,7 +265,7 @@ fm_mkdir(const struct mw_fs *fs, const char *path)
 	(void)pthread_mutex_lock(&m->mu);
 	int e = called(m, FS_OTHER);
 	if (!e)
-		lookup(m, path, true)->is_dir = true;
+		fs_mem_name(m, path, true)->is_dir = true;
 	(void)pthread_mutex_unlock(&m->mu);
 	return -e;
 }
@@ -384,7 +334,7 @@ fm_open_temp(const struct mw_fs *fs, const char *path)
 	if (fd >= 0) { /* not counted: a crash of the machine loses it anyway */
 		struct fs_mem *m = self(fs);
 		(void)pthread_mutex_lock(&m->mu);
-		lookup(m, name, true)->seen = NULL;
+		fs_mem_name(m, name, true)->seen = NULL;
 		(void)pthread_mutex_unlock(&m->mu);
 	}
 	return fd;
@@ -486,117 +436,9 @@ fs_mem_free_space(struct fs_mem *m, int64_t bytes)
 uint8_t *
 fs_mem_bytes(struct fs_mem *m, const char *path, size_t *ret_n)
 {
-	struct name *n = lookup(m, path, false);
+	struct name *n = fs_mem_name(m, path, false);
 	if (!n || !n->seen)
 		return NULL;
 	*ret_n = n->seen->seen.n;
 	return n->seen->seen.p;
-}
-
-void
-fs_mem_nameless(const struct fs_mem *m, void (*cb)(void *arg, const uint8_t *p, size_t n),
-                void *arg)
-{
-	for (const struct inode *in = m->all; in; in = in->next) {
-		bool named = false;
-		for (size_t i = 0; i < m->n_names && !named; i++)
-			named = m->names[i].seen == in;
-		if (!named && in->disk.n)
-			cb(arg, in->disk.p, in->disk.n);
-	}
-}
-
-static uint64_t
-dice(uint64_t *s)
-{
-	return dice_next(s) >> 33;
-}
-
-/* What the disk holds of a file after the crash. */
-static struct inode *
-survive(const struct inode *in, enum fs_crash how, uint64_t *seed)
-{
-	struct inode *out = calloc(1, sizeof *out);
-	mw_assert(out);
-	bool torn = how == FS_CRASH_TORN;
-	bool grown =
-	    how == FS_CRASH_KEEP || torn || (how == FS_CRASH_MIX && dice(seed) % 2);
-	size_t dirty = 0, left;
-	for (size_t i = 0; i < in->n_dirty; i++)
-		dirty += in->dirty[i];
-	left = torn ? dice(seed) % (dirty + 1) : 0;
-	image_size(&out->seen, in->lost || !grown ? in->disk.n : in->seen.n);
-	size_t n = MW_MIN(in->disk.n, out->seen.n);
-	if (n)
-		memcpy(out->seen.p, in->disk.p, n);
-	for (size_t i = 0; !in->lost && i < in->n_dirty; i++) {
-		size_t off = i * SECTOR;
-		bool keep =
-		    how == FS_CRASH_KEEP || (how == FS_CRASH_MIX && dice(seed) % 2);
-		if (!in->dirty[i] || !(keep || torn) || off >= out->seen.n ||
-		    off >= in->seen.n)
-			continue;
-		size_t k = MW_MIN((size_t)SECTOR, MW_MIN(out->seen.n, in->seen.n) - off);
-		if (torn && left == 0)
-			break;
-		if (torn && --left == 0)
-			k = dice(seed) % (k + 1);
-		memcpy(out->seen.p + off, in->seen.p + off, k);
-	}
-	image_size(&out->disk, out->seen.n);
-	if (out->seen.n)
-		memcpy(out->disk.p, out->seen.p, out->seen.n);
-	return out;
-}
-
-struct fs_mem *
-fs_mem_crash(struct fs_mem *m, enum fs_crash how, uint64_t seed)
-{
-	struct fs_mem *x = fs_mem_new();
-	seed = seed * 2654435761U + 12345;
-	for (size_t i = 0; i < m->n_names; i++) {
-		const struct name *n = &m->names[i];
-		if (n->is_dir) {
-			lookup(x, n->path, true)->is_dir = true;
-			continue;
-		}
-		struct inode *in = n->disk;
-		if (n->seen != n->disk &&
-		    (how == FS_CRASH_KEEP || (how >= FS_CRASH_MIX && dice(&seed) % 2)))
-			in = n->seen;
-		if (!in)
-			continue;
-		struct name *to = lookup(x, n->path, true);
-		to->seen = to->disk = keep(x, survive(in, how, &seed));
-	}
-	return x;
-}
-
-static uint64_t
-hash(uint64_t h, const void *p, size_t n)
-{
-	const uint8_t *q = p;
-	for (; n >= 8; n -= 8, q += 8) {
-		uint64_t x;
-		memcpy(&x, q, 8);
-		h = (h ^ x) * 0x9E3779B97F4A7C15U;
-		h ^= h >> 29;
-	}
-	for (; n; n--)
-		h = (h ^ *q++) * 1099511628211U;
-	return h;
-}
-
-uint64_t
-fs_mem_hash(const struct fs_mem *m)
-{
-	uint64_t all = 0;
-	for (size_t i = 0; i < m->n_names; i++) {
-		const struct name *n = &m->names[i];
-		if (!n->seen)
-			continue;
-		uint64_t h = hash(14695981039346656037U, n->path, strlen(n->path));
-		all += hash(h, n->seen->seen.p, n->seen->seen.n);
-	}
-	return all;
 }
