@@ -1,15 +1,13 @@
 #include "tests/bench/crowd.h"
 
-#include "journal/base/clock.h"
 #include "journal/base/util.h"
+#include "tests/bench/figures.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 struct loop;
@@ -36,31 +34,6 @@ struct loop {
 	int wake;
 	unsigned running;
 };
-
-double
-now_s(void)
-{
-	const struct mw_clock *c = mw_clock_system();
-	return (double)c->mono_us(c) / 1e6;
-}
-
-double
-cpu_all(void)
-{
-	struct rusage u;
-	(void)getrusage(RUSAGE_SELF, &u);
-	return (double)u.ru_utime.tv_sec + (double)u.ru_utime.tv_usec / 1e6 +
-	       (double)u.ru_stime.tv_sec + (double)u.ru_stime.tv_usec / 1e6;
-}
-
-void
-must(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	(void)fprintf(stderr, "engine: %s\n", what);
-	exit(70);
-}
 
 void
 crowd_done(struct crowd_turn *t)

@@ -8,7 +8,6 @@
 #ifndef MW_BENCH_CROWD_H
 #define MW_BENCH_CROWD_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 struct crowd_turn;
@@ -30,10 +29,5 @@ void crowd_done(struct crowd_turn *t);
 /* Seconds from the first message to the last answer; v gets those of each message, from
  * when its session was told that the one before was durable. */
 double crowd_run(const struct crowd *c, double *v);
-
-/* Processor time of this process, seconds. */
-double cpu_all(void);
-double now_s(void);
-void must(bool ok, const char *what);
 
 #endif

@@ -1,23 +1,16 @@
 /* engine.c - the log engine beside raw limits measured in the same run; see engine. */
-#include "journal/base/id.h"
 #include "journal/base/util.h"
 #include "journal/codec/digest.h"
-#include "journal/codec/hpke.h"
 #include "journal/codec/zstd.h"
-#include "journal/index/index.h"
-#include "journal/store/store.h"
 #include "journal/verify/verify.h"
-#include "tests/bench/crowd.h"
+#include "tests/bench/figures.h"
 #include "tests/bench/floor.h"
+#include "tests/bench/mail_log.h"
 #include "tests/bench/raw.h"
-#include "tests/support/dice.h"
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <sched.h>
-#include <semaphore.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,232 +21,14 @@
 
 enum {
 	SIZE = 8192,
-	GATHER_US = 8000, /* the default of commit_gather */
 	ROUNDS = 5
 };
-
-static char dir[200], path[260];
-
-/* What is appended: real mail where a directory of it is given, else a made-up text. */
-static struct floor_mail *mails;
-static size_t n_mails;
-static uint8_t public_key[MW_HPKE_KEY], secret_key[MW_HPKE_KEY];
-
-static int
-by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return x < y ? -1 : x > y;
-}
-
-static double
-at(double *v, size_t n, double q)
-{
-	qsort(v, n, sizeof *v, by_value);
-	return v[(size_t)((double)(n - 1) * q)];
-}
 
 static void
 row(const char *what, double got, double limit, double ratio, const char *unit)
 {
 	printf("%-44s %10.2f %10.2f %-10s %6.2f\n", what, got, limit, unit, ratio);
 	(void)fflush(stdout);
-}
-
-static void
-keep(uint8_t *p, size_t n)
-{
-	mails = reallocarray(mails, n_mails + 1, sizeof *mails);
-	must(mails != NULL, "memory");
-	mails[n_mails++] = (struct floor_mail){p, n};
-}
-
-static size_t least, most; /* bytes of the files that are taken */
-
-static int
-load_one(const char *name, const struct stat *sb, int flag, struct FTW *w)
-{
-	size_t n = (size_t)sb->st_size;
-	(void)w;
-	if (flag != FTW_F || n < least || n > most)
-		return 0;
-	FILE *f = fopen(name, "re");
-	uint8_t *p = malloc(n);
-	must(f && p && fread(p, 1, n, f) == n, name);
-	(void)fclose(f);
-	keep(p, n);
-	return 0;
-}
-
-/* A text that compresses well: words, with some noise. */
-static void
-make_mail(void)
-{
-	static uint8_t mail_bytes[SIZE];
-	static const char *const w[] = {"the ",  "of ",     "mail ", "server ", "and ",
-	                                "re: ",  "meeting", " on ",  "please ", "find ",
-	                                "your ", "account", " to ",  "\r\n"};
-	uint64_t x = 11;
-	size_t n = (size_t)snprintf((char *)mail_bytes, SIZE, "Subject: bench\r\n\r\n");
-	while (n < SIZE) {
-		(void)dice_next(&x);
-		const char *s = w[(x >> 33) % MW_COUNT(w)];
-		if ((x >> 50) % 5 == 0)
-			mail_bytes[n++] = (uint8_t)('a' + (x >> 40) % 26);
-		for (; *s && n < SIZE; s++)
-			mail_bytes[n++] = (uint8_t)*s;
-	}
-	keep(mail_bytes, SIZE);
-}
-
-/* Mail of about so many bytes: files of a quarter less to a quarter more. */
-static void
-choose(const char *from, size_t bytes)
-{
-	n_mails = 0;
-	least = bytes - bytes / 4;
-	most = bytes + bytes / 4;
-	if (from)
-		must(nftw(from, load_one, 16, FTW_PHYS) == 0, from);
-	if (n_mails == 0)
-		make_mail();
-}
-
-static atomic_bool learned;
-
-static void
-on_note(void *arg, int level, const char *text)
-{
-	(void)arg;
-	(void)level;
-	if (strstr(text, "event=dictionary-"))
-		atomic_store(&learned, true);
-}
-
-static struct mw_store *
-open_as(enum mw_store_mode mode, bool index)
-{
-	struct mw_store_opts o = {.dir = path,
-	                          .mode = mode,
-	                          .no_index = !index,
-	                          .gather_us = GATHER_US,
-	                          .note = on_note,
-	                          .dictionary = mode == MW_STORE_WRITE,
-	                          .recovery = public_key,
-	                          .n_recovery = mode == MW_STORE_WRITE,
-	                          .secret = secret_key,
-	                          .n_secret = mode == MW_STORE_READ};
-	struct mw_store *st = NULL;
-	struct mw_err err = {0};
-	if (mw_store_open(&o, &st, &err) < 0) {
-		(void)fprintf(stderr, "%s\n", err.msg);
-		exit(70);
-	}
-	return st;
-}
-
-static void
-fresh(void)
-{
-	char cmd[400];
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%s'", path);
-	must(system(cmd) == 0, "cannot clean up");
-	must(mw_store_create(path, NULL, NULL, NULL) == 0, "no journal");
-}
-
-/* A record of message k, finished. */
-static struct mw_entry *
-entry(struct mw_store *st, unsigned k)
-{
-	MW_ENTRY_AUTO *e = NULL;
-	char qid[24], to[40], from[40];
-	const struct floor_mail *b = &mails[k % n_mails];
-	(void)snprintf(qid, sizeof qid, "Q%u", k);
-	(void)snprintf(to, sizeof to, "u%u@bench.test", k % 1000);
-	(void)snprintf(from, sizeof from, "w%u@d%u.test", k * 7 % 5003, k % 211);
-	struct mw_rcpt r = {.addr = mw_strz(to)};
-	struct mw_mail m = {.time_us = 1000 + k,
-	                    .queue_id = mw_strz(qid),
-	                    .sender = mw_strz(from),
-	                    .client_addr = MW_STR("192.0.2.25"),
-	                    .client_name = MW_STR("mail.example.net"),
-	                    .helo = MW_STR("mail.example.net"),
-	                    .hostname = MW_STR("mx.example.org"),
-	                    .front = MW_STR("milter"),
-	                    .rcpt = &r,
-	                    .n_rcpt = 1};
-	must(mw_entry_new(st, MW_TYPE_MAIL, &e, NULL) == 0 &&
-	         mw_entry_body(e, b->p, b->n, NULL) == 0 &&
-	         mw_entry_describe(e, &m, NULL) == 0 &&
-	         mw_entry_finish_mail(e, &m, NULL) == 0,
-	     "a record");
-	return MW_TAKE(e);
-}
-
-/* One message, alone. */
-static void
-append(struct mw_store *st, unsigned k)
-{
-	MW_ENTRY_AUTO *e = entry(st, k);
-	must(mw_store_append(st, e, NULL, NULL) == 0, "append");
-}
-
-/* ---- sessions ---- */
-
-struct turn {
-	struct mw_store *st;
-	struct mw_entry *e;
-	struct crowd_turn *t;
-};
-
-/* Whoever has its answer is on its way with the next message, as mailwald counts. */
-static void
-answered(void *arg, const struct mw_commit *c)
-{
-	struct turn *t = arg;
-	must(c->code == 0, "append");
-	mw_store_coming(t->st, 1);
-	crowd_done(t->t);
-}
-
-static void *
-hand(void *arg, unsigned k, struct crowd_turn *ct)
-{
-	struct turn *t = malloc(sizeof *t);
-	must(t != NULL, "memory");
-	*t = (struct turn){arg, entry(arg, k), ct};
-	mw_store_submit(t->st, t->e, answered, t);
-	mw_store_coming(arg, -1);
-	return t;
-}
-
-static void
-drop_turn(void *record)
-{
-	struct turn *t = record;
-	mw_entry_free(t->e);
-	free(t);
-}
-
-static void
-no_more(void *arg)
-{
-	mw_store_coming(arg, -1);
-}
-
-/* threads: 0, as mailwald has them. Seconds that it took. */
-static double
-sessions(struct mw_store *st, unsigned n, unsigned threads, unsigned messages, double *v)
-{
-	struct crowd c = {.sessions = n,
-	                  .messages = messages,
-	                  .threads = threads,
-	                  .arg = st,
-	                  .hand = hand,
-	                  .drop = drop_turn,
-	                  .none = no_more};
-	mw_store_coming(st, (int)n);
-	return crowd_run(&c, v);
 }
 
 /* ---- raw: write and fdatasync into a prepared file ---- */
@@ -290,7 +65,7 @@ raw(size_t record, unsigned n, double q)
 		v[i] = now_s() - t;
 	}
 	(void)close(fd);
-	return at(v, n, q);
+	return quantile(v, n, q);
 }
 
 static void
@@ -312,13 +87,14 @@ latency(void)
 		mw_store_stats(st, &s);
 		gap[r] = (double)s.batches / (double)s.mails;
 		mw_store_close(st);
-		ours[r] = at(v, 500, 0.5);
+		ours[r] = quantile(v, 500, 0.5);
 	}
-	double a = at(ours, ROUNDS, 0.5) * 1e6, b = at(disk, ROUNDS, 0.5) * 1e6;
+	double a = quantile(ours, ROUNDS, 0.5) * 1e6,
+	       b = quantile(disk, ROUNDS, 0.5) * 1e6;
 	row("p50 of one session, 8 KB, µs", a, 1.5 * b + 100, a / (1.5 * b + 100),
 	    "1.5 raw+100");
-	row("syncs a message, one session", at(gap, ROUNDS, 0.5), 1, at(gap, ROUNDS, 0.5),
-	    "1");
+	row("syncs a message, one session", quantile(gap, ROUNDS, 0.5), 1,
+	    quantile(gap, ROUNDS, 0.5), "1");
 }
 
 /* ---- 64 sessions ---- */
@@ -406,16 +182,16 @@ many_round(struct figures *f, unsigned r, unsigned threads, double *v)
 	f->syncs[r] = (double)(b.batches - a.batches) / (double)(b.mails - a.mails);
 	f->stored = (double)(b.bytes_stored - a.bytes_stored) / MANY;
 	mw_store_close(st);
-	f->p99[r] = at(v, MANY, 0.99);
-	f->p50[r] = at(v, MANY, 0.5);
+	f->p99[r] = quantile(v, MANY, 0.99);
+	f->p50[r] = quantile(v, MANY, 0.5);
 }
 
 static void
 say_figures(const char *what, struct figures *f)
 {
 	printf("%s: %.0f messages/s, p50 %.2f ms, p99 %.2f ms, %.1f µs of CPU each\n",
-	       what, at(f->rate, ROUNDS, 0.5), at(f->p50, ROUNDS, 0.5) * 1e3,
-	       at(f->p99, ROUNDS, 0.5) * 1e3, at(f->cpu, ROUNDS, 0.5));
+	       what, quantile(f->rate, ROUNDS, 0.5), quantile(f->p50, ROUNDS, 0.5) * 1e3,
+	       quantile(f->p99, ROUNDS, 0.5) * 1e3, quantile(f->cpu, ROUNDS, 0.5));
 }
 
 /* Each round has all of it, so that other work on the machine meets all alike. */
@@ -432,35 +208,35 @@ many(void)
 		int fd = prepared(ROOM);
 		raw_f.rate[r] = raw_crowd(fd, ROOM, (size_t)ours.stored, EACH, v);
 		must(raw_f.rate[r] > 0, "raw group commit");
-		raw_f.p99[r] = at(v, MANY, 0.99);
-		raw_f.p50[r] = at(v, MANY, 0.5);
+		raw_f.p99[r] = quantile(v, MANY, 0.99);
+		raw_f.p50[r] = quantile(v, MANY, 0.5);
 		double cpu = cpu_all();
 		bottom.rate[r] = floor_run(fd, ROOM, z, mails, n_mails, MANY, v);
 		bottom.cpu[r] = (cpu_all() - cpu) / MANY * 1e6;
-		bottom.p99[r] = at(v, MANY, 0.99);
-		bottom.p50[r] = at(v, MANY, 0.5);
+		bottom.p99[r] = quantile(v, MANY, 0.99);
+		bottom.p50[r] = quantile(v, MANY, 0.5);
 		(void)close(fd);
 		zstd[r] = zstd_rate(z);
 	}
 	mw_zdict_free(z);
 	double cores = (double)sysconf(_SC_NPROCESSORS_ONLN);
-	double group = at(raw_f.rate, ROUNDS, 0.5);
-	double cpu = 0.9 * cores * at(zstd, ROUNDS, 0.5);
-	double limit = MW_MIN(cpu, group), got = at(ours.rate, ROUNDS, 0.5);
-	double p99 = at(raw_f.p99, ROUNDS, 0.5) * 1e3;
+	double group = quantile(raw_f.rate, ROUNDS, 0.5);
+	double cpu = 0.9 * cores * quantile(zstd, ROUNDS, 0.5);
+	double limit = MW_MIN(cpu, group), got = quantile(ours.rate, ROUNDS, 0.5);
+	double p99 = quantile(raw_f.p99, ROUNDS, 0.5) * 1e3;
 	printf("raw group commit %.0f records/s, p99 %.2f ms; 0.9 x %.0f cores x %.0f "
 	       "messages/s, zstd -3 with a dictionary: %.0f\n",
-	       group, p99, cores, at(zstd, ROUNDS, 0.5), cpu);
+	       group, p99, cores, quantile(zstd, ROUNDS, 0.5), cpu);
 	say_figures("the log", &ours);
 	say_figures("with a thread for each session", &threads);
 	say_figures("the least: SHA-256, zstd, AES, write, sync, wake", &bottom);
 	row("64 sessions, messages/s", got, limit, got / limit, "limit");
-	row("the same, of the least", got, at(bottom.rate, ROUNDS, 0.5),
-	    got / at(bottom.rate, ROUNDS, 0.5), "the least");
-	row("syncs a message, 64 sessions", at(ours.syncs, ROUNDS, 0.5), 0.04,
-	    at(ours.syncs, ROUNDS, 0.5) / 0.04, "0.04");
-	row("p99 of 64 sessions, ms", at(ours.p99, ROUNDS, 0.5) * 1e3, 3 * p99,
-	    at(ours.p99, ROUNDS, 0.5) * 1e3 / (3 * p99), "3 raw p99");
+	row("the same, of the least", got, quantile(bottom.rate, ROUNDS, 0.5),
+	    got / quantile(bottom.rate, ROUNDS, 0.5), "the least");
+	row("syncs a message, 64 sessions", quantile(ours.syncs, ROUNDS, 0.5), 0.04,
+	    quantile(ours.syncs, ROUNDS, 0.5) / 0.04, "0.04");
+	row("p99 of 64 sessions, ms", quantile(ours.p99, ROUNDS, 0.5) * 1e3, 3 * p99,
+	    quantile(ours.p99, ROUNDS, 0.5) * 1e3 / (3 * p99), "3 raw p99");
 }
 
 /* The log alone: to compare two builds, or to look into one. */
@@ -604,9 +380,9 @@ reading(void)
 		re[r] = (double)n / (now_s() - t0);
 		mw_store_close(st);
 	}
-	double a = at(v, ROUNDS, 0.5), b = at(sha, ROUNDS, 0.5);
+	double a = quantile(v, ROUNDS, 0.5), b = quantile(sha, ROUNDS, 0.5);
 	row("verify, all but contents, MB/s", a, b, a / b, "SHA-256");
-	row("index rebuild, records/s", at(re, ROUNDS, 0.5), 0, 0, "");
+	row("index rebuild, records/s", quantile(re, ROUNDS, 0.5), 0, 0, "");
 	st = open_as(MW_STORE_READ, true);
 	for (unsigned r = 0; r < ROUNDS; r++) {
 		unsigned n = 0;
@@ -618,8 +394,8 @@ reading(void)
 		open_s[r] = (now_s() - t0) * 1e3;
 		must(n == MAILS / 1000, "hits");
 	}
-	row("look-up of 20 mails of one among 20,000, ms", at(open_s, ROUNDS, 0.5), 1,
-	    at(open_s, ROUNDS, 0.5), "1 ms");
+	row("look-up of 20 mails of one among 20,000, ms", quantile(open_s, ROUNDS, 0.5),
+	    1, quantile(open_s, ROUNDS, 0.5), "1 ms");
 	for (unsigned r = 0; r < ROUNDS; r++) {
 		struct mw_record rec;
 		struct mw_mail m;
@@ -634,8 +410,8 @@ reading(void)
 		(void)t0;
 		open_s[r] = (now_s() - t1) * 1e3;
 	}
-	row("one message read back warm, ms", at(open_s, ROUNDS, 0.5), 5,
-	    at(open_s, ROUNDS, 0.5) / 5, "5 ms");
+	row("one message read back warm, ms", quantile(open_s, ROUNDS, 0.5), 5,
+	    quantile(open_s, ROUNDS, 0.5) / 5, "5 ms");
 	mw_store_close(st);
 	struct rusage u;
 	(void)getrusage(RUSAGE_SELF, &u);
@@ -656,8 +432,7 @@ main(int argc, char **argv)
 	(void)sched_setscheduler(0, SCHED_BATCH, &none); /* as mailwald's unit asks */
 	const char *from = argc > 3 && *argv[3] ? argv[3] : NULL;
 	choose(from, SIZE);
-	mw_random(secret_key, sizeof secret_key);
-	must(mw_hpke_public(secret_key, public_key) == 0, "keys");
+	make_keys();
 	printf("%-44s %10s %10s %-10s %6s\n", "", "measured", "limit", "", "ratio");
 	const char *part = argc > 2 ? argv[2] : "";
 	if (!*part || strcmp(part, "latency") == 0)

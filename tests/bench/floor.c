@@ -4,6 +4,7 @@
 #include "journal/codec/aead.h"
 #include "journal/codec/digest.h"
 #include "tests/bench/crowd.h"
+#include "tests/bench/figures.h"
 
 #include <pthread.h>
 #include <stdlib.h>

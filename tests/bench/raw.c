@@ -1,7 +1,7 @@
 #include "tests/bench/raw.h"
 
-#include "journal/base/clock.h"
 #include "journal/base/util.h"
+#include "tests/bench/figures.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -23,13 +23,6 @@ struct client {
 	unsigned each;
 	double *v;
 };
-
-static double
-now_s(void)
-{
-	const struct mw_clock *c = mw_clock_system();
-	return (double)c->mono_us(c) / 1e6;
-}
 
 static void *
 client(void *arg)

@@ -1,69 +1,28 @@
 /* scale.c - a journal of many messages: what reading it takes, beside limits measured in
  * the same run; see scale. */
+#include "tests/bench/scale.h"
+
 #include "journal/base/arena.h"
-#include "journal/base/bytes.h"
 #include "journal/base/id.h"
 #include "journal/base/util.h"
 #include "journal/codec/digest.h"
-#include "journal/codec/keyring.h"
-#include "journal/index/index.h"
-#include "journal/index/kv.h"
 #include "journal/segment/segment.h"
-#include "journal/store/store.h"
 #include "journal/verify/verify.h"
-#include "tests/support/dice.h"
+#include "tests/bench/figures.h"
 
 #include <fcntl.h>
 #include <ftw.h>
 #include <pthread.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
-enum {
-	ROUNDS = 5,
-	WRITERS = 32,
-	PAD = 6000 /* bytes more to each message, where it is the bytes that count */
-};
-
-static char path[260];
-static uint8_t public_key[MW_KEY_LEN], secret_key[MW_KEY_LEN];
-static double
-now_s(void)
-{
-	const struct mw_clock *c = mw_clock_system();
-	return (double)c->mono_us(c) / 1e6;
-}
-
-static void
-must(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	(void)fprintf(stderr, "scale: %s\n", what);
-	exit(70);
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return x < y ? -1 : x > y;
-}
-
-static double
-median(double *v, size_t n)
-{
-	qsort(v, n, sizeof *v, by_value);
-	return v[n / 2];
-}
-
-static void
+void
 row(const char *what, double got, double limit, const char *unit)
 {
 	printf("%-52s %12.2f %12.2f %-22s %8.2f\n", what, got, limit, unit,
@@ -71,7 +30,7 @@ row(const char *what, double got, double limit, const char *unit)
 	(void)fflush(stdout);
 }
 
-static void
+void
 shell(const char *fmt, ...)
 {
 	char cmd[900];
@@ -81,167 +40,6 @@ shell(const char *fmt, ...)
 	va_end(ap);
 	int r = system(cmd);
 	must(r != -1 && WIFEXITED(r) && WEXITSTATUS(r) <= 1, cmd); /* 1: degraded */
-}
-
-/* ---- a day of mail, and a few days after it ---- */
-
-static unsigned long all_mails, people, days;
-static struct mw_clock lying; /* the writer's: days pass as it likes */
-static _Atomic int64_t lie_us;
-
-static int64_t
-lie(const struct mw_clock *c)
-{
-	(void)c;
-	return lie_us;
-}
-static size_t pad;
-static int64_t begin_us;
-
-static struct mw_store *
-open_as(enum mw_store_mode mode, bool key)
-{
-	struct mw_store_opts o = {.dir = path,
-	                          .mode = mode,
-	                          .recovery = public_key,
-	                          .n_recovery = mode == MW_STORE_WRITE,
-	                          .secret = secret_key,
-	                          .delimiter = "+",
-	                          .n_secret = key,
-	                          .clock = mode == MW_STORE_WRITE ? &lying : NULL};
-	struct mw_store *st = NULL;
-	struct mw_err err = {0};
-	if (mw_store_open(&o, &st, &err) < 0)
-		must(false, err.msg);
-	return st;
-}
-
-static void
-append(struct mw_store *st, unsigned long k, int64_t time_us)
-{
-	static const char text[] =
-	    "From: Somebody <somebody@example.net>\r\nSubject: about that\r\n"
-	    "Message-ID: <%lu.%lx@example.net>\r\n\r\nDear all,\r\n\r\n"
-	    "this is message %lu, and it says %lx, %lx and %lx.\r\n";
-	static const char digits[] =
-	    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	    "0123456789+/";
-	MW_ENTRY_AUTO *e = NULL;
-	char qid[24], to[40], from[40], body[600 + PAD];
-	uint64_t x = k * 2654435761UL;
-	size_t n = (size_t)snprintf(body, 600, text, k, x, k, x * 7, x * 13, x * 29);
-	for (size_t i = 0; i < pad; i++) { /* as if of an attachment */
-		body[n++] = digits[dice_next(&x) >> 58];
-	}
-	(void)snprintf(qid, sizeof qid, "Q%lu", k);
-	(void)snprintf(to, sizeof to, "u%lu@bench.test", k % people);
-	(void)snprintf(from, sizeof from, "w%lu@d%lu.test", k * 7 % 50021, k % 2111);
-	struct mw_rcpt r = {.addr = mw_strz(to)};
-	struct mw_mail m = {.time_us = time_us,
-	                    .queue_id = mw_strz(qid),
-	                    .sender = mw_strz(from),
-	                    .client_addr = MW_STR("192.0.2.25"),
-	                    .helo = MW_STR("mail.example.net"),
-	                    .front = MW_STR("milter"),
-	                    .rcpt = &r,
-	                    .n_rcpt = 1};
-	for (int64_t was = lie_us; was < time_us;) /* a clock does not go back */
-		if (atomic_compare_exchange_weak(&lie_us, &was, time_us))
-			break;
-	must(mw_entry_new(st, MW_TYPE_MAIL, &e, NULL) == 0 &&
-	         mw_entry_body(e, body, n, NULL) == 0 &&
-	         mw_entry_describe(e, &m, NULL) == 0 &&
-	         mw_entry_finish_mail(e, &m, NULL) == 0 &&
-	         mw_store_append(st, e, NULL, NULL) == 0,
-	     "append");
-}
-
-/* What was made may be read by another process: it has the key and the number. */
-static void
-made(void)
-{
-	char file[300];
-	(void)snprintf(file, sizeof file, "%s.made", path);
-	FILE *f = fopen(file, "we");
-	must(f && fprintf(f, "%lu %lu\n", all_mails, days) > 0 && fclose(f) == 0, file);
-}
-
-static void
-known(void)
-{
-	char file[300];
-	(void)snprintf(file, sizeof file, "%s.made", path);
-	FILE *f = fopen(file, "re");
-	must(f && fscanf(f, "%lu %lu", &all_mails, &days) == 2, file);
-	(void)fclose(f);
-	people = all_mails / 100 ? all_mails / 100 : 1;
-	(void)snprintf(file, sizeof file, "%s.key", path);
-	must(mw_keyring_load_secret(file, MW_STR(""), secret_key, NULL) == 0, file);
-}
-
-struct writer {
-	struct mw_store *st;
-	unsigned long first, last;
-};
-
-static void *
-write_some(void *arg)
-{
-	const struct writer *w = arg;
-	double step = (double)days * 86400e6 / (double)all_mails;
-	for (unsigned long k = w->first; k < w->last; k++)
-		append(w->st, k, begin_us + (int64_t)(step * (double)k));
-	return NULL;
-}
-
-/* Writers take turns in stretches, so that time goes on about as the log does. */
-static void
-make(unsigned long n)
-{
-	enum {
-		STRETCH = 64
-	};
-	pthread_t t[WRITERS];
-	struct writer w[WRITERS];
-	char file[300];
-	(void)snprintf(file, sizeof file, "%s.key", path);
-	shell("rm -f '%s' '%s.pub'", file, file);
-	must(mw_keyring_new(file, MW_STR(""), public_key, NULL) == 0 &&
-	         mw_keyring_load_secret(file, MW_STR(""), secret_key, NULL) == 0,
-	     file);
-	all_mails = n;
-	people = n / 100 ? n / 100 : 1;
-	begin_us = mw_clock_system()->now_us(mw_clock_system()) -
-	           (int64_t)(days + 7) * 86400000000;
-	shell("rm -rf '%s'", path);
-	must(mw_store_create(path, NULL, NULL, NULL) == 0, "no journal");
-	lying = *mw_clock_system();
-	lying.now_us = lie;
-	lie_us = begin_us;
-	struct mw_store *st = open_as(MW_STORE_WRITE, false);
-	double t0 = now_s();
-	for (unsigned long at = 0; at < n;) {
-		unsigned long round = MW_MIN(n - at, (unsigned long)WRITERS * STRETCH);
-		unsigned long each = (round + WRITERS - 1) / WRITERS, k = at;
-		unsigned used = 0;
-		for (; used < WRITERS && k < at + round; used++, k += each) {
-			w[used] = (struct writer){st, k, MW_MIN(k + each, at + round)};
-			must(pthread_create(&t[used], NULL, write_some, &w[used]) == 0,
-			     "thread");
-		}
-		for (unsigned i = 0; i < used; i++)
-			(void)pthread_join(t[i], NULL);
-		at += round;
-	}
-	must(mw_store_roll(st, NULL) == 0, "roll");
-	for (unsigned day = 1; day <= 6; day++) {
-		append(st, n + day, begin_us + (int64_t)(day + days) * 86400000000 - 1);
-		must(mw_store_roll(st, NULL) == 0, "roll");
-	}
-	mw_store_close(st);
-	made();
-	printf("%lu messages written, %.0f/s\n", n, (double)n / (now_s() - t0));
-	(void)fflush(stdout);
 }
 
 /* ---- limits ---- */
@@ -349,15 +147,17 @@ scans(void)
 		v[1][r] = verify_once(false, 0);
 		v[2][r] = r == 0 ? verify_once(true, 100) : v[2][0];
 	}
-	double hash = median(sha, ROUNDS);
-	double limit = MW_MIN(median(raw[0], ROUNDS), hash);
+	double hash = quantile(sha, ROUNDS, 0.5);
+	double limit = MW_MIN(quantile(raw[0], ROUNDS, 0.5), hash);
 	printf(
 	    "read cold %.0f, warm %.0f, SHA-256 on all processors %.0f MB/s, %.0f MB\n",
-	    median(raw[0], ROUNDS), median(raw[1], ROUNDS), hash, read_all / 1e6);
-	row("verify, cold, MB/s (aim 0.7)", median(v[0], ROUNDS), limit,
+	    quantile(raw[0], ROUNDS, 0.5), quantile(raw[1], ROUNDS, 0.5), hash,
+	    read_all / 1e6);
+	row("verify, cold, MB/s (aim 0.7)", quantile(v[0], ROUNDS, 0.5), limit,
 	    "min(read, SHA-256)");
-	limit = MW_MIN(median(raw[1], ROUNDS), hash);
-	row("verify, warm, MB/s", median(v[1], ROUNDS), limit, "min(read, SHA-256)");
+	limit = MW_MIN(quantile(raw[1], ROUNDS, 0.5), hash);
+	row("verify, warm, MB/s", quantile(v[1], ROUNDS, 0.5), limit,
+	    "min(read, SHA-256)");
 	row("verify with the key, all contents, warm, MB/s", v[2][0], limit,
 	    "min(read, SHA-256)");
 }
@@ -387,54 +187,11 @@ recovery(void)
 		v[r] = (double)e.end / (now_s() - t0) / 1e6;
 		mw_seg_free(s);
 	}
-	row("recovery scan of a segment, cold, MB/s (aim 0.7)", median(v, ROUNDS),
-	    median(raw, ROUNDS), "read");
+	row("recovery scan of a segment, cold, MB/s (aim 0.7)", quantile(v, ROUNDS, 0.5),
+	    quantile(raw, ROUNDS, 0.5), "read");
 }
 
 /* ---- the index ---- */
-
-enum {
-	TOKENS = 14,
-	PART = 100000 /* messages to a transaction of the limit */
-};
-
-static unsigned long appended, to_append;
-
-static int
-append_keys(void *arg, struct mw_kv_txn *t)
-{
-	(void)arg;
-	unsigned long end = MW_MIN(to_append, appended + PART);
-	for (unsigned long k = appended * TOKENS; k < end * TOKENS; k++) {
-		uint8_t key[16] = {0}, val[8] = {0};
-		mw_put64be(key, k * 97);
-		mw_put64be(key + 8, k);
-		if (mw_kv_append(t, mw_str((char *)key, sizeof key),
-		                 mw_str((char *)val, sizeof val)) < 0)
-			return MW_EIO;
-	}
-	return 0;
-}
-
-/* Messages a second: a key of 16 bytes and a place of 8 for each token, sorted before. */
-static double
-sorted_append(unsigned long n)
-{
-	struct mw_kv *kv = NULL;
-	char file[300];
-	(void)snprintf(file, sizeof file, "%s.lmdb", path);
-	shell("rm -f '%s' '%s-lock'", file, file);
-	double t0 = now_s();
-	must(mw_kv_open(file, MW_KV_CREATE, &kv, NULL) == 0, file);
-	to_append = n;
-	for (appended = 0; appended < n; appended += MW_MIN(n - appended, PART))
-		must(mw_kv_write(kv, append_keys, NULL, NULL) == 0, "LMDB");
-	must(mw_kv_sync(kv, NULL) == 0, "LMDB");
-	double rate = (double)n / (now_s() - t0);
-	mw_kv_close(kv);
-	shell("rm -f '%s' '%s-lock'", file, file);
-	return rate;
-}
 
 static void
 rebuild(void)
@@ -449,8 +206,8 @@ rebuild(void)
 		v[r] = (double)n / (now_s() - t0);
 		mw_store_close(st);
 	}
-	row("index rebuild, records/s (aim 0.5)", median(v, 3), median(raw, 3),
-	    "LMDB sorted append");
+	row("index rebuild, records/s (aim 0.5)", quantile(v, 3, 0.5),
+	    quantile(raw, 3, 0.5), "LMDB sorted append");
 }
 
 static int
@@ -512,10 +269,11 @@ looking_up(void)
 		by_id[r] = (now_s() - t0) * 1e3;
 		mw_store_close(st);
 	}
-	row("the 100 mails of one recipient, warm, ms", median(v, ROUNDS), 1, "1 ms");
-	row("one message read back, warm, ms", median(back, ROUNDS), 5, "5 ms");
-	row("one known ID, all files cold, until its bytes, ms", median(by_id, ROUNDS),
-	    50, "50 ms");
+	row("the 100 mails of one recipient, warm, ms", quantile(v, ROUNDS, 0.5), 1,
+	    "1 ms");
+	row("one message read back, warm, ms", quantile(back, ROUNDS, 0.5), 5, "5 ms");
+	row("one known ID, all files cold, until its bytes, ms",
+	    quantile(by_id, ROUNDS, 0.5), 50, "50 ms");
 }
 
 /* ---- commands ---- */
@@ -545,77 +303,6 @@ commands(const char *bin)
 	command(bin, "prune --yes", 1);
 	shell("'%s' -j '%s' verify -q --sample 0 >/dev/null", bin, path);
 	shell("rm -f '%s.conf'", path);
-}
-
-/* ---- an index of so many entries, without a log ---- */
-
-static void
-index_alone(unsigned long n)
-{
-	enum {
-		BATCH = 16384,
-		SEGMENT = 20000, /* records to a segment: 64 MiB of 3 KB each */
-		FRAME = 3200
-	};
-	static uint8_t tokens[BATCH][TOKENS * 8];
-	static struct mw_index_entry e[BATCH];
-	static const uint8_t journal[MW_ID_LEN] = "bench";
-	struct mw_index *ix = NULL;
-	unsigned long k = 0, who = n / 100 ? n / 100 : 1;
-	double raw = sorted_append(MW_MIN(n, 2000000UL));
-	shell("rm -rf '%s' && mkdir -p '%s/index'", path, path);
-	must(mw_index_open(path, journal, 1, &ix, NULL) == 0, "index");
-	double t0 = now_s();
-	while (k < n) {
-		size_t i = 0;
-		uint64_t part = k / SEGMENT / MW_INDEX_SPAN;
-		struct mw_index_point p = {0};
-		for (; i < BATCH && k < n && k / SEGMENT / MW_INDEX_SPAN == part;
-		     i++, k++) {
-			for (unsigned j = 0; j < TOKENS; j++) {
-				uint64_t x = j == 0 ? k % who + 1 : k * TOKENS + j + n;
-				x *= UINT64_C(0x9e3779b97f4a7c15);
-				mw_put64be(tokens[i] + (size_t)8 * j, x ^ x >> 32);
-			}
-			e[i] = (struct mw_index_entry){k + 1, k / SEGMENT + 1,
-			                               8192 + k % SEGMENT * FRAME,
-			                               tokens[i], TOKENS};
-			p = (struct mw_index_point){
-			    e[i].segment, e[i].offset + FRAME, k + 2, e[i].offset, {0}};
-		}
-		must(mw_index_put(ix, e, i, &p, NULL) == 0, "put");
-	}
-	mw_index_close(ix);
-	printf("%lu entries of %d tokens\n", n, TOKENS);
-	row("index built, entries/s", (double)n / (now_s() - t0), raw,
-	    "LMDB sorted append");
-	must(mw_index_open(path, journal, 0, &ix, NULL) == 0, "index");
-	double v[ROUNDS];
-	for (unsigned r = 0; r < 2 * ROUNDS; r++) { /* the second half is warm */
-		static struct mw_index_hit hit[200];
-		uint8_t t[8];
-		uint64_t x =
-		    (who / 7 * (r % ROUNDS + 1) % who + 1) * UINT64_C(0x9e3779b97f4a7c15);
-		int found = 0;
-		mw_put64be(t, x ^ x >> 32);
-		t0 = now_s();
-		for (unsigned long s = 1; s <= (n - 1) / SEGMENT + 1; s += MW_INDEX_SPAN)
-			found += mw_index_find(ix, s, t, 0, hit, 200, NULL);
-		v[r % ROUNDS] = (now_s() - t0) * 1e3;
-		must(found >= 100, "found");
-	}
-	row("the 100 places of one recipient, warm, ms", median(v, ROUNDS), 1, "1 ms");
-	mw_index_close(ix);
-	must(mw_index_open(path, journal, 1, &ix, NULL) == 0, "index");
-	t0 = now_s();
-	for (unsigned long s = 1; s <= (n - 1) / SEGMENT + 1; s += MW_INDEX_SPAN) {
-		struct mw_index_point p;
-		must(mw_index_point(ix, s, &p, NULL) == 1, "state");
-	}
-	row("looked through by a writer, entries/s", (double)n / (now_s() - t0), raw,
-	    "LMDB sorted append");
-	mw_index_close(ix);
-	shell("du -sm '%s/index' | cut -f1 | sed 's/$/ MB of index/'", path);
 }
 
 int
