@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -327,16 +328,56 @@ mw_files_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
 	return r < 0 ? r : 0;
 }
 
+/* Held while a directory is looked at or made: workers make mailboxes beside each other,
+ * and what lies above is there for the others only with its mode and owner, which they
+ * take. */
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+
+/* 1: it is there. 0: nothing is. */
+static int
+is_directory(const char *path, struct stat *st, struct mw_err *err)
+{
+	(void)pthread_mutex_lock(&making);
+	int r = stat(path, st);
+	(void)pthread_mutex_unlock(&making);
+	if (r < 0)
+		return 0;
+	if (S_ISDIR(st->st_mode))
+		return 1;
+	return mw_fail(err, MW_ECREATE, "%s is there and no directory", path);
+}
+
+static int
+make_below(const struct stat *parent, const char *path, struct mw_err *err)
+{
+	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+		int r = mw_fail_errno(err, "cannot make directory %s", path);
+		if (r == MW_ENOTFOUND && err)
+			err->code = MW_ECREATE;
+		return r == MW_ENOTFOUND ? MW_ECREATE : r;
+	}
+	mode_t mode = parent->st_mode & 07770; /* others have no business in mail */
+	if (parent->st_mode & S_ISVTX)         /* below /tmp and the like: ours alone */
+		mode = 0700;
+	/* By its descriptor: whose directory it lies in may lay a link there now. */
+	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return mw_fail_errno(err, "cannot open %s", path);
+	if (geteuid() == 0 && fchown(fd, parent->st_uid, parent->st_gid) < 0)
+		return mw_fail_errno(err, "cannot set the owner of %s", path);
+	if (fchmod(fd, mode | 0700) < 0)
+		return mw_fail_errno(err, "cannot set the mode of %s", path);
+	return 0;
+}
+
 int
 mw_files_mkdirs(const char *path, struct mw_err *err)
 {
 	char buf[PATH_MAX];
 	struct stat st;
-	if (stat(path, &st) == 0) {
-		if (S_ISDIR(st.st_mode))
-			return 0;
-		return mw_fail(err, MW_ECREATE, "%s is there and no directory", path);
-	}
+	int r = is_directory(path, &st, err);
+	if (r)
+		return r < 0 ? r : 0;
 	if (snprintf(buf, sizeof buf, "%s", path) >= (int)sizeof buf)
 		return mw_fail(err, MW_ECREATE, "path too long: %.100s…", path);
 	char *slash = strrchr(buf, '/');
@@ -347,31 +388,14 @@ mw_files_mkdirs(const char *path, struct mw_err *err)
 		*slash = '\0';
 		parent = buf;
 	}
-	if (stat(parent, &st) < 0) {
-		int r = mw_files_mkdirs(parent, err);
-		if (r)
-			return r;
-		if (stat(parent, &st) < 0)
-			return mw_fail_errno(err, "cannot make directory %s", parent);
-	}
-	if (mkdir(path, 0700) < 0 && errno != EEXIST) {
-		int r = mw_fail_errno(err, "cannot make directory %s", path);
-		if (r == MW_ENOTFOUND && err)
-			err->code = MW_ECREATE;
-		return r == MW_ENOTFOUND ? MW_ECREATE : r;
-	}
-	mode_t mode = st.st_mode & 07770; /* others have no business in mail */
-	if (st.st_mode & S_ISVTX)         /* below /tmp and the like: ours alone */
-		mode = 0700;
-	/* By its descriptor: whose directory it lies in may lay a link there now. */
-	MW_AUTOCLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return mw_fail_errno(err, "cannot open %s", path);
-	if (geteuid() == 0 && fchown(fd, st.st_uid, st.st_gid) < 0)
-		return mw_fail_errno(err, "cannot set the owner of %s", path);
-	if (fchmod(fd, mode | 0700) < 0)
-		return mw_fail_errno(err, "cannot set the mode of %s", path);
-	return mw_files_sync_dir(parent, err);
+	r = mw_files_mkdirs(parent, err);
+	if (r)
+		return r;
+	(void)pthread_mutex_lock(&making);
+	r = stat(parent, &st) < 0 ? mw_fail_errno(err, "cannot make directory %s", parent)
+	                          : make_below(&st, path, err);
+	(void)pthread_mutex_unlock(&making);
+	return r ? r : mw_files_sync_dir(parent, err);
 }
 
 int

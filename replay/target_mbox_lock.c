@@ -133,10 +133,13 @@ make_parent(const struct mw_target *t, const char *path, struct mw_err *err)
 	if (!slash || slash == dir || access(dir, F_OK) == 0)
 		return 0;
 	*slash = '\0';
-	if (access(dir, F_OK) == 0 || errno != ENOENT)
+	bool there = access(dir, F_OK) == 0;
+	if (!there && errno != ENOENT)
 		return 0; /* what is wrong with it the lock file tells */
 	if (t->o.create)
-		return mw_files_mkdirs(dir, err);
+		return mw_files_mkdirs(dir, err); /* also waits for one half made */
+	if (there)
+		return 0;
 	(void)mw_fail(err, MW_ECREATE, "%s: no such directory", dir);
 	return mw_err_hint(err, "--create makes it");
 }
