@@ -16,26 +16,15 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import captured
 import rig as rigs
 import tap
-from imapserver import Server
+from imapserver import ALL, STAGING, Server, is_marker
 
 ANNA = "anna@example.test"
-ALL = ("UIDPLUS", "MOVE", "MULTIAPPEND", "LITERAL+", "NAMESPACE", "ID")
-STAGING = "mailwal-staging"
 # The last command of each flight gets its answer at once.
 BEHIND = ("NAMESPACE", "ID", "CREATE", "STATUS", "UID MOVE", "UID STORE", "CLOSE")
 
 
-def message(i):
-	return (f"From: w@remote.test\r\nSubject: mail {i}\r\nMessage-ID: <m{i}@remote.test>\r\n\r\n"
-		f"text {i}\r\n").encode()
-
-
 def held(s, folder="INBOX"):
 	return sorted(s.texts(ANNA).get(folder, []))
-
-
-def is_marker(data):
-	return b"X-Mailwal-Run:" in data
 
 
 def holding():
@@ -176,7 +165,7 @@ def interrupted(t, site, data):
 
 def main(t):
 	with captured.Site(t, users=(ANNA,)) as site:
-		data = sorted(message(i) for i in range(20))
+		data = sorted(captured.message(i) for i in range(20))
 		site.capture(data)
 		flights(t, site, data)
 		marker_refused(t, site, data)

@@ -28,8 +28,7 @@ ALL = ("UIDPLUS", "MOVE", "MULTIAPPEND", "LITERAL+")
 
 
 def message(i, text="", size=0):
-	return (f"From: w@remote.test\r\nSubject: mail {i}\r\nMessage-ID: <m{i}@remote.test>\r\n\r\n"
-		f"{text}\r\n" + ("x" * 70 + "\r\n") * (size // 72)).encode()
+	return captured.message(i, text) + (b"x" * 70 + b"\r\n") * (size // 72)
 
 
 def mails(n, poison=()):

@@ -5,7 +5,6 @@ with ledgers of their own one holds the mailbox, however slow the server is."""
 # MW_TEST_COST 30
 
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -17,21 +16,14 @@ import mailbox
 import rig as rigs
 import tap
 import workload
-from imapserver import Server
+from imapserver import ALL, STAGING, Server, is_marker
 from replaytool import StopProxy
 
 ANNA = "anna@example.test"
-ALL = ("UIDPLUS", "MOVE", "MULTIAPPEND", "LITERAL+", "NAMESPACE", "ID")
-STAGING = "mailwal-staging"
 
 
 def message(i):
-	return (f"From: w@remote.test\r\nSubject: mail {i}\r\nMessage-ID: <m{i}@remote.test>\r\n\r\n"
-		f"text {i}\r\n" + ("y" * 70 + "\r\n") * 500).encode()
-
-
-def is_marker(data):
-	return b"X-Mailwal-Run:" in data
+	return captured.message(i) + (b"y" * 70 + b"\r\n") * 500
 
 
 def between(t):
@@ -95,6 +87,19 @@ def killed(t, site, data):
 		     "the next run puts back all, each once", f"{q}\n{ {k: len(v) for k, v in s.texts(ANNA).items()} }")
 
 
+def race(t, site, s, made, data, what):
+	"""A run, and another with a ledger of its own once the first has made its folder."""
+	s.put(ANNA, "Archive", b"Subject: x\r\nMessage-ID: <arch@x>\r\n\r\nx\r\n")
+	runs = [site.start(s, "--state", t.sub(f"{what}, first"))]
+	t.need(made.wait(tap.PATIENCE), f"{what}: the first has made its folder")
+	runs.append(site.start(s, "--state", t.sub(f"{what}, second")))
+	said = [p.communicate(timeout=tap.PATIENCE) for p in runs]
+	t.ok(sorted(s.texts(ANNA)["INBOX"]) == data, f"{what}: each copy is there once",
+	     f"{len(s.texts(ANNA)['INBOX'])} of {len(data)}\n{said}")
+	t.ok(sorted(p.returncode for p in runs) in ([0, 0], [0, 75]), f"{what}: one at least says so",
+	     f"{[p.returncode for p in runs]}\n{said}")
+
+
 def two(t, site, data):
 	"""Of one run's first look behind the lock the answer takes so long that the other one takes
 	the folder for a dead run's."""
@@ -110,15 +115,7 @@ def two(t, site, data):
 				time.sleep(6)
 
 	with Server(ALL, refuses=refuses) as s:
-		s.put(ANNA, "Archive", b"Subject: x\r\nMessage-ID: <arch@x>\r\n\r\nx\r\n")
-		runs = [site.start(s, "--state", t.sub("first"))]
-		t.need(slow.wait(tap.PATIENCE), "the first has made its folder")
-		runs.append(site.start(s, "--state", t.sub("second")))
-		said = [p.communicate(timeout=tap.PATIENCE) for p in runs]
-		t.ok(sorted(s.texts(ANNA)["INBOX"]) == data, "two runs: each copy is there once",
-		     f"{len(s.texts(ANNA)['INBOX'])} of {len(data)}\n{said}")
-		t.ok(sorted(p.returncode for p in runs) in ([0, 0], [0, 75]), "one of them at least says so",
-		     f"{[p.returncode for p in runs]}\n{said}")
+		race(t, site, s, slow, data, "two runs")
 
 
 def lost_marker(t, site, data):
@@ -153,15 +150,7 @@ def lost_marker(t, site, data):
 		return False
 
 	with Server(ALL, refuses=refuses, poison=poison, cuts=cuts) as s:
-		s.put(ANNA, "Archive", b"Subject: x\r\nMessage-ID: <arch@x>\r\n\r\nx\r\n")
-		runs = [site.start(s, "--state", t.sub("slow one"))]
-		t.need(slow.wait(tap.PATIENCE), "the slow one has made its folder")
-		runs.append(site.start(s, "--state", t.sub("quick one")))
-		said = [p.communicate(timeout=tap.PATIENCE) for p in runs]
-		t.ok(sorted(s.texts(ANNA)["INBOX"]) == data, "a run whose folder was taken away: each copy is there once",
-		     f"{len(s.texts(ANNA)['INBOX'])} of {len(data)}\n{said}")
-		t.ok(sorted(p.returncode for p in runs) in ([0, 0], [0, 75]), "and one of them at least says so",
-		     f"{[p.returncode for p in runs]}\n{said}")
+		race(t, site, s, slow, data, "a run whose folder was taken away")
 
 
 def rival_marker(t, site, data):

@@ -167,37 +167,12 @@ reindex_after(void)
 }
 
 static void
-journal(bool keys, bool dict)
+journal_runs(void)
 {
-	encrypted = keys;
-	with_dict = dict;
-	make_journal();
 	each("create", nothing_there, create_one, create_after);
 	each("write", fresh_copy, write_one, write_after);
 	each("read", nothing, read_one_way, nothing);
 	each("reindex", fresh_copy, reindex_one, reindex_after);
-}
-
-static void
-plain_journal(void **state)
-{
-	(void)state;
-	journal(false, false);
-}
-
-static void
-encrypted_journal(void **state)
-{
-	(void)state;
-	journal(true, false);
-}
-
-/* Dictionaries are trained, stored, read back and erased. */
-static void
-journal_with_a_dictionary(void **state)
-{
-	(void)state;
-	journal(true, true);
 }
 
 /* Want of memory is not called damage, nor damage want of memory. */

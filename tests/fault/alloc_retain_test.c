@@ -110,35 +110,10 @@ erase_after(void)
 }
 
 static void
-journal(bool keys, bool dict)
+journal_runs(void)
 {
-	encrypted = keys;
-	with_dict = dict;
-	make_journal();
 	each("prune", fresh_copy, prune_one, prune_after);
 	each("erase", fresh_copy, erase_one, erase_after);
-}
-
-static void
-plain_journal(void **state)
-{
-	(void)state;
-	journal(false, false);
-}
-
-static void
-encrypted_journal(void **state)
-{
-	(void)state;
-	journal(true, false);
-}
-
-/* Dictionaries are trained, stored, read back and erased. */
-static void
-journal_with_a_dictionary(void **state)
-{
-	(void)state;
-	journal(true, true);
 }
 
 int

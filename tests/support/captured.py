@@ -14,6 +14,12 @@ import milterclient
 import rig as rigs
 
 
+def message(i, text=None):
+	"""Message i; its Message-ID tells."""
+	return (f"From: w@remote.test\r\nSubject: mail {i}\r\nMessage-ID: <m{i}@remote.test>\r\n\r\n"
+		f"{f'text {i}' if text is None else text}\r\n").encode()
+
+
 class Site:
 	def __init__(self, t, users, name="rig"):
 		self.t, self.users = t, users

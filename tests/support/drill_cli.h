@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -99,21 +98,15 @@ static int run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static int
 run(const char *fmt, ...)
 {
-	char args[1024], cmd[2048];
+	char args[1024];
 	va_list ap;
 	va_start(ap, fmt);
 	(void)vsnprintf(args, sizeof args, fmt, ap);
 	va_end(ap);
-	(void)
-	    snprintf(cmd, sizeof cmd,
-	             "TZ=UTC TMPDIR='%s' '%s/replay/mailwal' -c '%s' %s </dev/null 2>&1",
-	             root, MW_BINARY_DIR, conf_file, args);
-	FILE *p = popen(cmd, "r"); /* NOLINT: a test */
-	assert_non_null(p);
-	size_t n = fread(out, 1, sizeof out - 1, p);
-	out[n] = '\0';
-	int status = pclose(p);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	return shell_out(
+	    out, sizeof out,
+	    "TZ=UTC TMPDIR='%s' '%s/replay/mailwal' -c '%s' %s </dev/null 2>&1", root,
+	    MW_BINARY_DIR, conf_file, args);
 }
 
 static void

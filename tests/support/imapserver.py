@@ -32,9 +32,16 @@ import time
 import listener
 
 BASE = ("IMAP4rev1", "SASL-IR", "AUTH=PLAIN")
+ALL = ("UIDPLUS", "MOVE", "MULTIAPPEND", "LITERAL+", "NAMESPACE", "ID")  # what a replay makes use of
+STAGING = "mailwal-staging"  # its folder
 _NAME = rb'(?:"((?:[^"\\]|\\.)*)"|([^\s()"]+))'
 _OPEN = ("CLOSE", "COPY", "EXPUNGE", "FETCH", "MOVE", "STORE")  # need an open folder
 _HEADER = re.compile(rb"(?m)^([!-9;-~]+):[^\n]*\n(?:[ \t][^\n]*\n)*")
+
+
+def is_marker(data):
+	"""The message that says whose the staging folder is."""
+	return b"X-Mailwal-Run:" in data
 
 
 class Message:

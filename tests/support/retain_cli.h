@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -154,20 +153,14 @@ static int run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static int
 run(const char *fmt, ...)
 {
-	char args[1024], cmd[2048];
+	char args[1024];
 	va_list ap;
 	va_start(ap, fmt);
 	(void)vsnprintf(args, sizeof args, fmt, ap);
 	va_end(ap);
-	(void)snprintf(cmd, sizeof cmd,
-	               "TZ=UTC '%s/replay/mailwal' -c '%s' %s </dev/null 2>&1",
-	               MW_BINARY_DIR, conf, args);
-	FILE *p = popen(cmd, "r"); /* NOLINT: a test */
-	assert_non_null(p);
-	size_t n = fread(out, 1, sizeof out - 1, p);
-	out[n] = '\0';
-	int status = pclose(p);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	return shell_out(out, sizeof out,
+	                 "TZ=UTC '%s/replay/mailwal' -c '%s' %s </dev/null 2>&1",
+	                 MW_BINARY_DIR, conf, args);
 }
 
 static void
@@ -191,28 +184,22 @@ lines(const char *args)
 static uint64_t
 used(void)
 {
-	char cmd[600];
-	unsigned long long n = 0;
-	(void)snprintf(cmd, sizeof cmd, "cat '%s'/segments/*.seg | wc -c", journal);
-	FILE *p = popen(cmd, "r"); /* NOLINT */
-	assert_non_null(p);
-	assert_int_equal(fscanf(p, "%llu", &n), 1);
-	(void)pclose(p);
-	return n;
+	char n[32];
+	assert_int_equal(shell_out(n, sizeof n, "cat '%s'/segments/*.seg | wc -c",
+	                           journal),
+	                 0);
+	return strtoull(n, NULL, 10);
 }
 
 /* Files: the open one is filled with zeros ahead. */
 static unsigned
 segments(void)
 {
-	char cmd[600];
-	unsigned n = 0;
-	(void)snprintf(cmd, sizeof cmd, "ls '%s'/segments/*.seg | wc -l", journal);
-	FILE *p = popen(cmd, "r"); /* NOLINT */
-	assert_non_null(p);
-	assert_int_equal(fscanf(p, "%u", &n), 1);
-	(void)pclose(p);
-	return n;
+	char n[32];
+	assert_int_equal(shell_out(n, sizeof n, "ls '%s'/segments/*.seg | wc -l",
+	                           journal),
+	                 0);
+	return (unsigned)strtoul(n, NULL, 10);
 }
 
 static bool

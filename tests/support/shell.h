@@ -7,6 +7,11 @@
 /* Runs that command; the test fails, and shows it, unless it ends with 0. */
 void shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* Runs that command: its exit status, -1 for a signal, and what it printed, cut to room.
+ */
+int shell_out(char *out, size_t room, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* The store opened so; the test fails in words. */
 struct mw_store *opened(const struct mw_store_opts *o);
 

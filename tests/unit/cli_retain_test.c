@@ -268,16 +268,11 @@ wiped_by_hand(void **state)
 static unsigned
 still_open(pid_t pid)
 {
-	char cmd[200];
-	unsigned n = 0;
-	(void)snprintf(cmd, sizeof cmd,
-	               "ls -l /proc/%ld/fd | grep -c '[.]\\(seg\\|tmp\\) (deleted)'",
-	               (long)pid);
-	FILE *p = popen(cmd, "r"); /* NOLINT */
-	assert_non_null(p);
-	assert_int_equal(fscanf(p, "%u", &n), 1);
-	(void)pclose(p);
-	return n;
+	char n[32];
+	(void)shell_out(n, sizeof n,
+	                "ls -l /proc/%ld/fd | grep -c '[.]\\(seg\\|tmp\\) (deleted)'",
+	                (long)pid);
+	return (unsigned)strtoul(n, NULL, 10);
 }
 
 /* The same with mailwald owning the journal: everything goes over its socket. */

@@ -31,21 +31,17 @@ static const char *const places[] = {
 static int
 ran(struct mw_buf *ret, const char *fmt, ...)
 {
-	char line[900], command[1400], piece[4096];
+	static char said[1 << 20];
+	char line[900];
 	va_list ap;
-	size_t n;
 	va_start(ap, fmt);
 	(void)vsnprintf(line, sizeof line, fmt, ap);
 	va_end(ap);
-	(void)snprintf(command, sizeof command, "%s/replay/mailwal %s 2>&1 </dev/null",
-	               MW_BINARY_DIR, line);
+	int status = shell_out(said, sizeof said, "%s/replay/mailwal %s 2>&1 </dev/null",
+	                       MW_BINARY_DIR, line);
 	mw_buf_clear(ret);
-	FILE *p = popen(command, "r");
-	assert_non_null(p);
-	while ((n = fread(piece, 1, sizeof piece, p)) > 0)
-		mw_buf_put(ret, piece, n);
-	int status = pclose(p);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	mw_buf_puts(ret, said);
+	return status;
 }
 
 static void
