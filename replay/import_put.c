@@ -348,8 +348,8 @@ skipped(void *arg, const char *name, uint64_t messages)
 	p->sum.skipped += messages;
 	if (messages && !p->o.cli->quiet && !p->o.cli->json) {
 		mw_progress_clear(p->o.progress);
-		fprintf(stderr, "mailwal: left out: %s (%llu messages)\n", name,
-		        (unsigned long long)messages);
+		fprintf(stderr, "mailwal: left out: %s (%llu message%s)\n", name,
+		        (unsigned long long)messages, messages == 1 ? "" : "s");
 	}
 }
 

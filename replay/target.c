@@ -220,6 +220,30 @@ load_secrets(struct mw_target *t, struct mw_err *err)
 	return r;
 }
 
+/* Told before a server is asked, whom a mistake in it would seem to be about. */
+static int
+check_certificates(const char *path, struct mw_err *err)
+{
+	struct stat st;
+	void *text = NULL;
+	size_t n;
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return 0; /* a pipe, say, can be read once */
+	int r = mw_fs_read_named(path, SECRETS_MAX, &text, &n);
+	if (r == -EISDIR || r == -EFBIG)
+		return mw_fail(err, MW_EUSAGE, "--tls-ca: %s is no file of certificates",
+		               path);
+	if (r < 0) {
+		errno = -r;
+		return mw_fail_errno(err, "--tls-ca: cannot read %s", path);
+	}
+	bool pem = memmem(text, n, "-----BEGIN ", 11);
+	free(text);
+	return pem ? 0
+	           : mw_fail(err, MW_EFORMAT, "--tls-ca: %s has no certificate (PEM)",
+	                     path);
+}
+
 /* What happens to mail that a server takes as new (measured; see the manual). */
 static int
 side_effects(const struct mw_target *t, struct mw_err *err)
@@ -251,6 +275,8 @@ mw_target_new(const char *text, const struct mw_target_opts *o, struct mw_target
 		r = t->name ? load_secrets(t, err)
 		            : mw_fail(err, MW_ENOMEM, "out of memory");
 	}
+	if (!r && o->tls_ca)
+		r = check_certificates(o->tls_ca, err);
 	if (!r && o->folder && !t->ops->has_folders)
 		r = mw_fail(err, MW_EUSAGE,
 		            "--folder is for imap://, imaps:// and maildir: targets");

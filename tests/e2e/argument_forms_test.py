@@ -177,6 +177,15 @@ def passwords(t, site):
 	for name in ("/nonexistent", site.dir):
 		p = site(*words, "--password-file", name)
 		t.ok(p.returncode in (64, 66) and name in p.err and not p.out, f"--password-file {name}", p.told)
+	secret, rubbish = (pathlib.Path(site.dir, x) for x in ("secret", "rubbish.pem"))
+	secret.write_text("secret\n", encoding="ascii")
+	secret.chmod(0o600)
+	rubbish.write_text("no certificate\n", encoding="ascii")
+	words += "--password-file", secret
+	for name, rc in (("/nonexistent", 66), (site.dir, 64), (rubbish, 65)):
+		p = site(*words, "--tls-ca", name)
+		t.ok(p.returncode == rc and str(name) in p.err and "--insecure" not in p.err and not p.out,
+		     f"--tls-ca {name}: exit {rc}", p.told)
 
 
 def others(t, site):
