@@ -167,7 +167,7 @@ reindex_after(void)
 }
 
 static void
-journal_runs(void)
+runs(void)
 {
 	each("create", nothing_there, create_one, create_after);
 	each("write", fresh_copy, write_one, write_after);
@@ -215,5 +215,6 @@ main(void)
 	    cmocka_unit_test(encrypted_journal),
 	    cmocka_unit_test(journal_with_a_dictionary),
 	};
+	journal_runs = runs;
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

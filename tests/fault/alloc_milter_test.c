@@ -2,9 +2,8 @@
  * with SPF, and of libmilter: nothing crashes or hangs, the MTA hears a temporary refusal
  * or a closed connection, what was answered with CONTINUE is in the journal with all that
  * the MTA told, and each of these has its SPF verdict or is counted as without.
- *
- * MW_FAULT_ROUNDS=all fails each one; else a slice (MW_SEED moves it). */
-#include "tests/support/alloc_fail.h"
+ */
+#include "tests/support/alloc_clients.h"
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
@@ -14,37 +13,13 @@
 #include "milter/verdict.h"
 #include "tests/support/dice.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 
-#include <cmocka.h>
-
-enum {
-	MAILS = 2, /* in one connection */
-	SLICE = 150
-};
-
-static char dir[64], journal[80], sock_path[80];
-static struct mw_store *store;
-static struct mw_capture cap;
-static struct mw_fs fs;
+static char sock_path[80];
 static struct mw_listeners listeners;
 static bool libmilter;             /* as front end */
 static struct mw_verdict *verdict; /* behind the native one */
 static uint64_t asked;             /* questions for it */
-
-static int
-no_sync(const struct mw_fs *f, int fd)
-{
-	(void)f;
-	(void)fd;
-	return 0;
-}
 
 /* ---- what the MTA says, made beforehand ---- */
 
@@ -154,22 +129,6 @@ send_all(int fd, const struct mw_buf *b)
 	return true;
 }
 
-enum answer {
-	LOST,
-	REFUSED,
-	TAKEN
-};
-
-static uint64_t at_call;
-
-#define require(x, ...)                                                                  \
-	do {                                                                             \
-		if (!(x)) {                                                              \
-			print_error("allocation %llu: ", (unsigned long long)at_call);   \
-			fail_msg(__VA_ARGS__);                                           \
-		}                                                                        \
-	} while (0)
-
 static enum answer
 one_mail(int fd, unsigned k)
 {
@@ -191,23 +150,10 @@ one_mail(int fd, unsigned k)
 	return c == 'c' ? TAKEN : REFUSED;
 }
 
-static int
-dial(void)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	struct timeval tv = {.tv_sec = 20};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(fd >= 0);
-	memcpy(a.sun_path, sock_path, strlen(sock_path) + 1);
-	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
-	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv), 0);
-	return fd;
-}
-
 static void
 conversation(enum answer got[MAILS])
 {
-	int fd = dial();
+	int fd = dial(sock_path);
 	for (unsigned k = 0; k < MAILS; k++)
 		got[k] = LOST;
 	char c = send_all(fd, &hello) ? next_reply(fd) : 0;
@@ -255,10 +201,11 @@ same(const struct mw_buf *a, const struct mw_buf *b)
 	return a->n == b->n && !memcmp(a->p, b->p, a->n);
 }
 
-/* Reads what came since sequence number `from` and holds it against the answers. */
 static void
-check(uint64_t from, const enum answer got[MAILS], bool learn)
+check(uint64_t from, const enum answer got[MAILS])
 {
+	static bool learned; /* from the first ones, in which nothing fails */
+	bool learn = !learned;
 	struct mw_store_opts o = {.dir = journal};
 	MW_STORE_AUTO *rd = NULL;
 	MW_CURSOR_AUTO *c = NULL;
@@ -289,62 +236,11 @@ check(uint64_t from, const enum answer got[MAILS], bool learn)
 		require(whole || (libmilter && same(&what, &bare[k])),
 		        "the envelope of mail %u is not what came", k);
 	}
+	learned = true;
 	require(q == 0, "%s", err.msg);
 	for (unsigned k = 0; k < MAILS; k++)
 		require(got[k] != TAKEN || seen[k], "mail %u was taken and is not there",
 		        k);
-}
-
-static uint64_t
-next_seq(void)
-{
-	struct mw_store_stats s;
-	mw_store_stats(store, &s);
-	return s.next_seq;
-}
-
-static void
-every_allocation(void **state)
-{
-	(void)state;
-	const char *z = getenv("MW_FAULT_ROUNDS"), *seed = getenv("MW_SEED");
-	enum answer got[MAILS];
-	uint64_t from = next_seq();
-	for (unsigned warm = 0; warm < 2; warm++) { /* caches of libraries are filled */
-		from = next_seq();
-		alloc_fail_at(0, 0);
-		conversation(got);
-		(void)alloc_fail_off();
-	}
-	uint64_t calls = atomic_load(&alloc_calls), count[3] = {0};
-	for (unsigned k = 0; k < MAILS; k++)
-		assert_int_equal(got[k], TAKEN);
-	check(from, got, true);
-	uint64_t step = z && strcmp(z, "all") == 0 ? 1 : calls / SLICE + 1;
-	uint64_t n = 1 + (seed ? strtoull(seed, NULL, 10) % step : 0), hit = 0;
-	for (; n <= calls + step; n += step) {
-		at_call = n;
-		from = next_seq();
-		alloc_fail_at(n, hit % 5 == 4 ? 20 : 1);
-		conversation(got);
-		hit += alloc_fail_off() > 0;
-		check(from, got, false);
-		for (unsigned k = 0; k < MAILS; k++)
-			count[got[k]]++;
-	}
-	at_call = 0;
-	from = next_seq();
-	conversation(got);
-	for (unsigned k = 0; k < MAILS; k++)
-		assert_int_equal(got[k], TAKEN);
-	check(from, got, false);
-	print_message(
-	    "%llu allocations, %llu made to fail; of the mails %llu taken, %llu "
-	    "refused, %llu cut off\n",
-	    (unsigned long long)calls, (unsigned long long)hit,
-	    (unsigned long long)count[TAKEN], (unsigned long long)count[REFUSED],
-	    (unsigned long long)count[LOST]);
-	assert_true(hit > 20 && count[REFUSED] + count[LOST] > 10);
 }
 
 static void
@@ -483,6 +379,8 @@ run_libmilter(void)
 int
 main(void)
 {
+	front.conversation = conversation;
+	front.check = check;
 	int status = 0;
 	pid_t pid = fork(); /* libmilter's threads never end */
 	if (pid == 0)

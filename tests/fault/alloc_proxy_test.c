@@ -2,9 +2,8 @@
  * nothing crashes or hangs, the client hears a temporary refusal or a closed connection,
  * what was answered with 250 is in the journal and at the next server as it was sent, and
  * nothing is at the next server that is not in the journal. And while the proxy starts.
- *
- * MW_FAULT_ROUNDS=all fails each one; else a slice (MW_SEED moves it). */
-#include "tests/support/alloc_fail.h"
+ */
+#include "tests/support/alloc_clients.h"
 
 #include "journal/base/log.h"
 #include "journal/base/util.h"
@@ -14,47 +13,17 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
-#include <sys/un.h>
-
-#include <cmocka.h>
 
 enum {
-	MAILS = 2, /* in one session: by DATA, by BDAT */
-	SLICE = 120,
 	SMALL = 700,
 	LARGE = 150000, /* spilled */
 	CONNS = 8       /* of the next server at once */
 };
 
-static char dir[64], journal[80], here[80], there[80];
-static struct mw_store *store;
-static struct mw_capture cap;
-static struct mw_fs fs;
+static char here[80], there[80];
 static struct mw_proxy *proxy;
-static uint64_t at_call;
-
-#define require(x, ...)                                                                  \
-	do {                                                                             \
-		if (!(x)) {                                                              \
-			print_error("allocation %llu: ", (unsigned long long)at_call);   \
-			fail_msg(__VA_ARGS__);                                           \
-		}                                                                        \
-	} while (0)
-
-static int
-no_sync(const struct mw_fs *f, int fd)
-{
-	(void)f;
-	(void)fd;
-	return 0;
-}
 
 /* ---- the mails, made beforehand: one without, one with a dot at a line's start ---- */
 
@@ -211,12 +180,6 @@ next_server(void *arg)
 
 /* ---- the client; it must not allocate ---- */
 
-enum answer {
-	LOST,
-	REFUSED,
-	TAKEN
-};
-
 /* The code of the next whole reply, 0 when the connection is closed. */
 static int
 next_reply(int fd)
@@ -296,23 +259,10 @@ one_mail(int fd, unsigned k)
 	return judged(next_reply(fd));
 }
 
-static int
-dial(void)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	struct timeval tv = {.tv_sec = 20};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(fd >= 0);
-	memcpy(a.sun_path, here, strlen(here) + 1);
-	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
-	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv), 0);
-	return fd;
-}
-
 static void
 conversation(enum answer got[MAILS])
 {
-	int fd = dial();
+	int fd = dial(here);
 	got[0] = got[1] = LOST;
 	int code = next_reply(fd);
 	require(code == 0 || code == 220 || code == 421, "greeted with %d", code);
@@ -372,61 +322,6 @@ check(uint64_t from, const enum answer got[MAILS])
 	}
 }
 
-static uint64_t
-next_seq(void)
-{
-	struct mw_store_stats s;
-	mw_store_stats(store, &s);
-	return s.next_seq;
-}
-
-static void
-all_taken(void)
-{
-	enum answer got[MAILS];
-	uint64_t from = next_seq();
-	conversation(got);
-	for (unsigned k = 0; k < MAILS; k++)
-		assert_int_equal(got[k], TAKEN);
-	check(from, got);
-}
-
-static void
-every_allocation(void **state)
-{
-	(void)state;
-	const char *z = getenv("MW_FAULT_ROUNDS"), *seed = getenv("MW_SEED");
-	enum answer got[MAILS];
-	uint64_t calls = 0, count[3] = {0}, hit = 0;
-	for (unsigned warm = 0; warm < 2; warm++) { /* caches of libraries are filled */
-		alloc_fail_at(0, 0);
-		all_taken();
-		(void)alloc_fail_off();
-		calls = atomic_load(&alloc_calls);
-	}
-	uint64_t step = z && strcmp(z, "all") == 0 ? 1 : calls / SLICE + 1;
-	uint64_t n = 1 + (seed ? strtoull(seed, NULL, 10) % step : 0);
-	for (; n <= calls + step; n += step) {
-		at_call = n;
-		uint64_t from = next_seq();
-		alloc_fail_at(n, hit % 5 == 4 ? 20 : 1);
-		conversation(got);
-		hit += alloc_fail_off() > 0;
-		check(from, got);
-		for (unsigned k = 0; k < MAILS; k++)
-			count[got[k]]++;
-	}
-	at_call = 0;
-	all_taken();
-	print_message("%llu allocations, %llu made to fail; of the mails %llu taken, "
-	              "%llu refused, %llu cut off\n",
-	              (unsigned long long)calls, (unsigned long long)hit,
-	              (unsigned long long)count[TAKEN],
-	              (unsigned long long)count[REFUSED],
-	              (unsigned long long)count[LOST]);
-	assert_true(hit > 20 && count[REFUSED] + count[LOST] > 10);
-}
-
 /* ---- a start that fails ---- */
 
 enum {
@@ -458,7 +353,7 @@ inherit(int clients[WAITING])
 	assert_int_equal(bind(l.v[0].fd, (struct sockaddr *)&a, sizeof a), 0);
 	assert_int_equal(listen(l.v[0].fd, WAITING), 0);
 	for (size_t i = 0; i < WAITING; i++)
-		clients[i] = dial();
+		clients[i] = dial(here);
 	struct mw_conf none = {0};
 	struct mw_err err = {0};
 	assert_int_equal(mw_listen_inherit(&l, &none, &err), 0);
@@ -506,7 +401,7 @@ every_start(void **state)
 			n++;
 	print_message("%llu starts failed\n", (unsigned long long)failed);
 	assert_true(failed > (uint64_t)(5 * AGAIN));
-	all_taken();
+	(void)all_taken();
 }
 
 static pthread_t server;
@@ -589,6 +484,8 @@ teardown(void **state)
 int
 main(void)
 {
+	front.conversation = conversation;
+	front.check = check;
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(every_allocation),
 	    cmocka_unit_test(every_start),

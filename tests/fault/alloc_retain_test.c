@@ -110,7 +110,7 @@ erase_after(void)
 }
 
 static void
-journal_runs(void)
+runs(void)
 {
 	each("prune", fresh_copy, prune_one, prune_after);
 	each("erase", fresh_copy, erase_one, erase_after);
@@ -124,5 +124,6 @@ main(void)
 	    cmocka_unit_test(encrypted_journal),
 	    cmocka_unit_test(journal_with_a_dictionary),
 	};
+	journal_runs = runs;
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

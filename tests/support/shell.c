@@ -36,6 +36,24 @@ shell_out(char *out, size_t room, const char *fmt, ...)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+void
+journal_make(char *path, size_t room, const char *test)
+{
+	struct mw_err err = {0};
+	const char *tmp = getenv("TMPDIR");
+	(void)snprintf(path, room - 2, "%s/mw-%s-XXXXXX", tmp ? tmp : "/tmp", test);
+	assert_non_null(mkdtemp(path));
+	memcpy(path + strlen(path), "/j", 3);
+	if (mw_store_create(path, NULL, NULL, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+void
+journal_remove(const char *path)
+{
+	shell("rm -rf '%.*s'", (int)strlen(path) - 2, path);
+}
+
 struct mw_store *
 opened(const struct mw_store_opts *o)
 {

@@ -12,6 +12,11 @@ void shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int shell_out(char *out, size_t room, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* A new journal, "j" in a directory of its own that bears the test's name; the path of
+ * the journal, by which both are removed. */
+void journal_make(char *path, size_t room, const char *test);
+void journal_remove(const char *path);
+
 /* The store opened so; the test fails in words. */
 struct mw_store *opened(const struct mw_store_opts *o);
 

@@ -18,17 +18,6 @@ dice(unsigned n)
 	return dice_roll(&seed, n);
 }
 
-static struct mw_str
-random_str(struct mw_arena *a)
-{
-	static const char odd[] = "a\0\xff\"<>\r\n \xc3\xa9@";
-	size_t n = dice(4) ? dice(20) : 0;
-	char *p = mw_arena_alloc(a, n + 1);
-	for (size_t i = 0; i < n; i++)
-		p[i] = odd[dice(sizeof odd - 1)];
-	return mw_str(p, n);
-}
-
 static void
 random_outcomes(struct mw_arena *a, struct mw_outcomes *o)
 {
@@ -39,7 +28,7 @@ random_outcomes(struct mw_arena *a, struct mw_outcomes *o)
 		struct mw_outcome *m = &o->v[i];
 		mw_random(m->id, sizeof m->id);
 		m->seq = dice(100000);
-		m->queue_id = random_str(a);
+		m->queue_id = dice_odd(&seed, a);
 		m->whole = (enum mw_fact)dice(9);
 		m->whole_us = m->whole ? (int64_t)dice(1000) - 500 : 0;
 		m->done = dice(2);
@@ -48,13 +37,13 @@ random_outcomes(struct mw_arena *a, struct mw_outcomes *o)
 		m->n_rcpt = dice(4);
 		m->rcpt = mw_arena_alloc(a, 4 * sizeof *m->rcpt);
 		for (size_t k = 0; k < m->n_rcpt; k++)
-			m->rcpt[k] = (struct mw_outcome_rcpt){random_str(a),
-			                                      random_str(a),
+			m->rcpt[k] = (struct mw_outcome_rcpt){dice_odd(&seed, a),
+			                                      dice_odd(&seed, a),
 			                                      (enum mw_fact)dice(9),
 			                                      (int64_t)dice(1000) - 500,
-			                                      random_str(a),
-			                                      random_str(a),
-			                                      random_str(a)};
+			                                      dice_odd(&seed, a),
+			                                      dice_odd(&seed, a),
+			                                      dice_odd(&seed, a)};
 	}
 }
 

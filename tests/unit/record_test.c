@@ -21,17 +21,6 @@ dice(unsigned n)
 	return dice_roll(&seed, n);
 }
 
-static struct mw_str
-random_str(struct mw_arena *a)
-{
-	static const char odd[] = "a\0\xff\"<>\r\n \xc3\xa9@";
-	size_t n = dice(4) ? dice(20) : 0;
-	char *p = mw_arena_alloc(a, n + 1);
-	for (size_t i = 0; i < n; i++)
-		p[i] = odd[dice(sizeof odd - 1)];
-	return mw_str(p, n);
-}
-
 static void
 random_mail(struct mw_arena *a, struct mw_mail *m)
 {
@@ -45,19 +34,19 @@ random_mail(struct mw_arena *a, struct mw_mail *m)
 	                      &m->front,     &m->sender,      &m->sender_args,
 	                      &m->folder};
 	for (size_t i = 0; i < MW_COUNT(s); i++)
-		*s[i] = random_str(a);
+		*s[i] = dice_odd(&seed, a);
 	m->n_rcpt = dice(4);
 	m->rcpt = mw_arena_alloc(a, 4 * sizeof *m->rcpt);
 	for (size_t i = 0; i < m->n_rcpt; i++) {
 		struct mw_rcpt *r = &m->rcpt[i];
-		r->addr = random_str(a);
-		r->args = random_str(a);
-		r->mailer = random_str(a);
+		r->addr = dice_odd(&seed, a);
+		r->args = dice_odd(&seed, a);
+		r->mailer = dice_odd(&seed, a);
 		r->flags = dice(16);
 		r->n_mailbox = dice(3);
 		r->mailbox = mw_arena_alloc(a, 3 * sizeof *r->mailbox);
 		for (size_t k = 0; k < r->n_mailbox; k++)
-			r->mailbox[k] = random_str(a);
+			r->mailbox[k] = dice_odd(&seed, a);
 	}
 	m->size = dice(100000);
 	m->header_size = dice(1000);
@@ -72,8 +61,8 @@ random_mail(struct mw_arena *a, struct mw_mail *m)
 	m->class = mw_arena_alloc(a, 3 * sizeof *m->class);
 	m->fact = mw_arena_alloc(a, 3 * sizeof *m->fact);
 	for (size_t i = 0; i < 3; i++) {
-		m->class[i] = random_str(a);
-		m->fact[i] = random_str(a);
+		m->class[i] = dice_odd(&seed, a);
+		m->fact[i] = dice_odd(&seed, a);
 	}
 }
 

@@ -29,24 +29,17 @@ static char dir[PATH_MAX];
 static int
 setup(void **state)
 {
-	char root[200];
-	struct mw_err err = {0};
 	(void)state;
-	(void)snprintf(root, sizeof root, "%.150s/mw-reindex-XXXXXX",
-	               getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-	assert_non_null(mkdtemp(root));
-	(void)snprintf(dir, sizeof dir, "%s/j", root);
-	assert_int_equal(mw_store_create(dir, NULL, NULL, &err), 0);
+	journal_make(dir, sizeof dir, "reindex");
 	return 0;
 }
 
 static int
 teardown(void **state)
 {
-	char cmd[PATH_MAX + 20];
 	(void)state;
-	(void)snprintf(cmd, sizeof cmd, "rm -rf '%.*s'", (int)strlen(dir) - 2, dir);
-	return system(cmd);
+	journal_remove(dir);
+	return 0;
 }
 
 static struct mw_store *
