@@ -20,7 +20,6 @@ import mailbox
 import rig as rigs
 import tap
 import workload
-from mailbox import Expected
 
 SEED = int(os.environ.get("MW_SEED", "1"))
 KILLS = (int(os.environ.get("MW_KILLS", "20")) + 1) // 2  # with each front end
@@ -94,10 +93,7 @@ def one_engine(t, engine):
 
 def after_replay(t, engine, rig, told, rest):
 	"""Each acknowledged copy once; beyond that only copies of unacknowledged ones."""
-	want = {}
-	for j in told:
-		for u in j.owners:
-			want.setdefault((u, "INBOX"), []).append(Expected(j.queue_id, j.data))
+	want = mailbox.expected(told, sent=None)
 	got = mailbox.compare(want, mailbox.dump(rig))
 	unsure = {mailbox.message_id(j.data) for j in rest}
 	odd = [s for s in got.strange + got.doubled

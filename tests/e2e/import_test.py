@@ -117,10 +117,7 @@ def beside_capture(t, rig, jobs):
 	t.ok(r.rc == 0 and r.summary["restored"] == 0, "a replay has nothing to put back", r)
 	empty(rig)
 	r = rig.replay("--all")
-	want = {}
-	for j in jobs:
-		for u in j.owners:
-			want.setdefault((u, "INBOX"), []).append(mailbox.Expected(j.queue_id, j.data))
+	want = mailbox.expected(jobs, sent=None)
 	for user, data in ((anna, old), (bert, history(25, "b"))):
 		want.setdefault((user, "INBOX"), []).extend(
 			mailbox.Expected(f"old {i}", d, OLD + 60 * i) for i, d in enumerate(data))

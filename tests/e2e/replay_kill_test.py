@@ -22,7 +22,6 @@ import rig as rigs
 import stores
 import tap
 import workload
-from mailbox import Expected
 from replaytool import empty
 
 KILLS = int(os.environ.get("MW_KILLS", "20"))
@@ -59,12 +58,7 @@ def main(t):
 			 for n, d in (small * 3)[:300]]
 		jobs = rig.send(jobs)
 		t.need(all(j.code == 250 for j in jobs), f"{len(jobs)} messages captured")
-		want = {}
-		for j in jobs:
-			for u in j.owners:
-				want.setdefault((u, "INBOX"), []).append(Expected(j.queue_id, j.data))
-			if j.auth:
-				want.setdefault((j.auth, "Sent"), []).append(Expected(j.queue_id, j.data))
+		want = mailbox.expected(jobs)
 		began = time.monotonic()
 		r = rig.replay("--all")
 		whole = time.monotonic() - began

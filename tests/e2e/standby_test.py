@@ -19,12 +19,12 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
+import mailbox
 import rig as rigs
 import servers
 import tap
 import workload
 from follower import settled
-from mailbox import Expected
 
 SETUP = rigs.ROOT / "contrib" / "standby" / "setup"
 
@@ -69,15 +69,6 @@ class Standby(rigs.Rig):
 			      alive=p)
 		rigs.wait_for("its TLS port", lambda: rigs.connects(self.imaps_port), alive=p)
 		return p
-
-
-def expect(want, jobs):
-	for j in jobs:
-		for u in j.owners:
-			want.setdefault((u, "INBOX"), []).append(Expected(j.queue_id, j.data))
-		if j.auth:
-			want.setdefault((j.auth, "Sent"), []).append(Expected(j.queue_id, j.data))
-	return want
 
 
 def check(t, rig, want, what):
@@ -135,7 +126,7 @@ def main_test(t):
 		p = follow(main, standby)
 		after = main.send(jobs[20:50])
 		main.wait_queue()
-		check(t, standby, expect({}, before + after), "the standby is current")
+		check(t, standby, mailbox.expected(before + after), "the standby is current")
 		t.ok(p.poll() is None, "the follower runs")
 		t.equal(main.end("follow"), 130, "it ends")
 		user_view(t, standby, main.users[0], sum(main.users[0] in j.owners
@@ -151,10 +142,8 @@ def main_test(t):
 		t.need(all(j.code == 250 for j in there), "its Postfix takes mail")
 		standby.wait_queue()
 		# its own journal has the Sent copies; the store there does not, as on any server
-		want = expect({}, before + after)
-		for j in there:
-			for u in j.owners:
-				want.setdefault((u, "INBOX"), []).append(Expected(j.queue_id, j.data))
+		want = mailbox.expected(before + after)
+		mailbox.expected(there, want, sent=None)
 		check(t, standby, want, "the standby receives, and users send from it")
 		home(t, main, standby, before, after + there)
 
@@ -169,10 +158,8 @@ def home(t, main, standby, before, since):
 	     and dry.summary["restored"] == r.summary["restored"] > 0,
 	     "one replay of both journals into the restored main store", f"{dry}\n{r}")
 	# Sent copies of before the mark were never in the store, and are the backup's affair.
-	want = expect({}, since)
-	for j in before:
-		for u in j.owners:
-			want.setdefault((u, "INBOX"), []).append(Expected(j.queue_id, j.data))
+	want = mailbox.expected(since)
+	mailbox.expected(before, want, sent=None)
 	check(t, main, want, "everything is home")
 	r = main.mailwal(*args, conf=False)
 	t.ok(r.rc == 0 and r.summary["restored"] == 0, "again: nothing to do", r)

@@ -6,7 +6,7 @@
 The binaries are those that contrib/install-deps unpacks (Cyrus and Dovecot cannot both be
 installed). Configuration, partition, sockets and password check lie in the rig's run
 directory; everything listens on 127.0.0.1 and ends by pid. Dovecot stays for SASL of the
-submission port only. Passwords are checked by a thread here that speaks saslauthd's protocol.
+submission port only. Passwords are checked by saslauthd.py.
 """
 
 import imaplib
@@ -15,15 +15,12 @@ import pathlib
 import pwd
 import re
 import shutil
-import socket
-import struct
 import tempfile
-import threading
 
-import listener
 import mailbox
 import rig as rigs
 import servers
+from saslauthd import Saslauthd
 
 PLACES = ("/var/cache/mailwal-tests/cyrus", "/")  # unpacked by contrib/install-deps test
 
@@ -81,48 +78,6 @@ def root():
 	return None
 
 
-class Saslauthd:
-	"""Checks passwords as saslauthd does: passwords {login: password}."""
-
-	def __init__(self, directory, passwords):
-		os.makedirs(directory, exist_ok=True)
-		self.passwords = passwords
-		path = os.path.join(directory, "mux")
-		self.sock = socket.socket(socket.AF_UNIX)
-		self.sock.bind(path)
-		os.chmod(path, 0o777)
-		self.sock.listen(64)
-		self.thread = threading.Thread(target=self._serve, daemon=True)
-		self.thread.start()
-
-	def _serve(self):
-		while True:
-			try:
-				c, _ = self.sock.accept()
-			except OSError:
-				return
-			with c:
-				try:
-					self._answer(c)
-				except (OSError, struct.error):
-					pass
-
-	def _answer(self, c):
-		f = c.makefile("rb")
-		words = []
-		for _ in range(4):  # login, password, service, realm
-			(n,) = struct.unpack("!H", f.read(2))
-			words.append(f.read(n).decode("utf-8", "replace"))
-		login, password, _, realm = words
-		names = (login, f"{login}@{realm}") if realm else (login,)
-		good = any(self.passwords.get(n) == password for n in names)
-		text = b"OK" if good else b"NO"
-		c.sendall(struct.pack("!H", len(text)) + text)
-
-	def close(self):
-		listener.end(self.sock, self.thread)
-
-
 class CyrusRig(rigs.Rig):
 	"""A Rig whose mailboxes are in Cyrus. alt: altnamespace (folders beside INBOX, not
 	below it); slash: "/" as separator; imapd: further lines of imapd.conf."""
@@ -174,9 +129,10 @@ class CyrusRig(rigs.Rig):
 		return dict(os.environ, LD_LIBRARY_PATH=":".join(libs))
 
 	def start(self):
-		self.saslauthd = Saslauthd(self.cyrus_dir, {u: self.password for u in self.users}
-			| {rigs.MASTER: self.master_password, "cyrus": self.master_password,
-			   rigs.MASTER + "@example.test": self.master_password})
+		passwords = ({u: self.password for u in self.users}
+			     | {rigs.MASTER: self.master_password, "cyrus": self.master_password,
+				rigs.MASTER + "@example.test": self.master_password})
+		self.saslauthd = Saslauthd(self.cyrus_dir, lambda name, p: passwords.get(name) == p)
 		self.start_cyrus()
 		super().start()
 		self.make_mailboxes()

@@ -10,7 +10,6 @@ import time
 import mailbox
 import rig as rigs
 import tap
-from mailbox import Expected
 
 
 class Follower:
@@ -69,11 +68,6 @@ def settled(rig, want, seconds=tap.PATIENCE):
 def check(t, standby, jobs, what):
 	"""Polls until the standby has every copy, each once; what is still on its way through a
 	staging folder is there as well for a moment."""
-	want = {}
-	for j in jobs:
-		for u in j.owners:
-			want.setdefault((u, "INBOX"), []).append(Expected(j.queue_id, j.data))
-		if j.auth:
-			want.setdefault((j.auth, "Sent"), []).append(Expected(j.queue_id, j.data))
+	want = mailbox.expected(jobs)
 	got = settled(standby, want)
 	return t.ok(got and got.ok, f"{what}: {sum(map(len, want.values()))} copies, each once", got)

@@ -130,6 +130,17 @@ class Expected:
 		return max(date - self.at, 0) + min(date - self.since, 0)
 
 
+def expected(jobs, want=None, sent="Sent"):
+	"""The copies of these jobs, beside what `want` has: one in the INBOX of each owner, and
+	one in the folder `sent` (None: none) of whoever sent it under his login."""
+	want = {} if want is None else want
+	for j in jobs:
+		places = [(u, "INBOX") for u in j.owners] + ([(j.auth, sent)] if j.auth and sent else [])
+		for place in places:
+			want.setdefault(place, []).append(Expected(j.queue_id, j.data))
+	return want
+
+
 def sent(job):
 	"""What is expected of a smtp.Job that was sent with a clock."""
 	return Expected(job.queue_id, job.data, job.acked_at, job.began_at)

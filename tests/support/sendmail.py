@@ -22,14 +22,12 @@ import pwd
 import re
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import threading
 
-import listener
 import rig as rigs
 import servers
+from saslauthd import Saslauthd
 
 CACHE = pathlib.Path("/var/cache/mailwal-tests/sendmail")
 RUN_AS = "mail"
@@ -127,42 +125,6 @@ def preload(name="preload"):
 				"-ldl"], check=True)
 		os.replace(new, lib)
 	return str(lib)
-
-
-class Saslauthd:
-	"""Answers password questions of libsasl2 at <directory>/mux."""
-
-	def __init__(self, directory, check):
-		self.check, self.path = check, f"{directory}/mux"
-		self.sock = socket.socket(socket.AF_UNIX)
-		self.sock.bind(self.path)
-		os.chmod(self.path, 0o666)
-		self.sock.listen(64)
-		self.thread = threading.Thread(target=self._serve, daemon=True)
-		self.thread.start()
-
-	def close(self):
-		listener.end(self.sock, self.thread)
-
-	@staticmethod
-	def _field(c):
-		(n,) = struct.unpack(">H", c.recv(2, socket.MSG_WAITALL))
-		return c.recv(n, socket.MSG_WAITALL).decode() if n else ""
-
-	def _serve(self):
-		while True:
-			try:
-				c, _ = self.sock.accept()
-			except OSError:
-				return
-			with c:
-				try:
-					user, password, _, realm = (self._field(c) for _ in range(4))
-				except (OSError, struct.error):
-					continue
-				name = f"{user}@{realm}" if realm else user
-				out = b"OK" if self.check(name, password) else b"NO"
-				c.sendall(struct.pack(">H", len(out)) + out)
 
 
 class Sendmail(rigs.Rig):
