@@ -99,6 +99,22 @@ note_boxes(struct mw_follow *f, const struct mw_plan *p,
 	return 1;
 }
 
+/* Where to begin counts for the first start alone. Later "now" is another time, and the
+ * last mark another one: what came since the standby was left is not to be passed over.
+ */
+static void
+begin_no_more(const struct mw_follow *f, const struct mw_span *span, struct mw_query *q)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	for (size_t k = 0; k < f->cli->n_journals; k++)
+		if (span[k].from <= 1 && span[k].to > span[k].from)
+			return;
+	q->since_mark = NULL;
+	q->overlap_us = 0;
+	if (q->since_us <= clock->now_us(clock))
+		q->since_us = INT64_MIN;
+}
+
 /* anew: only of mailboxes that are others by now. 1: the target is away. */
 static int
 run_span(struct mw_follow *f, const struct mw_span *span, bool first, bool anew,
@@ -117,6 +133,8 @@ run_span(struct mw_follow *f, const struct mw_span *span, bool first, bool anew,
 	if (r < 0)
 		return r;
 	q.span = span;
+	if (!anew)
+		begin_no_more(f, span, &q);
 	rep.command = "follow";
 	rep.target = f->to;
 	rep.run_id = mw_ledger_run(f->ledger);
