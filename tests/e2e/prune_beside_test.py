@@ -10,7 +10,6 @@ import email.policy
 import fcntl
 import json
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -19,12 +18,11 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-import retention_test as retention
 import rig as rigs
 import tap
-from tamper_test import copy, files, roll
+from keyed import JUNK, Keyed, files
 
-retention.SECTIONS = """
+SECTIONS = """
 capture junk { match = header:X-Spam }
 retain junk { match = class:junk; keep = 1s }
 retain rest { keep = 10d }
@@ -44,10 +42,10 @@ def fill(site):
 			name = f"S{seg}M{k}"
 			site.send(name, "anna@example.test", size=64000,
 				  headers=[("X-Name", name), ("Message-ID", f"<{name}@example.test>"),
-					   *(retention.JUNK if junk else [])])
+					   *(JUNK if junk else [])])
 			if not junk:
 				keep.add(name)
-		roll(site)
+		site.roll()
 	site.due("junk", 2 * SPREAD + SPREAD // 2)
 	return keep
 
@@ -126,16 +124,16 @@ COMMANDS = [
 def beside(t, site, keep):
 	every = {f"S{s}M{k}" for s in range(4) for k in range(SPREAD)}
 	whole = site.dir / "whole"
-	copy(site.journal, whole)
+	rigs.copy_journal(site.journal, whole)
 	for command, names in COMMANDS:
 		args = [x.format(box=site.dir / "box") for x in command]
 		shutil.rmtree(site.dir / "box", ignore_errors=True)
-		copy(whole, site.journal)
+		rigs.copy_journal(whole, site.journal)
 		n = reads(site, *args)
 		bad = []
 		for i in range(STOPS):
 			at = n[(len(n) - 1) * i // (STOPS - 1)]
-			copy(whole, site.journal)
+			rigs.copy_journal(whole, site.journal)
 			shutil.rmtree(site.dir / "box", ignore_errors=True)
 			r = Stopped(site, at, *args)
 			pruned = site.mailwal("prune", "--yes")
@@ -158,7 +156,7 @@ def beside(t, site, keep):
 def in_the_index(t, site, whole):
 	"""Readers and writers that stopped while they had the files of the index locked."""
 	user = ("--json", "list", "--user", "anna@example.test")
-	copy(whole, site.journal)
+	rigs.copy_journal(whole, site.journal)
 	n = reads(site, *user, what=".mdb>")
 	t.need(n, "the index is read")
 	r = Stopped(site, n[0], *user)
@@ -168,7 +166,7 @@ def in_the_index(t, site, whole):
 	rc, out, err = r.go()
 	t.ok(rc == 0 and not err and len(of_list(site, out)) >= SPREAD,
 	     "which goes on", (rc, out[-500:], err))
-	copy(whole, site.journal)
+	rigs.copy_journal(whole, site.journal)
 	index = os.open(site.journal / "index", os.O_RDONLY)
 	try:
 		fcntl.flock(index, fcntl.LOCK_EX) # as a writer that makes a file
@@ -187,7 +185,7 @@ def in_the_index(t, site, whole):
 
 
 def main(t):
-	with retention.Site(t.dir) as site:
+	with Keyed(t.dir, sections=SECTIONS) as site:
 		keep = fill(site)
 		site.proc.send_signal(signal.SIGTERM)
 		site.proc.wait(tap.PATIENCE)
@@ -195,5 +193,4 @@ def main(t):
 		in_the_index(t, site, site.dir / "whole")
 
 
-if __name__ == "__main__":
-	sys.exit(tap.run(main))
+tap.run(main)

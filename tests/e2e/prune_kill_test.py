@@ -13,12 +13,11 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-import retention_test as retention
 import rig as rigs
 import tap
-from tamper_test import copy, roll
+from keyed import JUNK, Keyed
 
-retention.SECTIONS = """
+SECTIONS = """
 capture junk { match = header:X-Spam }
 retain junk { match = class:junk; keep = 1s }
 retain rest { keep = 10d }
@@ -36,8 +35,8 @@ def fill(site):
 		for k in range(MAILS):
 			junk = seg < 2 or (seg == 2 and k % 2)
 			site.send(f"S{seg}M{k}", ANNA, *([BOB] if k % 3 == 0 else []),
-				  size=3000, headers=retention.JUNK if junk else [])
-		roll(site)
+				  size=3000, headers=JUNK if junk else [])
+		site.roll()
 	site.due("junk", 2 * MAILS + MAILS // 2)
 
 
@@ -132,7 +131,7 @@ def try_once(site, job, call, n):
 
 
 def main(t):
-	with retention.Site(t.dir) as site:
+	with Keyed(t.dir, sections=SECTIONS) as site:
 		p = subprocess.run([rigs.find_program("mailwal"), "keys", "new", "--out", site.dir / "other",
 				    "--on-this-host"], capture_output=True, check=False)
 		assert p.returncode == 0, p
@@ -140,21 +139,21 @@ def main(t):
 		site.proc.send_signal(signal.SIGTERM)
 		site.proc.wait(tap.PATIENCE)
 		whole = site.dir / "whole"
-		copy(site.journal, whole)
+		rigs.copy_journal(site.journal, whole)
 		nothing = "retain rest { keep = 10d }\n"
 		for sections, job in (
-				(retention.SECTIONS, Job("prune", ["prune", "--yes"], STAYS, pruned)),
+				(SECTIONS, Job("prune", ["prune", "--yes"], STAYS, pruned)),
 				(nothing, Job("erase", ["--key", site.key, "erase", "--user", BOB, "--yes"],
 					      EVERY, erased)),
 				(nothing, Job("rewrap", ["--key", site.key, "keys", "rewrap",
 							 f"{site.dir}/other.pub"], EVERY, rewrapped))):
 			site.configure(sections)
-			copy(whole, site.journal)
+			rigs.copy_journal(whole, site.journal)
 			n = counts(site, job.args)
 			kills, bad = dict.fromkeys((c for c in CALLS if n[c]), 0), []
 			for call in CALLS:
 				for at in moments(n[call]):
-					copy(whole, site.journal)
+					rigs.copy_journal(whole, site.journal)
 					got = try_once(site, job, call, at)
 					kills[call] += got is not None
 					if got:
@@ -165,5 +164,4 @@ def main(t):
 			     kills)
 
 
-if __name__ == "__main__":
-	sys.exit(tap.run(main))
+tap.run(main)

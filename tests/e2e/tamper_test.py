@@ -8,18 +8,16 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import struct
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 
-import retention_test as retention
 import rig as rigs
 import tap
+from keyed import Keyed, files
 
-retention.SECTIONS = ""
 TABLE = []
 for n in range(256):
 	for _ in range(8):
@@ -32,27 +30,6 @@ def crc32c(data):
 	for x in data:
 		c = TABLE[(c ^ x) & 255] ^ (c >> 8)
 	return c ^ 0xffffffff
-
-
-def roll(site):
-	with socket.socket(socket.AF_UNIX) as c:
-		c.settimeout(tap.PATIENCE)
-		c.connect(str(site.journal / "control.sock"))
-		c.sendall(b"roll\n")
-		got = b""
-		while not got.endswith(b"\n"):
-			more = c.recv(4096)
-			if not more:
-				break
-			got += more
-	assert got.startswith(b"ok"), got
-
-
-copy = rigs.copy_journal
-
-
-def files(journal):
-	return sorted((journal / "segments").glob("*.seg"))
 
 
 def slots(data):
@@ -142,23 +119,6 @@ ATTACKS = [  # name, attack, verify finds it: with the checkpoint, without, only
 ]
 
 
-class Other(retention.Site):
-	"""The same journal at an earlier time, going on with other mail."""
-
-	def __init__(self, directory, like):
-		super().__init__(directory)
-		self.key = like.key
-
-	def __enter__(self):
-		self.configure("")
-		with open(self.log, "ab") as log:
-			self.proc = subprocess.Popen([rigs.find_program("mailwald"), "-c", self.conf],
-						     stderr=log, stdin=subprocess.DEVNULL,
-						     preexec_fn=rigs.die_with_parent)
-		rigs.wait_for("mailwald", lambda: rigs.connects(self.sock), alive=self.proc)
-		return self
-
-
 def verify(site, journal, key, checkpoint=None):
 	args = ["-j", journal, "verify"] + (["--checkpoint", checkpoint] if checkpoint else [])
 	return site.mailwal(*(["--key", site.key] if key else []), *args)
@@ -168,7 +128,7 @@ def check(t, site, journal, attack, point):
 	name, change, with_point, alone, needs_key = attack
 	bad = site.dir / "bad"
 	for key in (False, True):
-		copy(journal, bad)
+		rigs.copy_journal(journal, bad)
 		change(bad)
 		got = [verify(site, bad, key, point)]
 		shutil.rmtree(bad / "index", ignore_errors=True)
@@ -183,25 +143,25 @@ def check(t, site, journal, attack, point):
 
 
 def anchored(t):
-	with retention.Site(t.sub("anchored")) as s:
+	with Keyed(t.sub("anchored")) as s:
 		for segment in range(6):
 			for k in range(3):
 				s.send(f"Q{segment}{k}", "anna@example.test", "bob@example.test")
-			roll(s)
+			s.roll()
 			if segment == 2:
-				copy(s.journal, s.dir / "early")
+				rigs.copy_journal(s.journal, s.dir / "early")
 		point = s.dir / "point"
 		assert s.mailwal("checkpoint", "--out", point)[0] == 0
-		copy(s.journal, s.dir / "whole")
+		rigs.copy_journal(s.journal, s.dir / "whole")
 	for attack in ATTACKS:
 		check(t, s, s.dir / "whole", attack, point)
 	check(t, s, s.dir / "early", ("rolled back", lambda j: None, True, False, False), point)
 	fork = pathlib.Path(t.sub("fork"))
-	copy(s.dir / "early", fork / "journal")
-	with Other(fork, s) as other:
+	rigs.copy_journal(s.dir / "early", fork / "journal")
+	with Keyed(fork, key=s.key) as other:
 		for k in range(20):
 			other.send(f"Z{k}", "anna@example.test")
-		roll(other)
+		other.roll()
 	again = ("signed anew", lambda j: None, True, False, False)
 	check(t, s, fork / "journal", again, point)
 
@@ -217,11 +177,11 @@ def still_open(proc):
 
 
 def one_works(t):
-	with retention.Site(t.sub("several")) as s:
+	with Keyed(t.sub("several")) as s:
 		for k in range(36):
 			s.send(f"P{k}", "anna@example.test", size=80000)
 			if k % 3 == 2:
-				roll(s)
+				s.roll()
 		assert s.mailwal("hold", "add", "case", "--queue-id", "P1")[0] == 0
 		s.configure("retain all { max_size = 1M }")
 		before = len(files(s.journal))
@@ -246,5 +206,4 @@ def main(t):
 	one_works(t)
 
 
-if __name__ == "__main__":
-	sys.exit(tap.run(main))
+tap.run(main)

@@ -79,7 +79,8 @@ class Alone:
 	def mailwal(self, *args):
 		"""(exit status, output, errors) of mailwal with this configuration."""
 		p = subprocess.run([rigs.find_program("mailwal"), "-c", self.conf, *map(str, args)],
-				   capture_output=True, timeout=rigs.PATIENCE, check=False)
+				   capture_output=True, timeout=rigs.PATIENCE, check=False,
+				   stdin=subprocess.DEVNULL)
 		return p.returncode, p.stdout.decode(), p.stderr.decode()
 
 	def show(self, queue_id):
