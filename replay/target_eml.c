@@ -65,8 +65,8 @@ eml_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	m->path = strdup(box);
 	int r = m->path ? 0 : mw_fail(err, MW_ENOMEM, "out of memory");
 	m->missing = dry && access(box, F_OK) < 0;
-	if (!r && !dry)
-		r = mw_files_mkdirs(box, err);
+	if (!r)
+		r = dry ? mw_files_mkdirs_dry(box, err) : mw_files_mkdirs(box, err);
 	if (!r && !dry)
 		r = mw_files_lock(t, box, &m->lock_fd, err);
 	if (r)

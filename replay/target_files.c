@@ -399,6 +399,23 @@ mw_files_mkdirs(const char *path, struct mw_err *err)
 }
 
 int
+mw_files_mkdirs_dry(const char *path, struct mw_err *err)
+{
+	char buf[PATH_MAX];
+	struct stat st;
+	if (snprintf(buf, sizeof buf, "%s", path) >= (int)sizeof buf)
+		return mw_fail(err, MW_ECREATE, "path too long: %.100s…", path);
+	for (char *slash; stat(buf, &st) < 0; *slash = '\0') {
+		slash = strrchr(buf, '/');
+		if (!slash || slash == buf)
+			return 0;
+	}
+	if (S_ISDIR(st.st_mode))
+		return 0;
+	return mw_fail(err, MW_ECREATE, "%s is there and no directory", buf);
+}
+
+int
 mw_files_flush(struct mw_files_out *o)
 {
 	size_t at = 0;

@@ -23,6 +23,8 @@ int mw_files_profile(int fd, struct mw_profile **ret, struct mw_err *err) MW_CHE
 /* Makes path and what is missing above it, with the mode and (as root) the owner of the
  * nearest directory that was there, others' bits off. */
 int mw_files_mkdirs(const char *path, struct mw_err *err) MW_CHECK;
+/* For a dry run: is there something else in the place of path or of what is above it? */
+int mw_files_mkdirs_dry(const char *path, struct mw_err *err) MW_CHECK;
 /* The remove operation of Maildirs: the file's name holds the record's ID. */
 int mw_files_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
                     int (*removed)(void *arg, size_t i, int code), void *arg,

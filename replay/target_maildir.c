@@ -89,12 +89,11 @@ find_box(struct mw_target *t, struct mw_mdir *m, bool dry, struct mw_err *err)
 			return mw_err_hint(err, "--create makes it");
 		}
 		m->missing = dry;
-		if (dry)
-			return 0;
 		int r = mw_mdir_no_links(m->path, err);
 		if (!r)
-			r = mw_mdir_make(m->path, err);
-		if (r)
+			r = dry ? mw_files_mkdirs_dry(m->path, err)
+			        : mw_mdir_make(m->path, err);
+		if (r || dry)
 			return r;
 	}
 	int links = mw_mdir_no_links(m->path, err);

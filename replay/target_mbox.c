@@ -74,8 +74,9 @@ mbox_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	else if (there && fstat(STDOUT_FILENO, &out) == 0 && st.st_dev == out.st_dev &&
 	         st.st_ino == out.st_ino)
 		r = mw_fail(err, MW_ECREATE, "%s is where this command prints to", box);
-	if (!r && !dry)
-		r = mw_mbox_lock(&m->lock, t, box, err);
+	if (!r)
+		r = dry ? mw_mbox_parent_dry(t, box, err)
+		        : mw_mbox_lock(&m->lock, t, box, err);
 	if (!r) {
 		m->fd = mw_mbox_open(box, dry ? O_RDONLY : O_RDWR | O_CREAT, err);
 		r = dry && m->fd == MW_ENOTFOUND ? 0 : MW_MIN(m->fd, 0);

@@ -22,6 +22,9 @@ int mw_mbox_open(const char *path, int flags, struct mw_err *err) MW_CHECK;
  * half-written cut off. Makes the directory, if asked to. MW_ELOCKED, MW_ECANCEL, … */
 int mw_mbox_lock(struct mw_mbox_lock *l, const struct mw_target *t, const char *path,
                  struct mw_err *err) MW_CHECK;
+/* For a dry run: would its directory be there, or be made? */
+int mw_mbox_parent_dry(const struct mw_target *t, const char *path,
+                       struct mw_err *err) MW_CHECK;
 /* Notes where a torn append of ours would begin. */
 int mw_mbox_lock_note(const struct mw_mbox_lock *l, uint64_t size,
                       struct mw_err *err) MW_CHECK;

@@ -123,6 +123,13 @@ break_dead(const struct mw_mbox_lock *l, const char *path)
 	       cut_back(path, own.st_uid, size) && unlink(l->path) == 0;
 }
 
+static int
+no_parent(const char *dir, struct mw_err *err)
+{
+	(void)mw_fail(err, MW_ECREATE, "%s: no such directory", dir);
+	return mw_err_hint(err, "--create makes it");
+}
+
 /* The directory that the mbox and its lock file lie in. */
 static int
 make_parent(const struct mw_target *t, const char *path, struct mw_err *err)
@@ -138,10 +145,21 @@ make_parent(const struct mw_target *t, const char *path, struct mw_err *err)
 		return 0; /* what is wrong with it the lock file tells */
 	if (t->o.create)
 		return mw_files_mkdirs(dir, err); /* also waits for one half made */
-	if (there)
+	return there ? 0 : no_parent(dir, err);
+}
+
+int
+mw_mbox_parent_dry(const struct mw_target *t, const char *path, struct mw_err *err)
+{
+	char dir[PATH_MAX];
+	(void)snprintf(dir, sizeof dir, "%s", path);
+	char *slash = strrchr(dir, '/');
+	if (!slash || slash == dir || access(dir, F_OK) == 0)
 		return 0;
-	(void)mw_fail(err, MW_ECREATE, "%s: no such directory", dir);
-	return mw_err_hint(err, "--create makes it");
+	*slash = '\0';
+	bool missing = access(dir, F_OK) < 0 && errno == ENOENT;
+	return missing && !t->o.create ? no_parent(dir, err)
+	                               : mw_files_mkdirs_dry(dir, err);
 }
 
 int
