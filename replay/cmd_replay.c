@@ -381,9 +381,12 @@ finish(const struct mw_run *run, int r, struct mw_err *err, const char *report)
 {
 	const struct mw_report *rep = run->report;
 	struct mw_err second = {0};
-	int status = r ? mw_err_exit(r) : rep->failed || rep->unreadable ? 3 : 0;
+	const struct mw_run_shared *sh = run->shared;
+	int status = r ? mw_err_exit(r) : mw_run_exit(run);
 	if (r && r != MW_ECANCEL)
 		return mw_cli_error(run->cli, err);
+	if (!r && sh && sh->first_code && status != 0 && status != 3)
+		(void)mw_cli_error(run->cli, &sh->first_err);
 	if (!run->cli->json)
 		mw_report_print(rep, false);
 	if (report && mw_report_write(rep, report, &second))

@@ -149,6 +149,22 @@ def uids(rig):
 	return v
 
 
+def out_of_reach(t, rig):
+	"""Each step says so in the same way."""
+	wrong = os.path.join(rig.dir, "wrong.password")
+	pathlib.Path(wrong).write_text("wrong\n", encoding="ascii")
+	os.chmod(wrong, 0o600)
+	to = rig.replay_args()[1:]
+	at, word = to.index("--to") + 1, to.index("--password-file") + 1
+	away = [*to[:at], "imap://127.0.0.1:1", *to[at + 1:]]
+	refused = [*to[:word], wrong, *to[word + 1:]]
+	for what, rc, args in (("nobody listens", 69, away), ("a wrong password", 77, refused)):
+		for words in (["plan"], ["prepare"], ["prepare", "-n"], ["run"], ["verify"]):
+			r = rig.mailwal("--json", "replay", *words, "--user", ANNA, *args)
+			t.ok(r.rc == rc and r.summary["failed"] == r.summary["selected"] > 0,
+			     f"{what}, {' '.join(words)}: exit {rc}", r)
+
+
 def main(t):
 	small = [(n, d) for n, d in workload.fixtures() if len(d) < 60_000][:24]
 	with rigs.Rig(t.dir, users=(ANNA, BERT), postfix="virtual_transport = discard:\n"
@@ -171,6 +187,7 @@ def main(t):
 		undo(t, rig, run, want, n)
 		files(t, rig, n)
 		store_back(t, rig)
+		out_of_reach(t, rig)
 		for bad in (("undo",), ("undo", run, "--all"), ("plan",), ("undo", run, "and", "more")):
 			r = step(rig, *bad)
 			t.ok(r.rc == 64, f"replay {' '.join(bad)[:20]}: exit 64", r)
