@@ -1,6 +1,7 @@
 /* cmd_replay.c - mailwal replay, and its steps one by one. */
 #include "replay/undo.h"
 
+#include "journal/base/clock.h"
 #include "journal/base/util.h"
 #include "replay/early.h"
 #include "replay/queue_ahead.h"
@@ -312,8 +313,13 @@ undo(struct args *a, struct mw_run *run, struct mw_err *err)
 	                    .report = run->report,
 	                    .run = a->run,
 	                    .dry = a->dry};
+	const struct mw_clock *clock = mw_clock_system();
+	int64_t start = clock->mono_us(clock);
 	int r = a->dry ? 0 : mw_run_clear_left(run->ledger, run->target, err);
-	return r ? r : mw_undo_run(&u, err);
+	if (!r)
+		r = mw_undo_run(&u, err);
+	run->report->duration_us = clock->mono_us(clock) - start;
+	return r;
 }
 
 static int

@@ -86,6 +86,7 @@ def undo(t, rig, run, want, n):
 	r = step(rig, "undo", run)
 	summary(t, r, "undo takes away what is where it was put", 0, selected=n, undone=n - 2,
 		skipped=2, failed=0, left=0)
+	t.ok((r.summary or {}).get("duration_s"), "and says how long it took", r)
 	state = {k: v for k, v in mailbox.dump(rig).items() if v}
 	t.ok(list(state) == [(BERT, "Kept")] and len(state[BERT, "Kept"]) == 1,
 	     "what bert moved is still there, and nothing else", {k: len(v) for k, v in state.items()})
