@@ -363,6 +363,20 @@ check_service(const struct mw_postfix *p, struct mw_advices *f,
 		    p, f, text("service %s/%s: smtpd_milter_maps", s->name, s->type), v);
 }
 
+/* Does a service find us where one of its lists says? */
+static bool
+finds(const struct mw_postfix *p, const struct mw_service *s)
+{
+	struct mw_milter_entry e;
+	return mw_milter_find(p,
+	                      setting(p, s,
+	                              strcmp(s->command, "smtpd") == 0
+	                                  ? "smtpd_milters"
+	                                  : "non_smtpd_milters"),
+	                      &e) &&
+	       mw_milter_reaches(p, e.socket, true);
+}
+
 /* Can a chrooted service open the socket that the list names? */
 static void
 check_chroot(const struct mw_postfix *p, struct mw_advices *f)
@@ -374,7 +388,8 @@ check_chroot(const struct mw_postfix *p, struct mw_advices *f)
 		const struct mw_service *s = &p->service[i];
 		bool ours = strcmp(s->command, "smtpd") == 0 ||
 		            strcmp(s->command, "cleanup") == 0;
-		if (!s->chroot || !ours || (said && strcmp(said, s->command) == 0))
+		if (!s->chroot || !ours || (said && strcmp(said, s->command) == 0) ||
+		    finds(p, s))
 			continue;
 		said = s->command;
 		mw_advice_add(

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static bool
 is_sep(char c)
@@ -117,46 +118,65 @@ is_any(struct mw_str h)
 	       mw_str_eq(h, MW_STR("*"));
 }
 
-/* The directory of a path without links, and the name in it. */
+/* One file or directory by two ways: by links (/var/run is /run), or mounted twice. In
+ * the chroot root a link that leads out of it leads nowhere. */
 static bool
-true_path(struct mw_str path, char ret[PATH_MAX], struct mw_str *ret_name)
+same_file(const char *theirs, const char *root, const char *ours)
 {
-	char dir[PATH_MAX];
-	const char *slash = path.n ? memrchr(path.p, '/', path.n) : NULL;
-	size_t n = slash ? (size_t)(slash - path.p) : 0;
-	if (!slash || n >= sizeof dir)
+	char path[PATH_MAX], top[PATH_MAX];
+	struct stat a, b;
+	if (!realpath(theirs, path) || stat(path, &a) < 0 || stat(ours, &b) < 0 ||
+	    a.st_dev != b.st_dev || a.st_ino != b.st_ino)
 		return false;
-	(void)snprintf(dir, sizeof dir, "%.*s/", (int)n, path.p);
-	*ret_name = mw_str(slash + 1, path.n - n - 1);
-	return realpath(dir, ret) != NULL;
-}
-
-/* /var/run is /run. */
-static bool
-same_file(struct mw_str a, struct mw_str b)
-{
-	char dir_a[PATH_MAX], dir_b[PATH_MAX];
-	struct mw_str name_a, name_b;
-	return mw_str_eq(a, b) ||
-	       (true_path(a, dir_a, &name_a) && true_path(b, dir_b, &name_b) &&
-	        strcmp(dir_a, dir_b) == 0 && mw_str_eq(name_a, name_b));
-}
-
-/* Postfix works in its queue directory: relative paths, and all paths in a chroot, are
- * below it. */
-static bool
-same_path(const struct mw_postfix *p, struct mw_str theirs, struct mw_str ours)
-{
-	struct mw_str queue = mw_strz(mw_postfix_get(p, "queue_directory"));
-	if (same_file(theirs, ours))
+	if (!root)
 		return true;
-	if (!mw_str_starts(ours, queue))
+	if (!realpath(root, top))
 		return false;
-	struct mw_str inside = mw_str(ours.p + queue.n, ours.n - queue.n);
-	if (inside.n == 0 || inside.p[0] != '/')
+	size_t n = strlen(top);
+	return strncmp(path, top, n) == 0 && (path[n] == '/' || n == 1);
+}
+
+/* Is it our socket, which may not be there yet, but has a directory? */
+static bool
+same_socket(const char *theirs, const char *root, struct mw_str ours)
+{
+	char dir_a[PATH_MAX], dir_b[PATH_MAX], path[PATH_MAX];
+	struct mw_str a = mw_strz(theirs);
+	if (mw_str_eq(a, ours))
+		return true;
+	const char *slash_a = strrchr(theirs, '/'),
+	           *slash_b = memrchr(ours.p, '/', ours.n);
+	if (!slash_a || !slash_b || a.n >= PATH_MAX || ours.n >= PATH_MAX)
 		return false;
-	return mw_str_eq(theirs, inside) ||
-	       mw_str_eq(theirs, mw_str(inside.p + 1, inside.n - 1));
+	size_t n = (size_t)(slash_a - a.p) + 1, k = (size_t)(slash_b - ours.p) + 1;
+	(void)snprintf(dir_a, sizeof dir_a, "%.*s", (int)n, a.p);
+	(void)snprintf(dir_b, sizeof dir_b, "%.*s", (int)k, ours.p);
+	(void)snprintf(path, sizeof path, "%.*s", (int)ours.n, ours.p);
+	return (mw_str_eq(mw_str(a.p + n, a.n - n), mw_str(ours.p + k, ours.n - k)) &&
+	        same_file(dir_a, root, dir_b)) ||
+	       same_file(theirs, root, path);
+}
+
+/* The path from without the chroot, of a service in it or of one that is not. */
+static const char *
+path_of(const struct mw_postfix *p, struct mw_str path, bool chrooted)
+{
+	const char *slash = path.p[0] == '/' ? "" : "/";
+	return mw_arena_printf(p->arena, "%s%s%.*s",
+	                       *slash || chrooted ? mw_postfix_get(p, "queue_directory")
+	                                          : "",
+	                       slash, (int)path.n, path.p);
+}
+
+/* Does a service that has this path find our socket there? */
+static bool
+leads_to(const struct mw_postfix *p, struct mw_str path, bool chrooted,
+         struct mw_str ours)
+{
+	const char *there = path_of(p, path, chrooted);
+	return there &&
+	       same_socket(there, chrooted ? mw_postfix_get(p, "queue_directory") : NULL,
+	                   ours);
 }
 
 bool
@@ -170,7 +190,8 @@ mw_milter_is_ours(const struct mw_postfix *p, struct mw_str socket)
 		    ours.unix_socket != theirs.unix_socket)
 			continue;
 		if (ours.unix_socket
-		        ? same_path(p, theirs.path, ours.path)
+		        ? leads_to(p, theirs.path, false, ours.path) ||
+		              leads_to(p, theirs.path, true, ours.path)
 		        : mw_str_eq(ours.port, theirs.port) &&
 		              (mw_str_ieq(ours.host, theirs.host) || is_any(ours.host) ||
 		               (is_loopback(ours.host) && is_loopback(theirs.host))))
@@ -182,19 +203,14 @@ mw_milter_is_ours(const struct mw_postfix *p, struct mw_str socket)
 bool
 mw_milter_reaches(const struct mw_postfix *p, struct mw_str socket, bool chrooted)
 {
-	const char *queue = mw_postfix_get(p, "queue_directory");
 	struct place theirs, ours;
 	if (!parse_place(socket, &theirs) || !theirs.unix_socket)
 		return true;
-	const char *slash = theirs.path.p[0] == '/' ? "" : "/";
-	const char *there =
-	    mw_arena_printf(p->arena, "%s%s%.*s", *slash || chrooted ? queue : "", slash,
-	                    (int)theirs.path.n, theirs.path.p);
-	for (size_t i = 0; there && i < p->conf->milter_listen.n; i++)
+	for (size_t i = 0; i < p->conf->milter_listen.n; i++)
 		if (parse_place(mw_strz(p->conf->milter_listen.v[i]), &ours) &&
-		    ours.unix_socket && same_file(mw_strz(there), ours.path))
+		    ours.unix_socket && leads_to(p, theirs.path, chrooted, ours.path))
 			return true;
-	return !there;
+	return false;
 }
 
 bool
@@ -228,7 +244,8 @@ mw_milter_address(const struct mw_postfix *p, bool chrooted)
 			return mw_arena_printf(p->arena, "unix:%.*s",
 			                       (int)(ours.path.n - n - 1),
 			                       ours.path.p + n + 1);
-		if (!chrooted)
+		if (!chrooted ||
+		    leads_to(p, ours.path, true, ours.path)) /* mounted there */
 			return mw_arena_printf(p->arena, "unix:%.*s", (int)ours.path.n,
 			                       ours.path.p);
 	}

@@ -2,12 +2,14 @@
 #include "journal/base/util.h"
 #include "replay/setup.h"
 
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -366,6 +368,92 @@ a_program_that_fails_is_told(void **state)
 	assert_true(err.hint[0] != '\0');
 }
 
+/* The holes of a chrooted Postfix at root/queue, whose list has this entry, while
+ * mailwald listens at root/run/m. */
+static size_t
+holes_of(const char *root, const char *entry, bool want_plan)
+{
+	char listen[120], queue[120], list[120];
+	(void)snprintf(listen, sizeof listen, "unix:%s/run/m", root);
+	(void)snprintf(queue, sizeof queue, "%s/queue", root);
+	(void)snprintf(list, sizeof list, entry, root);
+	const struct postfix_case c = {.main = {{"smtpd_milters", list},
+	                                        {"non_smtpd_milters", list}},
+	                               .listen = listen};
+	struct mw_conf conf;
+	struct mw_postfix p;
+	struct mw_advices f;
+	build(&c, &conf, &p);
+	for (size_t i = 0; i < p.n_main; i++)
+		if (strcmp(p.main[i].name, "queue_directory") == 0)
+			p.main[i].value = queue;
+	mw_postfix_check(&p, &f);
+	if (want_plan) {
+		struct mw_pair *plan;
+		size_t n;
+		struct mw_err err = {0};
+		assert_int_equal(mw_postfix_plan(&p, &plan, &n, &err), 0);
+		for (size_t i = 0; i < n; i++)
+			if (strcmp(plan[i].name, "smtpd_milters") == 0)
+				assert_non_null(strstr(plan[i].value, listen));
+	}
+	return f.holes;
+}
+
+static void
+make(bool dir, const char *format, const char *root)
+{
+	char path[120];
+	(void)snprintf(path, sizeof path, format, root);
+	if (dir)
+		assert_int_equal(mkdir(path, 0755), 0);
+	else
+		assert_int_equal(mknod(path, S_IFREG | 0600, 0), 0);
+}
+
+/* A socket that is put into the chroot: as another name of it, or by a mount. A link out
+ * of the chroot leads nowhere there. */
+static void
+a_chroot_with_the_socket_put_into_it(void **state)
+{
+	(void)state;
+	char root[] = "/tmp/mw-setup-XXXXXX", a[120], b[400];
+	assert_non_null(mkdtemp(root));
+	make(true, "%s/run", root);
+	make(true, "%s/queue", root);
+	make(true, "%s/queue/mailwal", root);
+	make(false, "%s/run/m", root);
+	assert_true(holes_of(root, "unix:mailwal/m", false) > 0);
+	(void)snprintf(a, sizeof a, "%s/run/m", root);
+	(void)snprintf(b, sizeof b, "%s/queue/mailwal/m", root);
+	assert_int_equal(link(a, b), 0);
+	assert_int_equal(holes_of(root, "unix:mailwal/m", false), 0);
+	assert_int_equal(holes_of(root, "unix:/mailwal/m", false), 0);
+	assert_true(holes_of(root, "unix:%s/queue/mailwal/m", false) > 0);
+	(void)snprintf(b, sizeof b, "%s/queue/out", root);
+	assert_int_equal(symlink("../run", b), 0);
+	assert_true(holes_of(root, "unix:out/m", false) > 0);
+
+	if (unshare(CLONE_NEWNS) == 0 &&
+	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0) {
+		make(true, "%s/queue/mounted", root);
+		(void)snprintf(a, sizeof a, "%s/run", root);
+		(void)snprintf(b, sizeof b, "%s/queue/mounted", root);
+		assert_int_equal(mount(a, b, NULL, MS_BIND, NULL), 0);
+		assert_int_equal(holes_of(root, "unix:mounted/m", false), 0);
+		assert_int_equal(umount(b), 0);
+		/* At the same path in the chroot it is what the plan names, too. */
+		(void)snprintf(b, sizeof b, "mkdir -p '%s/queue%s/run'", root, root);
+		assert_int_equal(system(b), 0);
+		(void)snprintf(b, sizeof b, "%s/queue%s/run", root, root);
+		assert_int_equal(mount(a, b, NULL, MS_BIND, NULL), 0);
+		assert_int_equal(holes_of(root, "unix:%s/run/m", true), 0);
+		assert_int_equal(umount(b), 0);
+	}
+	(void)snprintf(b, sizeof b, "rm -r '%s'", root);
+	assert_int_equal(system(b), 0);
+}
+
 /* A stand-in for postfix(1): `status` ends with $STATUS, all calls are written down. */
 static void
 a_running_postfix_is_reloaded(void **state)
@@ -423,6 +511,7 @@ main(void)
 	    cmocka_unit_test(a_plan_closes_them),
 	    cmocka_unit_test(other_milters_stay),
 	    cmocka_unit_test(a_chroot_needs_a_way_in),
+	    cmocka_unit_test(a_chroot_with_the_socket_put_into_it),
 	    cmocka_unit_test(a_program_that_fails_is_told),
 	    cmocka_unit_test(a_running_postfix_is_reloaded),
 	};
