@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -242,11 +243,35 @@ check_mailbox(const char *text, struct mw_err *err)
 	return 0;
 }
 
+/* An address in place of a name: [192.0.2.1], [IPv6:2001:db8::1] (RFC 5321 4.1.3). */
+static int
+check_literal(const char *text, struct mw_err *err)
+{
+	bool six = strncasecmp(text, "[IPv6:", 6) == 0;
+	char addr[64];
+	unsigned char bin[16];
+
+	(void)snprintf(addr, sizeof addr, "%s", text + (six ? 6 : 1));
+	size_t n = strlen(addr);
+	if (n && addr[n - 1] == ']')
+		addr[n - 1] = '\0';
+	else
+		n = 0;
+	if (n && inet_pton(six ? AF_INET6 : AF_INET, addr, bin) == 1)
+		return 0;
+	return mw_fail(err, MW_ECONF,
+	               "'%s' is not a domain; expected an address in the brackets, as "
+	               "in [192.0.2.1] or [IPv6:2001:db8::1]",
+	               text);
+}
+
 static int
 check_domain(const char *text, struct mw_err *err)
 {
 	size_t n = strlen(text);
 
+	if (*text == '[')
+		return check_literal(text, err);
 	if (strchr(text, '@'))
 		return mw_fail(err, MW_ECONF, "expected a domain, got the address '%s'",
 		               text);

@@ -39,6 +39,14 @@ what_is_written_is_what_is_shown(void **state)
 	    {"capture b {\n  on_failure = accept\n}\n",
 	     "capture b {\n  on_failure = accept\n}\n"},
 	    {"capture all {\n}\n", "capture all {\n}\n"},
+	    {"capture l { match = domain:[192.0.2.1] sender_domain:[IPv6:2001:db8::1] "
+	     "}\n",
+	     "capture l {\n  match = domain:[192.0.2.1] "
+	     "sender_domain:[IPv6:2001:db8::1]\n}\n"},
+	    {"capture q { match = \"header:Subject: * out of office *\", "
+	     "\"header:X:\\\"a, b\\\"\" \"rcpt:\\\"a b\\\"@b.test\" }\n",
+	     "capture q {\n  match = \"header:Subject: * out of office *\" "
+	     "\"header:X:\\\"a, b\\\"\" \"rcpt:\\\"a b\\\"@b.test\"\n}\n"},
 	    {"capture c {\n match = rcpt:a@b.test domain:c.test sender: "
 	     "sender:root sender_domain:d.test user:* client:192.0.2.0/24 "
 	     "client:2001:db8::/32 header:List-Id \"header:X-A:*b c*\" spam:yes "
@@ -92,6 +100,15 @@ mistakes_name_their_place(void **state)
 	     ":1:21: error: match: expected a size such as 512K or 64M, got 'big'"},
 	    {"capture a { match = user: }\n",
 	     ":1:21: error: match: expected a login, or * for any"},
+	    {"capture a { match = domain:[192.0.2.1 }\n",
+	     ":1:21: error: match: '[192.0.2.1' is not a domain; expected an address in"},
+	    {"capture a { match = domain:[b.test] }\n",
+	     ":1:21: error: match: '[b.test]' is not a domain; expected an address in"},
+	    {"capture a { match = sender_domain:[2001:db8::1] }\n",
+	     ":1:21: error: match: '[2001:db8::1]' is not a domain; expected an address "
+	     "in"},
+	    {"capture a { match = domain:[] }\n",
+	     ":1:21: error: match: '[]' is not a domain; expected an address in"},
 	    {"capture a { match = domain:a@b }\n",
 	     ":1:21: error: match: expected a domain"},
 	    {"capture a { journal = maybe }\n",
@@ -295,6 +312,15 @@ the_first_that_fits_decides(void **state)
 	    {"capture x { match = \"header:Subject:a*z\"; journal = no }\n", IN,
 	     .header = "Subject: A b\r\n c Z\r\n\r\n", .rcpt = {"a@b.test"},
 	     .excluded = "0", .section = "x"},
+	    {"capture x { match = \"header:Subject:*out of office*\"; journal = no }\n",
+	     IN, .header = "Subject: Re:  Out\r\n of office\r\n\r\n",
+	     .rcpt = {"a@b.test"}, .excluded = "0", .section = "x"},
+	    {"capture x { match = domain:[192.0.2.1]; journal = no }\n", IN,
+	     .rcpt = {"a@[192.0.2.1]", "a@[192.0.2.2]"}, .excluded = "0",
+	     .journal = true},
+	    {"capture x { match = sender_domain:[IPv6:2001:db8::1]; journal = no }\n", IN,
+	     .sender = "s@[ipv6:2001:DB8::1]", .rcpt = {"a@b.test"}, .excluded = "0",
+	     .section = "x"},
 	    {"capture x { match = header:Subject:a?z; journal = no }\n", IN,
 	     .header = "Subject: abbz\r\n\r\n", .rcpt = {"a@b.test"}, .excluded = "",
 	     .journal = true},
