@@ -2,6 +2,7 @@
 #include "journal/base/fs.h"
 #include "journal/base/util.h"
 #include "replay/cmd.h"
+#include "replay/noted.h"
 
 #include <errno.h>
 #include <pwd.h>
@@ -158,8 +159,12 @@ mw_cmd_init(struct mw_cli *cli, int argc, char **argv)
 		r = mw_store_create(a.dir, NULL, NULL, &err);
 	if (r == 0 && chmod(a.dir, 0750) < 0)
 		r = mw_fail_errno(&err, "cannot set the mode of %s", a.dir);
-	if (r == 0)
+	if (r == 0) {
+		MW_BUF_AUTO none = {0};
+		mw_buf_puts(&none, "holds 0\n");
+		mw_noted(a.dir, "holds", &none);
 		r = give(&a, &err);
+	}
 	if (r < 0)
 		return mw_cli_error(cli, &err);
 	tell(cli, &a);
