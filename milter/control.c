@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -20,6 +21,15 @@
 enum {
 	REQUEST_MAX = 2 << 20,
 	TIMEOUT_S = 5,
+	CALLERS = 16,
+};
+
+/* Has connected, and not asked yet. */
+struct caller {
+	int fd;
+	uid_t uid;
+	int64_t until;
+	struct mw_buf in;
 };
 
 struct mw_control {
@@ -28,6 +38,10 @@ struct mw_control {
 	pthread_t thread;
 	int fd, wake;
 	struct mw_intakes *intakes;
+	/* Of the thread; the oldest is first, and gives way to one more than there is
+	 * room for. */
+	struct caller caller[CALLERS];
+	size_t n;
 };
 
 /* A JSON string; what is no printable ASCII becomes '?': queue IDs and the like only. */
@@ -341,27 +355,6 @@ handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out
 	return bad_request(err);
 }
 
-/* One request line; false: none came in time. */
-static bool
-read_line(int fd, struct mw_buf *b, struct mw_str *ret)
-{
-	const struct mw_clock *clock = mw_clock_system();
-	int64_t until = clock->mono_us(clock) + TIMEOUT_S * INT64_C(1000000);
-	char chunk[4096];
-	struct mw_str rest;
-	while (!mw_str_cut(mw_buf_str(b), '\n', ret, &rest)) {
-		ssize_t k = recv(fd, chunk, sizeof chunk, 0);
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k <= 0 || clock->mono_us(clock) > until)
-			return false;
-		mw_buf_put(b, chunk, (size_t)k);
-		if (mw_buf_ok(b) < 0)
-			return false;
-	}
-	return true;
-}
-
 static void
 send_all(int fd, struct mw_str s)
 {
@@ -375,42 +368,104 @@ send_all(int fd, struct mw_str s)
 	}
 }
 
-/* Serves one connection; true if the descriptor is somebody else's now. */
-static bool
-serve(struct mw_control *c, int fd)
+static void
+answer(int fd, int r, const char *error, struct mw_str text)
 {
-	struct timeval tv = {.tv_sec = TIMEOUT_S};
-	MW_BUF_AUTO in = {.max = REQUEST_MAX}, text = {0}, out = {0};
-	struct mw_err err = {0};
-	struct mw_str line;
-	uid_t uid = (uid_t)-1;
-	int r;
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
-	if (!mw_control_allowed(fd, &uid))
-		r = mw_fail(&err, MW_EPERM,
-		            "only root and the daemon's own user may ask");
-	else if (!read_line(fd, &in, &line))
-		return false;
-	else if (mw_str_eq(mw_str_trim(line), MW_STR(MW_HANDOVER_REQUEST)) &&
-	         c->hooks.handover)
-		r = c->hooks.handover(c->hooks.arg, fd, &err);
-	else if (mw_str_eq(mw_str_trim(line), MW_STR("import")))
-		return mw_intakes_take(c->intakes, fd, uid);
-	else
-		r = handle(c->cap, mw_str_trim(line), uid, &text, &err);
-	if (r > 0)
-		return false; /* answered */
+	MW_BUF_AUTO out = {0};
 	if (r == 0) {
 		mw_buf_puts(&out, "ok ");
-		mw_buf_putstr(&out, mw_buf_str(&text));
+		mw_buf_putstr(&out, text);
 	} else {
-		mw_buf_printf(&out, "error %s %s", mw_err_name(r), err.msg);
+		mw_buf_printf(&out, "error %s %s", mw_err_name(r), error);
 	}
 	mw_buf_putc(&out, '\n');
 	if (mw_buf_ok(&out) == 0)
 		send_all(fd, mw_buf_str(&out));
+}
+
+/* Does what is asked; true if the descriptor is somebody else's now. */
+static bool
+serve(struct mw_control *c, const struct caller *who, struct mw_str line)
+{
+	MW_BUF_AUTO text = {0};
+	struct mw_err err = {0};
+	int r;
+	if (mw_str_eq(line, MW_STR(MW_HANDOVER_REQUEST)) && c->hooks.handover)
+		r = c->hooks.handover(c->hooks.arg, who->fd, &err);
+	else if (mw_str_eq(line, MW_STR("import")))
+		return mw_intakes_take(c->intakes, who->fd, who->uid);
+	else
+		r = handle(c->cap, line, who->uid, &text, &err);
+	if (r <= 0) /* else it is answered */
+		answer(who->fd, r, err.msg, mw_buf_str(&text));
 	return false;
+}
+
+static void
+leave(struct mw_control *c, size_t i, bool keep_fd)
+{
+	struct caller *who = &c->caller[i];
+	if (!keep_fd)
+		(void)close(who->fd);
+	mw_buf_free(&who->in);
+	c->n--;
+	memmove(who, who + 1, (c->n - i) * sizeof *who);
+}
+
+/* Takes what has come from a caller, and serves one whose line is whole. */
+static void
+hear(struct mw_control *c, size_t i)
+{
+	struct caller *who = &c->caller[i];
+	char chunk[4096];
+	struct mw_str line, rest;
+	ssize_t k = recv(who->fd, chunk, sizeof chunk, MSG_DONTWAIT);
+	if (k < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (k > 0)
+		mw_buf_put(&who->in, chunk, (size_t)k);
+	if (k <= 0 || mw_buf_ok(&who->in) < 0)
+		leave(c, i, false);
+	else if (memchr(chunk, '\n', (size_t)k) &&
+	         mw_str_cut(mw_buf_str(&who->in), '\n', &line, &rest))
+		leave(c, i, serve(c, who, mw_str_trim(line)));
+}
+
+static void
+come(struct mw_control *c)
+{
+	const struct timeval tv = {.tv_sec = TIMEOUT_S};
+	struct caller who = {.in = {.max = REQUEST_MAX}, .uid = (uid_t)-1};
+	who.fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC);
+	if (who.fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			(void)usleep(200 * 1000); /* no descriptors: no spin */
+		return;
+	}
+	(void)setsockopt(who.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+	(void)setsockopt(who.fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+	if (!mw_control_allowed(who.fd, &who.uid)) {
+		answer(who.fd, MW_EPERM, "only root and the daemon's own user may ask",
+		       MW_STR(""));
+		(void)close(who.fd);
+		return;
+	}
+	if (c->n == CALLERS)
+		leave(c, 0, false);
+	const struct mw_clock *clock = mw_clock_system();
+	who.until = clock->mono_us(clock) + TIMEOUT_S * INT64_C(1000000);
+	c->caller[c->n++] = who;
+}
+
+/* Who has not asked in time goes; ret_ms: until the next one must. */
+static int
+wait_ms(struct mw_control *c)
+{
+	const struct mw_clock *clock = mw_clock_system();
+	int64_t now = clock->mono_us(clock);
+	while (c->n && c->caller[0].until <= now)
+		leave(c, 0, false);
+	return c->n ? (int)((c->caller[0].until - now) / 1000 + 1) : -1;
 }
 
 static void *
@@ -418,22 +473,28 @@ control_main(void *arg)
 {
 	struct mw_control *c = arg;
 	for (;;) {
-		struct pollfd p[2] = {{.fd = c->fd, .events = POLLIN},
-		                      {.fd = c->wake, .events = POLLIN}};
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
-			break;
-		if (p[1].revents)
-			break;
-		if (!(p[0].revents & POLLIN))
+		struct pollfd p[2 + CALLERS] = {{.fd = c->wake, .events = POLLIN},
+		                                {.fd = c->fd, .events = POLLIN}};
+		int ms = wait_ms(c);
+		for (size_t i = 0; i < c->n; i++)
+			p[2 + i] =
+			    (struct pollfd){.fd = c->caller[i].fd, .events = POLLIN};
+		if (poll(p, 2 + c->n, ms) < 0) {
+			if (errno != EINTR)
+				break;
 			continue;
-		int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC);
-		if (fd >= 0) {
-			if (!serve(c, fd))
-				(void)close(fd);
-		} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-			(void)usleep(200 * 1000); /* no descriptors: no spin */
 		}
+		if (p[0].revents)
+			break;
+		for (size_t i = c->n;
+		     i-- > 0;) /* from the end: who leaves moves those behind */
+			if (p[2 + i].revents)
+				hear(c, i);
+		if (p[1].revents & POLLIN)
+			come(c);
 	}
+	while (c->n)
+		leave(c, c->n - 1, false);
 	return NULL;
 }
 

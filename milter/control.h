@@ -1,7 +1,8 @@
 /* control.h - the daemon's side of journal/store/control.h: status, note, roll, import.
  *
- * One thread, one request at a time, each with a deadline: a silent peer holds up other
- * commands for at most 5 s and never the mail. Imports get threads of their own.
+ * One thread, one request at a time, in the order in which they are whole: who is silent
+ * holds up nobody, and goes after 5 s, or when more come than there is room for. Imports
+ * get threads of their own.
  */
 #ifndef MW_MILTER_CONTROL_H
 #define MW_MILTER_CONTROL_H

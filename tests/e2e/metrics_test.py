@@ -128,6 +128,21 @@ def crowd(t, where):
 		s.close()
 
 
+def silent(t, rig):
+	"""More silent connections to the control socket than it has places: status comes at once."""
+	socks = []
+	for _ in range(18):
+		s = socket.socket(socket.AF_UNIX)
+		s.connect(os.path.join(rig.journal, "control.sock"))
+		s.settimeout(tap.PATIENCE)
+		socks.append(s)
+	r = rig.mailwal("status", "--json")
+	t.ok('"daemon_running":true' in r.out, "status beside eighteen silent connections", r)
+	t.equal(socks[0].recv(1), b"", "the oldest gave way")
+	for s in socks:
+		s.close()
+
+
 def upgrade(t, rig, port):
 	"""A new mailwald takes over (mailwald -u), its metrics too."""
 	before = values(port)["mailwal_start_time_seconds"]
@@ -167,6 +182,7 @@ def main(t):
 		by_commands(t, rig, port, jobs)
 		hostile(t, port)
 		crowd(t, port)
+		silent(t, rig)
 		r = rig.mailwal("--json", "drill", "run", "--sample", "10")
 		v = values(port)
 		t.ok(r.rc == 0 and v["mailwal_drill_last_success"] == 1
