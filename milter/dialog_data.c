@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "journal/base/log.h"
+#include "journal/base/path.h"
 #include "journal/base/util.h"
 #include "milter/dialog.h"
 
@@ -243,7 +244,8 @@ mw_dialog_add_rcpt(struct mw_dialog *d, struct mw_str path)
 	if (d->arena && d->rcpt_cap != SIZE_MAX) {
 		v = mw_arena_grow(d->arena, d->rcpt, &d->rcpt_cap, d->accepted + 1,
 		                  sizeof *v);
-		addr = mw_arena_str(d->arena, mw_message_addr(path));
+		addr = mw_path_addr(path, d->arena);
+		addr = addr.p ? mw_arena_str(d->arena, addr) : addr;
 	}
 	if (v && addr.p) {
 		d->rcpt = v;

@@ -11,33 +11,6 @@ mw_session_value(const struct mw_session *s, enum mw_macro m)
 	return mw_strz(s->conn_macro[m]);
 }
 
-/* "@one,@two:user@domain" is user@domain: RFC 5321 §4.1.1.3 has the route left out. */
-static struct mw_str
-without_route(struct mw_str a)
-{
-	bool literal = false;
-	for (size_t i = 0; i < a.n && *a.p == '@'; i++) {
-		literal = a.p[i] == '[' || (literal && a.p[i] != ']');
-		if (a.p[i] == ':' && !literal)
-			return mw_str(a.p + i + 1, a.n - i - 1);
-	}
-	return a;
-}
-
-struct mw_str
-mw_message_addr(struct mw_str a)
-{
-	a = mw_str_trim(a);
-	if (a.n >= 2 && a.p[0] == '<' && a.p[a.n - 1] == '>')
-		a = mw_str_trim(mw_str(a.p + 1, a.n - 2));
-	a = without_route(a);
-	/* The root's dot: example.org. is example.org, and a mailbox has no other name.
-	 */
-	if (a.n && a.p[a.n - 1] == '.' && mw_addr_domain(a).n > 1)
-		a.n--;
-	return a;
-}
-
 static struct mw_str
 either(const char *told, struct mw_str macro)
 {

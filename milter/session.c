@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "journal/base/log.h"
+#include "journal/base/path.h"
 #include "journal/base/util.h"
 #include "milter/session_int.h"
 
@@ -274,6 +275,13 @@ watch_guard(struct mw_session *s)
 	}
 }
 
+static struct mw_str
+address(struct mw_arena *a, struct mw_str path)
+{
+	struct mw_str addr = mw_path_addr(path, a);
+	return addr.p ? mw_arena_str(a, addr) : addr;
+}
+
 int
 mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
                 bool can_refuse, struct mw_answer *ret)
@@ -294,8 +302,7 @@ mw_session_mail(struct mw_session *s, const struct mw_str *argv, size_t argc,
 	if (!s->arena) {
 		(void)envelope_full(s);
 	} else {
-		struct mw_str a = argc ? mw_message_addr(argv[0]) : MW_STR("");
-		s->mail.sender = mw_arena_str(s->arena, a);
+		s->mail.sender = argc ? address(s->arena, argv[0]) : MW_STR("");
 		s->mail.sender_args =
 		    argc > 1 ? join(s->arena, argv + 1, argc - 1) : MW_STR("");
 		if (!s->mail.sender.p || !s->mail.sender_args.p)
@@ -345,7 +352,7 @@ mw_session_rcpt(struct mw_session *s, const struct mw_str *argv, size_t argc,
 	}
 	struct mw_rcpt r = {0}, *v = NULL;
 	if (s->arena && !s->fail.code) {
-		r.addr = mw_arena_str(s->arena, mw_message_addr(argv[0]));
+		r.addr = address(s->arena, argv[0]);
 		r.args = argc > 1 ? join(s->arena, argv + 1, argc - 1) : MW_STR("");
 		r.mailer = mw_arena_str(s->arena, mailer);
 		v = mw_arena_grow(s->arena, s->mail.rcpt, &s->rcpt_cap,

@@ -93,8 +93,4 @@ bool mw_session_in_message(const struct mw_session *s);
 /* True from the first content byte to the answer: worth waiting for at shutdown. */
 bool mw_session_in_content(const struct mw_session *s);
 
-/* The address of a path as it came: brackets, blanks around it, a source route and the
- * root's dot at its end are left out (message.c). */
-struct mw_str mw_message_addr(struct mw_str path);
-
 #endif

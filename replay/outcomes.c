@@ -1,5 +1,6 @@
 #include "replay/outcomes.h"
 
+#include "journal/base/path.h"
 #include "journal/base/util.h"
 #include "journal/store/control.h"
 #include "replay/profile.h"
@@ -299,9 +300,12 @@ whole_fact(enum mw_mta_kind k)
 }
 
 static int
-apply(struct mw_gather *g, struct mw_gather_qid *q, const struct mw_mta_event *e)
+apply(struct mw_gather *g, struct mw_gather_qid *q, struct mw_mta_event *e)
 {
 	struct mw_str none = {0};
+	/* Sendmail logs a recipient as it came; a record has the address. */
+	if (e->sendmail && e->addr.n && !(e->addr = mw_path_addr(e->addr, g->arena)).p)
+		return MW_ENOMEM;
 	enum mw_fact whole = whole_fact(e->kind);
 	unsigned what = whole                        ? WHOLE + (unsigned)whole
 	                : e->kind == MW_MTA_REMOVED  ? DONE
