@@ -4,7 +4,7 @@
 Chunks of any size, pipelined or not, give the record and the delivered mail byte for byte;
 dots in them end nothing; what breaks off in a chunk leaves neither record nor mail.
 """
-# MW_TEST_COST 10
+# MW_TEST_COST 20
 
 import os
 import random

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A real Courier as the store: over IMAP (namespace INBOX., no MULTIAPPEND, LITERAL+ or MOVE) and
 as the Maildirs that it keeps; exactly once, with dates and bytes, also after kills."""
-# MW_TEST_COST 20
+# MW_TEST_COST 55
 
 import os
 import random

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The connection to an IMAP server is cut behind each of its commands in turn, done but not
 answered: the same run puts back each copy once, and no staging folder stays."""
-# MW_TEST_COST 60
+# MW_TEST_COST 165
 
 import os
 import sys

@@ -3,7 +3,7 @@
 files that stay. Each is stopped at one read after another, the prune runs to its end, and
 it goes on. What expired may be told or left out; nothing else is missing, nothing is
 called damaged, and nothing fails."""
-# MW_TEST_COST 30
+# MW_TEST_COST 60
 
 import email
 import email.policy
