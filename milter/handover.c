@@ -160,14 +160,15 @@ receive(int fd, struct mw_listeners *ret, struct mw_err *err)
 	return r;
 }
 
-/* From here on it ends, unless it says no. It may be gone before it says anything. */
+/* From here on it ends, unless it says no, or has said so already: it does not wait for
+ * long. It may be gone before it says anything. */
 static int
 take(int fd, struct mw_err *err)
 {
 	char text[TEXT_MAX];
 	struct mw_str said;
-	if (send(fd, taken, sizeof taken - 1, MSG_NOSIGNAL) > 0 &&
-	    hear(fd, ANSWER_MS, text, sizeof text, &said) &&
+	(void)!send(fd, taken, sizeof taken - 1, MSG_NOSIGNAL);
+	if (hear(fd, ANSWER_MS, text, sizeof text, &said) &&
 	    mw_str_starts(said, MW_STR("error")))
 		return mw_fail(err, MW_EUNAVAIL, "the running mailwald says: %.*s",
 		               (int)MW_MIN(said.n, (size_t)200), said.p);

@@ -205,6 +205,9 @@ read_caps(struct mw_imap *c, struct mw_str s)
 		     mw_str_ieq(name, MW_STR("SAVELIMIT"))))
 			c->message_limit = mw_imap_set_at(value, 0);
 	}
+	/* What it moved, such a server could not tell. */
+	if (!(c->caps & MW_CAP_UIDPLUS))
+		c->caps &= ~(unsigned)MW_CAP_MOVE;
 }
 
 static int

@@ -163,15 +163,25 @@ mw_mdir_list(int folder, struct mw_mdir_list *ret, struct mw_err *err)
 		(void)clock_gettime(CLOCK_REALTIME, &began);
 		for (int k = 0; k < 2; k++)
 			changed(folder, subs[k], &was[k]);
-		/* new first: what is seen meanwhile comes in cur. */
+		/* new first: what is seen meanwhile comes in cur, which may well be
+		 * read where new cannot. */
+		struct mw_err second = {0};
 		r = list_one(folder, true, ret, err);
-		if (r == 0)
-			r = list_one(folder, false, ret, err);
+		int q =
+		    r == MW_ENOMEM ? r : list_one(folder, false, ret, r ? &second : err);
+		r = r == 0 || q == MW_ENOMEM ? q : r;
 		same = merge(ret, old) ? 0 : same + 1;
 		if (r == 0 && at_rest(folder, was, &began))
 			break;
 	}
 	if (ret->n)
 		qsort(ret->v, ret->n, sizeof *ret->v, by_place);
+	size_t k = 0; /* one that was written anew in its place has come twice */
+	for (size_t i = 0; i < ret->n; i++)
+		if (k && by_place(&ret->v[k - 1], &ret->v[i]) == 0)
+			free(ret->v[i].name);
+		else
+			ret->v[k++] = ret->v[i];
+	ret->n = k;
 	return r;
 }

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct moved { /* what COPYUID said */
+struct moved {
+	size_t copied; /* so many by position, without MOVE; else 0 */
+	/* what COPYUID said */
 	uint32_t uidvalidity;
 	struct mw_buf set, from;
 	uint64_t n;
@@ -56,6 +58,36 @@ move_send(struct mw_imap_putting *p, const char *uids, size_t n, struct mw_err *
 }
 
 static int
+on_exists(void *arg, struct mw_imap_cur cur)
+{
+	struct mw_str n, word;
+	if (mw_str_cut(mw_str(cur.p + 2, cur.n - 2), ' ', &n, &word) &&
+	    mw_str_ieq(word, MW_STR("EXISTS")))
+		*(uint32_t *)arg = mw_imap_set_at(n, 0);
+	return 0;
+}
+
+/* What goes by position is all but the marker: n, and nothing of another run that took
+ * the folder for its own. Asked once more when it was copied: what somebody took out of
+ * the folder meanwhile went nowhere, and no answer says so. */
+static int
+only_ours(struct mw_imap_putting *p, size_t n, struct mw_err *err)
+{
+	struct mw_imap *c = p->b->c;
+	uint32_t exists = 0;
+	int r = mw_imap_cmd(c, err, "SELECT %s", p->b->staging);
+	if (!r)
+		r = mw_imap_wait(c, on_exists, &exists, err);
+	if (r == MW_EREFUSED)
+		return mw_imap_refused(c, err, "open the folder " MW_STAGING_NAME);
+	return r || exists == n + 1
+	           ? r
+	           : mw_fail(err, MW_EPROTO,
+	                     "the folder " MW_STAGING_NAME " holds %u messages, not %zu",
+	                     (unsigned)exists, n + 1);
+}
+
+static int
 move_wait(struct mw_imap_putting *p, struct moved *m, struct mw_err *err)
 {
 	struct mw_imap *c = p->b->c;
@@ -66,6 +98,8 @@ move_wait(struct mw_imap_putting *p, struct moved *m, struct mw_err *err)
 		return mw_fail(err, MW_EPROTO, "the server moved only some messages");
 	if (r == MW_EREFUSED)
 		return mw_imap_refused(c, err, "move mail to its folder");
+	if (!r && m->copied)
+		r = only_ours(p, m->copied, err);
 	if (!r && !(c->caps & MW_CAP_MOVE))
 		r = mw_imap_staging_purge(p->b, err);
 	return r;
@@ -207,41 +241,12 @@ script_now(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
 	return r ? r : by_script(p, v, n, uids, err);
 }
 
-static int
-on_exists(void *arg, struct mw_imap_cur cur)
-{
-	struct mw_str n, word;
-	if (mw_str_cut(mw_str(cur.p + 2, cur.n - 2), ' ', &n, &word) &&
-	    mw_str_ieq(word, MW_STR("EXISTS")))
-		*(uint32_t *)arg = mw_imap_set_at(n, 0);
-	return 0;
-}
-
-/* What goes by position is all but the marker: n, and nothing of another run that took
- * the folder for its own. */
-static int
-only_ours(struct mw_imap_putting *p, size_t n, struct mw_err *err)
-{
-	struct mw_imap *c = p->b->c;
-	uint32_t exists = 0;
-	int r = mw_imap_cmd(c, err, "SELECT %s", p->b->staging);
-	if (!r)
-		r = mw_imap_wait(c, on_exists, &exists, err);
-	if (r == MW_EREFUSED)
-		return mw_imap_refused(c, err, "open the folder " MW_STAGING_NAME);
-	return r || exists == n + 1
-	           ? r
-	           : mw_fail(err, MW_EPROTO,
-	                     "the folder " MW_STAGING_NAME " holds %u messages, not %zu",
-	                     (unsigned)exists, n + 1);
-}
-
 int
 mw_imap_move_now(struct mw_imap_putting *p, const struct mw_put *const *v, size_t n,
                  const char *uids, struct mw_err *err)
 {
-	struct moved m = {0};
 	struct mw_imap *c = p->b->c;
+	struct moved m = {.copied = uids || c->caps & MW_CAP_MOVE ? 0 : n};
 	int r = 0;
 	if (!n || p->sieve)
 		return n ? script_now(p, v, n, uids, err) : 0;

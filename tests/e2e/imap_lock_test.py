@@ -192,6 +192,24 @@ def taken_away(t, site, data):
 			     f"{ {k: len(v) for k, v in have.items()} }\n{r}")
 
 
+def taken_late(t, site, data):
+	"""The same when all of it is there, and about to be moved."""
+	for caps in ((), ("MOVE",), ("UIDPLUS",), ("MULTIAPPEND", "LITERAL+"), ("UIDPLUS", "MOVE"), ALL):
+		came = []
+
+		def meanwhile(command, came=came):
+			if not came and command.replace("UID ", "").startswith(("MOVE", "COPY")):
+				came.append(command)
+				s.folders(ANNA).pop(STAGING).v.clear()
+
+		with Server(caps, meanwhile=meanwhile) as s:
+			r = site.replay(s)
+			have = s.texts(ANNA)
+			t.ok(r.rc == 0 and came and sorted(have["INBOX"]) == data and list(have) == ["INBOX"],
+			     f"{' '.join(caps) or 'plain'}: the folder is deleted before the move, all is put back once",
+			     f"{ {k: len(v) for k, v in have.items()} }\n{r}")
+
+
 def marker_hidden(t, site, data):
 	"""Nobody could tell whose the folder is: said, and nothing stays."""
 	for caps in ((), ALL):
@@ -213,6 +231,7 @@ def main(t):
 		lost_marker(t, site, data)
 		rival_marker(t, site, data)
 		taken_away(t, site, data)
+		taken_late(t, site, data)
 		marker_hidden(t, site, data)
 
 

@@ -97,12 +97,55 @@ what_lies_there(void **state)
 	assert_non_null(strstr(err.msg, "cannot look into cur"));
 	mw_mdir_list_free(&l);
 	assert_int_equal(unlinkat(folder, "cur", 0), 0);
+	assert_int_equal(mkdirat(folder, "cur", 0700), 0);
+	lay("new");
+	lay("cur/1"); /* can be read all the same */
+	assert_true(mw_mdir_list(folder, &l, &err) < 0);
+	assert_non_null(strstr(err.msg, "cannot look into new"));
+	assert_int_equal(l.n, 1);
+	mw_mdir_list_free(&l);
+	shell("rm -rf '%s/new' '%s/cur'", root, root);
 	assert_int_equal(mkdirat(folder, "new", 0700), 0);
 	assert_int_equal(mkdirat(folder, "cur", 0700), 0);
 }
 
 static atomic_bool enough;
 static atomic_ulong renames;
+
+/* As rsync does: a file of the same name takes its place. */
+static void *
+rewriter(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&enough)) {
+		lay("tmp");
+		assert_int_equal(renameat(folder, "tmp", folder, "cur/1:2,S"), 0);
+		atomic_fetch_add(&renames, 1);
+	}
+	return NULL;
+}
+
+static void
+while_it_is_rewritten(void **state)
+{
+	(void)state;
+	pthread_t th;
+	lay("cur/1:2,S");
+	atomic_store(&enough, false);
+	assert_int_equal(pthread_create(&th, NULL, rewriter, NULL), 0);
+	for (int k = 0; k < LISTINGS; k++) {
+		struct mw_mdir_list l;
+		struct mw_err err = {0};
+		for (unsigned long n = atomic_load(&renames); atomic_load(&renames) == n;)
+			(void)sched_yield();
+		assert_int_equal(mw_mdir_list(folder, &l, &err), 0);
+		assert_int_equal(l.n, 1);
+		mw_mdir_list_free(&l);
+	}
+	atomic_store(&enough, true);
+	assert_int_equal(pthread_join(th, NULL), 0);
+	assert_int_equal(unlinkat(folder, "cur/1:2,S", 0), 0);
+}
 
 /* Names are long, so that a directory is read in many pieces. */
 static void
@@ -140,6 +183,7 @@ while_it_is_read(void **state)
 		name_of(i, 0, name);
 		lay(name);
 	}
+	atomic_store(&enough, false);
 	assert_int_equal(pthread_create(&th, NULL, reader, NULL), 0);
 	for (int k = 0; k < LISTINGS; k++) {
 		struct mw_mdir_list l;
@@ -168,6 +212,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(what_lies_there),
+	    cmocka_unit_test(while_it_is_rewritten),
 	    cmocka_unit_test(while_it_is_read),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
