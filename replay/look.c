@@ -299,9 +299,10 @@ all_there(const struct mw_look *l)
 int
 mw_look_early(struct mw_look *l, struct mw_err *err)
 {
-	bool brief = l->early == MW_EARLY_BRIEF;
 	if (l->early == MW_EARLY_NONE)
-		return 0;
+		return MW_LOOK_ANEW;
+	/* Where there is nothing, no Received field was left out. */
+	bool brief = l->early == MW_EARLY_BRIEF && l->m;
 	fill_copies(l);
 	settle_hops(l);
 	sort_stored(l);
@@ -310,13 +311,14 @@ mw_look_early(struct mw_look *l, struct mw_err *err)
 	if (q < 0)
 		return mw_fail(err, q, "out of memory");
 	if (brief || all_there(l))
-		return brief ? q : 1;
-	q = mw_target_changed(l->r->target, err);
+		return !brief || q ? MW_LOOK_DONE : MW_LOOK_ANEW;
+	bool bodies = q > 0;
+	q = bodies ? mw_target_changed(l->r->target, err) : 0;
 	if (q)
-		return MW_MIN(q, 0);
+		return q < 0 ? q : MW_LOOK_ANEW;
 	l->err = err;
 	q = reconcile(l, err);
-	return q ? q : 1;
+	return q ? q : bodies ? MW_LOOK_DONE : MW_LOOK_IF_SAME;
 }
 
 int

@@ -17,6 +17,12 @@ enum mw_early_look {
 	MW_EARLY_FULL
 };
 
+enum mw_look_early_said {
+	MW_LOOK_ANEW,   /* only mw_look can tell */
+	MW_LOOK_DONE,   /* decided */
+	MW_LOOK_IF_SAME /* the same, if the caller finds that the box did not change */
+};
+
 struct mw_look {
 	struct mw_run *r;
 	struct mw_plan_box *b;
@@ -38,9 +44,9 @@ void mw_look_done(struct mw_look *l); /* after a failed init, too */
 int mw_look(struct mw_look *l, struct mw_err *err) MW_CHECK;
 /* Another message of the box, into l->s. 0, MW_ENOMEM. */
 int mw_look_found(struct mw_look *l, const struct mw_found *f) MW_CHECK;
-/* Decides on what l->s has by then, where that is enough: 1; 0 only mw_look can tell.
- * What was seen before the plan was made, and before the MTA's queue was read, shows what
- * is there; that something is missing it shows only if the box did not change since. As
+/* Decides on what l->s has by then, where that is enough (enum mw_look_early_said). What
+ * was seen before the plan was made, and before the MTA's queue was read, shows what is
+ * there; that something is missing it shows only if the box did not change since. As
  * mw_look. */
 int mw_look_early(struct mw_look *l, struct mw_err *err) MW_CHECK;
 /* Before the first mw_look_found of a look that knows no queue IDs. MW_ENOMEM. */

@@ -315,13 +315,66 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 	return q;
 }
 
+/* The box becomes ours: 0, or 1 where it changed since it was looked at. */
+static int
+begin(struct mw_run *r, const struct mw_plan_box *b, struct mw_err *err)
+{
+	r->target->coming = r->target->coming_bytes = 0;
+	for (size_t i = 0; i < b->n; i++)
+		if (is_open(&b->v[i])) {
+			r->target->coming++;
+			r->target->coming_bytes += r->plan->rec[b->v[i].rec].size;
+		}
+	return mw_target_begin(r->target, err);
+}
+
+/* Is nothing there of what is wanted (so that the store looks like no live one), and
+ * something of it to be put for certain? */
+static int
+will_put(const struct mw_look *l, struct mw_err *err)
+{
+	int any = 0;
+	for (size_t i = 0; i < l->b->n; i++) {
+		struct mw_plan_copy *p = &l->b->v[i];
+		if (!p->wanted)
+			continue;
+		if (l->c[i].how != MW_RC_MISSING || p->fate != MW_FATE_OPEN)
+			return 0;
+		if (any || mw_run_known_fate(p) != MW_FATE_OPEN ||
+		    mw_run_taken_before(l->r, p))
+			continue;
+		int q = mw_run_ask_queue(l->r, l->b, p, err);
+		if (q)
+			return q;
+		any = p->waits != MW_WAITS_YES;
+	}
+	return any;
+}
+
+/* Is the box as it was looked at? Where mail is to be put, what makes it ours asks that
+ * anyway. 1 or 0. */
+static int
+is_same(const struct mw_look *l, bool *ret_begun, struct mw_err *err)
+{
+	struct mw_run *r = l->r;
+	int q = r->dry || r->check ? 0 : will_put(l, err);
+	if (q < 0)
+		return q;
+	*ret_begun = q > 0;
+	q = q > 0 ? begin(r, l->b, err) : mw_target_changed(r->target, err);
+	return q < 0 ? q : q == 0;
+}
+
 /* One attempt: 0 the box is done. */
 static int
 attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_err *err)
 {
 	size_t left = 0;
+	bool begun = false;
 	int q = mw_look_early(l, err);
 	l->early = MW_EARLY_NONE;
+	if (q == MW_LOOK_IF_SAME)
+		q = is_same(l, &begun, err);
 	if (q < 0)
 		return q;
 	q = q ? 0 : mw_look(l, err);
@@ -345,12 +398,7 @@ attempt(struct mw_run *r, struct mw_look *l, struct mw_plan_box *b, struct mw_er
 	q = mw_run_may_put(r, b, err);
 	if (q)
 		return q;
-	r->target->coming = left;
-	r->target->coming_bytes = 0;
-	for (size_t i = 0; i < b->n; i++)
-		if (is_open(&b->v[i]))
-			r->target->coming_bytes += r->plan->rec[b->v[i].rec].size;
-	q = mw_target_begin(r->target, err);
+	q = begun ? 0 : begin(r, b, err);
 	if (q > 0) { /* it moved on between the look and the lock */
 		q = mw_look(l, err);
 		if (!q)

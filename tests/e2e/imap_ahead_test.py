@@ -55,6 +55,9 @@ def flights(t, site, data):
 			said = [c.split()[0] for c in s.commands]
 			t.ok(said.index("AUTHENTICATE") == 0 and "CAPABILITY" not in said,
 			     "what the server tells unasked is not asked for", said)
+			asked = said[:said.index("APPEND")]
+			t.ok("NOOP" not in asked and asked.count("STATUS") == asked.count("CREATE") == 1,
+			     "whether an empty mailbox is still so is asked with CREATE, not before", said)
 
 
 def marker_refused(t, site, data):
@@ -98,6 +101,20 @@ def changed(t, site, data):
 			     and r.summary["already_there"] == 1,
 			     f"what came into {folder} since the look is not put back once more",
 			     f"{s.commands}\n{r}")
+
+
+def changed_before(t, site, data):
+	"""One is there, another comes behind the early look: what is missing is asked for anew."""
+	def meanwhile(command):
+		if command.startswith("NOOP") and len(held(s)) == 1:
+			s.put(ANNA, "INBOX", data[3])
+
+	with Server(ALL, meanwhile=meanwhile) as s:
+		s.put(ANNA, "INBOX", data[5])
+		r = site.replay(s, "--fresh")
+		t.ok(r.rc == 0 and held(s) == data and r.summary["already_there"] == 2
+		     and r.summary["restored"] == len(data) - 2,
+		     "what came behind the early look is not put back once more", f"{s.commands}\n{r}")
 
 
 def move_refused(t, site, data):
@@ -171,6 +188,7 @@ def main(t):
 		marker_refused(t, site, data)
 		folder_there(t, site, data)
 		changed(t, site, data)
+		changed_before(t, site, data)
 		move_refused(t, site, data)
 		interrupted(t, site, data)
 
