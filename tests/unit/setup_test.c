@@ -368,15 +368,15 @@ a_program_that_fails_is_told(void **state)
 	assert_true(err.hint[0] != '\0');
 }
 
-/* The holes of a chrooted Postfix at root/queue, whose list has this entry, while
- * mailwald listens at root/run/m. */
+/* The holes of a chrooted Postfix at root/queue, whose list has "unix:", where and path,
+ * while mailwald listens at root/run/m. */
 static size_t
-holes_of(const char *root, const char *entry, bool want_plan)
+holes_of(const char *root, const char *where, const char *path, bool want_plan)
 {
 	char listen[120], queue[120], list[120];
 	(void)snprintf(listen, sizeof listen, "unix:%s/run/m", root);
 	(void)snprintf(queue, sizeof queue, "%s/queue", root);
-	(void)snprintf(list, sizeof list, entry, root);
+	(void)snprintf(list, sizeof list, "unix:%s%s", where, path);
 	const struct postfix_case c = {.main = {{"smtpd_milters", list},
 	                                        {"non_smtpd_milters", list}},
 	                               .listen = listen};
@@ -401,10 +401,10 @@ holes_of(const char *root, const char *entry, bool want_plan)
 }
 
 static void
-make(bool dir, const char *format, const char *root)
+make(bool dir, const char *root, const char *below)
 {
 	char path[120];
-	(void)snprintf(path, sizeof path, format, root);
+	(void)snprintf(path, sizeof path, "%s/%s", root, below);
 	if (dir)
 		assert_int_equal(mkdir(path, 0755), 0);
 	else
@@ -419,35 +419,35 @@ a_chroot_with_the_socket_put_into_it(void **state)
 	(void)state;
 	char root[] = "/tmp/mw-setup-XXXXXX", a[120], b[400];
 	assert_non_null(mkdtemp(root));
-	make(true, "%s/run", root);
-	make(true, "%s/queue", root);
-	make(true, "%s/queue/mailwal", root);
-	make(false, "%s/run/m", root);
-	assert_true(holes_of(root, "unix:mailwal/m", false) > 0);
+	make(true, root, "run");
+	make(true, root, "queue");
+	make(true, root, "queue/mailwal");
+	make(false, root, "run/m");
+	assert_true(holes_of(root, "", "mailwal/m", false) > 0);
 	(void)snprintf(a, sizeof a, "%s/run/m", root);
 	(void)snprintf(b, sizeof b, "%s/queue/mailwal/m", root);
 	assert_int_equal(link(a, b), 0);
-	assert_int_equal(holes_of(root, "unix:mailwal/m", false), 0);
-	assert_int_equal(holes_of(root, "unix:/mailwal/m", false), 0);
-	assert_true(holes_of(root, "unix:%s/queue/mailwal/m", false) > 0);
+	assert_int_equal(holes_of(root, "", "mailwal/m", false), 0);
+	assert_int_equal(holes_of(root, "", "/mailwal/m", false), 0);
+	assert_true(holes_of(root, root, "/queue/mailwal/m", false) > 0);
 	(void)snprintf(b, sizeof b, "%s/queue/out", root);
 	assert_int_equal(symlink("../run", b), 0);
-	assert_true(holes_of(root, "unix:out/m", false) > 0);
+	assert_true(holes_of(root, "", "out/m", false) > 0);
 
 	if (unshare(CLONE_NEWNS) == 0 &&
 	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0) {
-		make(true, "%s/queue/mounted", root);
+		make(true, root, "queue/mounted");
 		(void)snprintf(a, sizeof a, "%s/run", root);
 		(void)snprintf(b, sizeof b, "%s/queue/mounted", root);
 		assert_int_equal(mount(a, b, NULL, MS_BIND, NULL), 0);
-		assert_int_equal(holes_of(root, "unix:mounted/m", false), 0);
+		assert_int_equal(holes_of(root, "", "mounted/m", false), 0);
 		assert_int_equal(umount(b), 0);
 		/* At the same path in the chroot it is what the plan names, too. */
 		(void)snprintf(b, sizeof b, "mkdir -p '%s/queue%s/run'", root, root);
 		assert_int_equal(system(b), 0);
 		(void)snprintf(b, sizeof b, "%s/queue%s/run", root, root);
 		assert_int_equal(mount(a, b, NULL, MS_BIND, NULL), 0);
-		assert_int_equal(holes_of(root, "unix:%s/run/m", true), 0);
+		assert_int_equal(holes_of(root, root, "/run/m", true), 0);
 		assert_int_equal(umount(b), 0);
 	}
 	(void)snprintf(b, sizeof b, "rm -r '%s'", root);
