@@ -42,6 +42,7 @@ static const struct {
 struct args {
 	enum step step;
 	const char *run; /* undo: which one */
+	struct mw_undo undo;
 	struct mw_query q;
 	struct mw_target_opts t;
 	const char *to, *report, *state, *sink, *queue;
@@ -308,16 +309,16 @@ open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
 static int
 undo(struct args *a, struct mw_run *run, struct mw_err *err)
 {
-	struct mw_undo u = {.ledger = run->ledger,
-	                    .target = run->target,
-	                    .report = run->report,
-	                    .run = a->run,
-	                    .dry = a->dry};
+	a->undo = (struct mw_undo){.ledger = run->ledger,
+	                           .target = run->target,
+	                           .report = run->report,
+	                           .run = a->run,
+	                           .dry = a->dry};
 	const struct mw_clock *clock = mw_clock_system();
 	int64_t start = clock->mono_us(clock);
 	int r = a->dry ? 0 : mw_run_clear_left(run->ledger, run->target, err);
 	if (!r)
-		r = mw_undo_run(&u, err);
+		r = mw_undo_run(&a->undo, err);
 	run->report->duration_us = clock->mono_us(clock) - start;
 	return r;
 }
@@ -383,16 +384,21 @@ work(struct mw_cli *cli, struct args *a, struct mw_run *run, struct mw_err *err)
 
 /* The end of steps that are no run. */
 static int
-finish(const struct mw_run *run, int r, struct mw_err *err, const char *report)
+finish(const struct args *a, const struct mw_run *run, int r, struct mw_err *err)
 {
+	const char *report = a->report;
 	const struct mw_report *rep = run->report;
 	struct mw_err second = {0};
 	const struct mw_run_shared *sh = run->shared;
-	int status = r ? mw_err_exit(r) : mw_run_exit(run);
+	bool undo = a->step == STEP_UNDO;
+	const struct mw_err *first = undo ? &a->undo.first : sh ? &sh->first_err : NULL;
+	int status = r      ? mw_err_exit(r)
+	             : undo ? mw_undo_exit(&a->undo)
+	                    : mw_run_exit(run);
 	if (r && r != MW_ECANCEL)
 		return mw_cli_error(run->cli, err);
-	if (!r && sh && sh->first_code && status != 0 && status != 3)
-		(void)mw_cli_error(run->cli, &sh->first_err);
+	if (!r && first && first->code && status != 0 && status != 3)
+		(void)mw_cli_error(run->cli, first);
 	if (!run->cli->json)
 		mw_report_print(rep, false);
 	if (report && mw_report_write(rep, report, &second))
@@ -452,7 +458,7 @@ mw_cmd_replay(struct mw_cli *cli, int argc, char **argv)
 	report.interrupted = report.interrupted || r == MW_ECANCEL;
 	report.held_back = a.t.sink ? mw_sink_count(a.t.sink) : 0;
 	status = a.step == STEP_UNDO || a.step == STEP_PREPARE
-	             ? finish(&run, r, &err, a.report)
+	             ? finish(&a, &run, r, &err)
 	             : mw_run_finish(&run, r, &err, a.report);
 	mw_early_free(run.early);
 	mw_target_free(run.target);

@@ -476,14 +476,12 @@ mw_target_removes(const struct mw_target *t)
 }
 
 int
-mw_target_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
-                 int (*removed)(void *arg, size_t i, int code), void *arg,
-                 struct mw_err *err)
+mw_target_remove(struct mw_target *t, const struct mw_removing *what, struct mw_err *err)
 {
 	if (!t->ops->remove)
 		return mw_fail(err, MW_EUSAGE, "%s: nothing can be taken away there",
 		               t->name);
-	return t->ops->remove(t, v, n, removed, arg, err);
+	return t->ops->remove(t, what, err);
 }
 
 int

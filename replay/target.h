@@ -202,15 +202,22 @@ bool mw_target_raises(const struct mw_target *t);
  * a stop, at a consistent point. */
 int mw_target_put(struct mw_target *t, const struct mw_put *v, size_t n,
                   const struct mw_put_io *io, struct mw_err *err) MW_CHECK;
-/* Takes away what an earlier run put into the open box: removed(arg, i, code, why) for
- * each, 0: it is gone now; MW_ENOTFOUND: not where it was put, so it is left alone.
- * Places are those that done was told. MW_EUSAGE for a target that cannot. */
+/* Takes away what an earlier run put into the open box: removed(arg, i, code) for
+ * each, 0: it is gone now (dry: it is where it was put, and stays); MW_ENOTFOUND: not
+ * where it was put, so it is left alone. Places are those that done was told. MW_EUSAGE
+ * for a target that cannot. */
 struct mw_removal {
 	const uint8_t *id;
 	struct mw_put_place place;
 };
-int mw_target_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
-                     int (*removed)(void *arg, size_t i, int code), void *arg,
+struct mw_removing {
+	const struct mw_removal *v;
+	size_t n;
+	bool dry;
+	int (*removed)(void *arg, size_t i, int code);
+	void *arg;
+};
+int mw_target_remove(struct mw_target *t, const struct mw_removing *what,
                      struct mw_err *err) MW_CHECK;
 bool mw_target_removes(const struct mw_target *t);
 /* Which one the open box is: another, or an older state of it, has another `same` or a
@@ -249,8 +256,7 @@ struct mw_target_ops {
 	int (*put)(struct mw_target *t, const struct mw_put *v, size_t n,
 	           const struct mw_put_io *io, struct mw_err *err);
 	/* NULL: cannot */
-	int (*remove)(struct mw_target *t, const struct mw_removal *v, size_t n,
-	              int (*removed)(void *arg, size_t i, int code), void *arg,
+	int (*remove)(struct mw_target *t, const struct mw_removing *what,
 	              struct mw_err *err);
 	void (*describe)(struct mw_target *t, struct mw_buf *out); /* NULL: nothing */
 	/* As put, into an open box, without scan and begin, and without a lock that keeps

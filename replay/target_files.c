@@ -282,9 +282,11 @@ mw_files_sync_dir(const char *path, struct mw_err *err)
 	return 0;
 }
 
-/* Unlinks the file of that ID in one directory: 1 done, 0 not there. */
+/* Unlinks the file of that ID in one directory, or only looks for it: 1 done, 0 not
+ * there.
+ */
 static int
-unlink_in(const char *path, const char *mark, struct mw_err *err)
+unlink_in(const char *path, const char *mark, bool dry, struct mw_err *err)
 {
 	DIR *d = opendir(path);
 	struct dirent *e;
@@ -294,36 +296,35 @@ unlink_in(const char *path, const char *mark, struct mw_err *err)
 	while (r == 0 && (e = readdir(d)) != NULL) {
 		if (!strstr(e->d_name, mark))
 			continue;
-		if (unlinkat(dirfd(d), e->d_name, 0) == 0)
+		if (dry || unlinkat(dirfd(d), e->d_name, 0) == 0)
 			r = 1;
 		else if (errno != ENOENT)
 			r = mw_fail_errno(err, "cannot remove %s/%s", path, e->d_name);
 	}
 	(void)closedir(d);
-	if (r > 0 && mw_files_sync_dir(path, err))
+	if (r > 0 && !dry && mw_files_sync_dir(path, err))
 		r = err ? err->code : MW_EIO;
 	return r;
 }
 
 int
-mw_files_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
-                int (*removed)(void *arg, size_t i, int code), void *arg,
-                struct mw_err *err)
+mw_files_remove(struct mw_target *t, const struct mw_removing *what, struct mw_err *err)
 {
 	char id[MW_ID_TEXT + 1], mark[MW_ID_TEXT + 4], path[PATH_MAX];
 	static const char *const sub[] = {"new", "cur"};
 	int r = 0;
 	(void)t;
-	for (size_t i = 0; i < n && r >= 0; i++) {
-		mw_id_text(id, v[i].id);
+	for (size_t i = 0; i < what->n && r >= 0; i++) {
+		const struct mw_removal *v = &what->v[i];
+		mw_id_text(id, v->id);
 		(void)snprintf(mark, sizeof mark, "_%.*s.", MW_ID_SHORT, id);
 		r = 0;
 		for (size_t k = 0; k < MW_COUNT(sub) && r == 0; k++)
-			if (snprintf(path, sizeof path, "%s/%s", v[i].place.folder,
+			if (snprintf(path, sizeof path, "%s/%s", v->place.folder,
 			             sub[k]) < (int)sizeof path)
-				r = unlink_in(path, mark, err);
+				r = unlink_in(path, mark, what->dry, err);
 		if (r >= 0)
-			r = removed(arg, i, r ? 0 : MW_ENOTFOUND);
+			r = what->removed(what->arg, i, r ? 0 : MW_ENOTFOUND);
 	}
 	return r < 0 ? r : 0;
 }

@@ -26,8 +26,7 @@ int mw_files_mkdirs(const char *path, struct mw_err *err) MW_CHECK;
 /* For a dry run: is there something else in the place of path or of what is above it? */
 int mw_files_mkdirs_dry(const char *path, struct mw_err *err) MW_CHECK;
 /* The remove operation of Maildirs: the file's name holds the record's ID. */
-int mw_files_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
-                    int (*removed)(void *arg, size_t i, int code), void *arg,
+int mw_files_remove(struct mw_target *t, const struct mw_removing *what,
                     struct mw_err *err) MW_CHECK;
 /* Keeps other mailwals out of this directory, whatever ledger they have, until *ret_fd is
  * closed. -1 where the file system has no such locks. MW_ELOCKED after a minute. */

@@ -103,8 +103,7 @@ int mw_imap_box_raise(struct mw_target *t, const struct mw_raise_opts *o,
 bool mw_imap_is_placeholder(const struct mw_target *t, struct mw_str header);
 /* Takes away those that the scan found. */
 int mw_imap_sweep(struct mw_imap_box *b, struct mw_err *err) MW_CHECK;
-int mw_imap_box_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
-                       int (*removed)(void *arg, size_t i, int code), void *arg,
+int mw_imap_box_remove(struct mw_target *t, const struct mw_removing *what,
                        struct mw_err *err) MW_CHECK;
 /* Straight into INBOX or Sent, without the staging folder (target_imap_deliver.c). */
 int mw_imap_box_deliver(struct mw_target *t, const struct mw_put *v, size_t n,

@@ -14,6 +14,7 @@ enum {
 };
 
 struct away { /* the messages of one folder */
+	bool dry;
 	uint32_t uidvalidity;
 	const struct mw_removal *v;
 	size_t n;
@@ -100,9 +101,9 @@ remove_some(struct mw_imap *c, struct away *a, struct mw_err *err)
 	int r = with_each(c, a, true, look, err);
 	if (r == MW_EREFUSED)
 		return mw_imap_refused(c, err, "look for what was put back");
-	if (!r)
+	if (!r && !a->dry)
 		r = with_each(c, a, false, mark, err);
-	if (!r)
+	if (!r && !a->dry)
 		r = with_each(c, a, false, expunge, err);
 	return r == MW_EREFUSED ? mw_imap_refused(c, err, "take mail away") : r;
 }
@@ -117,8 +118,8 @@ select_folder(struct mw_imap_box *b, const char *name, struct away *a, struct mw
 	if (mw_buf_ok(&q))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	b->selected = false;
-	int r =
-	    mw_imap_cmd(b->c, err, "SELECT %s", name[0] == '"' ? name : mw_buf_cstr(&q));
+	int r = mw_imap_cmd(b->c, err, "%s %s", a->dry ? "EXAMINE" : "SELECT",
+	                    name[0] == '"' ? name : mw_buf_cstr(&q));
 	if (!r)
 		r = mw_imap_wait(b->c, on_select, a, err);
 	if (r != MW_EREFUSED)
@@ -130,9 +131,9 @@ select_folder(struct mw_imap_box *b, const char *name, struct away *a, struct mw
 
 static int
 remove_from(struct mw_imap_box *b, const struct mw_removal *v, size_t n, bool *there,
-            struct mw_err *err)
+            bool dry, struct mw_err *err)
 {
-	struct away a = {0};
+	struct away a = {.dry = dry};
 	const char *name = v[0].place.folder;
 	int r = name && *name ? select_folder(b, name, &a, err) : MW_ENOTFOUND;
 	if (r == MW_ENOTFOUND)
@@ -160,11 +161,12 @@ same_folder(const struct mw_put_place *a, const struct mw_put_place *b)
 }
 
 int
-mw_imap_box_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
-                   int (*removed)(void *arg, size_t i, int code), void *arg,
+mw_imap_box_remove(struct mw_target *t, const struct mw_removing *what,
                    struct mw_err *err)
 {
 	struct mw_imap_box *b = mw_imap_box(t);
+	const struct mw_removal *v = what->v;
+	size_t n = what->n;
 	MW_AUTOFREE bool *there = calloc(n ? n : 1, sizeof *there);
 	int r = 0;
 	if (!there)
@@ -177,9 +179,9 @@ mw_imap_box_remove(struct mw_target *t, const struct mw_removal *v, size_t n,
 	for (size_t i = 0, k; i < n && !r; i = k) {
 		for (k = i + 1; k < n && same_folder(&v[i].place, &v[k].place); k++)
 			;
-		r = remove_from(b, v + i, k - i, there + i, err);
+		r = remove_from(b, v + i, k - i, there + i, what->dry, err);
 		for (size_t j = i; j < k && !r; j++)
-			r = removed(arg, j, there[j] ? 0 : MW_ENOTFOUND);
+			r = what->removed(what->arg, j, there[j] ? 0 : MW_ENOTFOUND);
 	}
 	return r;
 }

@@ -6,6 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+	UNREACHABLE_MAX = 3, /* boxes in a row, then the target is given up */
+	REFUSED_MAX = 10     /* logins in a row, while none ever worked */
+};
+
 struct put {
 	const char *box;
 	struct mw_removal what;
@@ -17,7 +22,8 @@ struct work {
 	struct mw_undo *u;
 	struct put *v;
 	size_t n, cap;
-	struct put *box; /* of the box at work, as many as its removals */
+	struct put *box;    /* of the box at work, as many as its removals */
+	struct mw_err last; /* of the box before */
 	struct mw_err *err;
 };
 
@@ -84,6 +90,8 @@ on_removed(void *arg, size_t i, int code)
 		return issue(w, p, "left", "no longer where it was put");
 	}
 	u->report->undone++;
+	if (u->dry)
+		return 0;
 	return mw_ledger_undone(u->ledger, p->what.id, p->box, p->sent, w->err);
 }
 
@@ -98,16 +106,37 @@ undo_box(struct work *w, struct put *v, size_t n, struct mw_err *err)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	for (size_t i = 0; i < n; i++)
 		what[i] = v[i].what;
+	const struct mw_removing all = {what, n, u->dry, on_removed, w};
 	w->box = v;
 	w->err = err;
-	int r = mw_target_open(u->target, v[0].box, v[0].box, false, err);
+	int r = mw_target_open(u->target, v[0].box, v[0].box, u->dry, err);
 	if (r)
 		return r;
-	r = mw_target_remove(u->target, what, n, on_removed, w, err);
+	r = mw_target_remove(u->target, &all, err);
 	int c = mw_target_close(u->target, r ? &second : err);
 	r = r ? r : c;
 	c = mw_ledger_sync(u->ledger, r ? &second : err);
 	return r ? r : c;
+}
+
+/* How a box ended, for the next ones. */
+static void
+note_box(struct mw_undo *u, int code, const struct mw_err *why)
+{
+	u->any_box_ok = u->any_box_ok || !code;
+	u->unreachable =
+	    code == MW_EUNAVAIL || code == MW_ETIMEOUT ? u->unreachable + 1 : 0;
+	u->refused = code == MW_EAUTH ? u->refused + 1 : 0;
+	if (code && !u->first.code)
+		u->first = *why;
+}
+
+/* Is there no use in asking the target for another box? */
+static bool
+give_up(const struct mw_undo *u)
+{
+	return u->unreachable >= (u->any_box_ok ? UNREACHABLE_MAX : 1) ||
+	       (!u->any_box_ok && u->refused >= REFUSED_MAX);
 }
 
 static int
@@ -115,16 +144,18 @@ undo_or_tell(struct work *w, struct put *v, size_t n, struct mw_err *err)
 {
 	struct mw_err why = {0};
 	uint64_t before = w->u->report->undone + w->u->report->skipped;
-	if (w->u->dry) {
-		w->u->report->undone += n;
-		return 0;
-	}
-	int r = undo_box(w, v, n, &why);
+	bool no_use = give_up(w->u);
+	int r = no_use ? w->last.code : undo_box(w, v, n, &why);
+	if (no_use)
+		why = w->last;
 	if (r == MW_ECANCEL || r == MW_ENOMEM || r == MW_EUSAGE) {
 		if (err)
 			*err = why;
 		return r;
 	}
+	if (!no_use)
+		note_box(w->u, r, &why);
+	w->last = why;
 	uint64_t answered = w->u->report->undone + w->u->report->skipped - before;
 	for (size_t i = (size_t)answered; r && i < n; i++) {
 		w->u->report->failed++;
@@ -170,4 +201,15 @@ mw_undo_run(struct mw_undo *u, struct mw_err *err)
 	}
 	u->report->interrupted = r == MW_ECANCEL;
 	return r;
+}
+
+int
+mw_undo_exit(const struct mw_undo *u)
+{
+	const struct mw_report *p = u->report;
+	if (p->interrupted)
+		return 130;
+	if (!p->failed)
+		return 0;
+	return u->any_box_ok || p->undone || p->skipped ? 3 : mw_err_exit(u->first.code);
 }

@@ -15,11 +15,18 @@ struct mw_undo {
 	struct mw_report
 	    *report;     /* selected, undone, issues of kind "left" and "failed" */
 	const char *run; /* its ID, or the beginning of it */
-	bool dry;
+	bool dry;        /* look, and take nothing away */
+	/* set by it */
+	struct mw_err first; /* of the first box that failed as a whole; code 0: none */
+	bool any_box_ok;
+	unsigned unreachable, refused; /* boxes in a row */
 };
 
 /* 0; MW_ENOTFOUND: the ledger knows no such run; MW_EUSAGE; MW_ECANCEL. What went wrong
  * with single mailboxes is in the report. */
 int mw_undo_run(struct mw_undo *u, struct mw_err *err) MW_CHECK;
+/* The exit status that its report means: that of the first error where nothing could be
+ * done at all. */
+int mw_undo_exit(const struct mw_undo *u);
 
 #endif

@@ -82,7 +82,9 @@ def undo(t, rig, run, want, n):
 	c.uid("MOVE", c.uid("SEARCH", "ALL")[1][0].split()[0].decode(), "Kept")
 	c.logout()
 	r = step(rig, "undo", run, "-n")
-	summary(t, r, "undo, dry: says how many", 0, selected=n, undone=n, dry_run=True)
+	summary(t, r, "undo, dry: the numbers of the run", 0, selected=n, undone=n - 2, skipped=2,
+		failed=0, left=0, dry_run=True)
+	t.equal(mailbox.count(mailbox.dump(rig)), n - 1, "and takes nothing away")
 	r = step(rig, "undo", run)
 	summary(t, r, "undo takes away what is where it was put", 0, selected=n, undone=n - 2,
 		skipped=2, failed=0, left=0)
@@ -111,8 +113,10 @@ def files(t, rig, n):
 	run = (r.summary or {}).get("run", "")
 	r = rig.mailwal("--json", "replay", "verify", "--all", "--to", pattern)
 	summary(t, r, "maildir: verify", 0, already_there=n, compared=n, identical=n)
-	r = rig.mailwal("--json", "replay", "undo", run[:12], "--to", pattern)
-	summary(t, r, "maildir: undo", 0, undone=n, skipped=0)
+	os.remove(sorted(glob.glob(f"{rig.dir}/boxes/*/*/*,S=*"))[0])
+	for dry in (["-n"], []):
+		r = rig.mailwal("--json", "replay", "undo", run[:12], "--to", pattern, *dry)
+		summary(t, r, f"maildir: undo {dry}", 0, undone=n - 1, skipped=1, left=0)
 	t.ok(not glob.glob(f"{rig.dir}/boxes/*/*/*,S=*"), "maildir: nothing is left")
 
 
@@ -164,6 +168,30 @@ def out_of_reach(t, rig):
 			r = rig.mailwal("--json", "replay", *words, "--user", ANNA, *args)
 			t.ok(r.rc == rc and r.summary["failed"] == r.summary["selected"] > 0,
 			     f"{what}, {' '.join(words)}: exit {rc}", r)
+	for user in (ANNA, BERT):
+		c = mailbox.login(rig, user)
+		c.select("INBOX")
+		c.store("1:*", "+FLAGS", "\\Deleted")
+		c.expunge()
+		c.logout()
+	r = step(rig, "run", "--all")
+	summary(t, r, "two mailboxes are filled again", 0, failed=0, mailboxes=2)
+	run, n = r.summary["run"], r.summary["restored"]
+
+	def undo(what, rc, args, text):
+		for dry in (["-n"], []):
+			r = rig.mailwal("--json", "replay", "undo", run, *dry, *args)
+			summary(t, r, f"{what}, undo {dry}: exit {rc}", rc, selected=n, undone=0,
+				skipped=0, failed=n, left=0)
+			t.ok(text in r.err, "and it says why", r)
+
+	undo("a wrong password", 77, refused, "refused the login")
+	rig.end("dovecot")
+	undo("nobody listens", 69, to, "cannot reach")
+	rig.start_dovecot()
+	for dry in (["-n"], []):
+		r = step(rig, "undo", run, *dry)
+		summary(t, r, f"undo {dry} with the server back", 0, undone=n, skipped=0)
 
 
 def main(t):
