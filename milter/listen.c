@@ -95,8 +95,8 @@ mw_listen_check(const struct mw_conf *conf, struct mw_err *err)
 /* ---- sockets taken over from another mailwald ---- */
 
 static struct mw_listeners inherited; /* by the only thread, at the start */
-static size_t
-    given; /* of them: those that another mailwald had; 0: there is no way back */
+/* Of them: those that another mailwald had; 0: there is no way back. */
+static size_t given;
 static struct {
 	bool wanted;
 	bool changed; /* group and mode of its path were these: */
@@ -192,15 +192,28 @@ find_place(const struct mw_place *p, const char *name)
 	return inherited.n;
 }
 
-static int
-set_group(const char *group, const char *path, struct mw_err *err)
+/* The group that a socket made at path now begins with. */
+static gid_t
+own_group(const char *path)
 {
-	const struct group *g = getgrnam(group);
-	if (!g)
-		return mw_fail(err, MW_ECONF, "milter_socket_group: no group \"%s\"",
-		               group);
-	if (chown(path, (uid_t)-1, g->gr_gid) < 0)
-		return mw_fail_errno(err, "cannot give %s to group %s", path, group);
+	const char *end = strrchr(path, '/');
+	char dir[sizeof((struct sockaddr_un *)0)->sun_path + 2];
+	struct stat st;
+	(void)snprintf(dir, sizeof dir, "%.*s.", end ? (int)(end + 1 - path) : 0, path);
+	return stat(dir, &st) == 0 && st.st_mode & S_ISGID ? st.st_gid : getegid();
+}
+
+static int
+set_group(const struct mw_conf *conf, const char *path, gid_t have, struct mw_err *err)
+{
+	const char *s = conf->milter_socket_group;
+	const struct group *g = *s ? getgrnam(s) : NULL;
+	if (*s && !g)
+		return mw_fail(err, MW_ECONF, "milter_socket_group: no group \"%s\"", s);
+	gid_t want = g ? g->gr_gid : own_group(path);
+	if (want != have && chown(path, (uid_t)-1, want) < 0)
+		return mw_fail_errno(err, "cannot give %s to group %s", path,
+		                     *s ? s : "of its own");
 	return 0;
 }
 
@@ -257,9 +270,7 @@ listen_unix(const struct mw_conf *conf, const char *path, struct mw_listener *re
 	 * the descriptor. The umask is every thread's. */
 	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&un, sizeof un) < 0)
 		return mw_fail_errno(err, "cannot listen on unix:%s", path);
-	int r = *conf->milter_socket_group
-	            ? set_group(conf->milter_socket_group, path, err)
-	            : 0;
+	int r = *conf->milter_socket_group ? set_group(conf, path, (gid_t)-1, err) : 0;
 	if (r == 0)
 		r = set_mode(conf, path, err);
 	if (r < 0)
@@ -403,14 +414,10 @@ fit(const struct mw_conf *conf, size_t i, struct mw_err *err)
 	struct stat st;
 	if (!was[i].wanted || !path || stat(path, &st) < 0)
 		return 0;
-	const struct group *g =
-	    *conf->milter_socket_group ? getgrnam(conf->milter_socket_group) : NULL;
 	was[i].changed = true;
 	was[i].group = st.st_gid;
 	was[i].mode = st.st_mode & 07777;
-	int r = 0;
-	if (*conf->milter_socket_group && (!g || g->gr_gid != st.st_gid))
-		r = set_group(conf->milter_socket_group, path, err);
+	int r = set_group(conf, path, st.st_gid, err);
 	if (r == 0 && was[i].mode != (mode_t)conf->milter_socket_mode)
 		r = set_mode(conf, path, err);
 	return r;
@@ -562,14 +569,12 @@ mw_listen_close(struct mw_listeners *l)
 static bool
 limits(rlim_t *ret_all, rlim_t *ret_kept)
 {
-	enum {
-		KEEP = 64
-	};
+	const rlim_t keep = 64;
 	struct rlimit r;
 	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
 		return false;
 	*ret_all = r.rlim_cur;
-	*ret_kept = MW_MIN(r.rlim_cur / 4, (rlim_t)KEEP);
+	*ret_kept = MW_MIN(r.rlim_cur / 4, keep);
 	return true;
 }
 

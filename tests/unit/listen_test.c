@@ -204,6 +204,55 @@ a_path_is_one_however_written(void **state)
 	mw_listen_inherit_done();
 }
 
+/* The group of the socket at spec after a take-over with this setting. */
+static gid_t
+group_after(const char *spec, const char *group)
+{
+	struct mw_listener l, again;
+	struct mw_conf c = settings(group);
+	struct mw_err err = {0};
+	struct stat st;
+	char *place = (char *)(uintptr_t)spec;
+	c.milter_listen.v = &place;
+	c.milter_listen.n = 1;
+	listen_at(spec, &l);
+	/* as an older setting left it */
+	assert_int_equal(chown(spec + 5, (uid_t)-1, 12345), 0);
+	struct mw_listeners all = {.v = {l}, .n = 1};
+	assert_int_equal(mw_listen_inherit(&all, &c, &err), 0);
+	listen_at(spec, &again);
+	mw_listen_inherit_done();
+	assert_int_equal(stat(spec + 5, &st), 0);
+	end(&again);
+	return st.st_gid;
+}
+
+/* A socket that was handed over ends in the group in which one made now would begin. */
+static void
+no_group_is_our_own(void **state)
+{
+	(void)state;
+	char spec[128], sub[96];
+	struct mw_listener l;
+	struct stat st;
+	if (geteuid() != 0)
+		skip(); /* to no group can it be given, then */
+	(void)snprintf(spec, sizeof spec, "unix:%s/group", dir);
+	assert_int_equal(group_after(spec, ""), getegid());
+	assert_int_equal(group_after(spec, "root"), 0);
+	/* "g+s": what is made there is its group's */
+	(void)snprintf(sub, sizeof sub, "%s/sub", dir);
+	(void)snprintf(spec, sizeof spec, "unix:%s/group", sub);
+	assert_int_equal(mkdir(sub, 0750), 0);
+	assert_int_equal(chown(sub, (uid_t)-1, 54321), 0);
+	assert_int_equal(chmod(sub, 02750), 0);
+	listen_at(spec, &l);
+	assert_int_equal(stat(spec + 5, &st), 0);
+	assert_int_equal(st.st_gid, 54321); /* made anew */
+	end(&l);
+	assert_int_equal(group_after(spec, ""), 54321);
+}
+
 int
 main(void)
 {
@@ -212,6 +261,7 @@ main(void)
 	    cmocka_unit_test(closed_until_it_is_ready),
 	    cmocka_unit_test(an_address_is_one_however_written),
 	    cmocka_unit_test(a_path_is_one_however_written),
+	    cmocka_unit_test(no_group_is_our_own),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
