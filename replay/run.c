@@ -213,6 +213,13 @@ may_pass(int code)
 	       code == MW_EIO || code == MW_ENOSPC;
 }
 
+/* Is it no matter of one box? */
+static bool
+ends_all(int code)
+{
+	return code == MW_ECANCEL || code == MW_EDECLINED || code == MW_ENOMEM;
+}
+
 /* How one box ended, for what follows. */
 static void
 note_box(struct mw_run_shared *sh, int code, const struct mw_err *why)
@@ -221,7 +228,7 @@ note_box(struct mw_run_shared *sh, int code, const struct mw_err *why)
 	if (!code) {
 		sh->any_box_ok = true;
 		sh->unreachable = 0;
-	} else if (code == MW_ECANCEL || code == MW_ENOMEM) {
+	} else if (ends_all(code)) {
 		if (!sh->result)
 			sh->result_err = *why;
 		sh->result = sh->result ? sh->result : code;
@@ -247,7 +254,7 @@ after_box(struct mw_run *r, struct mw_plan_box *b, int code, const struct mw_err
 {
 	char reason[sizeof why->msg + sizeof why->hint + 8];
 	struct mw_err oom = {0};
-	if (!code || code == MW_ECANCEL || code == MW_ENOMEM)
+	if (!code || ends_all(code))
 		return;
 	(void)snprintf(reason, sizeof reason, why->hint[0] ? "%s (%s)" : "%s", why->msg,
 	               why->hint);

@@ -30,14 +30,15 @@ struct mw_queue;
 enum mw_live {
 	MW_LIVE_NOT_ASKED,
 	MW_LIVE_GO_ON,
-	MW_LIVE_STOP
+	MW_LIVE_STOP,
+	MW_LIVE_INTERRUPTED
 };
 
 struct mw_run_shared { /* by all threads of a run, under mu */
 	pthread_mutex_t mu;
 	struct mw_progress progress;
 	size_t next_box;
-	int result; /* what ends everything: MW_ECANCEL, MW_ENOMEM, … */
+	int result; /* what ends everything: MW_ECANCEL, MW_ENOMEM, MW_EDECLINED */
 	struct mw_err result_err;
 	int first_code; /* of the first box that failed as a whole */
 	struct mw_err first_err;
@@ -98,15 +99,16 @@ struct mw_run {
 };
 
 /* Works through all boxes, once a struct mw_run. 0, or a code that ends everything:
- * MW_ECANCEL, MW_ENOMEM, a ledger that cannot be written. Failures of boxes and copies
- * are in the report. */
+ * MW_ECANCEL, MW_EDECLINED, MW_ENOMEM, a ledger that cannot be written. Failures of boxes
+ * and copies are in the report. */
 int mw_run_all(struct mw_run *r, struct mw_err *err) MW_CHECK;
 void mw_run_done(struct mw_run *r);
-/* One box (run_box.c). 0; MW_ECANCEL; MW_ENOMEM; else why the box failed as a whole. */
+/* One box (run_box.c). 0; MW_ECANCEL; MW_EDECLINED; MW_ENOMEM; else why the box failed as
+ * a whole. */
 int mw_run_box(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_CHECK;
 
 /* run_live.c: before the first copy is put into a box, or said to be by a dry run, which
- * is never asked. 0, or MW_ECANCEL: no. */
+ * is never asked. 0; MW_EDECLINED: no; MW_ECANCEL. */
 int mw_run_may_put(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err) MW_CHECK;
 /* Before copies are put: raises UIDNEXT and HIGHESTMODSEQ where they will go, or says
  * so in a dry run. The box's open copies are the missing ones. */

@@ -3,11 +3,13 @@
  * is missing from the backup on, until the server took mail again. */
 #include "replay/run.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
 
 enum {
-	ENOUGH = 5 /* messages, so that a few that came meanwhile are no sign */
+	ENOUGH = 5, /* messages, so that a few that came meanwhile are no sign */
+	SLICE_MS = 200
 };
 
 /* Copies that are there and newer than the oldest missing one, and the missing ones. */
@@ -30,14 +32,20 @@ count(const struct mw_run *r, const struct mw_plan_box *b, size_t *ret_newer,
 		              r->plan->rec[b->v[i].rec].time_us > oldest;
 }
 
-static bool
+/* Ctrl-C may be told to another thread than this one, which waits for the answer. */
+static enum mw_live
 ask(void)
 {
 	char line[16];
+	struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
 	fputs("Put it all back all the same? [y/N] ", stderr);
-	if (!fgets(line, sizeof line, stdin))
-		return false;
-	return line[0] == 'y' || line[0] == 'Y';
+	while (!mw_cli_stopped() && poll(&p, 1, SLICE_MS) == 0)
+		;
+	if (mw_cli_stopped())
+		return MW_LIVE_INTERRUPTED;
+	if (fgets(line, sizeof line, stdin) && (line[0] == 'y' || line[0] == 'Y'))
+		return MW_LIVE_GO_ON;
+	return mw_cli_stopped() ? MW_LIVE_INTERRUPTED : MW_LIVE_STOP;
 }
 
 int
@@ -73,9 +81,11 @@ mw_run_may_put(struct mw_run *r, struct mw_plan_box *b, struct mw_err *err)
 			      stderr);
 	}
 	if (first)
-		sh->live = !terminal || ask() ? MW_LIVE_GO_ON : MW_LIVE_STOP;
+		sh->live = terminal ? ask() : MW_LIVE_GO_ON;
 	if (sh->live == MW_LIVE_STOP)
-		q = mw_fail(err, MW_ECANCEL, "not confirmed");
+		q = mw_fail(err, MW_EDECLINED, "not confirmed");
+	else if (sh->live == MW_LIVE_INTERRUPTED)
+		q = mw_fail(err, MW_ECANCEL, "interrupted");
 	(void)pthread_mutex_unlock(&sh->mu);
 	return q;
 }

@@ -71,9 +71,9 @@ def on_terminal(site, answer, *words):
 		if not more:
 			break
 		said += more
-		if b"[y/N]" in said and not asked:
+		if (b"[y/N]" in said or b"to go on:" in said) and not asked:
 			asked = True
-			os.write(fd, answer + b"\n")
+			os.write(fd, answer)
 	os.close(fd)
 	return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode(), asked
 
@@ -103,13 +103,16 @@ def live_store(t, site):
 		os.remove(gone[0])
 
 	remove()
-	rc, said, asked = on_terminal(site, b"n", *args)
-	t.ok(rc == 130 and asked and "in use" in said and len(names()) == 11,
-	     "a store in use: no is no", f"{rc} {said}")
-	rc, said, asked = on_terminal(site, b"y", *args)
+	for what, answer, wanted in (("no is no", b"n\n", 1), ("nothing is no", b"\n", 1),
+				     ("the end of input is no", b"\x04", 1), ("Ctrl-C", b"\x03", 130)):
+		rc, said, asked = on_terminal(site, answer, *args)
+		t.ok(rc == wanted and asked and "in use" in said and len(names()) == 11,
+		     f"a store in use: {what}, exit {wanted}", f"{rc} {said}")
+		t.ok(wanted == 130 or "not confirmed" in said, "and it is said", said)
+	rc, said, asked = on_terminal(site, b"y\n", *args)
 	t.ok(rc == 0 and asked and len(names()) == 12, "a store in use: yes", f"{rc} {said}")
 	remove()
-	rc, said, asked = on_terminal(site, b"n", *args, "--yes")
+	rc, said, asked = on_terminal(site, b"n\n", *args, "--yes")
 	t.ok(rc == 0 and not asked and len(names()) == 12, "--yes does not ask", f"{rc} {said}")
 	remove()
 	r = site("--json", *args, "-n")
@@ -121,9 +124,46 @@ def live_store(t, site):
 	     "without a terminal it is a warning, counted in the summary", r)
 	for n in names()[6:]:
 		os.remove(n)
-	rc, said, asked = on_terminal(site, b"n", *args)
+	rc, said, asked = on_terminal(site, b"n\n", *args)
 	t.ok(rc == 0 and not asked and len(names()) == 12,
 	     "a restored store is filled without a question", f"{rc} {said}")
+
+
+def several(t, site):
+	"""The question comes from one of several workers: Ctrl-C and no end all of them."""
+	users = [f"g{i}@example.org" for i in range(6)]
+	for k, user in enumerate(users):
+		source = os.path.join(site.dir, "vmany", user)
+		maildir(source, 12, first=1000 + 20 * k)
+		for i in range(12):
+			os.utime(f"{source}/cur/m{1000 + 20 * k + i}:2,S", (1750000000 + i * 60,) * 2)
+	r = site("import", f"maildir:{site.dir}/vmany/%u")
+	args = ["replay", *(w for u in users for w in ("--user", u)), "--create", "--to",
+		f"maildir:{site.dir}/smany/%u"]
+	r = site(*args)
+	t.need(r.rc == 0, "six mailboxes are filled", r)
+
+	def names():
+		return sorted(os.path.join(d, f) for d, _, files in os.walk(f"{site.dir}/smany")
+			      for f in files if os.path.basename(d) in ("cur", "new"))
+
+	for n in names():
+		if any(b"number %d\n" % (1001 + 20 * k) in pathlib.Path(n).read_bytes().replace(b"\r", b"")
+		       for k in range(6)):
+			os.remove(n)
+	t.need(len(names()) == 66, "one of each is removed")
+	for answer, wanted in ((b"n\n", 1), (b"\x03", 130)):
+		rc, said, asked = on_terminal(site, answer, *args)
+		t.ok(rc == wanted and asked and said.count("[y/N]") == 1 and len(names()) == 66,
+		     f"six stores in use, one question: exit {wanted}", f"{rc} {said}")
+
+
+def erasing(t, site):
+	user = "g0@example.org"
+	rc, said, asked = on_terminal(site, b"no\n", "erase", "--user", user)
+	r = site("list", "--user", user, "--no-header")
+	t.ok(rc == 1 and asked and "not confirmed" in said and len(r.out.splitlines()) == 12,
+	     "an erasure that is not confirmed: exit 1", f"{rc} {said}\n{r}")
 
 
 def odd_mboxes(t, site):
@@ -155,6 +195,8 @@ def main(t):
 	begin(t, site)
 	kept_out(t, site)
 	live_store(t, site)
+	several(t, site)
+	erasing(t, site)
 	odd_mboxes(t, site)
 
 
