@@ -320,6 +320,16 @@ do_unlink(struct mw_capture *cap, struct mw_str args, struct mw_err *err)
 	return args.n ? bad_request(err) : mw_store_remove(cap->store, v, n, err);
 }
 
+static void
+do_head(struct mw_capture *cap, struct mw_buf *out)
+{
+	uint8_t chain[32];
+	char hex[65];
+	uint64_t seq = mw_store_head(cap->store, chain);
+	mw_hex(hex, chain, sizeof chain);
+	mw_buf_printf(out, "%llu %s", (unsigned long long)seq, hex);
+}
+
 static int
 handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out,
        struct mw_err *err)
@@ -328,6 +338,10 @@ handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out
 	(void)mw_str_cut(line, ' ', &word, &args); /* a lone word has no arguments */
 	if (mw_str_eq(word, MW_STR("status"))) {
 		mw_control_status(cap, out);
+		return 0;
+	}
+	if (mw_str_eq(word, MW_STR("head"))) {
+		do_head(cap, out);
 		return 0;
 	}
 	if (mw_str_eq(word, MW_STR("acknowledge"))) {

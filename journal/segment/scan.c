@@ -294,11 +294,21 @@ step(struct mw_seg_end *e, const struct mw_frame *f, uint64_t off)
 	memcpy(e->chain, f->chain, MW_HASH_LEN);
 }
 
-int
-mw_seg_grow(struct mw_seg *s, struct mw_seg_end *e, struct mw_err *err)
+/* Is there nothing where the next frame would begin? 1, 0 something, negative I/O. */
+static int
+nothing_at(struct mw_seg *s, uint64_t off, struct mw_err *err)
 {
 	static const uint8_t zero[MW_FRAME_HEADER];
 	uint8_t head[MW_FRAME_HEADER];
+	int64_t n = s->fs->pread(s->fs, s->fd, head, sizeof head, off);
+	if (n < 0)
+		return read_fail(s, n, err);
+	return n == 0 || memcmp(head, zero, (size_t)n) == 0;
+}
+
+int
+mw_seg_grow(struct mw_seg *s, struct mw_seg_end *e, struct mw_err *err)
+{
 	int moved = 0;
 	for (;;) {
 		struct mw_frame f;
@@ -312,20 +322,28 @@ mw_seg_grow(struct mw_seg *s, struct mw_seg_end *e, struct mw_err *err)
 		}
 		if (moved)
 			return 1;
-		int64_t n = s->fs->pread(s->fs, s->fd, head, sizeof head, e->end);
-		if (n < 0)
-			return read_fail(s, n, err);
-		return n == 0 || memcmp(head, zero, (size_t)n) == 0 ? 0 : MW_EFORMAT;
+		r = nothing_at(s, e->end, err);
+		return r < 0 ? r : r ? 0 : MW_EFORMAT;
 	}
+}
+
+static bool
+names(const struct mw_seg_said *said, const struct mw_seg_end *e)
+{
+	return said && said->next_seq == e->next_seq &&
+	       memcmp(said->chain, e->chain, MW_HASH_LEN) == 0;
 }
 
 /* The walk of mw_seg_end. Before a place is looked at again, what was read ahead is
  * forgotten: a writer may have gone on since. w may be NULL. */
 static int
-walk(struct mw_seg *s, struct mw_window *w, struct mw_seg_end *ret, struct mw_err *err)
+walk(struct mw_seg *s, struct mw_window *w, const struct mw_seg_said *said,
+     struct mw_seg_end *ret, struct mw_err *err)
 {
 	struct mw_seg_end e = *ret;
+	bool all = false; /* that was durable when the writer was asked */
 	for (;;) {
+		all = all || names(said, &e);
 		struct mw_frame f;
 		uint64_t off;
 		int r = mw_seg_frame(s, e.end, MW_CHECK_ALL, &f, NULL, err);
@@ -337,6 +355,17 @@ walk(struct mw_seg *s, struct mw_window *w, struct mw_seg_end *ret, struct mw_er
 		}
 		if (w)
 			mw_window_forget(w);
+		if (all) {
+			r = nothing_at(s, e.end, err);
+			if (r == 1)
+				break;
+			if (r == 0) /* or has just been written? */
+				r = mw_seg_frame(s, e.end, MW_CHECK_ALL, &f, NULL, err);
+			if (r == 1 && f.seq == e.next_seq)
+				continue;
+			if (r < 0)
+				return r;
+		}
 		r = nonzero_tail(s, e.end, &e.torn_bytes, err);
 		if (r < 0)
 			return r;
@@ -368,8 +397,8 @@ walk(struct mw_seg *s, struct mw_window *w, struct mw_seg_end *ret, struct mw_er
 }
 
 int
-mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *ret,
-           struct mw_err *err)
+mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known,
+           const struct mw_seg_said *said, struct mw_seg_end *ret, struct mw_err *err)
 {
 	const struct mw_fs *below = s->fs;
 	struct mw_seg_end e = {.end = s->h.length,
@@ -383,7 +412,7 @@ mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *
 	MW_WINDOW_AUTO *w = mw_window_new(below, (size_t)MW_MAX(n, (uint64_t)CHUNK));
 	if (w)
 		s->fs = mw_window_fs(w);
-	int r = walk(s, w, &e, err);
+	int r = walk(s, w, said, &e, err);
 	s->fs = below;
 	if (r == 0)
 		*ret = e;

@@ -137,10 +137,17 @@ struct mw_seg_end {
 	uint64_t gaps;              /* damaged places before end */
 };
 
+struct mw_seg_said {       /* the newest durable record, as the writer itself named it */
+	uint64_t next_seq; /* after it */
+	uint8_t chain[MW_HASH_LEN];
+};
+
 /* Where the log ends in a segment that nothing else decides about (FORMAT.md §8). Walks
- * from `from` (0: the first frame) with MW_CHECK_ALL; `known` gives what holds there
- * (NULL when from is 0). */
-int mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known, struct mw_seg_end *ret,
+ * from `known`, which holds (NULL: the first frame), with MW_CHECK_ALL. Behind the last
+ * frame everything is read to the end of the file; unless `said` is not NULL, the walk
+ * has come over the record that it names, and zeros stand there. */
+int mw_seg_end(struct mw_seg *s, const struct mw_seg_end *known,
+               const struct mw_seg_said *said, struct mw_seg_end *ret,
                struct mw_err *err) MW_CHECK;
 
 /* Goes on from an end that held a moment ago, over what was written since, without

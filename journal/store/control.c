@@ -16,7 +16,8 @@
 enum {
 	REPLY_MAX = 1 << 20,
 	TIMEOUT_MS = 30000,
-	STATUS_MS = 8000 /* monitoring gives up after ten seconds */
+	STATUS_MS = 8000, /* monitoring gives up after ten seconds */
+	HEAD_MS = 50      /* about what it takes to do without an answer */
 };
 
 /* A unix address is short; a journal's path may be long. So: through the directory's
@@ -91,7 +92,8 @@ receive(int fd, int ms, struct mw_buf *in, struct mw_err *err)
 		if (k < 0 && errno == EINTR)
 			continue;
 		if (k <= 0)
-			return mw_fail(err, MW_ETIMEOUT, "no answer in %d s", ms / 1000);
+			return mw_fail(err, MW_ETIMEOUT, "no answer in %.3g s",
+			               ms / 1000.0);
 		ssize_t n = recv(fd, tmp, sizeof tmp, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -125,7 +127,9 @@ remote_error(struct mw_str line, struct mw_err *err)
 static int
 patience(const char *request)
 {
-	return strcmp(request, "status") == 0 ? STATUS_MS : TIMEOUT_MS;
+	return strcmp(request, "status") == 0 ? STATUS_MS
+	       : strcmp(request, "head") == 0 ? HEAD_MS
+	                                      : TIMEOUT_MS;
 }
 
 /* A connection with the request sent on it. */
@@ -141,7 +145,8 @@ mw_control_ask(const char *dir, const char *request, int *ret_fd, struct mw_err 
 	if (fd < 0)
 		return mw_fail_errno(err, "cannot create a socket");
 	/* Also for a place in the queue of one that hangs. */
-	const struct timeval wait = {patience(request) / 1000, 0};
+	const struct timeval wait = {patience(request) / 1000,
+	                             patience(request) % 1000 * 1000};
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
 	if (connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0) {
 		if (errno == ENOENT || errno == ECONNREFUSED)
@@ -216,6 +221,24 @@ mw_control_call(const char *dir, const char *request, struct mw_buf *reply,
 		return remote_error(mw_str(line.p + 6, line.n - 6), err);
 	return mw_fail(err, MW_EPROTO,
 	               "mailwald closed the connection without an answer");
+}
+
+int
+mw_control_head(const char *dir, uint64_t *ret_next, uint8_t ret_chain[32],
+                struct mw_err *err)
+{
+	MW_BUF_AUTO reply = {.max = 4096};
+	int r = mw_control_call(dir, "head", &reply, err);
+	if (r < 0)
+		return r;
+	char *end;
+	const char *text = mw_buf_cstr(&reply);
+	unsigned long long seq = strtoull(text, &end, 10);
+	if (end == text || *end != ' ' || strlen(end + 1) != 64 ||
+	    !mw_unhex(ret_chain, end + 1, 32))
+		return mw_fail(err, MW_EPROTO, "mailwald answered '%.100s'", text);
+	*ret_next = seq + 1;
+	return 0;
 }
 
 static int

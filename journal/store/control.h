@@ -5,6 +5,8 @@
  * ends. Anything that fails answers "error NAME TEXT".
  *
  *	status                    "ok {JSON}"
+ *	head                      "ok SEQ HEX": the newest durable record, 0 if there is
+ *	                          none, and its chain hash
  *	note TYPE HEX             "ok SEQ": appends a small record (CBOR as hex)
  *	roll                      "ok SEGMENT": closes the open segment
  *	wipe SEGMENT OFF:SEQ …    "ok N": wipes key slots in a closed segment
@@ -33,6 +35,11 @@ int mw_control_ask(const char *dir, const char *request, int *ret_fd,
 /* Sends one request and reads the answer's text (after "ok ") into reply. MW_EUNAVAIL
  * when no daemon listens; the daemon's own error otherwise. */
 int mw_control_call(const char *dir, const char *request, struct mw_buf *reply,
+                    struct mw_err *err) MW_CHECK;
+/* What is the writer's newest durable record? *ret_next is the sequence number after it.
+ * One that does not answer at once is not waited for. Negative: none runs, or we may not
+ * ask it, or it does not know the question. */
+int mw_control_head(const char *dir, uint64_t *ret_next, uint8_t ret_chain[32],
                     struct mw_err *err) MW_CHECK;
 /* Sends one request that turns the connection into a stream, and reads the line "ok": the
  * descriptor. The daemon's own error otherwise, MW_EUNAVAIL when none listens. */

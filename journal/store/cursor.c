@@ -1,5 +1,6 @@
 /* Walking the log in order, over segments, past damage (FORMAT.md §8). */
 #include "journal/base/util.h"
+#include "journal/store/control.h"
 #include "journal/store/store_int.h"
 
 #include <stdlib.h>
@@ -17,6 +18,7 @@ struct mw_cursor {
 	bool ext_known;
 	uint64_t whole; /* a segment that goes at least as far as … */
 	struct mw_seg_end whole_to;
+	bool ask;       /* a writer that runs may say how far it goes */
 	uint64_t limit; /* what is below it is durable: no need to look for the end */
 	bool assumed;   /* ext is not looked up but follows from limit */
 	bool ahead;     /* many records are read at a time */
@@ -26,13 +28,30 @@ struct mw_cursor {
 enum {
 	AHEAD = 128 << 10, /* bytes read at a time where frames are small, */
 	AHEAD_HEAD = 4096, /* and of each frame that is not: header, slot, metadata */
-	AHEAD_SMALL = 16 << 10
+	AHEAD_SMALL = 16 << 10,
+	ASK_ABOVE = 1 << 20
 };
+
+/* The newest durable record by the word of the writer, where one runs, and where so much
+ * may stand behind the end of what is written that asking is less than reading it. */
+static bool
+ask_writer(struct mw_store *st, const struct mw_seg *s, const struct mw_seg_end *known,
+           struct mw_seg_said *ret)
+{
+	uint64_t from = known ? known->end : s->h.length;
+	if (st->mute || st->o.mode != MW_STORE_READ || s->size < from ||
+	    s->size - from < ASK_ABOVE)
+		return false;
+	st->mute = mw_control_head(st->dir, &ret->next_seq, ret->chain, NULL) < 0;
+	return !st->mute;
+}
 
 int
 mw_store_extent(struct mw_store *st, uint64_t number, uint64_t next,
-                const struct mw_seg_end *known, struct mw_extent *ret, struct mw_err *err)
+                const struct mw_seg_end *known, bool ask, struct mw_extent *ret,
+                struct mw_err *err)
 {
+	struct mw_seg_said said;
 	struct mw_open_seg *o;
 	struct mw_extent x = {.final = true};
 	int r = mw_store_seg(st, number, &o, err);
@@ -61,7 +80,8 @@ mw_store_extent(struct mw_store *st, uint64_t number, uint64_t next,
 			return 0;
 		}
 	}
-	r = mw_seg_end(o->seg, known, &x.open, err);
+	ask = ask && !next && ask_writer(st, o->seg, known, &said);
+	r = mw_seg_end(o->seg, known, ask ? &said : NULL, &x.open, err);
 	if (r < 0)
 		return r;
 	x.end = x.open.end;
@@ -187,6 +207,15 @@ look_ahead(const struct mw_cursor *c, struct mw_seg *s)
 		mw_seg_ahead(s, c->off, (size_t)MW_MIN(left, (uint64_t)want));
 }
 
+/* Is the segment's end known from before? Where it has a successor, that says how far it
+ * counts (I13); what a writer said serves look-ups alone. */
+static bool
+seen(const struct mw_cursor *c)
+{
+	return c->segment && c->segment == c->st->seen && !after(c, c->segment) &&
+	       (c->ask || !c->st->seen_asked);
+}
+
 /* The newest segment's end, for the next look-up in this store. */
 static void
 remember(struct mw_cursor *c)
@@ -195,6 +224,7 @@ remember(struct mw_cursor *c)
 	if (open) {
 		c->st->seen = c->segment;
 		c->st->seen_end = c->ext.open;
+		c->st->seen_asked = c->ask && !c->st->mute;
 	} else if (c->st->seen == c->segment) {
 		c->st->seen = 0;
 	}
@@ -207,8 +237,7 @@ seen_before(struct mw_cursor *c)
 {
 	struct mw_seg_end e = c->st->seen_end;
 	struct mw_open_seg *o;
-	if (!c->segment || c->st->seen != c->segment || after(c, c->segment) ||
-	    mw_store_seg(c->st, c->segment, &o, NULL) < 0 || o->seg->closed ||
+	if (!seen(c) || mw_store_seg(c->st, c->segment, &o, NULL) < 0 || o->seg->closed ||
 	    mw_seg_grow(o->seg, &e, NULL) < 0)
 		return false;
 	c->ext = (struct mw_extent){.end = e.end, .open = e};
@@ -227,8 +256,8 @@ extent(struct mw_cursor *c, struct mw_err *err)
 		return 0;
 	if (!known && c->segment && c->segment == c->whole)
 		known = &c->whole_to;
-	int r =
-	    mw_store_extent(c->st, c->segment, after(c, c->segment), known, &c->ext, err);
+	int r = mw_store_extent(c->st, c->segment, after(c, c->segment), known, c->ask,
+	                        &c->ext, err);
 	c->ext_known = r == 0;
 	if (r == 0)
 		remember(c);
@@ -239,9 +268,7 @@ void
 mw_cursor_seen(struct mw_cursor *c)
 {
 	const struct mw_seg_end *e = &c->st->seen_end;
-	if (!c->segment || c->segment != c->st->seen || c->off > e->end)
-		return;
-	if (after(c, c->segment)) /* which says how far this one counts (I13) */
+	if (!seen(c) || c->off > e->end)
 		return;
 	c->ext = (struct mw_extent){.end = e->end, .open = *e};
 	c->ext_known = true;
@@ -255,6 +282,12 @@ mw_cursor_whole(struct mw_cursor *c, const struct mw_record *last)
 	                                  .next_seq = last->seq + 1,
 	                                  .next_batch = last->batch + 1};
 	memcpy(c->whole_to.chain, last->chain, sizeof last->chain);
+}
+
+void
+mw_cursor_ask(struct mw_cursor *c)
+{
+	c->ask = true;
 }
 
 /* The same for a cursor with a limit: the open segment goes on at least that far. One

@@ -44,8 +44,10 @@ scan(struct find *f, const struct mw_index_point *from, const struct mw_record *
 	int r = mw_cursor_at(f->st, from, &c, err);
 	if (r < 0)
 		return r;
-	if (end)
+	if (end) {
 		mw_cursor_whole(c, end);
+		mw_cursor_ask(c);
+	}
 	mw_cursor_seen(c);
 	mw_cursor_ahead(c);
 	for (;;) {

@@ -62,7 +62,7 @@ take_open(struct mw_store *st, struct mw_seg *s, struct mw_recovery *note,
           struct mw_err *err)
 {
 	struct mw_seg_end e;
-	int r = mw_seg_end(s, NULL, &e, err);
+	int r = mw_seg_end(s, NULL, NULL, &e, err);
 	if (r < 0)
 		return r;
 	st->next_seq = e.next_seq;

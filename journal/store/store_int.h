@@ -135,6 +135,8 @@ struct mw_store {
 	struct mw_aead aead; /* for the next record that is opened */
 	uint64_t seen;       /* an open segment whose end was looked for, 0: none */
 	struct mw_seg_end seen_end;
+	bool seen_asked;        /* the writer may have said it */
+	bool mute;              /* the writer was asked how far it goes, in vain */
 	struct mw_index *index; /* reader's handle, opened on first use */
 	uint64_t index_done; /* catching up: partitions below that segment are complete */
 	_Atomic int64_t index_until; /* … which ends then (mono_us); 0: when it is done */
@@ -296,14 +298,15 @@ void mw_store_seg_drop(struct mw_store *st, uint64_t number);
 void mw_store_segs_newest(struct mw_store *st);
 void mw_store_segs_close(struct mw_store *st);
 /* How far a segment counts: *ret_end, and whether that can still change. next: the number
- * of the segment after it, 0 if there is none. known: see mw_seg_end. */
+ * of the segment after it, 0 if there is none. known: see mw_seg_end. ask: a writer that
+ * runs is asked what is durable, and what stands behind that is not read. */
 struct mw_extent {
 	uint64_t end;
 	bool final;
 	struct mw_seg_end open; /* when not final */
 };
 int mw_store_extent(struct mw_store *st, uint64_t number, uint64_t next,
-                    const struct mw_seg_end *known, struct mw_extent *ret,
+                    const struct mw_seg_end *known, bool ask, struct mw_extent *ret,
                     struct mw_err *err) MW_CHECK;
 void mw_record_of(struct mw_record *r, uint64_t segment, uint64_t off,
                   const struct mw_frame *f);
@@ -317,6 +320,8 @@ void mw_cursor_seen(struct mw_cursor *c);
 /* The index knows this record, so the log reaches over it: where it ends is looked for
  * from there on, not by a walk of the whole open segment. */
 void mw_cursor_whole(struct mw_cursor *c, const struct mw_record *last);
+/* For look-ups, which tell of no damage: see mw_store_extent. */
+void mw_cursor_ask(struct mw_cursor *c);
 /* Stops before sequence number `limit`; all below it is known to be durable, so the end
  * of an open segment need not be looked for. */
 void mw_cursor_limit(struct mw_cursor *c, uint64_t limit);

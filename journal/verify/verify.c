@@ -356,7 +356,7 @@ bounds(struct verify *v, struct mw_seg *s, uint64_t next, uint64_t *ret_end)
 		}
 	}
 	struct mw_seg_end e;
-	r = mw_seg_end(s, NULL, &e, v->err);
+	r = mw_seg_end(s, NULL, NULL, &e, v->err);
 	if (r < 0)
 		return r;
 	*ret_end = e.end;

@@ -183,7 +183,7 @@ recovery(void)
 		t0 = now_s();
 		must(mw_seg_open(mw_fs_posix(), path, list[0], NULL, &s, NULL) == 0,
 		     file);
-		must(mw_seg_end(s, NULL, &e, NULL) == 0 && e.gaps == 0, "scan");
+		must(mw_seg_end(s, NULL, NULL, &e, NULL) == 0 && e.gaps == 0, "scan");
 		v[r] = (double)e.end / (now_s() - t0) / 1e6;
 		mw_seg_free(s);
 	}

@@ -86,16 +86,19 @@ class Alone:
 	def show(self, queue_id):
 		return json.loads(self.mailwal("show", queue_id, "--json")[1])
 
-	def status(self):
-		"""What mailwald says of itself at its control socket."""
+	def ask(self, request):
+		"""mailwald's answer at its control socket."""
 		with socket.socket(socket.AF_UNIX) as s:
 			s.settimeout(rigs.PATIENCE)
 			s.connect(str(self.journal / "control.sock"))
-			s.sendall(b"status\n")
+			s.sendall(request.encode() + b"\n")
 			out = b""
-			while not out.endswith(b"\n"):
-				out += s.recv(65536)
-		return json.loads(out.split(b" ", 1)[1])
+			while not out.endswith(b"\n") and (more := s.recv(65536)):
+				out += more
+		return out.decode()
+
+	def status(self):
+		return json.loads(self.ask("status").split(" ", 1)[1])
 
 	def mail(self, queue_id, **envelope):
 		"""Takes a message in; seconds until its end was answered."""
