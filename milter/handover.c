@@ -67,10 +67,19 @@ mw_handover_give(int fd, const struct mw_listener *v, size_t n, struct mw_err *e
 	memcpy(CMSG_DATA(c), fds, n * sizeof(int));
 	if (sendmsg(fd, &m, MSG_NOSIGNAL) != (ssize_t)text.n)
 		return mw_fail_errno(err, "cannot hand the sockets over");
-	char word[sizeof taken];
+	return 0;
+}
+
+int
+mw_handover_taken(int fd, struct mw_err *err)
+{
+	char word[sizeof taken], more;
 	struct mw_str said;
+	/* It may have come long ago, if this process was stopped, from one that did not
+	 * wait for the answer. */
 	if (!hear(fd, GIVE_MS, word, sizeof word, &said) ||
-	    !mw_str_eq(said, MW_STR("take")))
+	    !mw_str_eq(said, MW_STR("take")) ||
+	    recv(fd, &more, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
 		return mw_fail(err, MW_EUNAVAIL, "who asked for the sockets is gone");
 	return 0;
 }

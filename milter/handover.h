@@ -8,7 +8,8 @@
  * Whoever connects meanwhile waits in the listen queue, which both processes hold open,
  * and is refused by neither.
  *
- * Threads: mw_handover_give runs in the control thread; all else before other threads.
+ * Threads: mw_handover_give and mw_handover_taken run in the control thread; all else
+ * before other threads.
  */
 #ifndef MW_MILTER_HANDOVER_H
 #define MW_MILTER_HANDOVER_H
@@ -18,10 +19,11 @@
 /* What the asker sends. */
 #define MW_HANDOVER_REQUEST "handover"
 
-/* Sends names and descriptors, and waits until the asker has what it needs; 0: it takes
- * over. MW_EIO, MW_EUNAVAIL. */
+/* Sends names and descriptors, which the caller keeps. MW_EIO, MW_ELIMIT, MW_ENOMEM. */
 int mw_handover_give(int fd, const struct mw_listener *v, size_t n,
                      struct mw_err *err) MW_CHECK;
+/* Waits until the asker has what it needs; 0: it takes over. MW_EUNAVAIL. */
+int mw_handover_taken(int fd, struct mw_err *err) MW_CHECK;
 /* Asks the daemon of the journal of conf. 0: its sockets are inherited (listen.h), and it
  * ends. MW_EUNAVAIL, MW_ENOTFOUND: none listens. MW_EPERM, MW_EPROTO, MW_EIO, and what
  * mw_listen_inherit has. */

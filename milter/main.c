@@ -1,16 +1,12 @@
 /* main.c - mailwald: reads the configuration, owns the journal, runs a front end. */
 #include <errno.h>
 #include <getopt.h>
-#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sysexits.h>
 #include <systemd/sd-daemon.h>
 
@@ -24,6 +20,7 @@
 #include "milter/identity.h"
 #include "milter/metrics.h"
 #include "milter/mfi.h"
+#include "milter/process.h"
 #include "milter/proxy.h"
 #include "milter/publish.h"
 #include "milter/verdict.h"
@@ -40,15 +37,32 @@ struct daemon {
 	struct mw_publish *publish;
 	struct mw_metrics *metrics;
 	bool libmilter;
-	bool take_over;      /* -u */
-	atomic_bool serving; /* all is started */
-	atomic_bool handed;  /* another mailwald has our sockets */
+	bool take_over; /* -u */
+	/* All is started, and nothing of it is being ended. Who reads it to use what is
+	 * listened on holds the lock until he has done so. */
+	pthread_mutex_t lock;
+	bool serving;
+};
+
+/* What ends the daemon: the first of them, and nothing after it changes that. */
+enum {
+	STOP_NOT,
+	STOP_TOLD,
+	STOP_HANDED /* another mailwald has our sockets */
 };
 
 /* Written by handlers, and by the thread that hands over. */
 static atomic_int got_stop, got_hup;
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a handler must not wait for a lock");
 static int signal_fd = -1;
+
+/* Is this what ends it? */
+static bool
+set_stop(int why)
+{
+	int none = STOP_NOT;
+	return atomic_compare_exchange_strong(&got_stop, &none, why);
+}
 
 static void
 on_signal(int sig)
@@ -58,7 +72,7 @@ on_signal(int sig)
 	if (sig == SIGHUP)
 		atomic_store(&got_hup, 1);
 	else
-		atomic_store(&got_stop, 1);
+		(void)set_stop(STOP_TOLD);
 	(void)!write(signal_fd, &one, sizeof one); /* full only if already awake */
 	errno = saved;
 }
@@ -84,46 +98,6 @@ signals_init(sigset_t *ret_ours, struct mw_err *err)
 	(void)sigaction(SIGHUP, &sa, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	return 0;
-}
-
-static void
-limits_init(void)
-{
-	struct rlimit core = {0}, files;
-	/* A core file would hold mail. Best effort all. */
-	(void)setrlimit(RLIMIT_CORE, &core);
-#ifndef __SANITIZE_ADDRESS__ /* the leak checker traces its own process */
-	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-#endif
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &files);
-	}
-}
-
-/* Under load the MTA's processes and this one wake each other several times a message.
- * Batch scheduling lets the one that runs finish what it is writing, so that a wake-up
- * finds more to do: about 5 % more messages, and no difference on an idle processor
- * (sched(7)). An administrator's other choice stays. */
-static void
-scheduling_init(void)
-{
-	struct sched_param none = {0};
-	if (sched_getscheduler(0) == SCHED_OTHER)
-		(void)sched_setscheduler(0, SCHED_BATCH, &none); /* best effort */
-}
-
-/* What is large (tables of a dictionary that is learnt, buffers of a large message) comes
- * from the system and goes back there as soon as it is freed. Left to itself, malloc
- * takes such sizes out of its heaps after the first of them, and holes of megabytes stay.
- */
-static void
-memory_init(void)
-{
-	enum {
-		LARGE = 128 * 1024
-	};
-	(void)mallopt(M_MMAP_THRESHOLD, LARGE); /* best effort */
 }
 
 static bool log_elsewhere; /* the log is not standard error */
@@ -239,26 +213,33 @@ open_store(struct daemon *d, const struct mw_conf *conf, struct mw_err *err)
 	return mw_store_open(&o, &d->store, err);
 }
 
+static int
+give(struct daemon *d, int fd, struct mw_err *err)
+{
+	struct mw_listener v[MW_LISTEN_MAX];
+	size_t n = d->listeners.n;
+	memcpy(v, d->listeners.v, n * sizeof v[0]);
+	n += mw_proxy_listeners(d->proxy, v + n, MW_LISTEN_MAX - n);
+	return mw_handover_give(fd, v, n, err);
+}
+
 /* In the control thread. What is listened on goes to the peer; then we end. */
 static int
 on_handover(void *arg, int fd, struct mw_err *err)
 {
 	struct daemon *d = arg;
-	struct mw_listener v[MW_LISTEN_MAX];
 	uint64_t one = 1;
-	size_t n = d->listeners.n;
-	if (!atomic_load(&d->serving) || atomic_load(&got_stop))
-		return mw_fail(err, MW_EUNAVAIL, "mailwald is starting, or ending");
-	memcpy(v, d->listeners.v, n * sizeof v[0]);
-	n += mw_proxy_listeners(d->proxy, v + n, MW_LISTEN_MAX - n);
-	int none = 0, r = mw_handover_give(fd, v, n, err);
+	pthread_mutex_lock(&d->lock);
+	int r = d->serving && atomic_load(&got_stop) == STOP_NOT
+	            ? give(d, fd, err)
+	            : mw_fail(err, MW_EUNAVAIL, "mailwald is starting, or ending");
+	pthread_mutex_unlock(&d->lock);
+	if (r == 0)
+		r = mw_handover_taken(fd, err);
 	if (r < 0)
 		return r;
-	atomic_store(&d->handed, true);
-	if (!atomic_compare_exchange_strong(&got_stop, &none, 1)) { /* told to, since */
-		atomic_store(&d->handed, false);
+	if (!set_stop(STOP_HANDED)) /* told to, since */
 		return mw_fail(err, MW_EUNAVAIL, "mailwald is ending");
-	}
 	mw_log(MW_LOG_NOTICE, NULL, "event=handing_over");
 	(void)!write(signal_fd, &one, sizeof one); /* full only if already awake */
 	return 0;
@@ -355,9 +336,19 @@ start(struct daemon *d, struct mw_conf *conf, struct mw_err *err)
 }
 
 static void
+set_serving(struct daemon *d, bool serving)
+{
+	pthread_mutex_lock(&d->lock);
+	d->serving = serving;
+	pthread_mutex_unlock(&d->lock);
+}
+
+static void
 stop(struct daemon *d, bool started)
 {
-	bool handed = atomic_load(&d->handed);
+	(void)set_stop(STOP_TOLD); /* it was told to, or libmilter left */
+	bool handed = atomic_load(&got_stop) == STOP_HANDED;
+	set_serving(d, false);
 	(started ? mw_listen_inherit_done : mw_listen_inherit_undo)();
 	if (handed)
 		mw_proxy_leave(d->proxy);
@@ -477,14 +468,13 @@ serve(struct daemon *d)
 static int
 run(const char *file, struct mw_conf *conf, bool take_over)
 {
-	static struct daemon d; /* threads that libmilter leaves behind may see it */
+	/* Threads that libmilter leaves behind may see it. */
+	static struct daemon d = {.lock = PTHREAD_MUTEX_INITIALIZER};
 	d.file = file;
 	d.take_over = take_over;
 	struct mw_err err = {0};
 	sigset_t ours;
-	memory_init();
-	limits_init();
-	scheduling_init();
+	mw_process_init();
 	log_init(conf);
 	int r = signals_init(&ours, &err);
 	if (r < 0)
@@ -500,7 +490,7 @@ run(const char *file, struct mw_conf *conf, bool take_over)
 		       d.listeners.v[i].name, d.libmilter ? "libmilter" : "native");
 	mw_log(MW_LOG_NOTICE, NULL, "event=start version=%s journal=%s", MW_VERSION,
 	       mw_store_dir(d.store));
-	atomic_store(&d.serving, true);
+	set_serving(&d, true);
 	(void)sd_notify(0, "READY=1");
 	(void)pthread_sigmask(SIG_UNBLOCK, &ours, NULL);
 	serve(&d);
