@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define SECOND_US INT64_C(1000000)
 #define DAY_US    (86400 * SECOND_US)
@@ -23,12 +24,14 @@ struct job {
 	struct mw_cli *cli;
 	struct mw_audit a;
 	int64_t since_us;
-	int64_t first_us; /* of the log's lines, 0: none has a time */
+	int64_t
+	    first_us; /* of the log's lines, or since when it is empty; 0: not known */
 	uint64_t lines, of_mta;
 	uint64_t *seq; /* of records that the log knows of, sorted at the end */
 	size_t n_seq, cap_seq;
 	size_t *without, n_without; /* rows that were accepted and have no record */
 	uint64_t accepted, journaled, erased, reentry, before, holes, refused, extra;
+	uint64_t unseen; /* journaled after since_us, and before the log begins */
 	bool told;
 };
 
@@ -45,6 +48,22 @@ add_seq(struct job *j, uint64_t seq)
 	}
 	j->seq[j->n_seq++] = seq;
 	return 0;
+}
+
+static void
+begins(struct job *j, int64_t us)
+{
+	if (us && (!j->first_us || us < j->first_us))
+		j->first_us = us;
+}
+
+/* An empty one has been so since it was made, or emptied. */
+static void
+begins_empty(struct job *j, const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) == 0 && S_ISREG(st.st_mode))
+		begins(j, st.st_mtime * SECOND_US);
 }
 
 static int
@@ -69,12 +88,13 @@ read_log(struct job *j, const char *path, struct mw_err *err)
 		j->lines++;
 		(void)mw_mtalog_line(line, l.ref_us, &e);
 		l.stamped = l.stamped || e.time_us;
-		if (e.time_us && (!j->first_us || e.time_us < j->first_us))
-			j->first_us = e.time_us;
+		begins(j, e.time_us);
 		j->of_mta += e.mta;
 		r = mw_audit_event(&j->a, &e) ? mw_fail(err, MW_ENOMEM, "out of memory")
 		                              : 0;
 	}
+	if (!l.lines && !l.journald)
+		begins_empty(j, path);
 	struct mw_err second;
 	int c = mw_logsrc_close(&l, r ? &second : err);
 	if (r == 0 && c == 0)
@@ -82,21 +102,18 @@ read_log(struct job *j, const char *path, struct mw_err *err)
 	return r ? r : c;
 }
 
-/* A log without a line of a mail server, though mail was journaled in its time, is not
- * the log of that server: nothing was compared. */
+/* Mail journaled after since_us, by whether the log can name it. (What is logged of a
+ * message may lie a minute apart from its record.) */
 static int
-check_lines(const struct job *j, struct mw_err *err)
+count_mail(const struct job *j, uint64_t *ret_before, uint64_t *ret_within,
+           struct mw_err *err)
 {
 	MW_CURSOR_AUTO *c = NULL;
 	const struct mw_clock *clock = mw_clock_system();
-	int64_t begin = j->first_us ? j->first_us : j->since_us;
-	int64_t from = MW_MAX(begin, j->since_us) + 60 * SECOND_US;
+	int64_t begin = MW_MAX(j->first_us ? j->first_us : j->since_us, j->since_us);
 	int64_t to = clock->now_us(clock) - 60 * SECOND_US;
-	uint64_t n = 0;
-	int bad = 0, k;
-	if (j->of_mta)
-		return 0;
-	int r = mw_cursor_new(j->cli->stores[0], 1, &c, err);
+	int bad = 0, k, r = mw_cursor_new(j->cli->stores[0], 1, &c, err);
+	*ret_before = *ret_within = 0;
 	while (r >= 0) {
 		struct mw_record rec;
 		if (mw_cli_stopped())
@@ -104,16 +121,31 @@ check_lines(const struct job *j, struct mw_err *err)
 		k = mw_cursor_next(c, &rec, NULL);
 		if (k == 0 || (k < 0 && ++bad > 1000))
 			break;
-		n += k > 0 && rec.type == MW_TYPE_MAIL && !rec.imported &&
-		     rec.time_us >= from && rec.time_us <= to;
+		if (k < 0 || rec.type != MW_TYPE_MAIL || rec.imported)
+			continue;
+		*ret_before +=
+		    rec.time_us >= j->since_us && rec.time_us < begin - 60 * SECOND_US;
+		*ret_within += rec.time_us >= begin + 60 * SECOND_US && rec.time_us <= to;
 	}
-	if (r < 0 || !n)
-		return MW_MIN(r, 0);
+	return MW_MIN(r, 0);
+}
+
+/* A log without a line of a mail server, though mail was journaled in its time, is not
+ * the log of that server: nothing was compared. One that begins after that mail, or has
+ * been empty since then, was rotated, or cut: that is told. */
+static int
+check_lines(struct job *j, struct mw_err *err)
+{
+	uint64_t n = 0;
+	bool late = j->since_us > INT64_MIN / 2 && j->first_us > j->since_us;
+	int r = j->of_mta && !late ? 0 : count_mail(j, &j->unseen, &n, err);
+	if (r < 0 || j->of_mta || !n)
+		return r;
 	(void)mw_fail(err, MW_EFORMAT,
 	              "not a line of Postfix or Sendmail among %llu of the log, though "
 	              "%llu messages were journaled%s",
 	              (unsigned long long)j->lines, (unsigned long long)n,
-	              j->since_us > 0 ? " since then" : "");
+	              j->since_us > 0 || j->first_us ? " since then" : "");
 	(void)mw_err_hint(err,
 	                  "name the log that the mail server writes to (see 'postconf "
 	                  "maillog_file', or give 'journald'); if it was rotated since, "
@@ -366,15 +398,17 @@ summary(const struct job *j)
 		mw_time_rfc3339(from, sizeof from, MW_MAX(j->a.first_us, j->since_us));
 		mw_time_rfc3339(to, sizeof to, j->a.last_us);
 	}
-	return json_pack(
-	    "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s}",
-	    "message_type", "summary", "command", "audit", "lines", (json_int_t)j->lines,
-	    "accepted", (json_int_t)j->accepted, "journaled", (json_int_t)j->journaled,
-	    "erased", (json_int_t)j->erased, "reentry", (json_int_t)j->reentry,
-	    "before_journal", (json_int_t)j->before, "holes", (json_int_t)j->holes,
-	    "refused_later", (json_int_t)j->refused, "not_accepted", (json_int_t)j->extra,
-	    "selected", (json_int_t)j->accepted, "failed", (json_int_t)j->holes, "from",
-	    from, "to", to);
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+	                 "s:I, s:I, s:s, s:s}",
+	                 "message_type", "summary", "command", "audit", "lines",
+	                 (json_int_t)j->lines, "accepted", (json_int_t)j->accepted,
+	                 "journaled", (json_int_t)j->journaled, "erased",
+	                 (json_int_t)j->erased, "reentry", (json_int_t)j->reentry,
+	                 "before_journal", (json_int_t)j->before, "holes",
+	                 (json_int_t)j->holes, "refused_later", (json_int_t)j->refused,
+	                 "not_accepted", (json_int_t)j->extra, "not_compared",
+	                 (json_int_t)j->unseen, "selected", (json_int_t)j->accepted,
+	                 "failed", (json_int_t)j->holes, "from", from, "to", to);
 }
 
 static void
@@ -517,6 +551,18 @@ parse(struct job *j, int argc, char **argv, const char **log, size_t *ret_n)
 	return 0;
 }
 
+static void
+warn_unseen(const struct job *j)
+{
+	char when[40];
+	mw_time_local(when, sizeof when, j->first_us);
+	fprintf(stderr,
+	        "mailwal: warning: the log begins at %s; %llu messages journaled before "
+	        "that were not compared\n  hint: name the log before it too, older "
+	        "first\n",
+	        when, (unsigned long long)j->unseen);
+}
+
 int
 mw_cmd_audit(struct mw_cli *cli, int argc, char **argv)
 {
@@ -541,7 +587,9 @@ mw_cmd_audit(struct mw_cli *cli, int argc, char **argv)
 		remember_failure(&j, &err);
 	if (r < 0)
 		status = mw_cli_error(cli, &err);
-	if (r == 0 && !j.accepted && !cli->quiet)
+	if (r == 0 && j.unseen)
+		warn_unseen(&j);
+	else if (r == 0 && !j.accepted && !cli->quiet)
 		fprintf(stderr, "mailwal: warning: this log names no accepted mail\n");
 	status = j.told && j.holes ? 1 : r < 0 ? status : 0;
 	mw_audit_done(&j.a);

@@ -2,6 +2,8 @@
  * ends with an error that says what to do, and status tells until one is done. */
 #include "tests/support/retain_cli.h"
 
+#include <time.h>
+
 static char log_path[400];
 
 static void
@@ -31,7 +33,9 @@ static const struct want_error cases[] = {
     {"no log at all", "root:x:0:0:root:/root:/bin/sh\n", NULL, NULL, 65, "none of its"},
     {"of another program", "Nov 22 12:00:00 mx dovecot: imap-login: Login\n", NULL, NULL,
      65, "not a line of Postfix"},
-    {"empty, beside a journal with mail", "", NULL, NULL, 65, "not a line of Postfix"},
+    {"empty, and mail was journaled since", "", "touch -d '-3 days' log", NULL, 65,
+     "not a line of Postfix"},
+    {"nothing from a pipe", "", NULL, "- <'%s/log' 2>&1 #", 65, "not a line of Postfix"},
     {"verbose", "Mon 2026-11-23 21:39:40.154934 UTC [s=da;i=20d;b=0c]\n    _PID=1\n",
      NULL, NULL, 65, "short-full"},
     {"json-pretty", "{\n\t\"MESSAGE\" : \"x\"\n}\n", NULL, NULL, 65, "json-pretty"},
@@ -106,6 +110,40 @@ quiet(void **state)
 	}
 }
 
+/* Just rotated, or cut: nothing is wrong, and what was not compared is told. */
+static void
+begins_late(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text, *args;
+		bool told;
+	} logs[] = {{"", "", true}, /* (the journal's newest mail is of a day ago) */
+	            {"", "--since -26h", true},
+	            {"", "--since -2h", false},
+	            {NULL, "--since -26h", true},
+	            {NULL, "--since -2h", false},
+	            {NULL, "", false}};
+	char line[200];
+	time_t now = time(NULL);
+	struct tm tm;
+	(void)gmtime_r(&now, &tm);
+	(void)strftime(line, sizeof line,
+	               "%Y-%m-%dT%H:%M:%SZ mx postfix/smtpd[1]: connect from u[::1]\n",
+	               &tm);
+	make(NULL);
+	write_conf("");
+	for (size_t i = 0; i < MW_COUNT(logs); i++) {
+		write_log(logs[i].text ? logs[i].text : line, NULL);
+		int r = run("audit %s '%s' 2>&1 #", logs[i].args, log_path);
+		bool told = strstr(out, "messages journaled before that were not");
+		if (r != 0 || told != logs[i].told)
+			fail_msg("%zu: %d\n%s", i, r, out);
+		(void)run("--json audit %s '%s' 2>/dev/null #", logs[i].args, log_path);
+		assert_true(!told == !!strstr(out, "\"not_compared\":0,"));
+	}
+}
+
 /* Whatever its name says. */
 static void
 packed(void **state)
@@ -151,6 +189,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(not_done),
 	    cmocka_unit_test(quiet),
+	    cmocka_unit_test(begins_late),
 	    cmocka_unit_test(packed),
 	};
 	return cmocka_run_group_tests(tests, begin, teardown);
