@@ -470,7 +470,7 @@ note(const struct job *j, bool done)
 	mw_buf_printf(&lines, "passed %d\n", done && !j->holes);
 	if (done)
 		mw_buf_printf(&lines, "holes %llu\n", (unsigned long long)j->holes);
-	mw_noted(j->cli->journals[0], "audit", &lines);
+	mw_noted(j->cli->journals[0], "audit", true, &lines);
 }
 
 /* For status; an audit that cannot leave its result is still an audit: it was told, and a

@@ -245,7 +245,7 @@ note(const struct mw_cli *cli, size_t n)
 {
 	MW_BUF_AUTO lines = {0};
 	mw_buf_printf(&lines, "holds %zu\n", n);
-	mw_noted(cli->journals[0], "holds", &lines);
+	mw_noted(cli->journals[0], "holds", true, &lines);
 }
 
 static int

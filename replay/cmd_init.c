@@ -162,7 +162,7 @@ mw_cmd_init(struct mw_cli *cli, int argc, char **argv)
 	if (r == 0) {
 		MW_BUF_AUTO none = {0};
 		mw_buf_puts(&none, "holds 0\n");
-		mw_noted(a.dir, "holds", &none);
+		mw_noted(a.dir, "holds", true, &none);
 		r = give(&a, &err);
 	}
 	if (r < 0)

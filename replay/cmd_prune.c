@@ -317,10 +317,10 @@ note(const struct prune *p)
 	mw_buf_printf(&lines, "removed %llu\nfreed %llu\n",
 	              (unsigned long long)p->done.records,
 	              (unsigned long long)p->done.freed);
-	mw_noted(p->cli->journals[0], "prune", &lines);
+	mw_noted(p->cli->journals[0], "prune", true, &lines);
 	mw_buf_clear(&lines);
 	mw_buf_printf(&lines, "holds %zu\n", p->n_holds);
-	mw_noted(p->cli->journals[0], "holds", &lines);
+	mw_noted(p->cli->journals[0], "holds", true, &lines);
 }
 
 int

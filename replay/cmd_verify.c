@@ -271,7 +271,7 @@ note(const struct verify *v, const struct mw_verify_result *r, int answer)
 		bad += mw_finding_bad((enum mw_finding_kind)k) ? r->findings[k] : 0;
 	mw_buf_printf(&lines, "passed %d\nfindings %llu\n", answer == 0,
 	              (unsigned long long)bad);
-	mw_noted(v->journal, "verify", &lines);
+	mw_noted(v->journal, "verify", false, &lines);
 }
 
 static int

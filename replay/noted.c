@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 void
-mw_noted(const char *journal, const char *name, const struct mw_buf *lines)
+mw_noted(const char *journal, const char *name, bool make, const struct mw_buf *lines)
 {
 	const struct mw_clock *clock = mw_clock_system();
 	char dir[4096], file[40];
@@ -19,7 +19,8 @@ mw_noted(const char *journal, const char *name, const struct mw_buf *lines)
 	mw_buf_printf(&all, "time %lld\n", (long long)(clock->now_us(clock) / 1000000));
 	mw_buf_putstr(&all, mw_buf_str(lines));
 	if (mw_buf_ok(&all) == 0 && mw_cli_as_owner(journal, &err) == 0) {
-		(void)!mw_fs_posix()->mkdir(mw_fs_posix(), dir); /* FORMAT.md I1 */
+		if (make) /* FORMAT.md I1 */
+			(void)!mw_fs_posix()->mkdir(mw_fs_posix(), dir);
 		(void)!mw_fs_write_file(mw_fs_posix(), dir, file, all.p, all.n);
 	}
 	mw_cli_as_self();
