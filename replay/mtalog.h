@@ -70,6 +70,10 @@ bool mw_mtalog_line(struct mw_str line, int64_t ref_us, struct mw_mta_event *ret
 /* Where a delivery's line names further recipients: moves to the next one. */
 bool mw_mtalog_next(struct mw_mta_event *e);
 
+/* What Sendmail's line stands for: it escapes backslashes, and what cannot be printed, as
+ * the strings of an event are still. In out, which has room for s.n. */
+struct mw_str mw_mtalog_plain(struct mw_str s, char *out);
+
 /* The time stamp alone: true, and what follows it (host name first). */
 bool mw_mtalog_time(struct mw_str line, int64_t ref_us, int64_t *ret_us, bool *ret_coarse,
                     struct mw_str *ret_rest);

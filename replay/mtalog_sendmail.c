@@ -3,6 +3,60 @@
 
 #include "journal/base/util.h"
 
+/* How many bytes stand for the next one of s, which has some: Sendmail writes \ as \\,
+ * what cannot be printed as \t, \n, \r or \ooo, and nothing else behind a \. */
+static size_t
+logged(struct mw_str s, char *ret)
+{
+	static const char from[] = "\\tnr", to[] = "\\\t\n\r";
+	const char *at = s.p[0] == '\\' && s.n > 1 ? memchr(from, s.p[1], 4) : NULL;
+	unsigned v = 0;
+	if (at) {
+		*ret = to[at - from];
+		return 2;
+	}
+	size_t i = 1;
+	while (i < 4 && i < s.n && s.p[i] >= '0' && s.p[i] <= '7')
+		v = v * 8 + (unsigned)(s.p[i++] - '0');
+	bool octal = s.p[0] == '\\' && i == 4 && v <= 255;
+	*ret = octal ? (char)v : s.p[0];
+	return octal ? 4 : 1;
+}
+
+struct mw_str
+mw_mtalog_plain(struct mw_str s, char *out)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < s.n;)
+		i += logged(mw_str(s.p + i, s.n - i), &out[n++]);
+	return mw_str(out, n);
+}
+
+/* mw_mtalog_angle of what is logged so; a backslash quotes outside quotes, too. */
+static bool
+angle(struct mw_str *s, struct mw_str *ret)
+{
+	bool quoted = false, plain = false;
+	char c;
+	if (!s->n || s->p[0] != '<')
+		return false;
+	for (size_t i = 1, n; i < s->n; i += n) {
+		n = logged(mw_str(s->p + i, s->n - i), &c);
+		if (plain) {
+			plain = false;
+		} else if (c == '\\') {
+			plain = true;
+		} else if (c == '"') {
+			quoted = !quoted;
+		} else if (c == '>' && !quoted) {
+			*ret = mw_str(s->p + 1, i - 1);
+			*s = mw_str(s->p + i + 1, s->n - i - 1);
+			return true;
+		}
+	}
+	return false;
+}
+
 /* The value of ", name=" behind the first field, up to the next ", " or the end. */
 static bool
 field(struct mw_str s, const char *name, struct mw_str *ret)
@@ -67,12 +121,12 @@ sendmail_to(struct mw_str s, struct mw_mta_event *e)
 	if (!eat(&head, MW_STR("to=")))
 		return;
 	if (head.n && head.p[0] == '<') {
-		if (!mw_mtalog_angle(&head, &e->addr))
+		if (!angle(&head, &e->addr))
 			return;
 		struct mw_str rest_of = head, addr;
 		while (mw_str_starts(rest_of, MW_STR(",<"))) {
 			rest_of = mw_str(rest_of.p + 1, rest_of.n - 1);
-			if (!mw_mtalog_angle(&rest_of, &addr))
+			if (!angle(&rest_of, &addr))
 				return;
 		}
 		e->more = mw_str(head.p, head.n - rest_of.n);
@@ -96,7 +150,7 @@ sendmail_to(struct mw_str s, struct mw_mta_event *e)
 bool
 mw_mtalog_next(struct mw_mta_event *e)
 {
-	return eat(&e->more, MW_STR(",")) && mw_mtalog_angle(&e->more, &e->addr);
+	return eat(&e->more, MW_STR(",")) && angle(&e->more, &e->addr);
 }
 
 enum {
@@ -149,8 +203,7 @@ static void
 sendmail_from(struct mw_str s, struct mw_mta_event *e)
 {
 	struct mw_str n, junk;
-	if (s.n && s.p[0] == '<' ? !mw_mtalog_angle(&s, &e->addr)
-	                         : !until(&s, ", ", &e->addr))
+	if (s.n && s.p[0] == '<' ? !angle(&s, &e->addr) : !until(&s, ", ", &e->addr))
 		return;
 	if (!field(s, "nrcpts=", &n) || mw_str_eq(n, MW_STR("0")))
 		return;

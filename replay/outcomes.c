@@ -299,12 +299,21 @@ whole_fact(enum mw_mta_kind k)
 	                               : MW_FACT_UNKNOWN;
 }
 
+/* Sendmail logs it as it came, in its own way; a record has the address. */
+static int
+recipient(struct mw_gather *g, struct mw_mta_event *e)
+{
+	char *plain = mw_arena_alloc(g->arena, e->addr.n);
+	if (plain)
+		e->addr = mw_path_addr(mw_mtalog_plain(e->addr, plain), g->arena);
+	return plain && e->addr.p ? 0 : MW_ENOMEM;
+}
+
 static int
 apply(struct mw_gather *g, struct mw_gather_qid *q, struct mw_mta_event *e)
 {
 	struct mw_str none = {0};
-	/* Sendmail logs a recipient as it came; a record has the address. */
-	if (e->sendmail && e->addr.n && !(e->addr = mw_path_addr(e->addr, g->arena)).p)
+	if (e->sendmail && e->addr.n && recipient(g, e) < 0)
 		return MW_ENOMEM;
 	enum mw_fact whole = whole_fact(e->kind);
 	unsigned what = whole                        ? WHOLE + (unsigned)whole

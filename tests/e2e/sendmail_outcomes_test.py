@@ -283,6 +283,24 @@ def refuses(t, rig):
 	t.equal(len(causes), 4, "what was refused is no hole")
 
 
+def backslashes(t, rig):
+	"""Sendmail logs a backslash as two, and a byte that is no ASCII as \\ooo."""
+	rcpts = [r"an\na@example.test", r'"b\ert"@example.test', r'a\"n@example.test',
+		 r'"x\\y"@example.test', "m\u00fcll@example.test", DORA]
+	for i, rcpt in enumerate(rcpts):
+		t.equal(post(rig, f"slash{i}", [rcpt])[0], 250, f"taken for {rcpt}")
+	rows = [o for o in rig.journaled() if o["message_id"].startswith("<slash")]
+	t.equal(len(rows), len(rcpts), "and journaled")
+
+	def known():
+		rig.mailwal("outcomes", f"{rig.run}/maillog")
+		return [sorted(o["recipient"] for o in rig.mailwal("--json", "show", r["id"]).lines[0]
+			       .get("outcomes", ())) for r in rows]
+	t.comes(lambda: known() == [r["recipients"] for r in rows],
+		"the outcomes are of the recipients of the record",
+		lambda: (known(), [r["recipients"] for r in rows]))
+
+
 def main(t):
 	if sendmail.find() is None:
 		t.skip("no Sendmail: contrib/install-deps test unpacks it")
@@ -296,6 +314,7 @@ def main(t):
 		refuses(t, rig)
 		settings(t, rig)
 		applies(t, rig)
+		backslashes(t, rig)
 
 
 tap.run(main)

@@ -221,6 +221,12 @@ static const struct want wants[] = {
      MW_MTA_DELIVERY, MW_FACT_DELIVERED, "6AMCm01a005678", "a@h.test", "", ""},
     {S "to=<a@h.test>,<b@h.test, delay=00:00:01, mailer=local, dsn=2.0.0, stat=Sent", 0,
      0, "6AMCm01a005678", "a@h.test", "", ""},
+    {S "to=<\"a\\\\\"n\"@h.test>,<a\\\\>b@h.test>, delay=00:00:01, mailer=local, "
+       "dsn=2.0.0, stat=Sent",
+     MW_MTA_DELIVERY, MW_FACT_DELIVERED, "6AMCm01a005678", "\"a\\\\\"n\"@h.test", "", ""},
+    {S "from=<a\\\\\"b@x.test>, size=95, class=0, nrcpts=1, msgid=<n@x.test>, "
+       "proto=ESMTP, daemon=MTA, relay=localhost [127.0.0.1]",
+     MW_MTA_QUEUED, 0, "6AMCm01a005678", "a\\\\\"b@x.test", "", ""},
     {S "to=<a@h.test>, mailer=esmtp, dsn=5.0.0, stat=no, stat=Sent", 0, 0,
      "6AMCm01a005678", "", "", ""},
     {S "Milter: data, reject=550 5.7.1 Command rejected", MW_MTA_REFUSED, 0,
@@ -303,6 +309,31 @@ all_fields(void **state)
 	assert_int_equal(e.pid, 77);
 	assert_true(e.coarse);
 	assert_int_equal(e.time_us, INT64_C(1795351647) * 1000000);
+}
+
+/* What Sendmail 8.17 logs of what it was told. */
+static void
+escapes_of_sendmail(void **state)
+{
+	(void)state;
+	static const char *const pairs[][2] = {
+	    {"an\\\\na@h.test", "an\\na@h.test"},
+	    {"\"a\\\\\"n\"@h.test", "\"a\\\"n\"@h.test"},
+	    {"\"x\\\\\\\\\"@h.test", "\"x\\\\\"@h.test"},
+	    {"\"a\\tb\"@h.test", "\"a\tb\"@h.test"},
+	    {"m\\303\\274ll@h.test", "m\303\274ll@h.test"},
+	    {"\\\\303\\\\n@h.test", "\\303\\n@h.test"},
+	    {"a\\012b\\r\\n", "a\nb\r\n"},
+	    /* it writes none of these: as they are */
+	    {"a\\x\\30\\400\\", "a\\x\\30\\400\\"},
+	    {"", ""},
+	};
+	for (size_t i = 0; i < MW_COUNT(pairs); i++) {
+		char out[64];
+		struct mw_str s = mw_mtalog_plain(mw_strz(pairs[i][0]), out);
+		if (!is(s, pairs[i][1]))
+			fail_msg("%s: %.*s", pairs[i][0], (int)s.n, s.p);
+	}
 }
 
 static void
@@ -507,6 +538,7 @@ main(void)
 	    cmocka_unit_test(lines),
 	    cmocka_unit_test(counts),
 	    cmocka_unit_test(all_fields),
+	    cmocka_unit_test(escapes_of_sendmail),
 	    cmocka_unit_test(message_ids_of_sendmail),
 	    cmocka_unit_test(several_recipients),
 	    cmocka_unit_test(stamps),
