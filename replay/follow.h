@@ -76,6 +76,7 @@ struct mw_follow {
 	size_t n_session;
 	struct mw_rate rate; /* of what goes live; runs keep to the target's own */
 	int64_t saved_us;    /* monotonic */
+	int64_t began_us;    /* the first start, in which q is meant; 0: not known */
 	bool dirty;
 };
 
@@ -85,7 +86,7 @@ int mw_follow_run(struct mw_follow *f, struct mw_err *err) MW_CHECK;
 /* ---- between its files ---- */
 
 /* follow_state.c: next 1 for a journal that the file does not know, or that is not the
- * one it was. */
+ * one it was. The query begins where it did at the first start. */
 int mw_follow_load(struct mw_follow *f, struct mw_err *err) MW_CHECK;
 int mw_follow_save(struct mw_follow *f, struct mw_err *err) MW_CHECK;
 

@@ -2,6 +2,7 @@
  *
  *	mailwal follow 1
  *	to TARGET
+ *	began US SINCE-US		the first start, and what --since meant then
  *	JOURNAL-ID NEXT LAST-ID		a line for each journal; LAST-ID "-": none
  */
 #include "replay/follow.h"
@@ -51,6 +52,12 @@ parse(struct mw_follow *f, char *text)
 		char journal[MW_ID_TEXT + 1], last[MW_ID_TEXT + 1], own[MW_ID_TEXT + 1];
 		unsigned long long next;
 		unsigned bits = 0;
+		long long began, since;
+		if (sscanf(line, "began %lld %lld", &began, &since) == 2) {
+			f->began_us = began;
+			f->q.since_us = since;
+			continue;
+		}
 		if (sscanf(line, "%26s %llu %26s", journal, &next, last) != 3)
 			continue;
 		for (size_t k = 0; k < f->cli->n_journals; k++) {
@@ -74,8 +81,11 @@ mw_follow_load(struct mw_follow *f, struct mw_err *err)
 	for (size_t k = 0; k < f->cli->n_journals; k++)
 		f->pos[k] = (struct mw_follow_pos){.next = 1};
 	int r = mw_fs_read_file(fs, f->file, FILE_MAX, &text, &n);
-	if (r == -ENOENT)
-		return 0;
+	if (r == -ENOENT) { /* now, before the standby is reached, however late that is */
+		const struct mw_clock *clock = mw_clock_system();
+		f->began_us = f->q.marks_us = clock->now_us(clock);
+		return mw_follow_save(f, err);
+	}
 	if (r < 0) {
 		errno = -r;
 		return mw_fail_errno(err, "cannot read %s", f->file);
@@ -83,6 +93,7 @@ mw_follow_load(struct mw_follow *f, struct mw_err *err)
 	/* A file that cannot be understood costs one careful look at everything. */
 	if (n >= sizeof head - 1 && memcmp(text, head, sizeof head - 1) == 0)
 		parse(f, (char *)text + sizeof head - 1);
+	f->q.marks_us = f->began_us;
 	return mw_follow_boxes_load(f, err);
 }
 
@@ -93,6 +104,9 @@ mw_follow_save(struct mw_follow *f, struct mw_err *err)
 	MW_BUF_AUTO b = {0};
 	mw_buf_puts(&b, head);
 	mw_buf_printf(&b, "to %s\n", f->to);
+	if (f->began_us)
+		mw_buf_printf(&b, "began %lld %lld\n", (long long)f->began_us,
+		              (long long)f->q.since_us);
 	for (size_t k = 0; k < f->cli->n_journals; k++) {
 		char id[MW_ID_TEXT + 1], last[MW_ID_TEXT + 1] = "-";
 		mw_id_text(id, mw_store_id(f->cli->stores[k]));

@@ -67,8 +67,8 @@ struct mw_known_set {
 	size_t n;
 };
 
-/* since_mark NULL: nothing is old or late. */
-int mw_known_set_load(const struct mw_cli *cli, const char *since_mark,
+/* By the query's since_mark, as of its marks_us; without one nothing is old or late. */
+int mw_known_set_load(const struct mw_cli *cli, const struct mw_query *q,
                       struct mw_known_set *ret, struct mw_err *err) MW_CHECK;
 void mw_known_set_done(struct mw_known_set *s);
 

@@ -10,7 +10,7 @@
  * lacks it, by the earliest in the set (as the selection does). An uncompleted mark
  * proves nothing. */
 static int
-find_marks(const struct mw_cli *cli, const char *name, struct mw_known_set *s,
+find_marks(const struct mw_cli *cli, const struct mw_query *q, struct mw_known_set *s,
            uint64_t *seq, struct mw_err *err)
 {
 	int64_t earliest = INT64_MAX, latest = INT64_MIN;
@@ -18,7 +18,8 @@ find_marks(const struct mw_cli *cli, const char *name, struct mw_known_set *s,
 	for (size_t k = 0; k < s->n; k++) {
 		struct mw_mark_info m;
 		struct mw_err e = {0};
-		int r = mw_mark_find(cli->stores[k], name, &m, &e);
+		int r =
+		    mw_mark_find_then(cli->stores[k], q->since_mark, q->marks_us, &m, &e);
 		seq[k] = UINT64_MAX;
 		if (r == MW_ENOTFOUND)
 			continue;
@@ -45,7 +46,7 @@ find_marks(const struct mw_cli *cli, const char *name, struct mw_known_set *s,
 }
 
 int
-mw_known_set_load(const struct mw_cli *cli, const char *since_mark,
+mw_known_set_load(const struct mw_cli *cli, const struct mw_query *q,
                   struct mw_known_set *ret, struct mw_err *err)
 {
 	struct mw_known_set s = {.n = cli->n_journals};
@@ -63,9 +64,9 @@ mw_known_set_load(const struct mw_cli *cli, const char *since_mark,
 		                  mw_known_is_fresh(cli->journals[k], cli->stores[k]),
 		                  &s.known[k], err);
 	}
-	if (r == 0 && since_mark)
-		r = find_marks(cli, since_mark, &s, seq, err);
-	for (size_t k = 0; k < s.n && r == 0 && since_mark; k++)
+	if (r == 0 && q->since_mark)
+		r = find_marks(cli, q, &s, seq, err);
+	for (size_t k = 0; k < s.n && r == 0 && q->since_mark; k++)
 		if (s.mark_us[k] != INT64_MIN)
 			r = mw_known_late(s.known[k], seq[k], s.mark_us[k],
 			                  &s.late[k].seq, &s.late[k].n, err);

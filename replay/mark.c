@@ -87,29 +87,48 @@ no_such(const char *name, const struct mw_mark_info *v, size_t n, struct mw_aren
 	                          : "this journal has no marks yet");
 }
 
+/* Completed starts go before others, newer before older. */
+static const struct mw_mark_info *
+newest(const struct mw_mark_info *v, size_t n, const char *name, int64_t then_us)
+{
+	const struct mw_mark_info *found = NULL;
+	bool found_complete = false;
+	for (size_t k = 0; k < n; k++) {
+		bool complete = v[k].state == MW_MARK_COMPLETE && v[k].end_us <= then_us;
+		if (strcmp(v[k].name, name) != 0 || v[k].start_us > then_us ||
+		    (found_complete && !complete))
+			continue;
+		found = &v[k];
+		found_complete = complete;
+	}
+	return found;
+}
+
 int
-mw_mark_find(struct mw_store *st, const char *name, struct mw_mark_info *ret,
-             struct mw_err *err)
+mw_mark_find_then(struct mw_store *st, const char *name, int64_t then_us,
+                  struct mw_mark_info *ret, struct mw_err *err)
 {
 	MW_ARENA_AUTO *a = mw_arena_new(64U << 20);
 	struct mw_mark_info *v = NULL;
 	size_t n = 0;
-	const struct mw_mark_info *found = NULL;
 	if (!a)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	int r = mw_marks(st, a, &v, &n, err);
 	if (r < 0)
 		return r;
-	for (size_t k = 0; k < n; k++) {
-		if (strcmp(v[k].name, name) != 0)
-			continue;
-		if (!found || found->state != MW_MARK_COMPLETE ||
-		    v[k].state == MW_MARK_COMPLETE)
-			found = &v[k];
-	}
+	const struct mw_mark_info *found = then_us ? newest(v, n, name, then_us) : NULL;
+	if (!found)
+		found = newest(v, n, name, INT64_MAX);
 	if (!found)
 		return no_such(name, v, n, a, err);
 	*ret = *found;
 	ret->name = NULL;
 	return 0;
+}
+
+int
+mw_mark_find(struct mw_store *st, const char *name, struct mw_mark_info *ret,
+             struct mw_err *err)
+{
+	return mw_mark_find_then(st, name, 0, ret, err);
 }

@@ -532,7 +532,7 @@ two_walks(struct walk *w)
 	int r = 0;
 	w->plan->by_message = w->o->mailbox != NULL;
 	if (!w->o->mailbox) /* else outcomes are asked for what is missing only */
-		r = mw_known_set_load(w->cli, w->q.since_mark, &w->known, w->err);
+		r = mw_known_set_load(w->cli, &w->q, &w->known, w->err);
 	if (r)
 		return r;
 	w->q.late = w->q.since_mark && w->known.late ? w->known.late : NULL;

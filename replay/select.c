@@ -456,7 +456,8 @@ find_begin(const struct walk *w, struct begin *b, struct mw_err *err)
 	for (size_t k = 0; k < w->cli->n_journals; k++) {
 		struct mw_mark_info m;
 		struct mw_err e = {0};
-		int r = mw_mark_find(w->cli->stores[k], w->q.since_mark, &m, &e);
+		int r = mw_mark_find_then(w->cli->stores[k], w->q.since_mark,
+		                          w->q.marks_us, &m, &e);
 		if (r < 0 && r != MW_ENOTFOUND) {
 			if (err)
 				*err = e;

@@ -27,6 +27,7 @@ struct mw_span {           /* records of one journal by sequence number */
 struct mw_query {
 	int64_t since_us, until_us; /* INT64_MIN / INT64_MAX: open */
 	const char *since_mark;     /* records from the mark's start record on */
+	int64_t marks_us;           /* marks as they were then; 0: as they are */
 	int64_t overlap_us;         /* with since_mark: also what is this much older */
 	const struct mw_late *late; /* with since_mark: also these; by journal, or NULL */
 	const char **user, **domain, **sender, **message_id, **queue_id, **subject;
@@ -133,6 +134,10 @@ int mw_marks(struct mw_store *st, struct mw_arena *a, struct mw_mark_info **ret,
  * MW_ENOTFOUND (hint: the nearest name). */
 int mw_mark_find(struct mw_store *st, const char *name, struct mw_mark_info *ret,
                  struct mw_err *err) MW_CHECK;
+/* The same as it was at that time; where no such mark had begun by then, or at 0, as it
+ * is. */
+int mw_mark_find_then(struct mw_store *st, const char *name, int64_t then_us,
+                      struct mw_mark_info *ret, struct mw_err *err) MW_CHECK;
 
 /* Lower-case login of a final address, by the pattern mailbox_name (%u %n %d, %%). NULL:
  * out of memory. */

@@ -30,6 +30,17 @@ behind(const struct mw_status *s, struct mw_store *st, uint64_t next,
 	}
 }
 
+/* It was never filled: what came before its first start is no lag, and may not be meant
+ * to go there. */
+static void
+unfilled(const struct mw_status *s, struct mw_store *st, int64_t began_us,
+         struct mw_status_follow *f)
+{
+	struct mw_record last;
+	if (mw_store_last(st, UINT64_MAX, &last, NULL) > 0 && last.time_us >= began_us)
+		f->lag_us = MW_MAX(s->now_us - began_us, 1);
+}
+
 static void
 one(struct mw_status *s, struct mw_store *st, const char *name)
 {
@@ -38,6 +49,7 @@ one(struct mw_status *s, struct mw_store *st, const char *name)
 	char *save = NULL;
 	size_t n;
 	unsigned long long next;
+	long long began = 0;
 	bool ours = false;
 	struct mw_status_follow *f = &s->follow[s->n_follow];
 	if (snprintf(path, sizeof path, "%s/ledger/%s", s->dir, name) >= (int)sizeof path)
@@ -50,9 +62,14 @@ one(struct mw_status *s, struct mw_store *st, const char *name)
 	     line = strtok_r(NULL, "\n", &save)) {
 		if (strncmp(line, "to ", 3) == 0)
 			f->target = mw_arena_strdup(s->arena, line + 3);
+		else if (sscanf(line, "began %lld", &began) == 1)
+			continue;
 		else if (sscanf(line, "%26s %llu", journal, &next) == 2 &&
 		         strcmp(journal, own) == 0) {
-			behind(s, st, next, f);
+			if (next <= 1 && began)
+				unfilled(s, st, began, f);
+			else
+				behind(s, st, next, f);
 			ours = true;
 		}
 	}
