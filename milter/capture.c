@@ -118,7 +118,7 @@ mw_capture_settle(struct mw_capture *cap)
 		pthread_mutex_lock(&cap->lock);
 		bool busy = cap->passed_writing;
 		pthread_mutex_unlock(&cap->lock);
-		if (!busy)
+		if (!busy && !mw_coming_busy(&cap->coming))
 			return;
 		(void)usleep(10000);
 	}
@@ -184,8 +184,9 @@ mw_capture_init(struct mw_capture *cap, struct mw_store *store, struct mw_conf *
 		free(cap->dir);
 		return r;
 	}
-	mw_once_init(&cap->used, cap->clock->now_us(cap->clock) / 1000 * 1000,
-	             MW_GUARD_DAYS * INT64_C(86400000000));
+	int64_t now = cap->clock->now_us(cap->clock);
+	mw_once_init(&cap->used, now / 1000 * 1000, MW_GUARD_DAYS * INT64_C(86400000000));
+	mw_coming_open(&cap->coming, cap->dir, cap->notes, now);
 	load_passed(cap);
 	(void)pthread_mutex_init(&cap->lock, NULL); /* cannot fail with NULL attributes */
 	return 0;
@@ -197,9 +198,10 @@ mw_capture_done(struct mw_capture *cap)
 	mw_pool_free(cap->notes); /* what is to be written is written first */
 	mw_settings_unref(cap->settings);
 	cap->notes = NULL;
-	free(cap->dir);
 	explicit_bzero(cap->guard_key, sizeof cap->guard_key);
 	mw_once_done(&cap->used);
+	mw_coming_close(&cap->coming);
+	free(cap->dir);
 	cap->settings = NULL;
 	pthread_mutex_destroy(&cap->lock);
 }

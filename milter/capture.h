@@ -12,6 +12,7 @@
 #include "journal/store/passed.h"
 #include "journal/store/store.h"
 
+#include "milter/coming.h"
 #include "milter/once.h"
 #include "milter/pool.h"
 
@@ -71,7 +72,8 @@ struct mw_capture {
 	char *dir; /* of the journal; outlives the store */
 	const struct mw_clock *clock;
 	uint8_t guard_key[MW_GUARD_KEY];
-	struct mw_once used; /* tokens of the loop guard */
+	struct mw_once used;     /* tokens of the loop guard */
+	struct mw_coming coming; /* what comes back without one */
 	int64_t started_mono_us;
 	struct mw_expand *_Atomic expand;   /* network tables; NULL: off */
 	struct mw_pool *notes;              /* writes `passed` */

@@ -330,6 +330,26 @@ do_head(struct mw_capture *cap, struct mw_buf *out)
 	mw_buf_printf(out, "%llu %s", (unsigned long long)seq, hex);
 }
 
+/* "TAG ID", in hexadecimal: a copy that is put back now, of that record. */
+static int
+do_expect(struct mw_capture *cap, struct mw_str args, struct mw_buf *out,
+          struct mw_err *err)
+{
+	uint8_t tag[MW_TRAIL_TAG], id[MW_ID_LEN];
+	struct mw_str t, i;
+	if (!mw_str_cut(args, ' ', &t, &i) || t.n != 2 * sizeof tag ||
+	    i.n != 2 * sizeof id || !mw_unhex(tag, t.p, sizeof tag) ||
+	    !mw_unhex(id, i.p, sizeof id))
+		return bad_request(err);
+	struct mw_settings *s = mw_capture_settings(cap);
+	bool proxy = s->conf->proxy_listen.n > 0;
+	mw_settings_unref(s);
+	mw_buf_puts(out, proxy ? "yes" : "no"); /* a milter is told by ENVID */
+	return proxy ? mw_coming_tell(&cap->coming, tag, id,
+	                              cap->clock->now_us(cap->clock), err)
+	             : 0;
+}
+
 static int
 handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out,
        struct mw_err *err)
@@ -357,6 +377,8 @@ handle(struct mw_capture *cap, struct mw_str line, uid_t uid, struct mw_buf *out
 		return do_wipe(cap, args, out, err);
 	if (mw_str_eq(word, MW_STR("cut")))
 		return do_cut(cap, args, out, err);
+	if (mw_str_eq(word, MW_STR("expect")))
+		return do_expect(cap, args, out, err);
 	if (mw_str_eq(word, MW_STR("unlink")))
 		return do_unlink(cap, args, err);
 	if (mw_str_eq(word, MW_STR("roll"))) {

@@ -203,9 +203,27 @@ tell_client_facts(struct mw_dialog *d)
 	mw_session_macro(d->session, 'M', MW_STR("auth_authen"), mw_strz(f->login));
 }
 
+/* The line without what is meant for us alone; the arguments are parts of it. */
+static void
+without_guard(struct mw_str line, const struct mw_str *v, size_t argc, struct mw_buf *out)
+{
+	const char *from = line.p;
+	for (size_t i = 1; i < argc; i++) {
+		const char *end = v[i].p;
+		if (!mw_str_istarts(v[i], MW_STR(MW_GUARD_ARG "=")))
+			continue;
+		while (end > from && end[-1] == ' ')
+			end--;
+		mw_buf_put(out, from, (size_t)(end - from));
+		from = v[i].p + v[i].n;
+	}
+	mw_buf_put(out, from, (size_t)(line.p + line.n - from));
+}
+
 static void
 command_mail(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 {
+	MW_BUF_AUTO plain = {0};
 	struct mw_str v[MW_SMTP_ARGS];
 	size_t argc = mw_smtp_path(rest, MW_STR("FROM:"), v);
 	struct mw_answer a;
@@ -223,6 +241,11 @@ command_mail(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 			mw_dialog_junk(d, "555 5.5.4 BINARYMIME is not offered");
 			return;
 		}
+	without_guard(line, v, argc, &plain);
+	if (mw_buf_ok(&plain) < 0) {
+		mw_dialog_bye(d, "421 4.3.0 Out of memory");
+		return;
+	}
 	take_settings(d);
 	tell_client_facts(d);
 	if (mw_session_mail(d->session, v, argc, true, &a) < 0)
@@ -230,7 +253,7 @@ command_mail(struct mw_dialog *d, struct mw_str line, struct mw_str rest)
 	else if (a.refuse)
 		refused(d, &a);
 	else
-		mw_dialog_forward(d, line, MW_VERB_MAIL);
+		mw_dialog_forward(d, mw_buf_str(&plain), MW_VERB_MAIL);
 }
 
 static void

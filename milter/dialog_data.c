@@ -300,6 +300,8 @@ message_sent(struct mw_dialog *d, unsigned code)
 	       "queued_as=%s",
 	       id, d->o.on, d->o.next, d->accepted, d->failed, code, d->queued_as);
 	write_outcome(d);
+	if (d->failed == 0)
+		mw_session_delivered(d->session);
 	d->after_message = d->failed == 0;
 	d->relayed++;
 	mw_dialog_message_over(d);

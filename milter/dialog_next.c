@@ -134,6 +134,7 @@ relay(struct mw_dialog *d)
 	struct mw_offer o = {.trusted = d->o.trusted,
 	                     .starttls = d->o.tls && !d->tls_up,
 	                     .auth = mw_dialog_private(d),
+	                     .guard = d->o.lmtp,
 	                     .limit = d->limit};
 	bool hello = d->verb == MW_VERB_EHLO || d->verb == MW_VERB_LHLO;
 	if (hello && d->state == MW_DI_REPLY && d->reply_code < 300)

@@ -68,16 +68,53 @@ mw_session_overdue(struct mw_session *s)
 	return true;
 }
 
+/* How many recipients it has; the first of them. */
+static size_t
+recipients(const struct mw_session *s, struct mw_str *ret)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < s->mail.n_rcpt; i++)
+		if (!(s->mail.rcpt[i].flags & MW_RCPT_REFUSED) && n++ == 0)
+			*ret = s->mail.rcpt[i].addr;
+	return n;
+}
+
+/* Is it what replay said would come (journal/store/trail.h)? Only behind at least one
+ * more mail server, and not many: whatever else may stand in their fields is journaled.
+ * Where the journal has failed the digest is not known. */
+static bool
+came_back(struct mw_session *s)
+{
+	enum {
+		HOPS = 8
+	};
+	struct mw_trail_of of = {.sender = s->mail.sender, .digest = s->mail.digest};
+	const struct mw_clock *clock = s->cap->clock;
+	uint8_t tag[MW_TRAIL_TAG];
+	if (!s->trail || s->fail.code || recipients(s, &of.rcpt) != 1)
+		return false;
+	mw_trail_end(s->trail);
+	for (size_t i = 1; i <= HOPS && !s->returned; i++)
+		s->returned =
+		    mw_trail_tag(s->trail, s->cap->guard_key, &of, i, tag) &&
+		    mw_coming_take(&s->cap->coming, tag, clock->now_us(clock), &s->back);
+	if (!s->returned)
+		return false;
+	memcpy(s->replayed_id, s->back.id, MW_ID_LEN);
+	if (!s->front) /* what becomes of it will not be known here */
+		mw_session_delivered(s);
+	return true;
+}
+
 /* Is it what mailwal put back, for this one recipient, as it was? */
 static bool
 is_replayed(struct mw_session *s)
 {
 	struct mw_guard g = {0};
 	const struct mw_clock *clock = s->cap->clock;
-	size_t n = 0;
-	for (size_t i = 0; i < s->mail.n_rcpt; i++)
-		if (!(s->mail.rcpt[i].flags & MW_RCPT_REFUSED) && n++ == 0)
-			g.rcpt = s->mail.rcpt[i].addr;
+	if (!s->token[0])
+		return came_back(s);
+	size_t n = recipients(s, &g.rcpt);
 	mw_guard_body_done(&s->guard, g.body);
 	int64_t now = clock->now_us(clock);
 	bool fits =
@@ -86,11 +123,13 @@ is_replayed(struct mw_session *s)
 		memcpy(s->replayed_id, g.id, MW_ID_LEN);
 		return true;
 	}
+	s->token[0] = 0;
+	if (came_back(s))
+		return true;
 	mw_log(MW_LOG_WARN, s->macro[MW_MACRO_QUEUE_ID],
 	       "event=not_a_replay reason=\"its token %s\" hint=\"it is journaled\"",
 	       fits ? "was used before, or is older than this mailwald"
 	            : "is of another journal or message, or too old");
-	s->token[0] = 0;
 	return false;
 }
 
@@ -100,7 +139,7 @@ decide(struct mw_session *s)
 	mw_scan_end(&s->scan);
 	mw_classes_decide(s->set->classes, s->set->conf, &s->scan, s->content, &s->mail,
 	                  &s->class);
-	if (s->token[0] && is_replayed(s))
+	if (is_replayed(s))
 		s->pass = MW_PASS_REPLAYED;
 	else if (!s->class.journal)
 		s->pass = MW_PASS_EXCLUDED;

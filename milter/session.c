@@ -112,6 +112,8 @@ forget(struct mw_session *s)
 	memset(&s->mail, 0, sizeof s->mail);
 	mw_scan_free(&s->scan);
 	mw_guard_body_free(&s->guard);
+	free(s->trail);
+	s->trail = NULL;
 	s->token[0] = 0;
 	s->pass = MW_PASS_NOT;
 	s->rcpt_cap = 0;
@@ -126,6 +128,24 @@ mw_session_clear(struct mw_session *s)
 {
 	forget(s);
 	forget_macros(s);
+}
+
+void
+mw_session_delivered(struct mw_session *s)
+{
+	if (s->returned)
+		mw_coming_done(&s->cap->coming, &s->back);
+	s->returned = false;
+}
+
+/* What was taken for a copy that comes back was not delivered: it will come again. */
+static void
+give_back(struct mw_session *s)
+{
+	if (s->returned)
+		mw_coming_again(&s->cap->coming, &s->back,
+		                s->cap->clock->now_us(s->cap->clock));
+	s->returned = false;
 }
 
 void
@@ -255,19 +275,28 @@ envelope_full(struct mw_session *s)
 	return mw_fail(&s->fail, MW_ENOMEM, "the envelope does not fit in memory");
 }
 
-/* The token of the loop guard, in ENVID. */
+/* The token of the loop guard, in ENVID or our own argument; and whether some message is
+ * expected back without one. */
 static void
 watch_guard(struct mw_session *s)
 {
 	struct mw_str rest = s->mail.sender_args, word;
+	give_back(s);
+	if (mw_coming_any(&s->cap->coming, s->cap->clock->now_us(s->cap->clock)) &&
+	    (s->trail = malloc(sizeof *s->trail)) != NULL)
+		mw_trail_init(s->trail);
 	while (rest.n) {
 		if (!mw_str_cut(rest, ' ', &word, &rest)) {
 			word = rest;
 			rest.n = 0;
 		}
-		if (!mw_str_istarts(word, MW_STR("ENVID=")))
+		size_t n = mw_str_istarts(word, MW_STR("ENVID=")) ? 6
+		           : mw_str_istarts(word, MW_STR(MW_GUARD_ARG "="))
+		               ? sizeof MW_GUARD_ARG
+		               : 0;
+		if (!n)
 			continue;
-		word = mw_str(word.p + 6, word.n - 6);
+		word = mw_str(word.p + n, word.n - n);
 		if (mw_guard_looks_like(word) && mw_guard_body_init(&s->guard) == 0)
 			(void)snprintf(s->token, sizeof s->token, "%.*s", (int)word.n,
 			               word.p);
@@ -431,6 +460,8 @@ put(struct mw_session *s, const void *p, size_t n)
 	mw_scan_put(&s->scan, p, n);
 	if (s->token[0])
 		mw_guard_body_put(&s->guard, p, n);
+	if (s->trail)
+		mw_trail_put(s->trail, p, n);
 	if (s->fail.code)
 		return;
 	if (limit && s->content > limit)
@@ -542,6 +573,7 @@ void
 mw_session_abort(struct mw_session *s)
 {
 	mw_assert(s->state != MW_ST_PENDING);
+	give_back(s);
 	if (s->state == MW_ST_IDLE)
 		return;
 	atomic_fetch_add(&s->cap->count.aborted, 1);

@@ -84,6 +84,10 @@ bool mw_session_record(const struct mw_session *s, uint8_t ret_id[MW_ID_LEN],
                        uint64_t *ret_seq);
 /* Logs, counts, forgets the message; *ret is the answer. */
 void mw_session_finish(struct mw_session *s, struct mw_answer *ret);
+/* After that, by a proxy: the next server has taken the message, for all. Until this is
+ * said, and from the next MAIL or abort on if it is not, one that passed because replay
+ * had told of it (coming.h) is still expected. */
+void mw_session_delivered(struct mw_session *s);
 /* Drops the message in flight, if any; harmless at any time but between eom and done. */
 void mw_session_abort(struct mw_session *s);
 /* An SMTP command that the MTA does not know; ignored. */

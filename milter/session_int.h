@@ -86,6 +86,9 @@ struct mw_session {
 	struct mw_scan scan;        /* for the capture sections */
 	char token[MW_GUARD_TOKEN]; /* of the loop guard; empty: none */
 	struct mw_guard_body guard; /* when there is one */
+	struct mw_trail *trail;     /* where something is expected back; NULL: not */
+	bool returned;              /* `back` was taken, and is not delivered yet */
+	struct mw_coming_one back;
 	uint8_t replayed_id[MW_ID_LEN];
 	enum mw_pass pass;
 	struct mw_class class;

@@ -1,6 +1,7 @@
 #include "milter/smtp.h"
 
 #include "journal/base/util.h"
+#include "journal/store/guard.h"
 
 #include <string.h>
 
@@ -202,7 +203,7 @@ void
 mw_smtp_offer(struct mw_str reply, const struct mw_offer *o, struct mw_buf *out)
 {
 	size_t last = out->n;
-	bool first = true;
+	bool first = true, dsn = mw_smtp_offers(reply, MW_STR("DSN"));
 	while (reply.n) {
 		struct mw_str line = reply, rest = MW_STR("");
 		(void)mw_str_cut(reply, '\n', &line,
@@ -225,6 +226,10 @@ mw_smtp_offer(struct mw_str reply, const struct mw_offer *o, struct mw_buf *out)
 	if (!first && o->starttls) {
 		last = out->n;
 		mw_buf_puts(out, "250-STARTTLS\r\n");
+	}
+	if (!first && o->guard && !dsn) {
+		last = out->n;
+		mw_buf_puts(out, "250-" MW_GUARD_ARG "\r\n");
 	}
 	if (!first && mw_buf_ok(out) == 0)
 		out->p[last + 3] = ' ';

@@ -55,6 +55,7 @@ struct mw_offer {
 	bool trusted;   /* XFORWARD and XCLIENT too */
 	bool starttls;  /* our own */
 	bool auth;      /* the next server's */
+	bool guard;     /* MW_GUARD_ARG, our own, where the next server has no DSN */
 	uint64_t limit; /* SIZE at most; 0: as the next server says */
 };
 

@@ -96,6 +96,7 @@ struct mw_run {
 	struct mw_err broken_err;
 	struct mw_mail mail;
 	struct mw_record rec;
+	uint64_t untold; /* journals, a bit each, whose daemon is not told what comes */
 };
 
 /* Works through all boxes, once a struct mw_run. 0, or a code that ends everything:
@@ -136,6 +137,8 @@ int mw_run_taken(struct mw_run *r, struct mw_plan_copy *p) MW_CHECK;
 /* Members of struct mw_put_io. */
 int mw_run_address(void *arg, const struct mw_put *p, struct mw_str *ret,
                    struct mw_err *err) MW_CHECK;
+int mw_run_tell(void *arg, const struct mw_put *p, struct mw_str sender,
+                struct mw_str rcpt, const struct mw_trail *trail, struct mw_err *err);
 int mw_run_token(void *arg, const struct mw_put *p, struct mw_str rcpt,
                  const uint8_t body[32], char *ret, struct mw_err *err) MW_CHECK;
 /* The reader of the journal of that number, opened as needed; NULL: err says why. Valid

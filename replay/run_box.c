@@ -276,6 +276,7 @@ mw_run_put_missing(struct mw_run *r, struct mw_plan_box *b, size_t n, struct mw_
 	                       .done = io_done,
 	                       .address = mw_run_address,
 	                       .token = mw_run_token,
+	                       .tell = mw_run_tell,
 	                       .front = io_front,
 	                       .box = b->box,
 	                       .arg = r};

@@ -1,9 +1,12 @@
 #include "replay/run.h"
 
+#include "journal/base/bytes.h"
 #include "journal/base/clock.h"
 #include "journal/base/util.h"
-#include "journal/store/guard.h"
+#include "journal/store/control.h"
+#include "journal/store/trail.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Targets that cannot be read back: the ledger is the only memory. And copies that their
@@ -47,6 +50,40 @@ mw_run_token(void *arg, const struct mw_put *p, struct mw_str rcpt,
 	mw_guard_key(st, key);
 	mw_guard_make(key, &g, ret);
 	explicit_bzero(key, sizeof key);
+	return 0;
+}
+
+/* Without a daemon, or where it does not take it, the copy may be journaled once more:
+ * that is no reason not to put it back. Who said so once is not asked again. */
+int
+mw_run_tell(void *arg, const struct mw_put *p, struct mw_str sender, struct mw_str rcpt,
+            const struct mw_trail *trail, struct mw_err *err)
+{
+	struct mw_run *r = arg;
+	const struct mw_plan_copy *copy = p->ref;
+	const struct mw_plan_rec *rec = &r->plan->rec[copy->rec];
+	const struct mw_trail_of of = {sender, rcpt, rec->digest};
+	const uint64_t bit = UINT64_C(1) << (rec->journal % 64);
+	uint8_t key[MW_GUARD_KEY], tag[MW_TRAIL_TAG];
+	char hex[2 * MW_TRAIL_TAG + 1], id[2 * MW_ID_LEN + 1], request[128];
+	MW_BUF_AUTO reply = {.max = 4096};
+	struct mw_err why = {0};
+	if (r->untold & bit)
+		return 0;
+	struct mw_store *st = mw_run_store(r, rec->journal, err);
+	if (!st)
+		return err && err->code ? err->code : MW_EIO;
+	mw_guard_key(st, key);
+	bool any = mw_trail_tag(trail, key, &of, 0, tag);
+	explicit_bzero(key, sizeof key);
+	if (!any)
+		return 0;
+	mw_hex(hex, tag, sizeof tag);
+	mw_hex(id, p->id, MW_ID_LEN);
+	(void)snprintf(request, sizeof request, "expect %s %s", hex, id);
+	int q = mw_control_call(mw_store_dir(st), request, &reply, &why);
+	if (q != MW_EUNAVAIL && (q || !mw_str_eq(mw_buf_str(&reply), MW_STR("yes"))))
+		r->untold |= bit;
 	return 0;
 }
 

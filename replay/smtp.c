@@ -1,6 +1,7 @@
 #include "replay/smtp.h"
 
 #include "journal/base/util.h"
+#include "journal/store/guard.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,7 @@ note_capability(struct mw_smtp *c, struct mw_str word)
 	} map[] = {
 	    {"8BITMIME", MW_SMTP_8BITMIME}, {"SMTPUTF8", MW_SMTP_SMTPUTF8},
 	    {"CHUNKING", MW_SMTP_CHUNKING}, {"DSN", MW_SMTP_DSN},
-	    {"SIZE", MW_SMTP_SIZE},
+	    {"SIZE", MW_SMTP_SIZE},         {MW_GUARD_ARG, MW_SMTP_GUARD},
 	};
 	char n[24];
 	struct mw_str name, arg;
@@ -204,6 +205,8 @@ mw_smtp_envelope(struct mw_smtp *c, const struct mw_smtp_envelope *e, struct mw_
 	if (dsn)
 		(void)snprintf(more, sizeof more, " RET=HDRS%s%.100s",
 		               e->envid ? " ENVID=" : "", e->envid ? e->envid : "");
+	else if ((c->caps & MW_SMTP_GUARD) && e->envid)
+		(void)snprintf(more, sizeof more, " " MW_GUARD_ARG "=%.100s", e->envid);
 	if (c->caps & MW_SMTP_SIZE)
 		(void)snprintf(size, sizeof size, " SIZE=%llu",
 		               (unsigned long long)e->size);

@@ -23,7 +23,8 @@ enum mw_smtp_cap {
 	MW_SMTP_SMTPUTF8 = 2,
 	MW_SMTP_CHUNKING = 4,
 	MW_SMTP_DSN = 8,
-	MW_SMTP_SIZE = 16
+	MW_SMTP_SIZE = 16,
+	MW_SMTP_GUARD = 32 /* mailwald's own (store/guard.h), where there is no DSN */
 };
 
 struct mw_smtp {
@@ -38,7 +39,7 @@ struct mw_smtp {
 struct mw_smtp_envelope {
 	struct mw_str sender, rcpt; /* without brackets */
 	uint64_t size;
-	const char *envid;  /* or NULL */
+	const char *envid;  /* or NULL; also where there is MW_SMTP_GUARD */
 	bool eight, binary; /* the content has 8-bit bytes; NUL, bare CR, LF */
 };
 

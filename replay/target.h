@@ -25,6 +25,7 @@
 struct mw_target;
 
 struct mw_sink;
+struct mw_trail;
 
 enum mw_filing { /* where what is not a Sent copy goes, on IMAP */
 	MW_FILE_INBOX,
@@ -164,6 +165,10 @@ struct mw_put_io {
 	               struct mw_err *err);
 	int (*token)(void *arg, const struct mw_put *p, struct mw_str rcpt,
 	             const uint8_t body[32], char *ret, struct mw_err *err);
+	/* Says to the daemon of the copy's journal that it comes back by way of a mail
+	 * server (store/trail.h). NULL ok. */
+	int (*tell)(void *arg, const struct mw_put *p, struct mw_str sender,
+	            struct mw_str rcpt, const struct mw_trail *trail, struct mw_err *err);
 	/* So many bytes are put before the captured ones; NULL ok. */
 	void (*front)(void *arg, const struct mw_put *p, size_t bytes);
 	const char *box; /* the box's own name, for targets that say it (LMTP) */

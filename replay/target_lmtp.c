@@ -2,7 +2,7 @@
 
 #include "journal/base/buf.h"
 #include "journal/base/util.h"
-#include "journal/store/guard.h"
+#include "journal/store/trail.h"
 #include "replay/smtp.h"
 
 #include <stdio.h>
@@ -15,10 +15,13 @@
  *
  * The sender is the null sender: it stops vacation replies and bounces at once. Where the
  * server offers DSN it is told NOTIFY=NEVER, and by ENVID that mailwal puts this back, so
- * that a mailwald in front of that server does not journal it again. */
+ * that a mailwald in front of that server does not journal it again; where the server is
+ * a proxy of mailwald without DSN, by an argument of its own; and for one that may stand
+ * behind an SMTP server, the daemon is told what will come (store/trail.h). */
 
 struct facts { /* of a content, found in a first pass over it */
 	struct mw_guard_body body;
+	struct mw_trail trail;
 	bool eight, binary;
 	char last;
 };
@@ -29,6 +32,7 @@ look(void *arg, const void *p, size_t n)
 	struct facts *f = arg;
 	const unsigned char *s = p;
 	mw_guard_body_put(&f->body, p, n);
+	mw_trail_put(&f->trail, p, n);
 	for (size_t i = 0; i < n; i++) {
 		f->binary = f->binary || (s[i] == '\n') != (f->last == '\r');
 		f->binary = f->binary || !s[i];
@@ -44,7 +48,9 @@ find_facts(const struct mw_put *p, const struct mw_put_io *io, struct facts *f,
 {
 	if (mw_guard_body_init(&f->body))
 		return mw_fail(err, MW_ENOMEM, "out of memory");
+	mw_trail_init(&f->trail);
 	int r = io->content(io->arg, p, look, f, err);
+	mw_trail_end(&f->trail);
 	f->binary = f->binary || f->last == '\r';
 	mw_guard_body_done(&f->body, sum);
 	return r;
@@ -147,7 +153,7 @@ put_one(struct mw_target *t, const struct mw_put *p, const struct mw_put_io *io,
 	int r = addresses(t, p, io, &e, room, err);
 	if (!r)
 		r = find_facts(p, io, &f, sum, err);
-	if (!r && (c->caps & MW_SMTP_DSN))
+	if (!r && (c->caps & (MW_SMTP_DSN | MW_SMTP_GUARD)))
 		r = io->token(io->arg, p, e.rcpt, sum, token, err);
 	if (r)
 		return r;
@@ -160,6 +166,11 @@ put_one(struct mw_target *t, const struct mw_put *p, const struct mw_put_io *io,
 	r = mw_smtp_envelope(c, &e, err);
 	if (r <= 0)
 		return r < 0 ? r : say_no(c, p, io);
+	r = t->ops == &mw_target_smtp && io->tell
+	        ? io->tell(io->arg, p, e.sender, e.rcpt, &f.trail, err)
+	        : 0;
+	if (r)
+		return r;
 	struct giving g = {p, io};
 	const struct mw_smtp_content m = {p->size, give, before_end, &g};
 	r = mw_smtp_content(c, &m, err);

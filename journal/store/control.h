@@ -12,6 +12,8 @@
  *	wipe SEGMENT OFF:SEQ …    "ok N": wipes key slots in a closed segment
  *	unlink SEGMENT            "ok": removes its file (not that of the newest)
  *	acknowledge               "ok": what passed unjournaled is known (passed.h)
+ *	expect TAG ID             "ok yes": a copy of that record comes (trail.h);
+ *	                          "ok no": there is no proxy, so nobody looks for it
  *	handover                  "ok NAME …" with the listening sockets; the daemon ends
  *	import                    "ok", then the connection is a stream of intake.h
  */

@@ -35,6 +35,10 @@
 
 struct mw_store;
 
+/* The argument of MAIL in which the token goes straight to a proxy of mailwald whose next
+ * server has no DSN; the proxy offers it by that name and keeps it for itself. */
+#define MW_GUARD_ARG "XMAILWAL"
+
 enum {
 	MW_GUARD_KEY = 32,
 	MW_GUARD_TOKEN = 80, /* room for a token and its NUL */

@@ -1,10 +1,11 @@
 /* dialog.c - whatever bytes a client and the next server send to the proxy, in whatever
  * order: no end of a message goes on without its record, be it a dot or the last byte of
  * the last chunk; nothing goes on in DATA that a lax server could take for an end of
- * data; commands go on as whole lines, each chunk has its size, nothing crashes and
- * nothing is left behind. The input is events: kind, two bytes of length, data. Bit 0 of
- * the first byte of all: LMTP; bit 1: the peer may use XFORWARD; bit 2: the connection to
- * the next server has served another client, who said "EHLO h". */
+ * data; commands go on as whole lines, each chunk has its size, the loop guard's argument
+ * of MAIL stays here, nothing crashes and nothing is left behind. The input is events:
+ * kind, two bytes of length, data. Bit 0 of the first byte of all: LMTP; bit 1: the peer
+ * may use XFORWARD; bit 2: the connection to the next server has served another client,
+ * who said "EHLO h". */
 #include "milter/dialog.h"
 
 #include <pthread.h>
@@ -78,6 +79,9 @@ see_line(struct talk *t)
 	char *end;
 	t->line[MW_MIN(t->n_line, sizeof t->line - 1)] = 0;
 	t->n_line = 0;
+	require(strncasecmp(t->line, "MAIL ", 5) != 0 ||
+	            !strcasestr(t->line, " xmailwal="),
+	        "what was said to us alone goes on");
 	if (strncasecmp(t->line, "BDAT ", 5) != 0)
 		return;
 	t->chunk = strtoull(t->line + 5, &end, 10);

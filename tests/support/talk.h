@@ -202,7 +202,7 @@ play(const char *name, bool lmtp, bool trusted, const char *const *steps)
 	    "n:250-mx|250-PIPELINING|250 STARTTLS|", "C:250-mx|250 PIPELINING|"
 #define LHELLO                                                                           \
 	"n:220 mx LMTP|", "C:220 mx LMTP|", "c:LHLO me.test|", "N:LHLO me.test|",        \
-	    "n:250 mx|", "C:250 mx|"
+	    "n:250 mx|", "C:250-mx|250 XMAILWAL|"
 #define MAIL                                                                             \
 	"c:MAIL FROM:<a@b.test> SIZE=9|", "N:MAIL FROM:<a@b.test> SIZE=9|",              \
 	    "n:250 2.1.0 Ok|", "C:250 2.1.0 Ok|"

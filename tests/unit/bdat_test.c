@@ -8,7 +8,7 @@
 	    "n:250-mx|250-BINARYMIME|250 CHUNKING|", "C:250-mx|250 CHUNKING|"
 #define LCHUNKS                                                                          \
 	"n:220 mx|", "C:220 mx|", "c:LHLO me|", "N:LHLO me|", "n:250-mx|250 CHUNKING|",  \
-	    "C:250-mx|250 CHUNKING|"
+	    "C:250-mx|250-CHUNKING|250 XMAILWAL|"
 #define BEGUN CHUNKS, MAIL, RCPT("c@d")
 #define OK    "n:250 Ok|", "C:250 Ok|"
 #define FIRST "c:BDAT 2|ab", "N:BDAT 2|ab", OK

@@ -266,6 +266,33 @@ strangers_forge_nothing(void **state)
 	play("a stranger", false, false, steps);
 }
 
+/* What a replay says to the proxy alone goes no further, however it is said. */
+static void
+the_guard_stays_here(void **state)
+{
+	(void)state;
+#define SAID(c, n)                                                                       \
+	"c:MAIL FROM:<>" c "|", "N:MAIL FROM:<>" n "|", "n:250 Ok|", "C:250 Ok|",        \
+	    "c:RSET|", "N:RSET|", "n:250 Ok|", "C:250 Ok|"
+	static const struct script scripts[] = {
+	    {"LMTP without DSN",
+	     true,
+	     0,
+	     {LHELLO, SAID(" XMAILWAL=mwr2.x SIZE=1", " SIZE=1"),
+	      SAID(" SIZE=1 xmailwal=", " SIZE=1"),
+	      SAID(" A=1  XMAILWAL=a  xMailWal=b B=2 XMAILWAL=c", " A=1 B=2"),
+	      SAID(" XMAILWAL B=XMAILWAL=c", " XMAILWAL B=XMAILWAL=c"), NULL}},
+	    {"LMTP with DSN: it is not offered, and taken out all the same",
+	     true,
+	     0,
+	     {"n:220 mx|", "C:220 mx|", "c:LHLO me|", "N:LHLO me|", "n:250-mx|250 DSN|",
+	      "C:250-mx|250 DSN|", SAID(" ENVID=x XMAILWAL=y", " ENVID=x"), NULL}},
+	    {"SMTP", false, 0, {HELLO, SAID(" XMAILWAL=y", ""), NULL}},
+	};
+#undef SAID
+	run_scripts(scripts, MW_COUNT(scripts));
+}
+
 static void
 journal_trouble(void **state)
 {
@@ -361,9 +388,13 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(good_dialogues),  cmocka_unit_test(bad_clients),
-	    cmocka_unit_test(bad_servers),     cmocka_unit_test(strangers_forge_nothing),
-	    cmocka_unit_test(journal_trouble), cmocka_unit_test(endless_lines),
+	    cmocka_unit_test(good_dialogues),
+	    cmocka_unit_test(bad_clients),
+	    cmocka_unit_test(bad_servers),
+	    cmocka_unit_test(strangers_forge_nothing),
+	    cmocka_unit_test(the_guard_stays_here),
+	    cmocka_unit_test(journal_trouble),
+	    cmocka_unit_test(endless_lines),
 	};
 	mw_log_open("test", false, (enum mw_level)0);
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,6 +1,7 @@
 /* The token of the loop guard: what it says yes to, and everything it must say no to. */
-#include "journal/store/guard.h"
+#include "journal/store/trail.h"
 
+#include "journal/base/buf.h"
 #include "journal/base/util.h"
 #include "journal/store/store.h"
 
@@ -157,10 +158,117 @@ each_journal_has_its_own_key(void **state)
 	}
 }
 
+/* ---- the trail ---- */
+
+static bool
+tag_of(const char *text, size_t cut, const struct mw_trail_of *of, size_t from,
+       uint8_t tag[MW_TRAIL_TAG])
+{
+	static const uint8_t key[MW_GUARD_KEY] = {7};
+	struct mw_trail t;
+	size_t n = strlen(text);
+	mw_trail_init(&t);
+	for (size_t i = 0; i < n; i += cut)
+		mw_trail_put(&t, text + i, MW_MIN(cut, n - i));
+	mw_trail_end(&t);
+	return mw_trail_tag(&t, key, of, from, tag);
+}
+
+static bool
+comes_back(const char *was, const char *is, size_t from)
+{
+	static const uint8_t digest[MW_SHA256_LEN] = {1};
+	const struct mw_trail_of of = {MW_STR(""), MW_STR("a@b.test"), digest};
+	uint8_t x[MW_TRAIL_TAG], y[MW_TRAIL_TAG];
+	if (!tag_of(was, 1000, &of, 0, x))
+		return false;
+	for (size_t cut = 1; cut < 9; cut++)
+		if (!tag_of(is, cut, &of, from, y) || memcmp(x, y, sizeof x) != 0)
+			return false;
+	return true;
+}
+
+static void
+a_trail_is_all_old_fields_in_their_order(void **state)
+{
+	(void)state;
+#define A   "Received: by a id 1; Sun\r\n"
+#define B   "Received: by b id 2;\r\n\tMon\r\n"
+#define NEW "Received: by c id 3; Tue\r\n"
+	static const char was[] = B "X: x\r\n" A "\r\nReceived: no more\r\n";
+	assert_true(comes_back(was, was, 0));
+	assert_true(comes_back(was, NEW B "X: x\r\n" A "\r\n", 1));
+	assert_true(
+	    comes_back(was, "Return-Path: <>\n" NEW "Y: y\nreceived: d\n" B A, 2));
+	/* folded otherwise, in other letters; and what is no such field */
+	assert_true(comes_back(was, NEW "RECEIVED:by b\r\n id 2; Mon\r\n" A, 1));
+	assert_true(comes_back(was, NEW B "Receive: d\nReceived-SPF: e\nX-" NEW A, 1));
+	/* another, one less, one more, another order, nothing added, nothing */
+	assert_false(comes_back(was, NEW "Received: by b id 4; Mon\r\n" A, 1));
+	assert_false(comes_back(was, NEW B "\r\n" A, 1));
+	assert_false(comes_back(was, NEW A, 1));
+	assert_false(comes_back(was, NEW B A NEW, 1));
+	assert_false(comes_back(was, NEW B NEW A, 1));
+	assert_false(comes_back(was, NEW A B, 1));
+	assert_false(comes_back(was, was, 1));
+	assert_false(comes_back(was, "", 0));
+#undef A
+#undef B
+#undef NEW
+}
+
+static void
+nothing_has_the_tag_of_another(void **state)
+{
+	(void)state;
+	uint8_t digest[MW_SHA256_LEN] = {1}, x[MW_TRAIL_TAG], y[MW_TRAIL_TAG];
+	char long_rcpt[1200];
+	static const char one[] = "Received: a\r\n\r\n";
+	struct mw_trail_of of = {MW_STR("s@b.test"), MW_STR("A@b.test"), digest};
+	assert_true(tag_of(one, 5, &of, 0, x));
+	of.rcpt = MW_STR("a@B.test");
+	assert_true(tag_of(one, 5, &of, 0, y));
+	assert_memory_equal(x, y, sizeof x);
+	of.rcpt = MW_STR("b@b.test");
+	assert_true(tag_of(one, 5, &of, 0, y));
+	assert_memory_not_equal(x, y, sizeof x);
+	of.rcpt = MW_STR("a@b.test");
+	of.sender = MW_STR("");
+	assert_true(tag_of(one, 5, &of, 0, y));
+	assert_memory_not_equal(x, y, sizeof x);
+	of.sender = MW_STR("s@b.test");
+	digest[31] = 1;
+	assert_true(tag_of(one, 5, &of, 0, y));
+	assert_memory_not_equal(x, y, sizeof x);
+	memset(long_rcpt, 'a', sizeof long_rcpt);
+	of.rcpt = mw_str(long_rcpt, sizeof long_rcpt);
+	assert_false(tag_of(one, 5, &of, 0, y));
+}
+
+static void
+as_many_fields_as_a_loop_has(void **state)
+{
+	(void)state;
+	MW_BUF_AUTO text = {0};
+	uint8_t digest[MW_SHA256_LEN] = {1}, tag[MW_TRAIL_TAG];
+	const struct mw_trail_of of = {MW_STR(""), MW_STR("a@b.test"), digest};
+	for (size_t n = 1; n <= 2000; n++) {
+		mw_buf_printf(&text, "Received: %zu\r\n", n);
+		if (n > MW_TRAIL_MOST + 1 && n < 2000)
+			continue;
+		bool fits = n <= MW_TRAIL_MOST;
+		assert_int_equal(tag_of(mw_buf_cstr(&text), 999, &of, n - 1, tag), fits);
+		assert_false(tag_of(mw_buf_cstr(&text), 999, &of, n, tag));
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(a_trail_is_all_old_fields_in_their_order),
+	    cmocka_unit_test(nothing_has_the_tag_of_another),
+	    cmocka_unit_test(as_many_fields_as_a_loop_has),
 	    cmocka_unit_test(body_is_what_survives_the_way),
 	    cmocka_unit_test(a_token_says_yes_once_for_what_it_was_made_for),
 	    cmocka_unit_test(no_character_of_a_token_can_be_changed),

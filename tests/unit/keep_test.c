@@ -12,6 +12,7 @@
 #define BYE     "c:QUIT|", "N:", "C:221 2.0.0 Bye|", "q:1", "K:1"
 #define NO_BYE  "c:QUIT|", "N:QUIT|", "n:221 bye|", "C:221 bye|", "q:1", "K:0"
 #define ANSWER  "C:250-mx|250-XFORWARD NAME|250 CHUNKING|"
+#define LANSWER "C:250-mx|250-XFORWARD NAME|250-CHUNKING|250 XMAILWAL|"
 
 static void
 given_away(void **state)
@@ -94,7 +95,7 @@ given_away(void **state)
 	     true,
 	     1,
 	     {"n:220 mx|", "C:220 mx|", "c:LHLO me|", "N:LHLO me|", "n:250 mx|",
-	      "C:250 mx|", MAIL, RCPT("a@d"), RCPT("b@d"), CONTENT, OK,
+	      "C:250-mx|250 XMAILWAL|", MAIL, RCPT("a@d"), RCPT("b@d"), CONTENT, OK,
 	      "n:452 4.2.2 full|", "C:452 4.2.2 full|", NO_BYE, NULL}},
 	};
 	with.keep = true;
@@ -142,7 +143,7 @@ taken(void **state)
 	     true,
 	     1,
 	     {"C:220 mx|", "c:MAIL FROM:<a@b>|", "C:503 5.5.1 Say LHLO first|",
-	      "c:LHLO me|", "N:", ANSWER, SENT, BYE, NULL}},
+	      "c:LHLO me|", "N:", LANSWER, SENT, BYE, NULL}},
 	    {"untouched: given away again",
 	     false,
 	     0,

@@ -319,6 +319,135 @@ through_a_proxy_too(void **state)
 	assert_int_equal(records(), n);
 }
 
+/* ---- what comes back without a token ---- */
+
+/* One message through the proxy's session s; delivered: the next server takes it. */
+static void
+relay(struct mw_session *s, const char *from, const char *to, const char *content,
+      bool delivered)
+{
+	struct mw_answer a;
+	struct mw_str v[] = {mw_strz(from)}, list = mw_strz(to), one;
+	struct waiter w = MW_WAITER;
+	mw_session_front(s, "lmtp");
+	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
+	while (mw_str_cut(list, ' ', &one, &list)) {
+		char addr[80];
+		(void)snprintf(addr, sizeof addr, "<%.*s>", (int)one.n, one.p);
+		rcpt(s, addr);
+	}
+	size_t n = strlen(content);
+	for (size_t i = 0; i < n; i += 3)
+		assert_int_equal(mw_session_content(s, content + i,
+		                                    MW_MIN(n - i, (size_t)3)),
+		                 0);
+	if (mw_session_eom(s, on_done, &w, &a) == 1) {
+		wait_done(&w);
+		mw_session_finish(s, &a);
+	}
+	assert_false(a.refuse);
+	if (delivered)
+		mw_session_delivered(s);
+	mw_session_abort(s);
+}
+
+static void
+expect_back(const char *content, const char *from, const char *to)
+{
+	uint8_t key[MW_GUARD_KEY], tag[MW_TRAIL_TAG], id[MW_ID_LEN];
+	struct mw_trail t;
+	struct got g;
+	struct mw_err err = {0};
+	last(&g);
+	const struct mw_trail_of of = {mw_strz(from), mw_strz(to), g.mail.digest};
+	mw_trail_init(&t);
+	mw_trail_put(&t, content, strlen(content));
+	mw_trail_end(&t);
+	mw_guard_key(store, key);
+	mw_id_new(id);
+	assert_true(mw_trail_tag(&t, key, &of, 0, tag));
+	assert_int_equal(mw_coming_tell(&cap.coming, tag, id,
+	                                cap.clock->now_us(cap.clock), &err),
+	                 0);
+	got_free(&g);
+}
+
+#define HOP "Received: by mx id 2\r\n"
+#define WAS "Received: by mx id 1\r\nSubject: a\r\n\r\nhi\r\n"
+
+static void
+what_was_told_comes_back_once(void **state)
+{
+	(void)state;
+	use("");
+	struct mw_session *s = mw_session_new(&cap);
+	relay(s, "<a@b.test>", "x@b.test ", WAS, true);
+	uint64_t n = records(), replayed = atomic_load(&cap.count.replayed);
+	expect_back(WAS, "", "X@B.test");
+	static const struct {
+		const char *from, *to, *content;
+	} other[] = {
+	    {"<>", "x@b.test ", WAS}, /* brought twice by a queue */
+	    {"<a@b.test>", "x@b.test ", HOP WAS},
+	    {"<>", "y@b.test ", HOP WAS},
+	    {"<>", "x@b.test y@b.test ", HOP WAS},
+	    {"<>", "x@b.test ", HOP WAS "ho\r\n"},
+	    {"<>", "x@b.test ", HOP "X: y\r\n" WAS},
+	    {"<>", "x@b.test ", HOP HOP HOP HOP HOP HOP HOP HOP HOP WAS}, /* a loop */
+	    {"<>", "x@b.test ", HOP "Subject: a\r\n\r\nhi\r\n"},          /* sent again */
+	    {"<>", "x@b.test ", "\r\n" HOP WAS},
+	    {"<>", "x@b.test ", "x"},
+	};
+	for (size_t i = 0; i < MW_COUNT(other); i++)
+		relay(s, other[i].from, other[i].to, other[i].content, true);
+	assert_int_equal(records(), n += MW_COUNT(other));
+	assert_int_equal(atomic_load(&cap.count.replayed), replayed);
+	/* it, until it is delivered, whatever session brings it; then no more */
+	relay(s, "<>", "x@b.test ", "Return-Path: <>\r\n" HOP WAS, false);
+	mw_session_free(s);
+	s = mw_session_new(&cap);
+	relay(s, "<>", "x@b.test ", HOP WAS, false);
+	relay(s, "<>", "x@b.test ", HOP HOP HOP HOP HOP HOP HOP HOP WAS, true);
+	assert_int_equal(records(), n);
+	assert_int_equal(atomic_load(&cap.count.replayed), replayed + 3);
+	relay(s, "<>", "x@b.test ", HOP WAS, true);
+	assert_int_equal(records(), n + 1);
+	mw_session_free(s);
+}
+
+static void
+what_was_told_over_a_restart_and_in_trouble(void **state)
+{
+	(void)state;
+	use("");
+	struct mw_session *s = mw_session_new(&cap);
+	relay(s, "<a@b.test>", "x@b.test ", WAS, true);
+	uint64_t n = records();
+	expect_back(WAS, "", "x@b.test");
+	mw_session_free(s);
+	struct mw_capture other;
+	struct mw_err err = {0};
+	assert_int_equal(mw_capture_init(&other, store, settings(""), &err), 0);
+	s = mw_session_new(&other);
+	relay(s, "<>", "x@b.test ", HOP WAS, false);
+	assert_int_equal(atomic_load(&other.count.replayed), 1);
+	mw_session_free(s);
+	mw_capture_settle(&other);
+	mw_capture_done(&other);
+	assert_int_equal(records(), n);
+	/* a journal that takes nothing does not know what it is */
+	struct mw_str v[] = {MW_STR("<>")};
+	struct mw_answer a;
+	s = mw_session_new(&cap);
+	atomic_store(&free_mib, 1);
+	assert_int_equal(mw_session_mail(s, v, 1, true, &a), 0);
+	assert_true(a.refuse);
+	atomic_store(&free_mib, 1 << 20);
+	relay(s, "<>", "x@b.test ", HOP WAS, true);
+	assert_int_equal(records(), n);
+	mw_session_free(s);
+}
+
 static void
 what_passed_is_remembered_until_told(void **state)
 {
@@ -448,6 +577,8 @@ main(void)
 	    cmocka_unit_test(an_unknown_class_is_met_with_the_strictest),
 	    cmocka_unit_test(what_mailwal_puts_back_is_not_journaled_again),
 	    cmocka_unit_test(through_a_proxy_too),
+	    cmocka_unit_test(what_was_told_comes_back_once),
+	    cmocka_unit_test(what_was_told_over_a_restart_and_in_trouble),
 	    cmocka_unit_test(what_passed_is_remembered_until_told),
 	    cmocka_unit_test(too_much_at_a_time_is_not_taken),
 	    cmocka_unit_test(a_disk_that_hangs_is_waited_for_so_long_only),
