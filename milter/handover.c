@@ -184,12 +184,33 @@ take(int fd, struct mw_err *err)
 	return 0;
 }
 
+/* What root made in another's journal, the next mailwald of that user could not open. */
+static int
+check_user(int fd, struct mw_err *err)
+{
+	struct ucred peer;
+	socklen_t n = sizeof peer;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0 ||
+	    peer.uid == geteuid())
+		return 0;
+	(void)mw_fail(err, MW_EPERM,
+	              "the running mailwald is user %u's, and this one user %u's",
+	              (unsigned)peer.uid, (unsigned)geteuid());
+	return mw_err_hint(
+	    err,
+	    "start the new one as that user: setpriv --reuid=%u --regid=%u "
+	    "--init-groups mailwald -u",
+	    (unsigned)peer.uid, (unsigned)peer.gid);
+}
+
 int
 mw_handover_ask(const struct mw_conf *conf, struct mw_err *err)
 {
 	MW_AUTOCLOSE int fd = -1;
 	struct mw_listeners l;
 	int r = mw_control_ask(conf->journal_dir, MW_HANDOVER_REQUEST, &fd, err);
+	if (r == 0)
+		r = check_user(fd, err);
 	if (r == 0)
 		r = receive(fd, &l, err);
 	if (r == 0)

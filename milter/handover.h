@@ -25,8 +25,8 @@ int mw_handover_give(int fd, const struct mw_listener *v, size_t n,
 /* Waits until the asker has what it needs; 0: it takes over. MW_EUNAVAIL. */
 int mw_handover_taken(int fd, struct mw_err *err) MW_CHECK;
 /* Asks the daemon of the journal of conf. 0: its sockets are inherited (listen.h), and it
- * ends. MW_EUNAVAIL, MW_ENOTFOUND: none listens. MW_EPERM, MW_EPROTO, MW_EIO, and what
- * mw_listen_inherit has. */
+ * ends. MW_EUNAVAIL, MW_ENOTFOUND: none listens. MW_EPERM: it is another user's, or not
+ * to be asked. MW_EPROTO, MW_EIO, and what mw_listen_inherit has. */
 int mw_handover_ask(const struct mw_conf *conf, struct mw_err *err) MW_CHECK;
 
 #endif

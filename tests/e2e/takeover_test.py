@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """mailwald -u where something is wrong: what the new one wants to listen on is taken, it goes away
 in the middle, the old one hangs, several come at once. One of them has the sockets and takes mail
-each time, and who has not says why. And a mailwald of another journal with the same socket: it is
+each time, and who has not says why. So does one of another user or configuration. And a mailwald of another journal with the same socket: it is
 not taken from the one that has it, and stays when that ends."""
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -20,20 +21,28 @@ import tap
 class Old:
 	"""The one that runs, and those that want to be the next."""
 
-	def __init__(self, rig):
+	def __init__(self, rig, user=()):
 		self.rig, self.text, self.n = rig, open(rig.conf, encoding="utf-8").read(), 0
-		self.p = rig.start_mailwald()
+		self.user = list(user)
+		self.p = rig.start_mailwald() if not user else rig.spawn(
+			"mailwald", self.user + [rig.mailwald_bin, "-c", self.conf(self.text)])
+		rigs.wait_for("mailwald", lambda: mail(rig.milter_sock, "FIRST") == b"c", alive=self.p)
 
-	def start(self, text=None):
+	def conf(self, text):
 		self.n += 1
-		conf = f"{self.rig.dir}/{self.n}.conf"
+		conf = f"{self.rig.run}/{self.n}.conf"
 		with open(conf, "w", encoding="utf-8") as f:
-			f.write(text or self.text)
-		return subprocess.Popen([self.rig.mailwald_bin, "-u", "-c", conf],
+			f.write(text)
+		os.chmod(conf, 0o644)
+		return conf
+
+	def start(self, text=None, user=None):
+		return subprocess.Popen([*(self.user if user is None else user), self.rig.mailwald_bin,
+					 "-u", "-c", self.conf(text or self.text)],
 					stderr=subprocess.PIPE, text=True, preexec_fn=rigs.die_with_parent)
 
-	def refused(self, t, what, words, text=None):
-		p = self.start(text)
+	def refused(self, t, what, words, text=None, user=None):
+		p = self.start(text, user)
 		err = p.communicate(timeout=tap.PATIENCE)[1]
 		t.ok(p.returncode > 0 and words in err, f"{what}: it says so", (p.returncode, err))
 		self.works(t, f"{what}: the old one goes on")
@@ -190,6 +199,44 @@ def takes(t, old):
 	t.equal(mail(more, "MORE"), b"c", "which takes mail, too")
 
 
+def strangers(t, work):
+	"""mailwald runs as a user who is not root; the new one is of another user, or of another
+	configuration."""
+	with rigs.Rig(work) as rig:
+		pw, d = pwd.getpwnam("nobody"), f"{rig.run}/mw"
+		os.mkdir(d)
+		rig.journal, rig.milter_sock = f"{d}/journal", f"{d}/milter.sock"
+		for name in ("journal", "another"):
+			rig.mailwal("init", f"{d}/{name}", "--owner", "nobody")
+		os.chown(d, pw.pw_uid, pw.pw_gid)
+		rig.conf = f"{d}/mailwal.conf"
+		rig.conf_extra = "milter_socket_group =\n"
+		rig.write_conf()
+
+		def user(uid, gid=pw.pw_gid):
+			return ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+
+		old = Old(rig, user(pw.pw_uid))
+		old.refused(t, "root", "is user", user=[])
+		old.refused(t, "one who is neither", "root and the journal's owner",
+			    user=user(pw.pw_uid - 1, pw.pw_gid - 1))
+		for what, words, text in (
+				("another journal", "Address already in use",
+				 old.text.replace(rig.journal, f"{d}/another")),
+				("no journal", "no journal at", old.text.replace(rig.journal, f"{d}/none")),
+				("a key that cannot be read", "cannot read key",
+				 old.text + f"recovery_key = {d}/none.pub\n"),
+				("a socket in another's directory", "Permission denied",
+				 old.text.replace(rig.milter_sock, f"{rig.run}/postfix/x.sock"))):
+			old.refused(t, what, words, text)
+		old.follows(old.start())
+		t.equal({os.stat(os.path.join(at, f)).st_uid for at, _, files in os.walk(rig.journal)
+			 for f in files}, {pw.pw_uid}, "the user's own: all files stay his")
+		rig.procs.pop("mailwald")
+		old.p.terminate()
+		t.equal(old.p.wait(tap.PATIENCE), 0, "exit status")
+
+
 def same_socket(t, rig):
 	"""Another journal's mailwald wants it, and gets it only when it is free."""
 	other = rigs.Rig(t.sub("other"))
@@ -238,6 +285,7 @@ def main(t):
 		told_to_end(t, rig)
 		rig.start_mailwald()
 		same_socket(t, rig)
+	strangers(t, t.sub("strangers"))
 
 
 tap.run(main)
