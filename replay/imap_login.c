@@ -99,8 +99,9 @@ mw_imap_log_in(struct mw_imap *c, const struct mw_net_opts *o, struct mw_err *er
 	int r = mw_net_open(&to, &c->net, err);
 	if (r)
 		return r;
-	mw_net_deadline(c->net, o->connect_ms ? o->connect_ms : LOGIN_MS);
-	r = mw_net_line(c->net, GREETING_MAX, &line, err);
+	r = mw_net_greeted(c->net, o, o->connect_ms ? o->connect_ms : LOGIN_MS, err);
+	if (!r)
+		r = mw_net_line(c->net, GREETING_MAX, &line, err);
 	if (!r && offers_plain(line))
 		return authenticate(c, o, err);
 	mw_net_close(c->net);

@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ enum {
 	OUT_MAX = 64 * 1024,
 	IN_CHUNK = 64 * 1024,
 	STOP_GRACE_MS = 3000, /* a stopped run waits this long for a consistent point */
+	HUSH_MS = 5000,       /* without a first word, until it is told */
 	SLICE_MS = 200
 };
 
@@ -33,6 +35,8 @@ struct mw_net {
 	bool (*stopped)(void);
 	bool eof;
 	bool tcp;
+	bool heard;                   /* libcurl passed a line of the server on */
+	const struct mw_net_opts *of; /* while it is opened */
 	char peer[300];
 	char said[300]; /* the server's last refusal during the login */
 	char curlerr[CURL_ERROR_SIZE];
@@ -51,6 +55,7 @@ static size_t
 on_line(char *p, size_t size, size_t count, void *arg)
 {
 	struct mw_net *n = arg;
+	n->heard = true;
 	struct mw_str s = mw_str_trim(mw_str(p, size * count)), tag, rest;
 	if (mw_str_cut(s, ' ', &tag, &rest) && (mw_str_istarts(rest, MW_STR("NO ")) ||
 	                                        mw_str_istarts(rest, MW_STR("BAD ")) ||
@@ -116,6 +121,48 @@ mw_net_is_private(const struct mw_net_opts *o)
 	        (o->kind == MW_NET_IMAP && is_loopback(o->host) && !o->ca_file));
 }
 
+/* What may be wrong with a port that takes connections and does not speak first. */
+static const char *const hush_hint[] = {
+    [MW_NET_IMAP] = "imaps:// if TLS begins at once on that port",
+    [MW_NET_IMAPS] = "is it an IMAP server, and is it well?",
+    [MW_NET_SMTP] = "smtp: is not for a port where TLS begins at once (465)",
+    [MW_NET_TCP] = "is it a port of LMTP, without TLS from the start?",
+    [MW_NET_UNIX] = "is it an LMTP server, and is it well?",
+    [MW_NET_TLS] = "is it an IMAP server, and is it well?",
+};
+
+static int
+fail_hush(const struct mw_net_opts *o, struct mw_err *err)
+{
+	return mw_err_hint(err, "it took the connection and said nothing: %s",
+	                   hush_hint[o->kind]);
+}
+
+static void
+tell_hush(const struct mw_net *n, const struct mw_net_opts *o)
+{
+	static atomic_flag told = ATOMIC_FLAG_INIT; /* there are many mailboxes */
+	char text[500];
+	if (!o->note || atomic_flag_test_and_set(&told))
+		return;
+	(void)snprintf(text, sizeof text,
+	               "%s takes connections and says nothing; still waiting (%s)",
+	               n->peer, hush_hint[o->kind]);
+	o->note(o->note_arg, text);
+}
+
+/* Did libcurl reach a server that has not said a word since? For how long, else 0. */
+static int64_t
+hush_us(const struct mw_net *n)
+{
+	curl_off_t reached = 0, now = 0;
+	if (n->heard ||
+	    curl_easy_getinfo(n->h, CURLINFO_CONNECT_TIME_T, &reached) != CURLE_OK ||
+	    curl_easy_getinfo(n->h, CURLINFO_TOTAL_TIME_T, &now) != CURLE_OK || !reached)
+		return 0;
+	return now - reached;
+}
+
 static int
 map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_err *err)
 {
@@ -140,10 +187,13 @@ map_curl(struct mw_net *n, const struct mw_net_opts *o, CURLcode rc, struct mw_e
 		                   "password in plain text");
 	case CURLE_SSL_CONNECT_ERROR:
 		mw_fail(err, MW_EUNAVAIL, "no TLS with %s: %s", n->peer, why);
-		return mw_err_hint(err, "imaps:// is TLS from the start; imap:// where "
-		                        "that port begins without");
+		return o->kind == MW_NET_SMTP
+		           ? MW_EUNAVAIL
+		           : mw_err_hint(err, "imaps:// is TLS from the start; imap:// "
+		                              "where that port begins without");
 	case CURLE_OPERATION_TIMEDOUT:
-		return mw_fail(err, MW_ETIMEOUT, "cannot reach %s: %s", n->peer, why);
+		mw_fail(err, MW_ETIMEOUT, "cannot reach %s: %s", n->peer, why);
+		return hush_us(n) ? fail_hush(o, err) : MW_ETIMEOUT;
 	case CURLE_ABORTED_BY_CALLBACK:
 		return mw_fail(err, MW_ECANCEL, "interrupted");
 	case CURLE_OUT_OF_MEMORY:
@@ -162,6 +212,8 @@ on_progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
 {
 	const struct mw_net *n = arg;
 	(void)a, (void)b, (void)c, (void)d;
+	if (n->of && hush_us(n) > HUSH_MS * INT64_C(1000))
+		tell_hush(n, n->of);
 	return n->stopped && n->stopped();
 }
 
@@ -263,7 +315,9 @@ mw_net_open(const struct mw_net_opts *o, struct mw_net **ret, struct mw_err *err
 		               o->port);
 	int r = set_options(n, o, err);
 	if (!r) {
+		n->of = o;
 		CURLcode rc = curl_easy_perform(n->h);
+		n->of = NULL;
 		if (rc)
 			r = map_curl(n, o, rc, err);
 		else if (curl_easy_getinfo(n->h, CURLINFO_ACTIVESOCKET, &n->fd))
@@ -395,6 +449,23 @@ fill(struct mw_net *n, struct mw_err *err)
 			        : 0;
 	}
 	return r;
+}
+
+int
+mw_net_greeted(struct mw_net *n, const struct mw_net_opts *o, int64_t ms,
+               struct mw_err *err)
+{
+	bool long_enough = ms > HUSH_MS;
+	mw_net_deadline(n, long_enough ? HUSH_MS : ms);
+	int r = fill(n, err);
+	if (r == MW_ETIMEOUT && long_enough) {
+		tell_hush(n, o);
+		mw_net_deadline(n, ms - HUSH_MS);
+		r = fill(n, err);
+	} else if (r == 0) {
+		mw_net_deadline(n, ms);
+	}
+	return r == MW_ETIMEOUT ? fail_hush(o, err) : r;
 }
 
 /* Sends all of it. While the peer does not take bytes, what it says is read, up to a

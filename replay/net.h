@@ -43,6 +43,10 @@ struct mw_net_opts {
 	int connect_ms;      /* 0: 20 s, includes the login */
 	int idle_ms;         /* 0: 120 s */
 	bool (*stopped)(void);
+	/* A server that took the connection and is silent is told of once, long before
+	 * the time is over. NULL: not. */
+	void (*note)(void *arg, const char *text);
+	void *note_arg;
 };
 
 struct mw_net;
@@ -67,6 +71,9 @@ int mw_net_refused(struct mw_net *n, const struct mw_net_opts *o, const char *sa
 const char *mw_net_peer(const struct mw_net *n);
 /* From now on, all waits together at most ms. */
 void mw_net_deadline(struct mw_net *n, int64_t ms);
+/* The same, and waits until the peer says its first word; o: what it is meant to be. */
+int mw_net_greeted(struct mw_net *n, const struct mw_net_opts *o, int64_t ms,
+                   struct mw_err *err) MW_CHECK;
 
 /* Buffered; large pieces go out at once. Reads what the peer says meanwhile, so that two
  * full socket buffers cannot block each other. */

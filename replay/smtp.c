@@ -102,7 +102,9 @@ static int
 greet(struct mw_smtp *c, const struct mw_net_opts *o, struct mw_err *err)
 {
 	char host[256] = "localhost", buf[300];
-	int r = o->kind == MW_NET_SMTP ? 0 : reply(c, false, err);
+	int r = o->kind == MW_NET_SMTP ? 0 : mw_net_greeted(c->net, o, COMMAND_MS, err);
+	if (!r && o->kind != MW_NET_SMTP)
+		r = reply(c, false, err);
 	if (r)
 		return r;
 	if (o->kind != MW_NET_SMTP && c->code != 220)

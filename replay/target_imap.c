@@ -340,6 +340,8 @@ log_in(const struct mw_target *t, const struct mw_imap_box *b, opener *open,
 	    .ca_file = t->o.tls_ca,
 	    .insecure = t->o.insecure,
 	    .stopped = t->o.stopped,
+	    .note = t->o.note,
+	    .note_arg = t->o.note_arg,
 	};
 	if (!t->o.auth_user) {
 		int r =

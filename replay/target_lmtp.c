@@ -84,6 +84,8 @@ relay_open(struct mw_target *t, const char *mailbox, const char *box, bool dry,
 	    .ca_file = t->o.tls_ca,
 	    .insecure = t->o.insecure,
 	    .stopped = t->o.stopped,
+	    .note = t->o.note,
+	    .note_arg = t->o.note_arg,
 	};
 	int r = mw_smtp_open(&o, lmtp, &c, err);
 	t->own = c;

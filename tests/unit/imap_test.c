@@ -296,6 +296,35 @@ connect_to(const struct server *s, struct mw_imap **ret, struct mw_err *err)
 	return mw_imap_open(&o, ret, err);
 }
 
+/* It waits in vain, and says what may be wrong. */
+static void
+a_server_that_says_nothing_is_told_of(void **state)
+{
+	(void)state;
+	static const char *const ca[] = {NULL, "/etc/ssl/certs/ca-certificates.crt"};
+	struct sockaddr_in at = {.sin_family = AF_INET,
+	                         .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t n = sizeof at;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, n), 0);
+	assert_int_equal(listen(fd, 5), 0); /* the kernel takes the connections */
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &n), 0);
+	for (size_t i = 0; i < 2; i++) {
+		struct mw_net_opts o = {.kind = MW_NET_IMAP,
+		                        .host = "127.0.0.1",
+		                        .port = ntohs(at.sin_port),
+		                        .login = "alice",
+		                        .password = "secret",
+		                        .ca_file = ca[i],
+		                        .connect_ms = 300};
+		struct mw_imap *c;
+		struct mw_err err = {0};
+		assert_int_equal(mw_imap_open(&o, &c, &err), MW_ETIMEOUT);
+		assert_non_null(strstr(err.hint, "imaps://"));
+	}
+	(void)close(fd);
+}
+
 #define GREETING {NULL, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n"},
 #define CAN      "LITERAL+ MULTIAPPEND UIDPLUS APPENDLIMIT=1000"
 #define FLAT                                                                             \
@@ -551,6 +580,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(a_server_that_says_nothing_is_told_of),
 	    cmocka_unit_test(a_fetch_response_is_read_whatever_its_order),
 	    cmocka_unit_test(a_folder_list_line_is_read),
 	    cmocka_unit_test(a_personal_namespace_is_found),
