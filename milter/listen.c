@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
+#include "journal/base/log.h"
 #include "journal/base/str.h"
 #include "journal/base/util.h"
 
@@ -107,6 +108,9 @@ static struct {
 void
 mw_listen_inherit_done(void)
 {
+	for (size_t i = 0; i < inherited.n; i++)
+		mw_log(MW_LOG_WARN, NULL, "event=not_listening on=%s",
+		       inherited.v[i].name);
 	mw_listen_close(&inherited);
 }
 
@@ -231,17 +235,14 @@ set_mode(const struct mw_conf *conf, const char *path, struct mw_err *err)
 static int
 in_use(const struct sockaddr_un *un, uid_t owner)
 {
-	enum {
-		TRIES = 50,
-		EVERY_US = 20000
-	};
+	const int tries = 50, every_us = 20000;
 	/* Of another type than ours: so nobody has to serve a connection. */
 	MW_AUTOCLOSE int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	for (int i = 0; fd >= 0 && i < TRIES; i++) {
+	for (int i = 0; fd >= 0 && i < tries; i++) {
 		if (connect(fd, (const struct sockaddr *)un, sizeof *un) < 0 &&
 		    errno != EPROTOTYPE) /* not to be told of another's: let it be */
 			return errno == EACCES && owner != geteuid() ? EACCES : 0;
-		(void)usleep(EVERY_US);
+		(void)usleep((useconds_t)every_us);
 	}
 	return fd >= 0 ? EADDRINUSE : 0;
 }
@@ -299,9 +300,8 @@ listen_inet(const struct mw_place *p, struct mw_listener *ret, struct mw_err *er
 	MW_AUTOCLOSE int fd =
 	    socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	int on = 1, r = -1;
-	if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0)
-		r = bind(fd, ai->ai_addr, ai->ai_addrlen);
-	if (r == 0)
+	if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+	    bind(fd, ai->ai_addr, ai->ai_addrlen) == 0)
 		r = listen(fd, SOMAXCONN);
 	int e = errno;
 	freeaddrinfo(ai);

@@ -229,12 +229,20 @@ def strangers(t, work):
 				("a socket in another's directory", "Permission denied",
 				 old.text.replace(rig.milter_sock, f"{rig.run}/postfix/x.sock"))):
 			old.refused(t, what, words, text)
-		old.follows(old.start())
+		old.text = old.text.replace(rig.milter_sock, f"{d}/moved.sock")
+		p = old.start()
+		old.p.wait(tap.PATIENCE)
+		rig.milter_sock, left = f"{d}/moved.sock", rig.milter_sock
+		old.p = p
+		t.comes(lambda: mail(rig.milter_sock, "MOVED") == b"c", "another socket: it serves that")
+		t.ok(not os.path.exists(left), "and the one before is gone")
 		t.equal({os.stat(os.path.join(at, f)).st_uid for at, _, files in os.walk(rig.journal)
 			 for f in files}, {pw.pw_uid}, "the user's own: all files stay his")
 		rig.procs.pop("mailwald")
 		old.p.terminate()
-		t.equal(old.p.wait(tap.PATIENCE), 0, "exit status")
+		err = old.p.communicate(timeout=tap.PATIENCE)[1]
+		t.equal(old.p.returncode, 0, "exit status")
+		t.ok(f"event=not_listening on=unix:{left}\n" in err, "as it says", err)
 
 
 def same_socket(t, rig):
