@@ -47,7 +47,7 @@ struct args {
 	struct mw_target_opts t;
 	const char *to, *report, *state, *sink, *queue;
 	struct mw_queue *mta_queue;
-	bool dry, fresh, resume, resend, yes;
+	bool dry, fresh, resume, resend, again, yes;
 	unsigned jobs;
 	uint64_t uid_gap;
 	bool uid_gap_given;
@@ -103,11 +103,17 @@ static int
 option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 {
 	const struct mw_cli_opt opts[] = {
-	    {"--to", &a->to, NULL},          {"--report", &a->report, NULL},
-	    {"--state", &a->state, NULL},    {"--resend-doubtful", NULL, &a->resend},
-	    {"-n|--dry-run", NULL, &a->dry}, {"--fresh", NULL, &a->fresh},
-	    {"--sink", &a->sink, NULL},      {"--yes", NULL, &a->yes},
-	    {"--resume", NULL, &a->resume},  {"--queue", &a->queue, NULL},
+	    {"--to", &a->to, NULL},
+	    {"--report", &a->report, NULL},
+	    {"--state", &a->state, NULL},
+	    {"--resend-doubtful", NULL, &a->resend},
+	    {"-n|--dry-run", NULL, &a->dry},
+	    {"--fresh", NULL, &a->fresh},
+	    {"--sink", &a->sink, NULL},
+	    {"--yes", NULL, &a->yes},
+	    {"--resume", NULL, &a->resume},
+	    {"--queue", &a->queue, NULL},
+	    {"--resend-delivered", NULL, &a->again},
 	};
 	const char *v;
 	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
@@ -209,6 +215,29 @@ by_default(struct mw_cli *cli, struct args *a)
 	return 0;
 }
 
+/* Of what cannot be asked what it holds, the ledger alone knows what it has. 0, or the
+ * exit status. */
+static int
+check_fresh(struct mw_cli *cli, const struct args *a)
+{
+	bool blind = mw_target_write_only(a->to);
+	if (a->fresh && a->resume)
+		return mw_cli_usage(cli, self(),
+		                    "--fresh forgets what earlier runs noted, --resume "
+		                    "goes on from it: give one of them");
+	if (a->again && !(a->fresh && blind))
+		return mw_cli_usage(cli, self(),
+		                    "--resend-delivered goes with --fresh, to LMTP and "
+		                    "SMTP");
+	if (a->fresh && blind && !a->again)
+		return mw_cli_usage(cli, self(),
+		                    "%s cannot be asked what it has: with --fresh all "
+		                    "that earlier runs delivered goes there once more; "
+		                    "--resend-delivered if that is wanted",
+		                    a->to);
+	return 0;
+}
+
 static int
 parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 {
@@ -226,12 +255,11 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 	}
 	if (mw_query_check(&a->q, &err))
 		return mw_cli_error(cli, &err);
-	if (a->fresh && a->resume)
-		return mw_cli_usage(cli, self(),
-		                    "--fresh forgets what earlier runs noted, --resume "
-		                    "goes on from it: give one of them");
 	if (!a->to)
 		return mw_cli_usage(cli, self(), "--to TARGET is missing");
+	int fresh = check_fresh(cli, a);
+	if (fresh)
+		return fresh;
 	if (a->t.filing && strncasecmp(a->to, "imap", 4) != 0)
 		return mw_cli_usage(cli, self(), "--filing is for IMAP targets");
 	if (a->step == STEP_UNDO && !a->run)

@@ -89,6 +89,11 @@ def once(t, rig, jobs):
 	rig.wait_queue()
 	t.ok(again.rc == 3 and (again.summary or {}).get("restored") == 0 and stored(rig) == have,
 	     "smtp: a second run sends nothing again", again)
+	for more in ((), ("--dry-run",)):
+		r = rig.mailwal(*args(rig, "--fresh", *more))
+		rig.wait_queue()
+		t.ok(r.rc == 64 and "--resend-delivered" in r.err and stored(rig) == have,
+		     f"smtp: --fresh {more} does not send it again unasked", r)
 
 
 def kills(t, rig, jobs, rnd, to, what):
@@ -123,6 +128,11 @@ def kills(t, rig, jobs, rnd, to, what):
 	have = stored(rig)
 	lost = sum((want[u] - have[u]).total() for u in want)
 	t.ok(not lost, f"{what}: --resend-doubtful sends them; nothing is missing", r)
+	r = rig.mailwal(*args(rig, "--state", state, "--fresh", "--resend-delivered", to=to))
+	rig.wait_queue()
+	twice = stored(rig)
+	t.ok(all(twice[u] - have[u] == want[u] for u in want),
+	     f"{what}: --fresh --resend-delivered sends all of it once more", r)
 
 
 def main(t):
