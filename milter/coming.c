@@ -70,10 +70,11 @@ make_room(struct mw_coming *c, int64_t now_us)
 	if (c->n_slot && c->n < c->n_slot / 2)
 		return true;
 	size_t left = count_due(c, now_us, &oldest);
-	size_t most = left < MW_COMING_MOST ? left : MW_COMING_MOST / 2;
+	/* not only when it is full: it would be gone through for each that comes */
+	size_t most = left < MW_COMING_MOST / 4 * 3 ? left : MW_COMING_MOST / 2;
 	int64_t from = left == most ? oldest : now_us - (now_us - oldest) / 2;
 	size_t n_slot = MW_MAX(c->n_slot, (size_t)FIRST), n = 0;
-	if (left >= n_slot / 4 && n_slot < 4 * (size_t)MW_COMING_MOST)
+	if (left >= n_slot / 4 && n_slot < 2 * (size_t)MW_COMING_MOST)
 		n_slot *= 2;
 	struct mw_coming_one *slot = calloc(n_slot, sizeof *slot);
 	if (!slot)

@@ -130,6 +130,11 @@ def hostile(t, rig):
 	t.ok(b'"ready":true' in ask(rig, b"status"), "it goes on")
 
 
+def drain(rig):
+	"""Asked twice: a listing may miss what moves from one queue to the other."""
+	rigs.wait_for("the queue", lambda: rig.flush() or not (rig.queue() or rig.queue()))
+
+
 def begin_again(rig, how):
 	"""Another mailwald in the place of this one."""
 	if how == "taken over":
@@ -162,11 +167,13 @@ def held(t, rig, number, how):
 	with smtp.Client(rig.smtp_port) as c:
 		c.mail(one, "", [ANNA])
 	more = 3 + forge(rig, content)
-	t.equal(len(rig.queue()), n + more, f"{way}: all waits")
+	# a listing may have what moves from one queue to the other twice, or not at all
+	t.comes(lambda: len({x["queue_id"] for x in rig.queue()}) == n + more,
+		f"{way}: all waits: {n + more}", rig.queue)
 	t.equal(len(rig.journaled()), len(rows), f"{way}: nothing was journaled yet")
 	begin_again(rig, how)
 	rig.start_dovecot()
-	rigs.wait_for("the queue", lambda: rig.flush() or not rig.queue())
+	drain(rig)
 	t.equal(len(rig.journaled()) - len(rows), more,
 		f"{way}: all is journaled but what was put back")
 	t.equal(replayed(rig), n, f"{way}: which status counts")
@@ -187,7 +194,7 @@ def tried_again(t, rig):
 	rigs.wait_for("a refusal", lambda: rig.queue() and all(
 		x["recipients"][0].get("delay_reason") for x in rig.queue()))
 	os.chmod(rig.store, 0o755)
-	rigs.wait_for("the queue", lambda: rig.flush() or not rig.queue())
+	drain(rig)
 	t.equal(len(rig.journaled()), len(rows), "refused for now and brought again: not journaled")
 
 

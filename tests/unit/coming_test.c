@@ -254,7 +254,8 @@ bounded(void **state)
 	};
 	for (unsigned i = 0; i < MANY; i++)
 		assert_int_equal(tell(i, now + i), 0);
-	assert_true(c.n_slot <= 4 * (size_t)MW_COMING_MOST);
+	assert_true(c.n_slot <= 2 * (size_t)MW_COMING_MOST);
+	assert_true(c.left <= MW_COMING_MOST && c.left >= MW_COMING_MOST / 2);
 	for (unsigned i = MANY - 1000; i < MANY; i++) /* the newest count */
 		assert_true(take(i, now + MANY, &one));
 	assert_false(take(0, now + MANY, &one));
