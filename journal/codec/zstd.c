@@ -34,7 +34,7 @@ struct mw_zc {
 struct mw_zd {
 	ZSTD_DCtx *d;
 	uint64_t made;
-	bool complete;
+	bool begun, complete;
 	uint8_t out[OUT];
 };
 
@@ -263,6 +263,19 @@ mw_zc_all(int level, const struct mw_zdict *dict, const void *p, size_t n,
 }
 
 int
+mw_zd_again(struct mw_zd *z, const struct mw_zdict *dict)
+{
+	z->made = 0;
+	z->begun = z->complete = false;
+	if (ZSTD_isError(ZSTD_DCtx_reset(z->d, ZSTD_reset_session_and_parameters)) ||
+	    ZSTD_isError(
+	        ZSTD_DCtx_setParameter(z->d, ZSTD_d_windowLogMax, READ_WINDOW_LOG)) ||
+	    (dict && ZSTD_isError(ZSTD_DCtx_refDDict(z->d, dict->d))))
+		return MW_ENOMEM;
+	return 0;
+}
+
+int
 mw_zd_new(const struct mw_zdict *dict, struct mw_zd **ret)
 {
 	(void)pthread_mutex_lock(&pool_mu);
@@ -274,13 +287,7 @@ mw_zd_new(const struct mw_zdict *dict, struct mw_zd **ret)
 			return MW_ENOMEM;
 		z->d = ZSTD_createDCtx();
 	}
-	z->made = 0;
-	z->complete = false;
-	if (!z->d ||
-	    ZSTD_isError(ZSTD_DCtx_reset(z->d, ZSTD_reset_session_and_parameters)) ||
-	    ZSTD_isError(
-	        ZSTD_DCtx_setParameter(z->d, ZSTD_d_windowLogMax, READ_WINDOW_LOG)) ||
-	    (dict && ZSTD_isError(ZSTD_DCtx_refDDict(z->d, dict->d)))) {
+	if (!z->d || mw_zd_again(z, dict) < 0) {
 		ZSTD_freeDCtx(z->d);
 		free(z);
 		return MW_ENOMEM;
@@ -289,12 +296,18 @@ mw_zd_new(const struct mw_zdict *dict, struct mw_zd **ret)
 	return 0;
 }
 
+bool
+mw_zd_small(const struct mw_zd *z)
+{
+	return ZSTD_sizeof_DCtx(z->d) <= KEEP_DCTX;
+}
+
 void
 mw_zd_free(struct mw_zd *z)
 {
 	if (!z)
 		return;
-	if (ZSTD_sizeof_DCtx(z->d) <= KEEP_DCTX) {
+	if (mw_zd_small(z)) {
 		(void)pthread_mutex_lock(&pool_mu);
 		if (d_pooled < POOL) {
 			d_pool[d_pooled++] = z;
@@ -314,10 +327,34 @@ mw_zd_complete(const struct mw_zd *z)
 	return z->complete;
 }
 
+/* Is it one frame, there as a whole, that has room in z->out by its own word? (What zstd
+ * says where it does not know is larger.) */
+static bool
+is_small_frame(const struct mw_zd *z, const void *p, size_t n)
+{
+	return !z->begun && ZSTD_getFrameContentSize(p, n) <= sizeof z->out &&
+	       ZSTD_findFrameCompressedSize(p, n) == n;
+}
+
+static int
+give(struct mw_zd *z, size_t n, uint64_t max_plain, mw_zstd_sink *sink, void *arg)
+{
+	z->made += n;
+	if (z->made > max_plain)
+		return MW_ELIMIT;
+	return n ? sink(arg, z->out, n) : 0;
+}
+
 int
 mw_zd_put(struct mw_zd *z, const void *p, size_t n, uint64_t max_plain,
           mw_zstd_sink *sink, void *arg)
 {
+	if (is_small_frame(z, p, n)) { /* metadata are; a stream takes longer */
+		size_t k = ZSTD_decompressDCtx(z->d, z->out, sizeof z->out, p, n);
+		z->begun = z->complete = true;
+		return ZSTD_isError(k) ? MW_EDAMAGED : give(z, k, max_plain, sink, arg);
+	}
+	z->begun = true;
 	ZSTD_inBuffer in = {p, n, 0};
 	while (in.pos < in.size || !z->complete) {
 		if (z->complete) /* bytes after the frame */
@@ -327,14 +364,9 @@ mw_zd_put(struct mw_zd *z, const void *p, size_t n, uint64_t max_plain,
 		if (ZSTD_isError(left))
 			return MW_EDAMAGED;
 		z->complete = left == 0;
-		z->made += out.pos;
-		if (z->made > max_plain)
-			return MW_ELIMIT;
-		if (out.pos) {
-			int r = sink(arg, z->out, out.pos);
-			if (r < 0)
-				return r;
-		}
+		int r = give(z, out.pos, max_plain, sink, arg);
+		if (r < 0)
+			return r;
 		if (in.pos == in.size && out.pos < sizeof z->out)
 			break;
 	}

@@ -42,12 +42,16 @@ void mw_zc_free(struct mw_zc *z); /* NULL ok */
 int mw_zc_all(int level, const struct mw_zdict *dict, const void *p, size_t n,
               mw_zstd_sink *sink, void *arg) MW_CHECK;
 
-/* dict: what the frame was compressed with, or NULL; it must stay until mw_zd_free. */
+/* dict: what the frame was compressed with, or NULL; it must stay as long as frames
+ * are put. */
 int mw_zd_new(const struct mw_zdict *dict, struct mw_zd **ret) MW_CHECK;
+/* One that is there, for another frame; on failure it is good for mw_zd_free only. */
+int mw_zd_again(struct mw_zd *z, const struct mw_zdict *dict) MW_CHECK;
 /* Fewer than `max_plain` bytes in all, else MW_ELIMIT; garbage is MW_EDAMAGED. */
 int mw_zd_put(struct mw_zd *z, const void *p, size_t n, uint64_t max_plain,
               mw_zstd_sink *sink, void *arg) MW_CHECK;
 bool mw_zd_complete(const struct mw_zd *z); /* the frame has ended */
+bool mw_zd_small(const struct mw_zd *z);    /* its memory is worth keeping */
 void mw_zd_free(struct mw_zd *z);           /* NULL ok */
 
 #endif

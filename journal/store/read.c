@@ -337,16 +337,29 @@ open_piece(struct opener *op, const struct part_range *p, uint64_t number, uint6
 	return e < 0 ? mw_fail(err, e, "out of memory while reading") : 0;
 }
 
+/* The decompressor, for the next part. */
+static void
+zd_done(struct mw_store *st, struct mw_zd *z)
+{
+	if (st->zd || !z || !mw_zd_small(z))
+		mw_zd_free(z);
+	else
+		st->zd = z;
+}
+
 static int
 open_part(struct opener *op, const struct part_range *p, mw_zstd_sink *sink, void *arg,
           struct mw_err *err)
 {
-	struct mw_zd *z = NULL;
+	struct mw_zd *z = op->st->zd;
+	op->st->zd = NULL; /* a part may be opened while one is */
 	size_t most = piece_most(p);
 	MW_AUTOFREE uint8_t *buf = malloc(2 * most + 1);
-	int e = buf ? mw_zd_new(p->dict, &z) : MW_ENOMEM;
-	if (e < 0)
+	int e = !buf ? MW_ENOMEM : z ? mw_zd_again(z, p->dict) : mw_zd_new(p->dict, &z);
+	if (e < 0) {
+		mw_zd_free(z);
 		return mw_fail(err, e, "out of memory while reading");
+	}
 	if (p->len < MW_AEAD_TAG)
 		e = damaged(op->r, err, "a part is too short");
 	uint64_t number = 0;
@@ -368,7 +381,7 @@ open_part(struct opener *op, const struct part_range *p, mw_zstd_sink *sink, voi
 	}
 	if (e == 0 && !mw_zd_complete(z))
 		e = damaged(op->r, err, "a part is cut short");
-	mw_zd_free(z);
+	zd_done(op->st, z);
 	return e;
 }
 

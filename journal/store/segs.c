@@ -91,6 +91,8 @@ mw_store_segs_close(struct mw_store *st)
 	for (int i = 0; i < MW_OPEN_SEGS; i++)
 		seg_close(&st->open[i]);
 	mw_aead_done(&st->aead);
+	mw_zd_free(st->zd);
+	st->zd = NULL;
 }
 
 size_t

@@ -133,6 +133,7 @@ struct mw_store {
 	int last_seg; /* of these, the one asked for last */
 	uint64_t tick;
 	struct mw_aead aead; /* for the next record that is opened */
+	struct mw_zd *zd;    /* and its next part, or NULL */
 	uint64_t seen;       /* an open segment whose end was looked for, 0: none */
 	struct mw_seg_end seen_end;
 	bool seen_asked;        /* the writer may have said it */

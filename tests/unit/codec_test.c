@@ -174,6 +174,54 @@ zstd_round_trip(void **state)
 	}
 }
 
+/* Frames given as a whole, by one decompressor: the short ones take a way of their own.
+ */
+static void
+zstd_whole_frames(void **state)
+{
+	static const size_t sizes[] = {0, 1, 300, 32767, 32768, 32769, 100000};
+	struct mw_zd *d = NULL;
+	(void)state;
+	assert_int_equal(mw_zd_new(NULL, &d), 0);
+	for (size_t k = 0; k < MW_COUNT(sizes); k++) {
+		MW_BUF_AUTO in = {0};
+		MW_BUF_AUTO packed = {0};
+		MW_BUF_AUTO out = {0};
+		size_t n = sizes[k];
+		for (size_t i = 0; i < n; i++)
+			mw_buf_putc(&in, (char)(i * i >> 7));
+		assert_int_equal(mw_zc_all(3, NULL, in.p, n, to_buf, &packed), 0);
+		assert_int_equal(mw_zd_again(d, NULL), 0);
+		assert_int_equal(mw_zd_put(d, packed.p, packed.n, n, to_buf, &out), 0);
+		assert_true(mw_zd_complete(d));
+		assert_int_equal(out.n, n);
+		assert_true(n == 0 || memcmp(out.p, in.p, n) == 0);
+		assert_true(mw_zd_put(d, "x", 1, n + 1, to_buf, &out) < 0);
+		if (n) {
+			assert_int_equal(mw_zd_again(d, NULL), 0);
+			assert_int_equal(mw_zd_put(d, packed.p, packed.n, n - 1, to_buf,
+			                           &out),
+			                 MW_ELIMIT);
+		}
+		assert_int_equal(mw_zd_again(d, NULL), 0);
+		int r = mw_zd_put(d, packed.p, packed.n - 1, n, to_buf, &out);
+		assert_true(r == MW_EDAMAGED || (r == 0 && !mw_zd_complete(d)));
+		mw_buf_putc(&packed, 0); /* bytes after the frame */
+		assert_int_equal(mw_zd_again(d, NULL), 0);
+		assert_int_equal(mw_zd_put(d, packed.p, packed.n, n, to_buf, &out),
+		                 MW_EDAMAGED);
+		/* And two frames are not one. */
+		packed.n--;
+		size_t one = packed.n;
+		assert_int_equal(mw_buf_reserve(&packed, one), 0);
+		mw_buf_put(&packed, packed.p, one);
+		assert_int_equal(mw_zd_again(d, NULL), 0);
+		assert_int_equal(mw_zd_put(d, packed.p, packed.n, 2 * n, to_buf, &out),
+		                 MW_EDAMAGED);
+	}
+	mw_zd_free(d);
+}
+
 static void
 bomb_is_stopped(void **state)
 {
@@ -239,6 +287,7 @@ main(void)
 	    cmocka_unit_test(sha256_vectors),
 	    cmocka_unit_test(gcm_vector),
 	    cmocka_unit_test(zstd_round_trip),
+	    cmocka_unit_test(zstd_whole_frames),
 	    cmocka_unit_test(bomb_is_stopped),
 	    cmocka_unit_test(key_files),
 	};
