@@ -96,45 +96,16 @@ struct maildir {
 	struct mw_err *err;
 };
 
-/* The file of a message; a reader may have moved it from new to cur, or changed its
- * flags. -1 with ENOENT: it is gone. */
 static int
-open_message(int folder, const char *sub, const char *name)
-{
-	MW_AUTOCLOSE int dir = openat(folder, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int fd = dir < 0
-	             ? -1
-	             : openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	if (fd >= 0 || errno != ENOENT)
-		return fd;
-	MW_AUTOCLOSE int cur = openat(folder, "cur", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct names l = {0};
-	size_t base = strcspn(name, ":");
-	if (cur < 0 || list(cur, false, &l, NULL) < 0) {
-		names_free(&l);
-		errno = ENOENT;
-		return -1;
-	}
-	for (size_t i = 0; i < l.n && fd < 0; i++)
-		if (strncmp(l.v[i], name, base) == 0 &&
-		    (l.v[i][base] == ':' || !l.v[i][base]))
-			fd = openat(cur, l.v[i],
-			            O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	names_free(&l);
-	if (fd < 0)
-		errno = ENOENT;
-	return fd;
-}
-
-static int
-one_message(const struct maildir *m, int folder, const char *path, const char *sub,
-            const char *file)
+one_message(const struct maildir *m, int folder, const char *path,
+            const struct mw_mdir_entry *e, struct mw_mdir_now *now)
 {
 	const struct mw_import_sink *sink = m->s->sink;
 	char name[PATH_MAX];
 	struct stat st;
-	(void)snprintf(name, sizeof name, "%.3000s/%s/%.900s", path, sub, file);
-	MW_AUTOCLOSE int fd = open_message(folder, sub, file);
+	(void)snprintf(name, sizeof name, "%.3000s/%s/%.900s", path,
+	               e->in_new ? "new" : "cur", e->name);
+	MW_AUTOCLOSE int fd = mw_mdir_open(folder, e->in_new, e->name, now);
 	if (fd < 0 && errno == ENOENT)
 		return 0; /* its user removed it meanwhile */
 	if (fd < 0 || fstat(fd, &st) < 0)
@@ -156,6 +127,7 @@ one_folder(const struct maildir *m, const char *path, enum mw_import_folder kind
 	const struct mw_import_sink *sink = m->s->sink;
 	MW_AUTOCLOSE int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct mw_mdir_list l;
+	struct mw_mdir_now now = {.listed = false};
 	struct mw_err why = {0};
 	if (folder < 0)
 		return sink->trouble(sink->arg, path, strerror(errno));
@@ -165,11 +137,11 @@ one_folder(const struct maildir *m, const char *path, enum mw_import_folder kind
 	else if (r < 0)
 		r = sink->trouble(sink->arg, path, why.msg);
 	for (size_t i = 0; i < l.n && r == 0 && kind != MW_IMPORT_LEAVE; i++)
-		r = one_message(m, folder, path, l.v[i].in_new ? "new" : "cur",
-		                l.v[i].name);
+		r = one_message(m, folder, path, &l.v[i], &now);
 	if (l.n && kind == MW_IMPORT_LEAVE)
 		sink->skipped(sink->arg, path, l.n);
 	mw_mdir_list_free(&l);
+	mw_mdir_list_free(&now.l);
 	return r;
 }
 

@@ -185,3 +185,63 @@ mw_mdir_list(int folder, struct mw_mdir_list *ret, struct mw_err *err)
 	ret->n = k;
 	return r;
 }
+
+/* ---- opening what may have been renamed since ---- */
+
+static int
+base_cmp(const char *a, const char *b)
+{
+	size_t n = strcspn(a, ":"), k = strcspn(b, ":");
+	int r = memcmp(a, b, MW_MIN(n, k));
+	return r ? r : (n > k) - (n < k);
+}
+
+static int
+by_base(const void *x, const void *y)
+{
+	const struct mw_mdir_entry *a = x, *b = y;
+	return base_cmp(a->name, b->name);
+}
+
+static int
+list_now(int folder, struct mw_mdir_now *now)
+{
+	mw_mdir_list_free(&now->l);
+	int r = mw_mdir_list(folder, &now->l, NULL);
+	if (now->l.n)
+		qsort(now->l.v, now->l.n, sizeof *now->l.v, by_base);
+	now->listed = r == 0;
+	return r;
+}
+
+static int
+open_in(int folder, bool in_new, const char *name)
+{
+	MW_AUTOCLOSE int dir =
+	    openat(folder, subs[in_new], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return dir < 0
+	           ? -1
+	           : openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
+int
+mw_mdir_open(int folder, bool in_new, const char *name, struct mw_mdir_now *now)
+{
+	const struct mw_mdir_entry key = {(char *)(uintptr_t)name, 0, in_new};
+	int fd = open_in(folder, in_new, name);
+	for (int i = 0; fd < 0 && errno == ENOENT && i < ROUNDS; i++) {
+		if ((i || !now->listed) && list_now(folder, now)) {
+			errno = EIO;
+			return -1;
+		}
+		const struct mw_mdir_entry *e =
+		    now->l.n ? bsearch(&key, now->l.v, now->l.n, sizeof key, by_base)
+		             : NULL;
+		if (!e) { /* nor will it come back */
+			errno = ENOENT;
+			return -1;
+		}
+		fd = open_in(folder, e->in_new, e->name);
+	}
+	return fd;
+}

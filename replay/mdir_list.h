@@ -33,4 +33,16 @@ struct mw_mdir_list {
 int mw_mdir_list(int folder, struct mw_mdir_list *ret, struct mw_err *err) MW_CHECK;
 void mw_mdir_list_free(struct mw_mdir_list *l);
 
+/* Where the messages of one folder are by now, for those that are not where a list has
+ * them. Zeroed: not looked at yet. */
+struct mw_mdir_now {
+	struct mw_mdir_list l; /* by the part of the name before ':' */
+	bool listed;
+};
+/* Opens a message that was listed as `name`, for reading, wherever a rename has brought
+ * it; no link is followed, no pipe waited for. The folder is listed for the first one
+ * that is missed, and again only where that list does not hold any more: a thousand
+ * renames cost one listing. -1 and errno; ENOENT: it is gone. */
+int mw_mdir_open(int folder, bool in_new, const char *name, struct mw_mdir_now *now);
+
 #endif

@@ -35,6 +35,7 @@ forget(struct mw_mdir *m)
 		free(m->folder[i].path);
 		free(m->folder[i].odd[0].name);
 		free(m->folder[i].odd[1].name);
+		mw_mdir_list_free(&m->folder[i].now.l);
 	}
 	free(m->folder);
 	m->folder = NULL;
@@ -203,32 +204,13 @@ by_delivery(const void *x, const void *y)
 	return strcmp(a->name, b->name);
 }
 
-/* The file of a message, which a reader may have moved from new to cur meanwhile. */
+/* The file of a message, which a reader may have renamed meanwhile. */
 static int
-open_message(const struct mw_mdir *m, const struct mw_mdir_message *msg)
+open_message(struct mw_mdir *m, const struct mw_mdir_message *msg)
 {
-	char path[PATH_MAX];
-	const char *dir = m->folder[msg->folder].path;
-	if (snprintf(path, sizeof path, "%s/%s/%s", dir, msg->in_new ? "new" : "cur",
-	             msg->name) >= (int)sizeof path)
-		return -1;
-	/* A pipe that somebody laid there is not waited for, and no link followed. */
-	const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-	int fd = open(path, flags);
-	if (fd >= 0 || errno != ENOENT)
-		return fd;
-	DIR *d;
-	struct dirent *e;
-	size_t base = strcspn(msg->name, ":");
-	(void)snprintf(path, sizeof path, "%s/cur", dir);
-	if (!(d = opendir(path)))
-		return -1;
-	while (fd < 0 && (e = readdir(d)))
-		if (strncmp(e->d_name, msg->name, base) == 0 &&
-		    (e->d_name[base] == ':' || !e->d_name[base]))
-			fd = openat(dirfd(d), e->d_name, flags);
-	(void)closedir(d);
-	return fd;
+	struct mw_mdir_folder *f = &m->folder[msg->folder];
+	MW_AUTOCLOSE int dir = open(f->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return dir < 0 ? -1 : mw_mdir_open(dir, msg->in_new, msg->name, &f->now);
 }
 
 /* A link, pipe, socket or directory in a message's place: its user may lay there what he

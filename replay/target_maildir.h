@@ -6,6 +6,7 @@
 #ifndef MW_REPLAY_TARGET_MAILDIR_H
 #define MW_REPLAY_TARGET_MAILDIR_H
 
+#include "replay/mdir_list.h"
 #include "replay/target_files.h"
 
 struct mw_mdir_place { /* a folder that copies go into */
@@ -24,6 +25,7 @@ struct mw_mdir_folder { /* a folder that was found */
 		size_t n;
 		char *name; /* the first */
 	} odd[2];
+	struct mw_mdir_now now; /* once one was missed */
 };
 
 struct mw_mdir_message {

@@ -6,6 +6,7 @@
 #include "journal/base/util.h"
 #include "tests/support/shell.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -207,11 +208,60 @@ while_it_is_read(void **state)
 	assert_int_equal(pthread_join(th, NULL), 0);
 }
 
+/* Opened, and it is the one that was listed: its inode says so. */
+static int
+opens(const struct mw_mdir_entry *e, struct mw_mdir_now *now)
+{
+	struct stat st;
+	int fd = mw_mdir_open(folder, e->in_new, e->name, now);
+	if (fd < 0)
+		return -errno;
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_ino, e->ino);
+	(void)close(fd);
+	return 0;
+}
+
+static void
+what_was_renamed_is_opened(void **state)
+{
+	(void)state;
+	shell("rm -rf '%s/new' '%s/cur'; mkdir '%s/new' '%s/cur'", root, root, root,
+	      root);
+	for (int i = 0; i < 300; i++) {
+		char name[40];
+		(void)snprintf(name, sizeof name, "new/%d.x", i);
+		lay(name);
+	}
+	struct mw_mdir_list l;
+	struct mw_mdir_now now = {.listed = false};
+	struct mw_err err = {0};
+	assert_int_equal(mw_mdir_list(folder, &l, &err), 0);
+	assert_int_equal(l.n, 300);
+	assert_int_equal(opens(&l.v[0], &now), 0);
+	assert_false(now.listed); /* not needed yet */
+	shell("cd '%s/new' && for i in *; do mv \"$i\" ../cur/\"$i\":2,S; done", root);
+	for (size_t i = 0; i < 150; i++)
+		assert_int_equal(opens(&l.v[i], &now), 0);
+	assert_true(now.listed);
+	shell("cd '%s/cur' && for i in *; do mv \"$i\" \"${i%%S}\"RS; done", root);
+	for (size_t i = 100; i < 300; i++)
+		assert_int_equal(opens(&l.v[i], &now), 0);
+	shell("rm '%s'/cur/1*", root);
+	for (size_t i = 0; i < 300; i++)
+		assert_int_equal(opens(&l.v[i], &now),
+		                 l.v[i].name[0] == '1' ? -ENOENT : 0);
+	mw_mdir_list_free(&l);
+	mw_mdir_list_free(&now.l);
+	shell("rm '%s'/cur/*", root);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(what_lies_there),
+	    cmocka_unit_test(what_was_renamed_is_opened),
 	    cmocka_unit_test(while_it_is_rewritten),
 	    cmocka_unit_test(while_it_is_read),
 	};
