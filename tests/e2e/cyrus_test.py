@@ -275,6 +275,43 @@ def missing(t):
 			     for f in s["failures"]), "no such mailbox: exit 3, named", r)
 
 
+def undone(t):
+	"""undo takes away what is where it was put, whatever its flags; not what its user moved,
+	deleted, copied or put there himself."""
+	jobs = [workload.Mail(f"m{i}", b"Message-ID: <u%d@r>\r\nSubject: %d\r\n\r\nx\r\n" % (i, i),
+			      "w@remote.test", [USER], {}, USERS) for i in range(12)]
+	with cyrus.CyrusRig(t.sub("undo"), users=USERS, deliver=False) as rig:
+		rig.start()
+		rig.send(jobs)
+
+		def step(*words):
+			target = rig.replay_args()
+			return rig.mailwal("--json", *target[:1], *words, *target[1:])
+
+		run = step("run", "--all").summary["run"]
+		c = rig.login(USER)
+		for name in ("Kept", "Copied"):
+			c.create(name)
+		c.select("INBOX")
+		uids = [u.decode() for u in c.uid("SEARCH", "ALL")[1][0].split()]
+		c.uid("MOVE", uids[0], "Kept")
+		c.uid("COPY", uids[1], "Copied")
+		c.uid("STORE", uids[2], "+FLAGS", "(\\Flagged \\Seen)")
+		c.uid("STORE", uids[3], "+FLAGS", "\\Deleted")
+		c.expunge()
+		c.uid("STORE", uids[4], "+FLAGS", "\\Deleted")
+		c.append("INBOX", None, None, b"Subject: mine\r\n\r\nmine\r\n")
+		c.logout()
+		for dry, left in ((["-n"], 11), ([], 1)):
+			r = step("undo", run, *dry)
+			t.ok(r.rc == 0 and (r.summary["undone"], r.summary["skipped"]) == (10, 2),
+			     f"undo {dry}: ten of twelve", r)
+			have = {k[1]: len(v) for k, v in mailbox.dump(rig).items() if v}
+			t.equal(have, {"Kept": 1, "Copied": 1, "INBOX": left}, "and what is there then")
+		r = step("run", "--all")
+		t.ok(r.rc == 0 and r.summary["restored"] == 10, "a replay puts the ten back", r)
+
+
 def main(t):
 	if not cyrus.root():
 		t.skip("no Cyrus: contrib/install-deps test unpacks it")
@@ -285,6 +322,7 @@ def main(t):
 	exactly_once(t, rnd, False)
 	missing(t)
 	suppressed(t)
+	undone(t)
 
 
 tap.run(main)

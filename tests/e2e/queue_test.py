@@ -5,6 +5,7 @@ replay looks is there once all the same."""
 # MW_TEST_COST 20
 
 import os
+import subprocess
 import sys
 import time
 
@@ -265,6 +266,47 @@ fi
 	     and texts(rig, DORA).get("gone") == 1, "and a run puts it back", r)
 
 
+def postsuper(rig, *words):
+	subprocess.run([f"{servers.POSTFIX_BIN}/postsuper", "-c", f"{rig.run}/postfix", *words],
+		       capture_output=True, timeout=tap.PATIENCE, check=True)
+
+
+def on_hold(t, rig):
+	"""What the postmaster holds by hand is left to Postfix too, however old what its log told is,
+	and delivered by it once, when it is released."""
+	names = ("held 1", "held 2", "held 3")
+	before = texts(rig, DORA)
+	for name in names:
+		post(rig, name, [DORA])
+	settle(rig, 1 + len(names))  # "third" waits still
+	ids = {q["queue_id"] for q in rig.queue()}
+	postsuper(rig, "-h", "ALL")
+	t.equal({q["queue_name"] for q in rig.queue()}, {"hold"}, "all of it is held")
+	lose(rig)
+	for what in ("the queue alone", "its log too"):
+		r = rig.replay("--user", DORA)
+		t.ok(r.rc == 0 and numbers(r, "queued", "failed") == [len(ids), 0]
+		     and not set(texts(rig, DORA)) & {*names, "third"},
+		     f"held, known by {what}: left to Postfix", r)
+		r = rig.mailwal("outcomes", f"{rig.run}/maillog")
+		t.equal(r.rc, 0, "its log is read")
+	r = recover(rig, "--missing")
+	t.ok(r.rc == 0 and numbers(r, "queued") == [len(ids)], "recover leaves it, too", r)
+	servers.write(f"{rig.run}/transport", "")
+	rig.end("postfix")
+	rig.start_postfix()
+	postsuper(rig, "-H", "ALL")
+	rig.flush()
+	rig.wait_queue()
+	t.equal({k: texts(rig, DORA).get(k) for k in names}, dict.fromkeys(names, 1),
+		"released: delivered once")
+	for what in ("before its log is read", "behind it"):
+		r = rig.replay("--user", DORA)
+		t.ok(r.rc == 0 and numbers(r, "restored", "queued") == [0, 0]
+		     and texts(rig, DORA) == {**before, "third": 1, **dict.fromkeys(names, 1)},
+		     f"a replay {what} puts nothing twice", f"{texts(rig, DORA)}\n{r}")
+		rig.mailwal("outcomes", f"{rig.run}/maillog")
+
 
 def of_postfix(t):
 	link = f"/tmp/mw-queue.{os.getpid()}"
@@ -279,6 +321,7 @@ def of_postfix(t):
 			not_recovered(t, rig)
 			bad_commands(t, rig)
 			leaves_meanwhile(t, rig)
+			on_hold(t, rig)
 	finally:
 		os.unlink(link)
 
