@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Folders that show mail of others (\\All, \\Flagged: Dovecot's virtual plugin) and folders that
-are not the user's own (a public namespace) are no places to put mail into, and what they show
+are not the user's own (a public namespace, another user's that is shared) are no places to put mail into, and what they show
 is nobody's copy: not counted again, and not taken for a copy that is lost."""
 # MW_TEST_COST 10
 
@@ -47,6 +47,26 @@ namespace public {{
   mailbox Gone {{
     special_use = \\Sent
   }}
+}}
+"""
+
+SHARED = """
+mail_plugins = $mail_plugins acl
+protocol imap {{
+  mail_plugins = $mail_plugins acl imap_acl
+}}
+namespace shared {{
+  type = shared
+  prefix = shared/%%u/
+  separator = /
+  location = maildir:{store}/%%d/%%n:INDEXPVT=~/shared/%%u
+  subscriptions = no
+  list = yes
+}}
+plugin {{
+  acl = vfile
+  acl_user = %u
+  acl_shared_dict = file:{dir}/dict/shared.db
 }}
 """
 
@@ -135,7 +155,43 @@ def unmarked(t):
 		t.ok(r.rc == 0 and r.summary["imported"] == 0, "nor is it imported", r)
 
 
+def lent(t):
+	"""What bert lets anna see is no copy of hers."""
+	team = f"shared/{BERT}/Team"
+	rig = rigs.Rig(t.sub("shared"), users=(ANNA, BERT), aliases={})
+	os.makedirs(f"{rig.run}/dict")
+	os.chmod(f"{rig.run}/dict", 0o777)
+	with open(f"{rig.run}/dovecot.conf", "a", encoding="utf-8") as f:
+		f.write(SHARED.format(store=rig.store, dir=rig.run))
+	with rig:
+		rig.start()
+		for name in ("one", "two", "three"):
+			rig.send([mail(name, [ANNA, BERT])])
+		rig.wait_queue()
+		c = mailbox.login(rig, BERT)
+		c.create("Team")
+		t.need(c.setacl("Team", ANNA, "lrwstipekxa")[0] == "OK", "bert shares a folder")
+		c.select("INBOX")
+		c.uid("COPY", "1:*", "Team")
+		c.logout()
+		t.equal((len(texts(rig, ANNA, team)), len(texts(rig, ANNA, "INBOX"))), (3, 3),
+			"anna sees it")
+		delete(rig, ANNA, "two")
+		for n in (1, 0):
+			r = rig.mailwal("--json", "recover", *rig.replay_args()[1:], "--user", ANNA, "--missing",
+					"--folder", "Back")
+			t.ok(r.rc == 0 and (r.summary["restored"], r.summary["already_there"]) == (n, 3 - n),
+			     f"recover --missing: {n}", r)
+		r = rig.replay("--user", ANNA, "--folder", team)
+		t.ok(r.rc == 64 and "not the user's own" in r.err, "nothing is put there", r)
+		r = rig.replay("--all")
+		t.ok(r.rc == 0 and r.summary["already_there"] == 6, "a replay finds all of it", r)
+		t.equal((texts(rig, ANNA, "Back"), len(texts(rig, BERT, "Team"))), (["two"], 3),
+			"each is where it belongs")
+
+
 def main(t):
+	lent(t)
 	if not os.path.exists(PLUGIN):
 		t.skip("no virtual plugin of Dovecot")
 		return
