@@ -2,7 +2,9 @@
 
 #include "journal/base/clock.h"
 #include "journal/base/domain.h"
+#include "journal/base/path.h"
 #include "journal/base/util.h"
+#include "replay/mtalog.h"
 #include "replay/queue.h"
 #include "replay/queue_ahead.h"
 
@@ -163,17 +165,31 @@ struct whose {
 };
 
 static bool
+names_him(const struct whose *w, struct mw_str rcpt)
+{
+	const struct mw_copy *c = w->c;
+	if (mw_addr_eq(rcpt, c->rcpt) || (c->addr.n && mw_addr_eq(rcpt, c->addr)))
+		return true;
+	struct mw_str base = mw_addr_base(rcpt, w->conf->recipient_delimiter, w->tmp);
+	const char *login = base.p ? mw_mailbox_name(w->conf, base, w->tmp) : NULL;
+	return login && mw_addr_eq(mw_strz(login), mw_strz(c->mailbox));
+}
+
+/* Sendmail lists a recipient as it came; a record has the address. */
+static bool
 is_his(void *arg, struct mw_str rcpt, bool cut)
 {
 	const struct whose *w = arg;
 	const struct mw_copy *c = w->c;
 	if (cut)
 		return mw_str_istarts(c->rcpt, rcpt) || mw_str_istarts(c->addr, rcpt);
-	if (mw_addr_eq(rcpt, c->rcpt) || (c->addr.n && mw_addr_eq(rcpt, c->addr)))
+	if (names_him(w, rcpt))
 		return true;
-	struct mw_str base = mw_addr_base(rcpt, w->conf->recipient_delimiter, w->tmp);
-	const char *login = base.p ? mw_mailbox_name(w->conf, base, w->tmp) : NULL;
-	return login && mw_addr_eq(mw_strz(login), mw_strz(c->mailbox));
+	char *plain = mw_arena_alloc(w->tmp, rcpt.n ? rcpt.n : 1);
+	if (!plain)
+		return false;
+	struct mw_str addr = mw_path_addr(mw_mtalog_plain(rcpt, plain), w->tmp);
+	return addr.p && !mw_str_eq(addr, rcpt) && names_him(w, addr);
 }
 
 /* Is this copy in the queue, by the last reading? */

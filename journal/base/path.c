@@ -15,10 +15,10 @@ is_blank(char c)
 static bool
 is_between(char c)
 {
-	return strchr("@.:,", c) != NULL && c;
+	return strchr("@.:,;", c) != NULL && c;
 }
 
-/* Behind the comment at i, which may have others inside; 0: it does not end. */
+/* Behind the comment at i, which may have others inside, and need not end. */
 static size_t
 comment_end(struct mw_str s, size_t i)
 {
@@ -30,7 +30,7 @@ comment_end(struct mw_str s, size_t i)
 		if (depth == 0)
 			return i + 1;
 	}
-	return 0;
+	return s.n;
 }
 
 /* Behind the quoted string or the literal at i; 0: it does not end. */
@@ -66,8 +66,11 @@ strip(struct mw_str s, char *ret)
 		if (s.p[i] == '(' || is_blank(s.p[i])) {
 			gap = true;
 			end = s.p[i] == '(' ? comment_end(s, i) : end;
-			if (end == 0)
-				return SIZE_MAX;
+			continue;
+		}
+		if (s.p[i] == '<' && s.p[s.n - 1] == '>') { /* behind a phrase */
+			s.n--;
+			n = 0;
 			continue;
 		}
 		/* Two words without anything between them. */
@@ -79,7 +82,7 @@ strip(struct mw_str s, char *ret)
 			if (end == 0)
 				return SIZE_MAX;
 		} else if (s.p[i] == '\\' ? end == s.n || !is_letter(s.p[end])
-		                          : strchr(")<>;", s.p[i]) != NULL) {
+		                          : strchr(")<>", s.p[i]) != NULL) {
 			return SIZE_MAX;
 		}
 		for (; i < end; i++) {
@@ -122,7 +125,7 @@ mw_path_addr(struct mw_str path, struct mw_arena *arena)
 	struct mw_str a = mw_str_trim(path);
 	if (a.n >= 2 && a.p[0] == '<' && a.p[a.n - 1] == '>')
 		a = mw_str_trim(mw_str(a.p + 1, a.n - 2));
-	if (has_any(a, "( \t\r\n\\")) {
+	if (has_any(a, "(< \t\r\n\\")) {
 		char *copy = mw_arena_alloc(arena, a.n);
 		if (!copy)
 			return mw_str(NULL, 0);
@@ -130,9 +133,12 @@ mw_path_addr(struct mw_str path, struct mw_arena *arena)
 		if (n != SIZE_MAX)
 			a = mw_str(copy, n);
 	}
-	while (a.n && a.p[a.n - 1] == ',')
-		a.n--;
-	a = without_route(a);
+	for (; a.n && (a.p[a.n - 1] == ',' || a.p[a.n - 1] == ';'); a.n--)
+		;
+	for (; a.n && *a.p == ','; a.n--)
+		a.p++;
+	for (size_t n = a.n + 1; n > a.n; a = without_route(a))
+		n = a.n;
 	/* The root's dot: example.org. is example.org, and a mailbox has no other name.
 	 */
 	if (a.n && a.p[a.n - 1] == '.' && mw_addr_domain(a).n > 1)
