@@ -463,8 +463,16 @@ hear(struct mw_control *c, size_t i)
 	if (k <= 0 || mw_buf_ok(&who->in) < 0)
 		leave(c, i, false);
 	else if (memchr(chunk, '\n', (size_t)k) &&
-	         mw_str_cut(mw_buf_str(&who->in), '\n', &line, &rest))
-		leave(c, i, serve(c, who, mw_str_trim(line)));
+	         mw_str_cut(mw_buf_str(&who->in), '\n', &line, &rest)) {
+		const struct mw_clock *clock = mw_clock_system();
+		int64_t began = clock->mono_us(clock);
+		bool keep_fd = serve(c, who, mw_str_trim(line));
+		/* What the others asked meanwhile was not heard: no silence of theirs. */
+		int64_t took = clock->mono_us(clock) - began;
+		for (size_t j = 0; j < c->n; j++)
+			c->caller[j].until += took;
+		leave(c, i, keep_fd);
+	}
 }
 
 static void
