@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static bool
 is_sep(char c)
@@ -142,7 +143,8 @@ same_socket(const char *theirs, const char *root, struct mw_str ours)
 {
 	char dir_a[PATH_MAX], dir_b[PATH_MAX], path[PATH_MAX];
 	struct mw_str a = mw_strz(theirs);
-	if (mw_str_eq(a, ours))
+	bool same = mw_str_eq(a, ours);
+	if (same && !root)
 		return true;
 	const char *slash_a = strrchr(theirs, '/'),
 	           *slash_b = memrchr(ours.p, '/', ours.n);
@@ -152,6 +154,8 @@ same_socket(const char *theirs, const char *root, struct mw_str ours)
 	(void)snprintf(dir_a, sizeof dir_a, "%.*s", (int)n, a.p);
 	(void)snprintf(dir_b, sizeof dir_b, "%.*s", (int)k, ours.p);
 	(void)snprintf(path, sizeof path, "%.*s", (int)ours.n, ours.p);
+	if (same && access(dir_a, F_OK) < 0)
+		return true; /* it is yet to be made */
 	return (mw_str_eq(mw_str(a.p + n, a.n - n), mw_str(ours.p + k, ours.n - k)) &&
 	        same_file(dir_a, root, dir_b)) ||
 	       same_file(theirs, root, path);

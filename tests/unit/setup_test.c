@@ -369,12 +369,13 @@ a_program_that_fails_is_told(void **state)
 }
 
 /* The holes of a chrooted Postfix at root/queue, whose list has "unix:", where and path,
- * while mailwald listens at root/run/m. */
+ * while mailwald listens at root/at. */
 static size_t
-holes_of(const char *root, const char *where, const char *path, bool want_plan)
+holes_of(const char *root, const char *at, const char *where, const char *path,
+         bool want_plan)
 {
 	char listen[120], queue[120], list[120];
-	(void)snprintf(listen, sizeof listen, "unix:%s/run/m", root);
+	(void)snprintf(listen, sizeof listen, "unix:%s/%s", root, at);
 	(void)snprintf(queue, sizeof queue, "%s/queue", root);
 	(void)snprintf(list, sizeof list, "unix:%s%s", where, path);
 	const struct postfix_case c = {.main = {{"smtpd_milters", list},
@@ -423,16 +424,18 @@ a_chroot_with_the_socket_put_into_it(void **state)
 	make(true, root, "queue");
 	make(true, root, "queue/mailwal");
 	make(false, root, "run/m");
-	assert_true(holes_of(root, "", "mailwal/m", false) > 0);
+	assert_true(holes_of(root, "run/m", "", "mailwal/m", false) > 0);
 	(void)snprintf(a, sizeof a, "%s/run/m", root);
 	(void)snprintf(b, sizeof b, "%s/queue/mailwal/m", root);
 	assert_int_equal(link(a, b), 0);
-	assert_int_equal(holes_of(root, "", "mailwal/m", false), 0);
-	assert_int_equal(holes_of(root, "", "/mailwal/m", false), 0);
-	assert_true(holes_of(root, root, "/queue/mailwal/m", false) > 0);
+	assert_int_equal(holes_of(root, "run/m", "", "mailwal/m", false), 0);
+	assert_int_equal(holes_of(root, "run/m", "", "/mailwal/m", false), 0);
+	assert_true(holes_of(root, "run/m", root, "/queue/mailwal/m", false) > 0);
 	(void)snprintf(b, sizeof b, "%s/queue/out", root);
 	assert_int_equal(symlink("../run", b), 0);
-	assert_true(holes_of(root, "", "out/m", false) > 0);
+	assert_true(holes_of(root, "run/m", "", "out/m", false) > 0);
+	assert_true(holes_of(root, "queue/out/m", "", "out/m", false) > 0);
+	assert_int_equal(holes_of(root, "queue/none/m", "", "none/m", false), 0);
 
 	if (unshare(CLONE_NEWNS) == 0 &&
 	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0) {
@@ -440,14 +443,14 @@ a_chroot_with_the_socket_put_into_it(void **state)
 		(void)snprintf(a, sizeof a, "%s/run", root);
 		(void)snprintf(b, sizeof b, "%s/queue/mounted", root);
 		assert_int_equal(mount(a, b, NULL, MS_BIND, NULL), 0);
-		assert_int_equal(holes_of(root, "", "mounted/m", false), 0);
+		assert_int_equal(holes_of(root, "run/m", "", "mounted/m", false), 0);
 		assert_int_equal(umount(b), 0);
 		/* At the same path in the chroot it is what the plan names, too. */
 		(void)snprintf(b, sizeof b, "mkdir -p '%s/queue%s/run'", root, root);
 		assert_int_equal(system(b), 0);
 		(void)snprintf(b, sizeof b, "%s/queue%s/run", root, root);
 		assert_int_equal(mount(a, b, NULL, MS_BIND, NULL), 0);
-		assert_int_equal(holes_of(root, root, "/run/m", true), 0);
+		assert_int_equal(holes_of(root, "run/m", root, "/run/m", true), 0);
 		assert_int_equal(umount(b), 0);
 	}
 	(void)snprintf(b, sizeof b, "rm -r '%s'", root);
