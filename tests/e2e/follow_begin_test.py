@@ -155,12 +155,30 @@ def empty(t, a):
 	s.kill()
 
 
+def empty_too(t, a, b):
+	"""One of a set was empty then."""
+	take(a, "old")
+	s = Standby(t, a, "one of two empty, since now", "--since", "now")
+	s.argv[3:3] = ["-j", a.journal, "-j", b.journal]
+	s.start()
+	s.says("current")
+	s.kill()
+	take(a, "one")
+	take(b, "other")
+	s.start()
+	s.has("one", "other")
+	s.kill()
+
+
 def main(t):
-	with alone.Alone(t.sub("empty"), "local_domains = example.test", "queue_command = none") as a:
+	head = ("local_domains = example.test", "queue_command = none")
+	with alone.Alone(t.sub("a"), *head) as a, alone.Alone(t.sub("b"), *head) as b:
+		empty_too(t, a, b)
+	with alone.Alone(t.sub("empty"), *head) as a:
 		empty(t, a)
-	with alone.Alone(t.sub("ages"), "local_domains = example.test", "queue_command = none") as a:
+	with alone.Alone(t.sub("ages"), *head) as a:
 		ages(t, a)
-	with alone.Alone(t.sub("journal"), "local_domains = example.test", "queue_command = none") as a:
+	with alone.Alone(t.sub("journal"), *head) as a:
 		take(a, "old")
 		mark(t, a)
 		now = Standby(t, a, "since now", "--since", "now")
