@@ -173,7 +173,7 @@ static int
 next_line(struct mw_logsrc *l, struct mw_str *ret, int wait_ms, struct mw_err *err)
 {
 	for (;;) {
-		char *p = (char *)l->in.p + l->at;
+		char *p = l->in.p ? (char *)l->in.p + l->at : NULL;
 		size_t n = l->in.n - l->at;
 		char *end = n ? memchr(p, '\n', n) : NULL;
 		bool last = !end && l->ended && n;
