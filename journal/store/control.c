@@ -85,10 +85,13 @@ send_all(int fd, const char *p, size_t n, struct mw_err *err)
 static int
 receive(int fd, int ms, struct mw_buf *in, struct mw_err *err)
 {
+	const struct mw_clock *clock = mw_clock_system();
+	int64_t until = clock->mono_us(clock) + ms * INT64_C(1000);
 	for (;;) {
 		char tmp[4096];
 		struct pollfd pf = {fd, POLLIN, 0};
-		int k = poll(&pf, 1, ms);
+		int64_t left = until - clock->mono_us(clock);
+		int k = poll(&pf, 1, (int)((MW_MAX(left, 0) + 999) / 1000));
 		if (k < 0 && errno == EINTR)
 			continue;
 		if (k <= 0)

@@ -29,7 +29,8 @@ enum {
 	INDEXED = 225,
 	CONTENT = 8000,
 	ROUNDS = 60,
-	AHEAD = 8 << 20 /* zeros behind the last record */
+	AHEAD = 8 << 20, /* zeros behind the last record */
+	DRIPS = 2000
 };
 
 static struct scratch place;
@@ -131,8 +132,9 @@ static struct writer {
 	pthread_t thread;
 	int fd, stop[2];
 	const char *answer; /* NULL: none */
-	unsigned asked;
+	unsigned asked, dripped;
 } writer;
+static const char drip[] = "o"; /* as the answer: this, one after the other */
 
 static void *
 writer_main(void *arg)
@@ -156,6 +158,9 @@ writer_main(void *arg)
 			continue;
 		}
 		ssize_t k = recv(fd, line, sizeof line, 0);
+		while (w->answer == drip && w->dripped < DRIPS &&
+		       poll(&p[1], 1, 30) == 0 && send(fd, "o", 1, MSG_NOSIGNAL) == 1)
+			w->dripped++;
 		if (k == 5 && memcmp(line, "head\n", 5) == 0)
 			(void)!send(fd, w->answer, strlen(w->answer), MSG_NOSIGNAL);
 		(void)close(fd);
@@ -324,6 +329,20 @@ space_is_left_to_the_writer(void **unused)
 	assert_int_equal(find(st, 3).n, MAILS / 40);
 	mw_store_close(st);
 	assert_int_equal(writer_stop(), 0);
+}
+
+/* One that answers by a byte now and then is not listened to for long. */
+static void
+slow_answer(void **unused)
+{
+	(void)unused;
+	refresh();
+	writer_start(drip);
+	struct mw_store *st = open_copy(true);
+	assert_int_equal(find(st, 3).n, MAILS / 40);
+	mw_store_close(st);
+	assert_int_equal(writer_stop(), 1);
+	assert_in_range(writer.dripped, 0, DRIPS - 1);
 }
 
 static void
@@ -530,6 +549,7 @@ main(void)
 	    cmocka_unit_test(little_is_read),
 	    cmocka_unit_test(as_by_a_walk),
 	    cmocka_unit_test(space_is_left_to_the_writer),
+	    cmocka_unit_test(slow_answer),
 	    cmocka_unit_test(walk_after_look_up_reads_all),
 	    cmocka_unit_test(damage_beside_a_writer),
 	    cmocka_unit_test(rubbish_beside_a_writer),
