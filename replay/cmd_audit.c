@@ -24,8 +24,7 @@ struct job {
 	struct mw_cli *cli;
 	struct mw_audit a;
 	int64_t since_us;
-	int64_t
-	    first_us; /* of the log's lines, or since when it is empty; 0: not known */
+	int64_t first_us, empty_us; /* of the log's lines; of its empty files; or 0 */
 	uint64_t lines, of_mta;
 	uint64_t *seq; /* of records that the log knows of, sorted at the end */
 	size_t n_seq, cap_seq;
@@ -51,19 +50,19 @@ add_seq(struct job *j, uint64_t seq)
 }
 
 static void
-begins(struct job *j, int64_t us)
+begins(int64_t *first_us, int64_t us)
 {
-	if (us && (!j->first_us || us < j->first_us))
-		j->first_us = us;
+	if (us && (!*first_us || us < *first_us))
+		*first_us = us;
 }
 
-/* An empty one has been so since it was made, or emptied. */
+/* An empty one has been so since it was made, or emptied: the beginning, if all are. */
 static void
 begins_empty(struct job *j, const char *path)
 {
 	struct stat st;
 	if (stat(path, &st) == 0 && S_ISREG(st.st_mode))
-		begins(j, st.st_mtime * SECOND_US);
+		begins(&j->empty_us, st.st_mtime * SECOND_US);
 }
 
 static int
@@ -88,7 +87,7 @@ read_log(struct job *j, const char *path, struct mw_err *err)
 		j->lines++;
 		(void)mw_mtalog_line(line, l.ref_us, &e);
 		l.stamped = l.stamped || e.time_us;
-		begins(j, e.time_us);
+		begins(&j->first_us, e.time_us);
 		j->of_mta += e.mta;
 		r = mw_audit_event(&j->a, &e) ? mw_fail(err, MW_ENOMEM, "out of memory")
 		                              : 0;
@@ -137,6 +136,7 @@ static int
 check_lines(struct job *j, struct mw_err *err)
 {
 	uint64_t n = 0;
+	j->first_us = j->lines ? j->first_us : j->empty_us;
 	bool late = j->since_us > INT64_MIN / 2 && j->first_us > j->since_us;
 	int r = j->of_mta && !late ? 0 : count_mail(j, &j->unseen, &n, err);
 	if (r < 0 || j->of_mta || !n)
@@ -581,7 +581,8 @@ mw_cmd_audit(struct mw_cli *cli, int argc, char **argv)
 	if (r == 0) {
 		tell(&j);
 		j.told = true;
-		r = remember(&j, &err);
+		if (j.of_mta || !j.unseen) /* else nothing was compared: no audit */
+			r = remember(&j, &err);
 	}
 	if (r < 0 && r != MW_ECANCEL && !j.told)
 		remember_failure(&j, &err);

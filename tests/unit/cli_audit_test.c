@@ -144,6 +144,51 @@ begins_late(void **state)
 	}
 }
 
+/* Nothing was compared, so that is no audit that status could speak of. */
+static void
+nothing_compared(void **state)
+{
+	(void)state;
+	make(NULL);
+	write_conf("");
+	write_log(LINE, NULL);
+	assert_int_equal(run("audit '%s'", log_path), 0);
+	for (int empty = 0; empty < 2; empty++) {
+		char cmd[700];
+		(void)snprintf(cmd, sizeof cmd,
+		               "cd '%s' && rm ledger/audit.state ledger/last.audit",
+		               journal);
+		assert_int_equal(system(cmd), 0);
+		write_log("", NULL);
+		assert_int_equal(run("audit %s '%s'", empty ? "" : "--since -2h",
+		                     log_path),
+		                 0);
+		(void)run("--json status");
+		if (!empty != !!strstr(out, "\"audit_holes\":0"))
+			fail_msg("%d: %s", empty, out);
+	}
+}
+
+/* An older log that is empty is not where the log begins. */
+static void
+empty_before(void **state)
+{
+	char line[200];
+	time_t now = time(NULL);
+	struct tm tm;
+	(void)state;
+	(void)gmtime_r(&now, &tm);
+	(void)strftime(line, sizeof line,
+	               "%Y-%m-%dT%H:%M:%SZ mx postfix/smtpd[1]: connect from u[::1]\n",
+	               &tm);
+	make(NULL);
+	write_conf("");
+	write_log(line, ": >log.1 && touch -d '-2 days' log.1");
+	assert_int_equal(run("audit --since -26h '%s.1' '%s' 2>&1 #", log_path, log_path),
+	                 0);
+	assert_non_null(strstr(out, "messages journaled before that were not"));
+}
+
 /* Whatever its name says. */
 static void
 packed(void **state)
@@ -187,10 +232,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(not_done),
-	    cmocka_unit_test(quiet),
-	    cmocka_unit_test(begins_late),
-	    cmocka_unit_test(packed),
+	    cmocka_unit_test(not_done),     cmocka_unit_test(quiet),
+	    cmocka_unit_test(begins_late),  cmocka_unit_test(nothing_compared),
+	    cmocka_unit_test(empty_before), cmocka_unit_test(packed),
 	};
 	return cmocka_run_group_tests(tests, begin, teardown);
 }
