@@ -89,7 +89,8 @@ mw_retain_confirm(uint64_t n, bool yes, const char *what, struct mw_err *err)
 	        "This will %s %llu messages for good. Type the number to go on: ", what,
 	        (unsigned long long)n);
 	if (!fgets(line, sizeof line, stdin))
-		return mw_fail(err, MW_EDECLINED, "not confirmed");
+		return mw_cli_stopped() ? mw_fail(err, MW_ECANCEL, "interrupted")
+		                        : mw_fail(err, MW_EDECLINED, "not confirmed");
 	unsigned long long got = strtoull(line, &end, 10);
 	if (end == line || (*end && *end != '\n') || got != n)
 		return mw_fail(err, MW_EDECLINED, "not confirmed");

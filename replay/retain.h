@@ -24,7 +24,7 @@ int mw_retain_no_hold_lost(struct mw_cli *cli, struct mw_err *err) MW_CHECK;
 /* As [first, last] pairs of sequence numbers; NULL: none. */
 json_t *mw_lost_json(const struct mw_lost *l);
 /* May n messages go? --yes, or a person at the terminal who types the number. 0, or
- * MW_EUSAGE, MW_ECANCEL. */
+ * MW_EUSAGE, MW_EDECLINED, MW_ECANCEL. */
 int mw_retain_confirm(uint64_t n, bool yes, const char *what,
                       struct mw_err *err) MW_CHECK;
 

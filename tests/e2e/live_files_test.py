@@ -160,10 +160,12 @@ def several(t, site):
 
 def erasing(t, site):
 	user = "g0@example.org"
-	rc, said, asked = on_terminal(site, b"no\n", "erase", "--user", user)
-	r = site("list", "--user", user, "--no-header")
-	t.ok(rc == 1 and asked and "not confirmed" in said and len(r.out.splitlines()) == 12,
-	     "an erasure that is not confirmed: exit 1", f"{rc} {said}\n{r}")
+	for answer, wanted, why in ((b"no\n", 1, "not confirmed"), (b"\x04", 1, "not confirmed"),
+				    (b"\x03", 130, "interrupted")):
+		rc, said, asked = on_terminal(site, answer, "erase", "--user", user)
+		r = site("list", "--user", user, "--no-header")
+		t.ok(rc == wanted and asked and why in said and len(r.out.splitlines()) == 12,
+		     f"an erasure, {why}: exit {wanted}", f"{rc} {said}\n{r}")
 
 
 def odd_mboxes(t, site):
