@@ -331,7 +331,14 @@ open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
 	 * remembered. */
 	bool load =
 	    !a->fresh && (mw_target_write_only(a->to) || a->t.filing == MW_FILE_SIEVE);
-	return mw_ledger_open(dir, a->to, load, ret, err);
+	int r = mw_ledger_open(dir, a->to, load, ret, err);
+	const char *other = r ? NULL : mw_ledger_other(*ret);
+	if (other && !cli->quiet)
+		fprintf(stderr,
+		        "mailwal: %s is the server %s of earlier runs: what they put "
+		        "there counts\n",
+		        a->to, other);
+	return r;
 }
 
 static int

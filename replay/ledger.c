@@ -5,6 +5,7 @@
 #include "journal/base/fs.h"
 #include "journal/base/util.h"
 #include "journal/codec/digest.h"
+#include "replay/ledger_server.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +36,8 @@ struct entry { /* open addressing, key 0: free */
 struct mw_ledger {
 	pthread_mutex_t mu; /* guards what follows the names */
 	int lock_fd, log_fd;
-	char *path, *dir;                             /* of the log, and where it is */
+	char *path, *dir;             /* of the log, and where it is */
+	char other[MW_LEDGER_TARGET]; /* the name under which the server is known */
 	char id[MW_ID_TEXT + 1], run[MW_ID_TEXT + 1]; /* set once */
 	struct mw_buf out;
 	struct entry *slot;
@@ -303,7 +305,7 @@ int
 mw_ledger_open(const char *dir, const char *target, bool read_it, struct mw_ledger **ret,
                struct mw_err *err)
 {
-	char path[PATH_MAX], hex[33];
+	char path[PATH_MAX], hex[MW_LEDGER_DIR];
 	uint8_t d[32], run[MW_ID_LEN];
 	struct mw_ledger *l = calloc(1, sizeof *l);
 	if (!l)
@@ -312,6 +314,7 @@ mw_ledger_open(const char *dir, const char *target, bool read_it, struct mw_ledg
 	(void)pthread_mutex_init(&l->mu, NULL);
 	mw_sha256_of(target, strlen(target), d);
 	mw_hex(hex, d, 8);
+	mw_ledger_server(dir, target, hex, l->other);
 	mw_id_new(run);
 	mw_id_text(l->run, run);
 	int r = make_dir(dir, err);
@@ -324,6 +327,8 @@ mw_ledger_open(const char *dir, const char *target, bool read_it, struct mw_ledg
 		r = take_lock(l, path, err);
 	if (!r)
 		r = get_id(l, path, err);
+	if (!r)
+		r = mw_ledger_server_note(path, target, err);
 	if (!r && !(l->dir = strdup(path)))
 		r = mw_fail(err, MW_ENOMEM, "out of memory");
 	if (!r) {
@@ -373,6 +378,12 @@ const char *
 mw_ledger_dir(const struct mw_ledger *l)
 {
 	return l->dir;
+}
+
+const char *
+mw_ledger_other(const struct mw_ledger *l)
+{
+	return l->other[0] ? l->other : NULL;
 }
 
 const char *

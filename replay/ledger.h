@@ -5,6 +5,7 @@
  *	id	random name of this ledger, for the marker in a staging folder: whoever
  *		holds the lock knows that any run with this ID is dead
  *	log	one line a fact, appended, each with its CRC
+ *	target	of LMTP and SMTP, how it was written (ledger_server.h)
  *	raising-*	boxes in which UIDs are being used up (raising.h)
  *
  * Lines: "I RUN RECORD BOX S CRC" (intent), "D RUN RECORD BOX S FOLDER UIDVALIDITY UID
@@ -46,6 +47,8 @@ void mw_ledger_close(struct mw_ledger *l); /* NULL ok */
 const char *mw_ledger_id(const struct mw_ledger *l);
 const char *mw_ledger_dir(const struct mw_ledger *l); /* for raising.h */
 const char *mw_ledger_run(const struct mw_ledger *l); /* this run's ID */
+/* NULL, or the name of the same LMTP or SMTP server under which earlier runs knew it. */
+const char *mw_ledger_other(const struct mw_ledger *l);
 
 enum mw_ledger_state mw_ledger_get(struct mw_ledger *l, const uint8_t id[MW_ID_LEN],
                                    const char *box, bool sent);

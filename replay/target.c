@@ -109,8 +109,8 @@ mw_target_write_only(const char *text)
 	return strncasecmp(text, "lmtp:", 5) == 0 || strncasecmp(text, "smtp:", 5) == 0;
 }
 
-static int
-parse_target(const char *text, struct mw_url *u, struct mw_err *err)
+int
+mw_target_parse(const char *text, struct mw_url *u, struct mw_err *err)
 {
 	static const struct mw_target_ops *const files[] = {&mw_target_maildir,
 	                                                    &mw_target_mbox,
@@ -147,7 +147,7 @@ int
 mw_target_check(const char *text, struct mw_err *err)
 {
 	struct mw_url u = {0};
-	int r = parse_target(text, &u, err);
+	int r = mw_target_parse(text, &u, err);
 	free(u.host);
 	return r;
 }
@@ -268,7 +268,7 @@ mw_target_new(const char *text, const struct mw_target_opts *o, struct mw_target
 	if (!t)
 		return mw_fail(err, MW_ENOMEM, "out of memory");
 	t->o = *o;
-	int r = parse_target(text, &t->url, err);
+	int r = mw_target_parse(text, &t->url, err);
 	if (!r) {
 		t->ops = t->url.ops;
 		t->name = strdup(text);

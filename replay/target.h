@@ -281,6 +281,8 @@ struct mw_url { /* a parsed TARGET */
 	unsigned port;
 	bool tls, unix_socket;
 };
+/* host is the caller's to free, also after an error. */
+int mw_target_parse(const char *text, struct mw_url *ret, struct mw_err *err) MW_CHECK;
 
 struct mw_target {
 	const struct mw_target_ops *ops;

@@ -89,6 +89,10 @@ def once(t, rig, jobs):
 	rig.wait_queue()
 	t.ok(again.rc == 3 and (again.summary or {}).get("restored") == 0 and stored(rig) == have,
 	     "smtp: a second run sends nothing again", again)
+	again = rig.mailwal(*args(rig, to=f"SMTP://localhost:{rig.smtp_port}"))
+	rig.wait_queue()
+	t.ok(again.rc == 3 and (again.summary or {}).get("restored") == 0 and stored(rig) == have
+	     and "of earlier runs" in again.err, "nor under another name of that server", again)
 	for more in ((), ("--dry-run",)):
 		r = rig.mailwal(*args(rig, "--fresh", *more))
 		rig.wait_queue()
@@ -103,7 +107,7 @@ def kills(t, rig, jobs, rnd, to, what):
 	empty(rig, USERS)
 	state = os.path.join(rig.dir, "ledger of " + what)
 	for k in range(8):
-		p = subprocess.Popen(rig.mailwal_argv(*args(rig, "--state", state, to=to)),
+		p = subprocess.Popen(rig.mailwal_argv(*args(rig, "--state", state, "--rate", "100/s", to=to)),
 				     stdout=subprocess.PIPE, stderr=subprocess.PIPE,
 				     start_new_session=True)
 		time.sleep(rnd.uniform(0.05, 0.5))
@@ -119,6 +123,7 @@ def kills(t, rig, jobs, rnd, to, what):
 	extra = sum((have[u] - want[u]).total() for u in want)
 	lost = sum((want[u] - have[u]).total() for u in want)
 	doubt = [f for f in (r.summary or {}).get("failures", []) if f["kind"] == "doubtful"]
+	t.ok(hit, f"{what}: killed before it was done")
 	t.ok(not extra and lost <= len(doubt), f"{what}: {hit} kills: nothing twice; "
 	     f"{len(doubt)} in doubt are listed ({lost} of them not there)",
 	     f"{extra} surplus, {lost} lost\n{r}")

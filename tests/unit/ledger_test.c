@@ -91,6 +91,48 @@ what_was_written_is_read_again(void **state)
 	mw_ledger_close(l);
 }
 
+/* What cannot be asked has one ledger under all its names, and a lock. */
+static void
+one_ledger_a_server(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *first, *then;
+		bool same;
+	} names[] = {
+	    {"lmtp:127.0.0.1:2424", "lmtp:localhost:2424", true},
+	    {"smtp:localhost:2525", "SMTP://127.0.0.1:2525", true},
+	    {"lmtp:[::1]:2424", "lmtp:[0:0:0:0:0:0:0:1]:2424", true},
+	    {"lmtp:nobody.invalid:24", "LMTP:NOBODY.invalid:24", true},
+	    {"lmtp:unix:/proc/self/fd", "lmtp:unix:/proc/./self/fd", true},
+	    {"lmtp:127.0.0.1:2424", "smtp:127.0.0.1:2424", false},
+	    {"lmtp:127.0.0.1:2424", "lmtp:localhost:2425", false},
+	    {"lmtp:127.0.0.1:2424", "lmtp:127.0.0.2:2424", false},
+	    {"lmtp:nobody.invalid:24", "lmtp:else.invalid:24", false},
+	    {"lmtp:unix:/tmp/no-such-a", "lmtp:unix:/tmp/no-such-b", false},
+	    {"imap://localhost", "imap://127.0.0.1", false},
+	};
+	struct mw_err err;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		assert_int_equal(teardown(NULL), 0);
+		assert_int_equal(mkdir(dir, 0700), 0);
+		struct mw_ledger *l = open_it(names[i].first, true), *second = NULL;
+		assert_null(mw_ledger_other(l));
+		assert_int_equal(mw_ledger_done(l, one, "a", false, NULL, &err), 0);
+		assert_int_equal(mw_ledger_open(dir, names[i].then, true, &second, &err),
+		                 names[i].same ? MW_ELOCKED : 0);
+		mw_ledger_close(second);
+		mw_ledger_close(l);
+		l = open_it(names[i].then, true);
+		if ((mw_ledger_get(l, one, "a", false) == MW_LEDGER_DONE) !=
+		    names[i].same)
+			fail_msg("%s, %s", names[i].first, names[i].then);
+		if (names[i].same)
+			assert_string_equal(mw_ledger_other(l), names[i].first);
+		mw_ledger_close(l);
+	}
+}
+
 static void
 a_second_run_is_refused_at_once(void **state)
 {
@@ -226,6 +268,7 @@ main(void)
 	                                    teardown),
 	    cmocka_unit_test_setup_teardown(a_second_run_is_refused_at_once, setup,
 	                                    teardown),
+	    cmocka_unit_test_setup_teardown(one_ledger_a_server, setup, teardown),
 	    cmocka_unit_test_setup_teardown(any_torn_end_costs_at_most_its_last_line,
 	                                    setup, teardown),
 	    cmocka_unit_test_setup_teardown(a_flipped_byte_is_not_believed, setup,
