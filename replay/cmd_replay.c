@@ -47,7 +47,7 @@ struct args {
 	struct mw_target_opts t;
 	const char *to, *report, *state, *sink, *queue;
 	struct mw_queue *mta_queue;
-	bool dry, fresh, resume, resend, again, yes;
+	bool dry, fresh, resume, resend, yes;
 	unsigned jobs;
 	uint64_t uid_gap;
 	bool uid_gap_given;
@@ -103,17 +103,11 @@ static int
 option(struct args *a, int argc, char **argv, int *i, struct mw_err *err)
 {
 	const struct mw_cli_opt opts[] = {
-	    {"--to", &a->to, NULL},
-	    {"--report", &a->report, NULL},
-	    {"--state", &a->state, NULL},
-	    {"--resend-doubtful", NULL, &a->resend},
-	    {"-n|--dry-run", NULL, &a->dry},
-	    {"--fresh", NULL, &a->fresh},
-	    {"--sink", &a->sink, NULL},
-	    {"--yes", NULL, &a->yes},
-	    {"--resume", NULL, &a->resume},
-	    {"--queue", &a->queue, NULL},
-	    {"--resend-delivered", NULL, &a->again},
+	    {"--to", &a->to, NULL},          {"--report", &a->report, NULL},
+	    {"--state", &a->state, NULL},    {"--resend-doubtful", NULL, &a->resend},
+	    {"-n|--dry-run", NULL, &a->dry}, {"--fresh", NULL, &a->fresh},
+	    {"--sink", &a->sink, NULL},      {"--yes", NULL, &a->yes},
+	    {"--resume", NULL, &a->resume},  {"--queue", &a->queue, NULL},
 	};
 	const char *v;
 	int r = mw_cli_options(opts, MW_COUNT(opts), argc, argv, i, err);
@@ -215,29 +209,6 @@ by_default(struct mw_cli *cli, struct args *a)
 	return 0;
 }
 
-/* Of what cannot be asked what it holds, the ledger alone knows what it has. 0, or the
- * exit status. */
-static int
-check_fresh(struct mw_cli *cli, const struct args *a)
-{
-	bool blind = mw_target_write_only(a->to);
-	if (a->fresh && a->resume)
-		return mw_cli_usage(cli, self(),
-		                    "--fresh forgets what earlier runs noted, --resume "
-		                    "goes on from it: give one of them");
-	if (a->again && !(a->fresh && blind))
-		return mw_cli_usage(cli, self(),
-		                    "--resend-delivered goes with --fresh, to LMTP and "
-		                    "SMTP");
-	if (a->fresh && blind && !a->again)
-		return mw_cli_usage(cli, self(),
-		                    "%s cannot be asked what it has: with --fresh all "
-		                    "that earlier runs delivered goes there once more; "
-		                    "--resend-delivered if that is wanted",
-		                    a->to);
-	return 0;
-}
-
 static int
 parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 {
@@ -255,11 +226,12 @@ parse(struct mw_cli *cli, struct args *a, int argc, char **argv)
 	}
 	if (mw_query_check(&a->q, &err))
 		return mw_cli_error(cli, &err);
+	if (a->fresh && a->resume)
+		return mw_cli_usage(cli, self(),
+		                    "--fresh forgets what earlier runs noted, --resume "
+		                    "goes on from it: give one of them");
 	if (!a->to)
 		return mw_cli_usage(cli, self(), "--to TARGET is missing");
-	int fresh = check_fresh(cli, a);
-	if (fresh)
-		return fresh;
 	if (a->t.filing && strncasecmp(a->to, "imap", 4) != 0)
 		return mw_cli_usage(cli, self(), "--filing is for IMAP targets");
 	if (a->step == STEP_UNDO && !a->run)
@@ -329,8 +301,8 @@ open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
 		return mw_fail(err, MW_EUSAGE, "path too long");
 	/* On what can be read back the scan decides: only LMTP and SMTP need to be
 	 * remembered. */
-	bool load =
-	    !a->fresh && (mw_target_write_only(a->to) || a->t.filing == MW_FILE_SIEVE);
+	bool blind = mw_target_write_only(a->to);
+	bool load = blind || (!a->fresh && a->t.filing == MW_FILE_SIEVE);
 	int r = mw_ledger_open(dir, a->to, load, ret, err);
 	const char *other = r ? NULL : mw_ledger_other(*ret);
 	if (other && !cli->quiet)
@@ -338,6 +310,13 @@ open_ledger(struct mw_cli *cli, const struct args *a, struct mw_ledger **ret,
 		        "mailwal: %s is the server %s of earlier runs: what they put "
 		        "there counts\n",
 		        a->to, other);
+	size_t again = !r && blind && a->fresh ? mw_ledger_forget(*ret) : 0;
+	if (again)
+		fprintf(stderr,
+		        "mailwal: warning: %s cannot be asked what it has: of %zu copies "
+		        "that earlier runs delivered, or may have, the selected ones go "
+		        "there once more (--fresh)\n",
+		        a->to, again);
 	return r;
 }
 

@@ -209,17 +209,15 @@ load(struct mw_ledger *l, const char *path, struct mw_err *err)
 static int
 open_failed(struct mw_err *err, const char *path)
 {
-	mw_fail_errno(err, "cannot keep a ledger in %s", path);
-	return mw_err_hint(err, "--state DIR names a directory that can be written");
+	int r = mw_fail_errno(err, "cannot keep a ledger in %s", path);
+	(void)mw_err_hint(err, "--state DIR names a directory that can be written");
+	return r;
 }
 
 static int
 make_dir(const char *path, struct mw_err *err)
 {
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		return open_failed(err, path) < 0 ? (err ? err->code : MW_ECREATE)
-		                                  : MW_ECREATE;
-	return 0;
+	return mkdir(path, 0700) < 0 && errno != EEXIST ? open_failed(err, path) : 0;
 }
 
 static int
@@ -229,15 +227,12 @@ take_lock(struct mw_ledger *l, const char *dir, struct mw_err *err)
 	if (snprintf(path, sizeof path, "%s/lock", dir) >= (int)sizeof path)
 		return mw_fail(err, MW_ECREATE, "path too long: %.100s", dir);
 	l->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (l->lock_fd < 0) {
-		(void)open_failed(err, path);
-		return err ? err->code : MW_EPERM;
-	}
+	if (l->lock_fd < 0)
+		return open_failed(err, path);
 	for (int ms = 0; flock(l->lock_fd, LOCK_EX | LOCK_NB) < 0; ms += LOCK_POLL_MS) {
 		ssize_t k = pread(l->lock_fd, pid, sizeof pid - 1, 0);
 		pid[k > 0 ? strspn(pid, "0123456789") : 0] = '\0';
-		/* What a run was about to start when it was killed has its files still.
-		 */
+		/* What a killed run was about to start has its files still. */
 		bool dead =
 		    pid[0] && kill((pid_t)strtol(pid, NULL, 10), 0) < 0 && errno == ESRCH;
 		if (!dead || ms >= LOCK_MS)
@@ -378,6 +373,17 @@ const char *
 mw_ledger_dir(const struct mw_ledger *l)
 {
 	return l->dir;
+}
+
+size_t
+mw_ledger_forget(struct mw_ledger *l)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < l->cap; i++)
+		n += l->slot[i].key && l->slot[i].state != MW_LEDGER_NONE;
+	free(MW_TAKE(l->slot));
+	l->n = l->cap = 0;
+	return n;
 }
 
 const char *

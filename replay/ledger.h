@@ -50,6 +50,8 @@ const char *mw_ledger_run(const struct mw_ledger *l); /* this run's ID */
 /* NULL, or the name of the same LMTP or SMTP server under which earlier runs knew it. */
 const char *mw_ledger_other(const struct mw_ledger *l);
 
+/* What was read counts no more; how many copies that were (those refused, too). */
+size_t mw_ledger_forget(struct mw_ledger *l);
 enum mw_ledger_state mw_ledger_get(struct mw_ledger *l, const uint8_t id[MW_ID_LEN],
                                    const char *box, bool sent);
 int mw_ledger_intent(struct mw_ledger *l, const uint8_t id[MW_ID_LEN], const char *box,

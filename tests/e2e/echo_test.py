@@ -161,8 +161,7 @@ def held(t, rig, number, how):
 	rig.destroy_store()
 	rig.end("dovecot")
 	n = sum(c for (user, _), c in want.items() if user == ANNA)
-	r = put_back(rig, f"smtp:127.0.0.1:{rig.smtp_port}", "--user", ANNA, "--fresh",
-		     "--resend-delivered")
+	r = put_back(rig, f"smtp:127.0.0.1:{rig.smtp_port}", "--user", ANNA, "--fresh")
 	t.ok(r.rc == 0 and numbers(r) == [n, 0], f"{way}: {n} copies given to Postfix", r)
 	send(rig, [smtp.Job(one, SENDER, [ANNA]), smtp.Job(one, SENDER, [BERT])])
 	with smtp.Client(rig.smtp_port) as c:
@@ -190,8 +189,7 @@ def tried_again(t, rig):
 	rows = rig.journaled()
 	rig.destroy_store()
 	os.chmod(rig.store, 0o500)
-	r = put_back(rig, f"smtp:127.0.0.1:{rig.smtp_port}", "--user", CLEO, "--fresh",
-		     "--resend-delivered")
+	r = put_back(rig, f"smtp:127.0.0.1:{rig.smtp_port}", "--user", CLEO, "--fresh")
 	t.ok(r.rc == 0, "put back where nothing can be delivered", r)
 	rigs.wait_for("a refusal", lambda: rig.queue() and all(
 		x["recipients"][0].get("delay_reason") for x in rig.queue()))
